@@ -8,7 +8,7 @@ mod bridge;
 mod connection;
 mod dispatch;
 mod frame;
-//pub mod methods;
+pub mod methods;
 mod outbox;
 mod serve;
 mod server;
