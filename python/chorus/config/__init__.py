@@ -1,4 +1,4 @@
-"""Settings of the agent: read from the environment and checked here, handed to every process as one frozen model."""
+"""Settings of the agent: read from the environment, checked, handed to every process as one frozen model."""
 
 from chorus.config.load import load_settings
 from chorus.config.model import Paths, SandboxSettings, Settings, SettingsError

@@ -1,4 +1,4 @@
-"""Where an agent's files lie when nobody says: a data directory of its own, and a run directory short enough for sockets."""
+"""Where an agent's files lie when nobody says: a data directory, and a run directory short enough for sockets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def default_data_dir(environ: Mapping[str, str], agent_id: str, p2p_port: int) -
 
 
 def default_run_dir(environ: Mapping[str, str], data_dir: Path) -> Path:
-    """A folder named after the data directory, so that a new start finds and cleans what a dead agent left."""
+    """A folder named after the data directory: a new start finds and cleans what a dead agent left."""
     name = f"chorus-{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:10]}"
     candidates = [Path("/run/chorus"), Path("/run")] if os.access("/run", os.W_OK) else [Path("/run/chorus")]
     runtime = environ.get("XDG_RUNTIME_DIR", "")
@@ -42,6 +42,6 @@ def socket_path_problem(run_dir: Path) -> str:
         return ""
     most = SOCKET_PATH_MAX_BYTES - len(_LONGEST_SOCKET) - 1
     return (
-        f"expected a folder whose path is at most {most} bytes long, as the paths of Unix sockets are limited to "
+        f"expected a folder whose path is at most {most} bytes long, as a Unix socket's path is limited to "
         f"{SOCKET_PATH_MAX_BYTES}; {run_dir} has {len(os.fsencode(run_dir))}"
     )

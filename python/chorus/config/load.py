@@ -1,4 +1,4 @@
-"""From the environment to one frozen `Settings`: defaults that depend on other settings, and rules between settings."""
+"""From the environment to one frozen `Settings`: the defaults and rules that span several settings."""
 
 from __future__ import annotations
 
@@ -31,11 +31,13 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     values = read_values(environ, problems)
     license_id = values["CHORUS_LICENSE_ID"]
     is_dev = license_id.startswith(DEV_PREFIX)
-    secret = choose_secret(values["CHORUS_CLUSTER_SECRET"].encode("utf-8", "surrogateescape"), b"", license_id)
+    secret = choose_secret(
+        values["CHORUS_CLUSTER_SECRET"].encode("utf-8", "surrogateescape"), b"", license_id
+    )
     if secret and len(secret) < SECRET_MIN_BYTES:
         problems.append(
-            f"CHORUS_CLUSTER_SECRET: expected a secret of at least {SECRET_MIN_BYTES} bytes; it has {len(secret)}. "
-            "Make one with: openssl rand -hex 32"
+            f"CHORUS_CLUSTER_SECRET: expected a secret of at least {SECRET_MIN_BYTES} bytes; it has "
+            f"{len(secret)}. Make one with: openssl rand -hex 32"
         )
     _check_rules(values, problems)
     agent_id, p2p_port = values["CHORUS_AGENT_ID"], values["CHORUS_P2P_PORT"]
@@ -103,7 +105,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
 
 
 def default_cluster_id(license_id: str) -> str:
-    """The cluster that a licence names when no setting does: for a development licence, the licence itself."""
+    """The cluster when no setting names one: for a development licence, the licence itself."""
     return "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in license_id)[:64]
 
 
@@ -111,14 +113,14 @@ def _check_rules(values: dict[str, Any], problems: list[str]) -> None:
     heartbeat, timeout = values["CHORUS_ELECTION_HEARTBEAT"], values["CHORUS_ELECTION_TIMEOUT"]
     if timeout < HEARTBEATS_PER_TIMEOUT * heartbeat:
         problems.append(
-            f"CHORUS_ELECTION_TIMEOUT: expected at least {HEARTBEATS_PER_TIMEOUT} times CHORUS_ELECTION_HEARTBEAT "
-            f"({heartbeat:g}s); it is {timeout:g}s"
+            f"CHORUS_ELECTION_TIMEOUT: expected at least {HEARTBEATS_PER_TIMEOUT} times "
+            f"CHORUS_ELECTION_HEARTBEAT ({heartbeat:g}s); it is {timeout:g}s"
         )
     lease = values["CHORUS_TASK_LEASE"]
     if lease < ELECTION_TIMEOUTS_PER_LEASE * timeout:
         problems.append(
-            f"CHORUS_TASK_LEASE: expected at least {ELECTION_TIMEOUTS_PER_LEASE} times CHORUS_ELECTION_TIMEOUT "
-            f"({timeout:g}s); it is {lease:g}s"
+            f"CHORUS_TASK_LEASE: expected at least {ELECTION_TIMEOUTS_PER_LEASE} times "
+            f"CHORUS_ELECTION_TIMEOUT ({timeout:g}s); it is {lease:g}s"
         )
     ports: dict[int, str] = {}
     for name in ("CHORUS_P2P_PORT", "CHORUS_API_PORT", "CHORUS_HEALTH_PORT"):

@@ -1,4 +1,4 @@
-"""The settings of one agent as a frozen model, and where its files lie. How they are read from the environment is `load`."""
+"""The settings of one agent as a frozen model, and where its files lie. Reading them is `load`'s."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr
 
 
 class SettingsError(Exception):
-    """What is wrong with the settings: one sentence per problem, each naming a variable and the form expected."""
+    """What is wrong with the settings: a sentence per problem, naming a variable and the form expected."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -61,8 +61,8 @@ class Paths:
 class Settings(BaseModel):
     """Every setting of one agent, resolved.
 
-    `peer_id`, a made `agent_id`, `api_token` and the run's own values are empty until the parent has opened the
-    data directory; every process gets them filled in, from `settings.json` in the run directory.
+    `peer_id`, a made `agent_id` and `api_token` are empty until the parent has opened the data directory; every
+    process gets them filled in, from `settings.json` in the run directory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,7 +77,7 @@ class Settings(BaseModel):
     license_id: str
     license_kind: Literal["dev"]
     cluster_id: str
-    # Bytes, not text: derived secrets are raw, and other programs of the cluster derive keys from the same bytes.
+    # Bytes, not text: derived secrets are raw, and foreign programs derive keys from the same bytes.
     cluster_secret: SecretBytes
     # Whether P2P listens beyond loopback.
     network_open: bool

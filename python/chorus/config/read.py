@@ -1,4 +1,4 @@
-"""Reads the known variables out of an environment, with `NAME_FILE` for secrets, and collects what is wrong."""
+"""Reads the known variables of an environment, with `NAME_FILE` for secrets, and collects what is wrong."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def warnings(environ: Mapping[str, str]) -> list[str]:
         if variable is not None and variable.later:
             found.append(f"{name} is accepted and has no effect in this version")
         elif plain == "CHORUS_AI_PROVIDER" and environ[name].lower() != "none":
-            found.append(f"{name}: models come in a later version; this one takes only tasks with commands (none)")
+            found.append(
+                f"{name}: models come in a later version; this one takes only tasks with commands (none)"
+            )
         elif name.startswith("CHORUS_") and not (variable or name in REFUSED or name in ELSEWHERE):
             near = difflib.get_close_matches(name, [*BY_NAME, *(f"{secret}_FILE" for secret in SECRETS)], n=1)
             found.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
@@ -70,9 +72,13 @@ def _text_of(variable: Variable, environ: Mapping[str, str], problems: list[str]
         if not secret:
             raise ValueError("it is empty")
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text" if isinstance(
-            error, UnicodeDecodeError
-        ) else error
+        why = (
+            error.strerror
+            if isinstance(error, OSError)
+            else "it is not text"
+            if isinstance(error, UnicodeDecodeError)
+            else error
+        )
         problems.append(f"{file_name}: expected a readable text file with {variable.form}; {path}: {why}")
         return ""
     return secret

@@ -11,13 +11,13 @@ _DEV_INFO = b"chorus/v1/dev-cluster"
 
 NO_SECRET = (
     "CHORUS_CLUSTER_SECRET: there is no cluster secret. It comes from the setting CHORUS_CLUSTER_SECRET (or "
-    "CHORUS_CLUSTER_SECRET_FILE, at least 24 bytes), from the licence that KACHING gives out, or from a development "
-    "licence (CHORUS_LICENSE_ID=dev-…): give one of the three"
+    "CHORUS_CLUSTER_SECRET_FILE, at least 24 bytes), from the licence that KACHING gives out, or from a "
+    "development licence (CHORUS_LICENSE_ID=dev-…): give one of the three"
 )
 
 
 def derive_dev_secret(license_id: str) -> bytes:
-    """HKDF-SHA256 (RFC 5869) of a development licence's id: no salt, 32 bytes, hence one round of expansion."""
+    """HKDF-SHA256 (RFC 5869) of a development licence's id: no salt, 32 bytes, so one round of expansion."""
     key = hmac.new(bytes(hashlib.sha256().digest_size), license_id.encode(), hashlib.sha256).digest()
     return hmac.new(key, _DEV_INFO + b"\x01", hashlib.sha256).digest()
 

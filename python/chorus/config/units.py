@@ -1,4 +1,4 @@
-"""Sizes (`100MB`), durations (`30s`, `5m`) and switches as people write them. Pure; which setting uses which is `variables`."""
+"""Sizes (`100MB`), durations (`30s`, `5m`) and switches as people write them. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # Docker counts 2GB as 2 * 1024^3 bytes, with or without the "i"; sizes here mean the same.
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
-SWITCHES = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+SWITCHES = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
 
 SIZE_FORM = "a size such as 100MB or 2GB"
 DURATION_FORM = "a duration such as 500ms, 30s, 5m or 24h"

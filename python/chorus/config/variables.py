@@ -168,7 +168,9 @@ def _log_level(text: str) -> str:
 _PORT_FORM = f"a port from 0 to {PORT_MAX} (0: any free port), such as 9000"
 _NAME_FORM = "1 to 64 letters, digits, _ or -"
 _WORD_FORM = "1 to 64 letters, digits or _ . + # -"
-_MULTIADDR_FORM = "comma-separated multiaddrs such as /ip4/192.168.1.100/tcp/9000/p2p/12D3KooW… or /dns4/HOST/tcp/9000"
+_MULTIADDR_FORM = (
+    "comma-separated multiaddrs such as /ip4/192.168.1.100/tcp/9000/p2p/12D3KooW… or /dns4/HOST/tcp/9000"
+)
 _URL_FORM = "a URL such as https://host:port/"
 _MIB = 1 << 20
 
@@ -178,7 +180,9 @@ def _switch(name: str, default: bool, *, later: bool = False) -> Variable:
 
 
 def _span(name: str, default: float, least: float, least_text: str, *, later: bool = False) -> Variable:
-    return Variable(name, _duration(least), f"{units.DURATION_FORM}, at least {least_text}", default, later=later)
+    return Variable(
+        name, _duration(least), f"{units.DURATION_FORM}, at least {least_text}", default, later=later
+    )
 
 
 def _port(name: str, default: int) -> Variable:
@@ -207,7 +211,13 @@ VARIABLES: tuple[Variable, ...] = (
     # Who the agent is and whom it trusts
     Variable("CHORUS_CLUSTER_ID", _matching(NAME), _NAME_FORM, ""),
     Variable("CHORUS_CLUSTER_SECRET", _text, "a secret of at least 24 bytes", "", secret=True),
-    Variable("CHORUS_API_TOKEN", _matching(re.compile(r"[!-~]{16,}")), "at least 16 visible characters", "", secret=True),
+    Variable(
+        "CHORUS_API_TOKEN",
+        _matching(re.compile(r"[!-~]{16,}")),
+        "at least 16 visible characters",
+        "",
+        secret=True,
+    ),
     Variable("CHORUS_KACHING_URL", _url("https?"), _URL_FORM, ""),
     Variable("CHORUS_KACHING_PUBLIC_KEY", _text, "an Ed25519 public key", "", secret=True, later=True),
     _span("CHORUS_LICENSE_GRACE", 86_400.0, 0.0, "0s", later=True),
@@ -227,7 +237,12 @@ VARIABLES: tuple[Variable, ...] = (
     _span("CHORUS_SHUTDOWN_TIMEOUT", 300.0, 0.0, "0s"),
     _span("CHORUS_RETENTION", 30 * 86_400.0, 0.0, "0s"),
     # Sandboxes
-    Variable("CHORUS_SANDBOX_IMAGES", _images, 'a JSON object from language to image, such as {"python": "IMAGE"}', None),
+    Variable(
+        "CHORUS_SANDBOX_IMAGES",
+        _images,
+        'a JSON object from language to image, such as {"python": "IMAGE"}',
+        None,
+    ),
     Variable("CHORUS_SANDBOX_ALLOW", _list_of(_text), "comma-separated images", ()),
     Variable("CHORUS_SANDBOX_CPUS", _number(0.01, 1024), "a number of cores such as 2 or 0.5", 2.0),
     Variable("CHORUS_SANDBOX_MEMORY", _size(8 * _MIB), f"{units.SIZE_FORM}, at least 8MB", 2048 * _MIB),
@@ -239,7 +254,9 @@ VARIABLES: tuple[Variable, ...] = (
     _switch("CHORUS_HMMM_ENABLED", True),
     _switch("CHORUS_UCXI_ENABLED", True),
     # Models: none in this version
-    Variable("CHORUS_AI_PROVIDER", _one_of("none", "ollama", "resetdata"), "none, ollama or resetdata", "none"),
+    Variable(
+        "CHORUS_AI_PROVIDER", _one_of("none", "ollama", "resetdata"), "none, ollama or resetdata", "none"
+    ),
     Variable("CHORUS_AI_MAX_STEPS", _whole(1, 10_000), "a whole number of at least 1", 25, later=True),
     _span("CHORUS_AI_TIMEOUT", 120.0, 1.0, "1s", later=True),
     Variable("CHORUS_PROMPTS_DIR", _text, "a folder", "/prompts", later=True),
@@ -251,15 +268,17 @@ VARIABLES: tuple[Variable, ...] = (
     # Services around the mesh: none in this version
     Variable("ASSIGN_URL", _url("https?"), _URL_FORM, "", later=True),
     _switch("CHORUS_BACKBEAT_ENABLED", False, later=True),
-    Variable("CHORUS_BACKBEAT_ENDPOINT", _url("https?", "nats"), "an http, https or nats URL", "", later=True),
+    Variable(
+        "CHORUS_BACKBEAT_ENDPOINT", _url("https?", "nats"), "an http, https or nats URL", "", later=True
+    ),
     Variable("CHORUS_FETCH_ALLOW", _list_of(_text), "comma-separated hosts", (), later=True),
     Variable("CHORUS_FETCH_CREDENTIALS_FILE", _text, "a file", "", later=True),
 )
 
 # Not an agent's settings: refused, because ignoring it would weaken what it asks for.
 REFUSED = {
-    "CHORUS_ROLE_KEYS_FILE": "role keys of their own come in a later version, and without them roles are kept apart only "
-    "among honest agents: unset it",
+    "CHORUS_ROLE_KEYS_FILE": "role keys of their own come in a later version; until then roles are kept apart "
+    "only among honest agents: unset it",
 }
 # Read by other programs of the package, or set for the agent's own processes.
 ELSEWHERE = frozenset({"CHORUS_API_URL", "CHORUS_ALIVE", "CHORUS_CACHE", "CHORUS_CONTEXT", "CHORUS_BIN"})

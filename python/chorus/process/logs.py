@@ -1,6 +1,6 @@
 """One structured log stream on stderr: who (process, agent, task), what happened, and with which values.
 
-JSON or readable lines, each passed through SHHH, the sentinel that cuts secrets out of whatever leaves a process.
+JSON or readable lines, each passed through SHHH, the sentinel that cuts secrets out of what leaves a process.
 Everything goes through stdlib `logging`, so that libraries' lines have the same form.
 """
 

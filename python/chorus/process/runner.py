@@ -1,4 +1,4 @@
-"""What every process of the agent does alike: settings, logs, the watch on the parent, signals, the hub, health.
+"""What every process does alike: settings, logs, the watch on the parent, signals, the hub, health.
 
 A process body is a coroutine that is given a `Process` and returns when `stopping` is set.
 """
@@ -59,7 +59,7 @@ class Process:
         return self._hub
 
     async def connect(self) -> Hub:
-        """Connects to the hub and offers `health`. Done before the body runs, except in the process that is the hub."""
+        """Connects to the hub and offers `health`; done before the body runs, but for the one that is the hub."""
         if self._hub is None:
             self._hub = await Hub.connect(self.settings.paths.hub_socket, self.name)
             await self.offer({})
