@@ -5,6 +5,7 @@ settings.
 from __future__ import annotations
 
 import http.server
+import os
 import shutil
 import socketserver
 import tempfile
@@ -13,6 +14,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Names the marker of tests that take minutes: `make test-heavy` runs them, `make test` does not."""
+    config.addinivalue_line("markers", "heavy: takes minutes; runs with CHORUS_HEAVY=1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves heavy tests out unless they are asked for."""
+    if os.environ.get("CHORUS_HEAVY"):
+        return
+    for item in items:
+        if item.get_closest_marker("heavy"):
+            item.add_marker(pytest.mark.skip(reason="heavy: make test-heavy runs it"))
 
 
 @pytest.fixture
