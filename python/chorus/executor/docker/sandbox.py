@@ -35,11 +35,12 @@ _LISTING_BYTES_MAX = 64 * 1024 * 1024
 _KINDS: dict[str, Kind] = {"f": "file", "d": "directory", "l": "link"}
 
 
-@dataclass(slots=True)
-class _Baseline:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Counters of the container when the last command ended."""
+
     oom: int = 0
     full: int = 0
-    cpu_ns: int = 0
 
 
 class DockerSandbox:
@@ -56,7 +57,7 @@ class DockerSandbox:
         self._digest = digest
         self._stopping: EndedBy | None = None
         self._running = False
-        self._last = _Baseline()
+        self._last = _Seen()
         self._usage = Usage(0.0, 0, 0, 0)
         self._closed = False
         self._background: set[asyncio.Task[None]] = set()
@@ -101,13 +102,7 @@ class DockerSandbox:
         finally:
             self._running = False
         end = await self._judge(ended)
-        self._last = _Baseline(ended.out_of_memory_kills, ended.process_limit_hits, self._last.cpu_ns)
-        self._usage = Usage(
-            ended.cpu_ns / 1e9,
-            ended.memory_peak_bytes,
-            ended.out_of_memory_kills,
-            ended.process_limit_hits,
-        )
+        self._last = _Seen(ended.out_of_memory_kills, ended.process_limit_hits)
         return end
 
     async def stop(self, why: EndedBy) -> None:

@@ -33,8 +33,6 @@ class Ended:
     exit_code: int
     out_of_memory_kills: int
     process_limit_hits: int
-    memory_peak_bytes: int
-    cpu_ns: int
     duration_s: float
 
 
@@ -97,8 +95,8 @@ class Session:
             )
             started = time.monotonic()
             words = await self._or_gone(future)
-            code, oom, full, peak, cpu = (int(word) for word in words[:5])
-            return Ended(code, oom, full, peak, cpu, time.monotonic() - started)
+            code, oom, full = (int(word) for word in words[:3])
+            return Ended(code, oom, full, time.monotonic() - started)
         except (ValueError, IndexError) as error:
             raise SandboxGone(f"the session answered nonsense: {error}") from error
         finally:

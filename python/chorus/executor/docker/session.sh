@@ -23,15 +23,11 @@ else
 fi
 
 # Builtins only: this must work when not one more process may be started.
-counters() {
+limits_hit() {
     local key value
-    oom=0 full=0 peak=0 cpu=0
+    oom=0 full=0
     while read -r key value; do [ "$key" = oom_kill ] && oom=$value; done <$oom_file
     while read -r key value; do [ "$key" = max ] && full=$value; done <$pids_file
-    read -r peak _ <$peak_file
-    while read -r key value; do
-        case $key in usage_usec) cpu=$((value * 1000)) ;; [0-9]*) cpu=$key ;; esac
-    done <$cpu_file
 }
 
 mark() {
@@ -39,8 +35,8 @@ mark() {
 }
 
 ended() {
-    counters
-    printf '\0%s end %s %s %s %s %s %s\n' "$nonce" "$1" "$2" "$oom" "$full" "${peak:-0}" "${cpu:-0}" >&7
+    limits_hit
+    printf '\0%s end %s %s %s %s\n' "$nonce" "$1" "$2" "$oom" "$full" >&7
     printf '\0%s end %s\n' "$nonce" "$1" >&8
 }
 
@@ -100,7 +96,12 @@ space() {
 }
 
 usage() {
-    counters
+    local key value peak=0 cpu=0
+    limits_hit
+    read -r peak _ <$peak_file
+    while read -r key value; do
+        case $key in usage_usec) cpu=$((value * 1000)) ;; [0-9]*) cpu=$key ;; esac
+    done <$cpu_file
     mark usage "$oom" "$full" "${peak:-0}" "${cpu:-0}"
 }
 
