@@ -141,19 +141,26 @@ class Channel:
                 return b""
 
     def _demultiplex(self, data: bytes) -> None:
-        """Docker's frames: stream, length, bytes. A frame's bytes are passed on before the frame is whole."""
+        """Docker's frames: stream, length, bytes. Neighbours of one stream are passed on in one piece."""
         pending = self._pending
         pending += data
         position = 0
         total = len(pending)
+        pieces: list[bytes] = []
+        current = 0
         while total - position >= _FRAME_HEAD.size:
             stream, length = _FRAME_HEAD.unpack_from(pending, position)
             end = position + _FRAME_HEAD.size + length
             if end > total:
                 break
-            if length:
-                self._receive(stream, bytes(memoryview(pending)[position + _FRAME_HEAD.size : end]))
+            if stream != current and pieces:
+                self._receive(current, b"".join(pieces))
+                pieces.clear()
+            current = stream
+            pieces.append(bytes(memoryview(pending)[position + _FRAME_HEAD.size : end]))
             position = end
+        if pieces:
+            self._receive(current, b"".join(pieces))
         del pending[:position]
         if len(pending) > 4 * _READ_BYTES and _FRAME_HEAD.unpack_from(pending)[1] > 64 * _READ_BYTES:
             raise ValueError("a frame larger than the daemon ever sends")
