@@ -54,6 +54,7 @@ class DockerBackend:
         self._lease_s = lease_s
         self._pool: dict[str, _Warm] = {}
         self._closing = False
+        self._live: set[str] = set()
 
     async def acquire(
         self, image: str, limits: Limits, lease_s: float, labels: Mapping[str, str] | None = None
@@ -98,6 +99,15 @@ class DockerBackend:
             raise ImageUnavailable(f"image {image} is not there after pulling it")
         return digest, time.monotonic() - started
 
+    @property
+    def containers(self) -> int:
+        """Containers that this process has started and not removed, warm ones included."""
+        return len(self._live)
+
+    async def has_image(self, image: str) -> bool:
+        """Whether the image is here."""
+        return await self._engine.image_id(image) is not None
+
     async def state(self) -> BackendState:
         try:
             version = await self._engine.ping()
@@ -106,9 +116,11 @@ class DockerBackend:
         return BackendState(True, f"Docker {version}")
 
     async def sweep(self) -> list[str]:
-        """Only one executor of a peer lives at a time, so at its start whatever bears the peer's label is left over."""
+        """Only one executor of a peer lives at a time: what bears the peer's label and is not ours is left over."""
         tasks = []
         for container in await self._engine.containers(f"{LABEL_PEER}={self._peer}"):
+            if container["Id"] in self._live:
+                continue
             if task := (container.get("Labels") or {}).get(LABEL_TASK):
                 tasks.append(str(task))
             await self._engine.remove(str(container["Id"]))
@@ -138,14 +150,16 @@ class DockerBackend:
             raise ImageUnavailable(f"image {image} is not here")
         known = {LABEL_PEER: self._peer, LABEL_BOOT: self._boot, LABEL_TASK: "", **labels}
         container = await self._engine.create(configuration(digest, limits, known))
+        self._live.add(container)
         session: Session | None = None
         try:
             await self._engine.start(container)
             _, sock, keep = await self._engine.open_exec(container, session_command(lease_s), USER)
             session = Session(sock, keep, lease_s)
             await session.open()
-            return DockerSandbox(self._engine, container, session, image, digest, limits)
+            return DockerSandbox(self._engine, container, session, image, digest, limits, self._live.discard)
         except BaseException:
+            self._live.discard(container)
             if session:
                 session.close()
             # Shielded: a cancelled start must not leave its container behind.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,16 @@ class DockerSandbox:
     """A clean started container with an open session, until `begin` makes it a task's."""
 
     def __init__(
-        self, engine: Engine, container: str, session: Session, image: str, digest: str, limits: Limits
+        self,
+        engine: Engine,
+        container: str,
+        session: Session,
+        image: str,
+        digest: str,
+        limits: Limits,
+        gone: Callable[[str], None] = lambda container: None,
     ) -> None:
+        self._gone = gone
         self._engine = engine
         self.container = container
         self.session = session
@@ -181,6 +189,7 @@ class DockerSandbox:
         if self._closed:
             return
         self._closed = True
+        self._gone(self.container)
         self.session.close()
         for task in self._background:
             task.cancel()
