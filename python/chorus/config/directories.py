@@ -1,4 +1,6 @@
-"""Where an agent's files lie when nobody says: a data directory, and a run directory short enough for sockets."""
+"""Where an agent's files lie when nobody says: a data directory, and a run directory short enough for
+sockets.
+"""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ SELECT a.task_id, a.attempt, a.agent, m.agent_id, a.state, a.reason, a.awarded_a
 FROM attempts a LEFT JOIN members m ON m.peer = a.agent
 """
 _MEMBER = """
-SELECT m.peer, m.raft_id, m.agent_id, m.role, m.expertise, m.specialization, m.max_tasks, m.languages, m.images,
-  m.accepting, m.reason, m.version, m.voter, m.present,
+SELECT m.peer, m.raft_id, m.agent_id, m.role, m.expertise, m.specialization, m.max_tasks, m.languages,
+  m.images, m.accepting, m.reason, m.version, m.voter, m.present,
   (SELECT count(*) FROM attempts a WHERE a.agent = m.peer AND a.finished_at IS NULL), m.joined_at
 FROM members m
 """
@@ -117,18 +117,25 @@ class TableReader:
 
     def attempts(self, task_id: str) -> list[AttemptRow]:
         """A task's attempts, first to last."""
-        return [_attempt(row) for row in self._query(_ATTEMPT + " WHERE a.task_id = ? ORDER BY a.attempt", task_id)]
+        return [
+            _attempt(row)
+            for row in self._query(_ATTEMPT + " WHERE a.task_id = ? ORDER BY a.attempt", task_id)
+        ]
 
     def history(self, task_id: str) -> list[StateChange]:
         """A task's states with their times, first to last."""
-        rows = self._query("SELECT attempt, state, at_ms, reason FROM changes WHERE task_id = ? ORDER BY n", task_id)
+        rows = self._query(
+            "SELECT attempt, state, at_ms, reason FROM changes WHERE task_id = ? ORDER BY n", task_id
+        )
         return [StateChange(*row) for row in rows]
 
     def running_on(self, peer: str) -> list[AttemptRow]:
         """The open attempts awarded to `peer`."""
         return [
             _attempt(row)
-            for row in self._query(_ATTEMPT + " WHERE a.agent = ? AND a.finished_at IS NULL ORDER BY a.awarded_at", peer)
+            for row in self._query(
+                _ATTEMPT + " WHERE a.agent = ? AND a.finished_at IS NULL ORDER BY a.awarded_at", peer
+            )
         ]
 
     def members(self) -> list[MemberRow]:
@@ -184,7 +191,10 @@ class TableReader:
             if not self._path.exists():
                 return []
             connection = sqlite3.connect(
-                f"{self._path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+                f"{self._path.absolute().as_uri()}?mode=ro",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
             )
             connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
             # The writer creates all its tables in one transaction: there are all or none.
@@ -200,8 +210,8 @@ def _seconds(start: int | None, end: int | None) -> float | None:
 
 
 def _task(row: tuple[Any, ...]) -> TaskRow:
-    (task_id, task, state, reason, attempt, agent, agent_id, submitter, submitted_by, vouched_by, holders, created_at,
-     claimed_at, started_at, finished_at, pulling_s, result, decision, lost, _) = row  # fmt: skip
+    (task_id, task, state, reason, attempt, agent, agent_id, submitter, submitted_by, vouched_by, holders,
+     created_at, claimed_at, started_at, finished_at, pulling_s, result, decision, lost, _) = row  # fmt: skip
     return TaskRow(
         task_id=task_id,
         task=orjson.loads(task),
@@ -229,12 +239,14 @@ def _task(row: tuple[Any, ...]) -> TaskRow:
 
 
 def _attempt(row: tuple[Any, ...]) -> AttemptRow:
-    return AttemptRow(*row[:-1], None if row[-1] is None else orjson.loads(row[-1]))
+    values = list(row)
+    values[-1] = None if row[-1] is None else orjson.loads(row[-1])
+    return AttemptRow(*values)
 
 
 def _member(row: tuple[Any, ...]) -> MemberRow:
-    (peer, raft_id, agent_id, role, expertise, specialization, max_tasks, languages, images, accepting, reason,
-     version, voter, present, active, joined_at) = row  # fmt: skip
+    (peer, raft_id, agent_id, role, expertise, specialization, max_tasks, languages, images, accepting,
+     reason, version, voter, present, active, joined_at) = row  # fmt: skip
     return MemberRow(
         peer, raft_id, agent_id, role, tuple(orjson.loads(expertise)), specialization, max_tasks,
         tuple(orjson.loads(languages)), tuple(orjson.loads(images)), bool(accepting), reason, version,

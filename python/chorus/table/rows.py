@@ -40,7 +40,7 @@ class MeshRow:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """A task now. `task` is the task as submitted; times are milliseconds since 1970 of the leader's stamps."""
+    """A task now. `task` is it as submitted; times are the leader's stamps, in milliseconds since 1970."""
 
     task_id: str
     task: dict[str, Any]

@@ -83,16 +83,18 @@ class Form:
             columns.append(f"{name} {sql}" + ("" if "None" in text else " NOT NULL"))
         key = ", ".join(kind.KEY)
         tail = "" if kind.TABLE in _WITH_ROWID else " WITHOUT ROWID"
-        self.create = f"CREATE TABLE IF NOT EXISTS {kind.TABLE} ({', '.join(columns)}, PRIMARY KEY ({key})){tail}"
+        self.create = (
+            f"CREATE TABLE IF NOT EXISTS {kind.TABLE} ({', '.join(columns)}, PRIMARY KEY ({key})){tail}"
+        )
         marks = ", ".join("?" * len(self.names))
         rest = [name for name in self.names if name not in kind.KEY]
         # An upsert, not a REPLACE: indexes whose columns did not change stay untouched.
         self.upsert = (
-            f"INSERT INTO {kind.TABLE} ({', '.join(self.names)}) VALUES ({marks}) ON CONFLICT({key}) DO UPDATE SET "
-            + ", ".join(f"{name}=excluded.{name}" for name in rest)
+            f"INSERT INTO {kind.TABLE} ({', '.join(self.names)}) VALUES ({marks})"
+            f" ON CONFLICT({key}) DO UPDATE SET " + ", ".join(f"{name}=excluded.{name}" for name in rest)
         )
-        self.select = (
-            f"SELECT {', '.join(self.names)} FROM {kind.TABLE} WHERE " + " AND ".join(f"{name}=?" for name in kind.KEY)
+        self.select = f"SELECT {', '.join(self.names)} FROM {kind.TABLE} WHERE " + " AND ".join(
+            f"{name}=?" for name in kind.KEY
         )
 
     def key(self, record: Record) -> tuple[Any, ...]:

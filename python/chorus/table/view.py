@@ -12,9 +12,15 @@ _RESULT = ("exit_code", "summary", "commands", "artifacts", "usage", "ended_by")
 
 
 def view(
-    task: TaskRow, attempts: Iterable[AttemptRow] = (), *, leader: str | None = None, replicas: int | None = None
+    task: TaskRow,
+    attempts: Iterable[AttemptRow] = (),
+    *,
+    leader: str | None = None,
+    replicas: int | None = None,
 ) -> dict[str, Any]:
-    """The task as JSON; `leader` is the agent id of the mesh's leader, `replicas` what is known of its copies."""
+    """The task as JSON; `leader` is the agent id of the mesh's leader, `replicas` what is known of its
+    copies.
+    """
     body = {key: value for key, value in task.task.items() if key not in ("task_id", "submitted_by")}
     return {
         "task_id": task.task_id,

@@ -1,4 +1,7 @@
-"""Where a task's files come from, with the rules for paths. Fetching, unpacking and storing are left to others."""
+"""Where a task's files come from, with the rules for paths.
+
+Fetching, unpacking and storing are left to others.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ def check_path(path: str) -> str:
 
 
 class Source(BaseModel):
-    """The source of a task. `inline` carries files; `archive` and `blob` name a tar or tar.gz by its SHA-256."""
+    """The source of a task. `inline` carries files; `archive` and `blob` name a tar or tar.gz by its
+    SHA-256.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,7 +64,9 @@ class Source(BaseModel):
                 if self.url or self.ref or self.sha256:
                     raise ValueError("an inline source has files and nothing else")
                 if self.size > INLINE_REQUEST_MAX_BYTES:
-                    raise ValueError(f"inline files hold more than {INLINE_REQUEST_MAX_BYTES} bytes; send an archive")
+                    raise ValueError(
+                        f"inline files hold more than {INLINE_REQUEST_MAX_BYTES} bytes; send an archive"
+                    )
             case "archive" | "blob":
                 if self.url:
                     raise ValueError("sources by address are not supported yet; send the archive itself")

@@ -173,7 +173,9 @@ def parse_task(value: object) -> TaskSubmission:
 def check_entry_size(task: TaskSubmission) -> None:
     """Raises TaskInvalid when the task is too large for an entry, whatever its single fields are."""
     if not task.fits_entry:
-        raise TaskInvalid([("source", f"inline files or stdin above {INLINE_MAX_BYTES} bytes must be made a blob first")])
+        raise TaskInvalid(
+            [("source", f"inline files or stdin above {INLINE_MAX_BYTES} bytes must be made a blob first")]
+        )
     size = len(orjson.dumps(task.body()))
     if size > TASK_MAX_BYTES:
         raise TaskInvalid([("", f"the task holds {size} bytes in all, the limit is {TASK_MAX_BYTES}")])
