@@ -1,6 +1,4 @@
-"""Where an agent's files lie when nobody says: a data directory, and a run directory short enough for
-sockets.
-"""
+"""Where an agent's files lie when nobody says: data directory, and run directory short enough for sockets."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pydantic import SecretBytes, SecretStr
 from chorus.config.directories import default_data_dir, default_run_dir, socket_path_problem
 from chorus.config.model import SandboxSettings, Settings, SettingsError
 from chorus.config.read import read_values
-from chorus.config.secret import DEV_PREFIX, SECRET_MIN_BYTES, choose_secret
+from chorus.config.secret import DEV_PREFIX, NO_SECRET, SECRET_MIN_BYTES, choose_secret
 from chorus.config.variables import DEFAULT_IMAGES
 
 ALL_ADDRESSES = ("0.0.0.0", "::")
@@ -39,6 +39,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
             f"CHORUS_CLUSTER_SECRET: expected a secret of at least {SECRET_MIN_BYTES} bytes; it has "
             f"{len(secret)}. Make one with: openssl rand -hex 32"
         )
+    if not secret and license_id and not values["CHORUS_KACHING_URL"]:
+        problems.append(NO_SECRET)
     _check_rules(values, problems)
     agent_id, p2p_port = values["CHORUS_AGENT_ID"], values["CHORUS_P2P_PORT"]
     data_dir = _folder(values["CHORUS_DATA_DIR"]) or default_data_dir(environ, agent_id, p2p_port)

@@ -61,8 +61,8 @@ class Paths:
 class Settings(BaseModel):
     """Every setting of one agent, resolved.
 
-    `peer_id`, a made `agent_id` and `api_token` are empty until the parent has opened the data directory; every
-    process gets them filled in, from `settings.json` in the run directory.
+    `peer_id`, a made `agent_id` and `api_token` are empty until the parent has opened the data directory; the
+    processes get them filled in, from `settings.json` in the run directory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -277,8 +277,8 @@ VARIABLES: tuple[Variable, ...] = (
 
 # Not an agent's settings: refused, because ignoring it would weaken what it asks for.
 REFUSED = {
-    "CHORUS_ROLE_KEYS_FILE": "role keys of their own come in a later version; until then roles are kept apart "
-    "only among honest agents: unset it",
+    "CHORUS_ROLE_KEYS_FILE": "role keys of their own come in a later version; until then roles are kept "
+    "apart only among honest agents: unset it",
 }
 # Read by other programs of the package, or set for the agent's own processes.
 ELSEWHERE = frozenset({"CHORUS_API_URL", "CHORUS_ALIVE", "CHORUS_CACHE", "CHORUS_CONTEXT", "CHORUS_BIN"})

@@ -1,7 +1,7 @@
 """Ends this process at once when its parent is gone: it watches the FIFO that the parent keeps open.
 
-A kernel death signal alone is not enough: a program's direct parent is supervisord, and no program may outlive
-the agent's own parent either, whichever of the two dies first.
+A kernel death signal alone is not enough: a program's direct parent is supervisord, and no program may
+outlive the agent's own parent either, whichever of the two dies first.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any, Literal, Self, TextIO
+from typing import Any, Literal, Self
 
 # One line; longer ones (a huge traceback) are cut, so that no line can flood the stream.
 LINE_MAX_BYTES = 16 * 1024
@@ -25,6 +25,7 @@ LEVELS = {
 _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "fields", "taskName"}
 
 Redact = Callable[[bytes], bytes]
+Write = Callable[[bytes], object]
 
 
 class Logger:
@@ -120,9 +121,9 @@ class TextLine(_Line):
 class RedactingHandler(logging.Handler):
     """Writes each line in one piece, without the secrets in it."""
 
-    def __init__(self, stream: TextIO, redact: Redact | None) -> None:
+    def __init__(self, write: Write, redact: Redact | None) -> None:
         super().__init__()
-        self._stream = stream
+        self._write = write
         self._redact = redact
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -136,12 +137,16 @@ class RedactingHandler(logging.Handler):
                 line = self.format(record).encode("utf-8", "replace")[:LINE_MAX_BYTES]
             if self._redact is not None:
                 line = self._redact(line)
-            self._stream.buffer.write(line + b"\n")
-            self._stream.buffer.flush()
+            self._write(line + b"\n")
         except (OSError, ValueError):
             pass  # nobody is left to read the log; the work matters more
         except Exception:
             self.handleError(record)
+
+
+def _to_stderr(line: bytes) -> None:
+    sys.stderr.buffer.write(line)
+    sys.stderr.buffer.flush()
 
 
 def sentinel() -> Redact | None:
@@ -160,13 +165,15 @@ def configure(
     level: str = "info",
     format: Literal["auto", "json", "text"] = "auto",
     *,
-    stream: TextIO | None = None,
+    write: Write | None = None,
     redact: Redact | None = None,
 ) -> Logger:
-    """Sets up logging for this process, replacing what was there, and gives its logger."""
-    out = stream or sys.stderr
-    as_json = format == "json" or (format == "auto" and not out.isatty())
-    handler = RedactingHandler(out, redact or sentinel())
+    """Sets up logging for this process, replacing what was there, and gives its logger.
+
+    `write` takes whole lines; without it they go to stderr.
+    """
+    as_json = format == "json" or (format == "auto" and not sys.stderr.isatty())
+    handler = RedactingHandler(write or _to_stderr, redact or sentinel())
     handler.setFormatter((JsonLine if as_json else TextLine)(process, agent_id))
     root = logging.getLogger()
     root.handlers[:] = [handler]

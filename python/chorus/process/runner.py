@@ -59,9 +59,7 @@ class Process:
         return self._hub
 
     async def connect(self) -> Hub:
-        """Connects to the hub and offers `health`; done before the body runs, but for the one that is the
-        hub.
-        """
+        """Connects to the hub and offers `health`; done before the body runs, if it is not the hub's own."""
         if self._hub is None:
             self._hub = await Hub.connect(self.settings.paths.hub_socket, self.name)
             await self.offer({})
