@@ -92,7 +92,7 @@ class Generation:
         loop.add_reader(self._events_end, self._read_events, on_event)
 
     async def wake(self) -> None:
-        """Has supervisord start its programs now: after binding its socket it would wait a second for a visitor."""
+        """Has supervisord start its programs now: it would wait a second for a visitor first."""
         for _ in range(WAKE_ATTEMPTS):
             try:
                 _, writer = await asyncio.open_unix_connection(self._paths.supervisor_socket)

@@ -1,1 +1,12 @@
-//! Placeholder.
+//! Key derivation, canonical JSON, signatures and sealing. Knows nothing of files, networks or tasks.
+
+mod bech32;
+mod canonical;
+mod derive;
+mod seal;
+mod sign;
+
+pub use canonical::canonical_json;
+pub use derive::{dev_cluster_secret, hkdf32, network_key};
+pub use seal::{MEMBER_ROLE, RoleKeys, open, seal};
+pub use sign::{public_key_of, sign_json, verify_bytes, verify_json};

@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The replicated log of signed entries: raft-rs on redb, driven by one thread. It orders and stores
+//! entries and keeps the members' votes; what entries mean is left to the table.
+
+mod driver;
+mod entry;
+mod follow;
+mod handle;
+mod shared;
+mod storage;
+mod types;
+
+pub use handle::RaftHandle;
+pub use types::{
+    Added, Committed, MAX_ENTRY_BYTES, MemberStatus, Proposed, RaftConfig, RaftEvent, RaftStatus, RaftTransport,
+    Role, Timings,
+};
