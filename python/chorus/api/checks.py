@@ -24,7 +24,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a sibling said about itself, or why it said nothing; `away_s` is for how long it has been silent."""
+    """What a sibling said about itself, or why it said nothing; `away_s`: silent for how long."""
 
     ok: bool
     detail: str
@@ -51,8 +51,8 @@ class Findings:
     active: int
     max_tasks: int
     ai_provider: str
-    crashes: Mapping[str, Any]
-    crashes_listed: tuple[str, ...] = ()
+    crashes: Mapping[str, int] = field(default_factory=dict)
+    repeating: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,8 @@ def judge(found: Findings) -> Verdict:
             "clock", not found.clock_skew, False, "agrees with the peers" if not found.clock_skew else _CLOCK
         )
     )
-    crashing = ", ".join(found.crashes_listed)
-    steady = not found.crashes_listed
+    crashing = ", ".join(found.repeating)
+    steady = not found.repeating
     checks.append(
         Check("processes", steady, False, "steady" if steady else f"dying again and again: {crashing}")
     )
@@ -125,16 +125,6 @@ def docker_answer(executor: Answer) -> Answer:
     if not executor.ok:
         return Answer(False, f"not known: {executor.detail}")
     return Answer(True, "reachable")
-
-
-def crashing(crashes: Mapping[str, Any]) -> tuple[str, ...]:
-    """The processes that the parent's listener lists as dying again and again."""
-    listed = []
-    for name, entry in crashes.items():
-        looping = entry.get("crashing") if isinstance(entry, Mapping) else bool(entry)
-        if looping:
-            listed.append(str(name))
-    return tuple(sorted(listed))
 
 
 def _leader(found: Findings) -> str:

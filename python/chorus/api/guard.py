@@ -1,4 +1,4 @@
-"""The gate before every route: token, cross-site checks, size and pace of bodies. It knows no route's meaning."""
+"""The gate before every route: token, cross-site checks, size and pace of bodies."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chorus.api.problems import Problem
+from chorus.blobs import BLOB_MAX_BYTES
 from chorus.process import metrics
 
 JSON_MAX_BYTES: Final = 1024 * 1024
-SOURCE_MAX_BYTES: Final = 1024 * 1024 * 1024
+# A source becomes a blob, and what no member would fetch must not come in.
+SOURCE_MAX_BYTES: Final = BLOB_MAX_BYTES
 # A multipart body is a source, a task and the lines between them.
 MULTIPART_MAX_BYTES: Final = SOURCE_MAX_BYTES + JSON_MAX_BYTES + 64 * 1024
 # Between two pieces of a body; a client slower than that only holds a connection.
@@ -26,7 +28,7 @@ BODY_GRACE_S: Final = 30.0
 
 
 class Guard:
-    """ASGI middleware. `open_paths` need no token; `loopback` says that the port is reached by address only."""
+    """ASGI middleware. `open_paths` need no token; `loopback`: the port is reached by address only."""
 
     def __init__(
         self, app: ASGIApp, *, token: str | None, open_paths: frozenset[str], loopback: bool
@@ -89,8 +91,8 @@ class Guard:
         what = "the token is wrong" if authorization else "a token is required"
         raise Problem(
             401,
-            f"{what}: send Authorization: Bearer TOKEN with the content of the file api-token in the agent's data "
-            "folder (chorusctl token prints it)",
+            f"{what}: send Authorization: Bearer TOKEN with the content of the file api-token in the agent's "
+            "data folder (chorusctl token prints it)",
             headers={"WWW-Authenticate": 'Bearer realm="chorus"'},
         )
 
@@ -137,7 +139,7 @@ class _Body:
     def _too_large(self) -> Problem:
         return Problem(
             413,
-            f"the body is larger than {self._limit} bytes; send larger sources as the multipart part `source`",
+            f"the body is larger than {self._limit} bytes; send larger sources as multipart part source",
             limit=self._limit,
         )
 

@@ -6,19 +6,22 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chorus.api.checks import SIBLINGS, Answer, Findings, Verdict, crashing, docker_answer, judge
+from chorus.api.checks import SIBLINGS, Answer, Findings, Verdict, docker_answer, judge
 from chorus.api.context import Context
 from chorus.api.problems import install
 from chorus.hub import HubError, HubNotFound
 from chorus.process import metrics
+from chorus.process.crashes import Crashes, load
 from chorus.wire.task import rfc3339
+
+T = TypeVar("T")
 
 # Answers are at most this old.
 PERIOD_S: Final = 1.0
@@ -36,14 +39,15 @@ class Observer:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._seen: dict[str, float] = dict.fromkeys(SIBLINGS, time.monotonic())
-        self._dht_ok, self._dht_latency_ms, self._dht_next = False, None, 0.0
+        self._dht_ok = False
+        self._dht_latency_ms: float | None = None
+        self._dht_next = 0.0
         self._dht_task: asyncio.Task[None] | None = None
         self._announce_next = time.monotonic() + ANNOUNCE_PERIOD_S
         self.checked_at = ""
         self.findings: Findings | None = None
         self.verdict: Verdict | None = None
         self.last_heartbeat: Any = None
-        self._dht_latency_ms: float | None
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -67,6 +71,7 @@ class Observer:
         if network is None and siblings["node"].ok:
             siblings["node"] = Answer(False, "the core does not answer")
         crashes = _read_crashes(context)
+        repeating = [name for name, one in crashes.items() if one.repeating(_now_ms())]
         leader = None if raft is None else raft.leader
         member = None if leader is None else context.table.member(leader)
         self.findings = Findings(
@@ -85,8 +90,8 @@ class Observer:
             active=len(context.table.running_on(settings.peer_id)),
             max_tasks=settings.max_tasks,
             ai_provider=settings.ai_provider,
-            crashes=crashes,
-            crashes_listed=crashing(crashes),
+            crashes={name: one.count for name, one in crashes.items()},
+            repeating=tuple(sorted(repeating)),
         )
         self.verdict = judge(self.findings)
         self.checked_at = now()
@@ -131,7 +136,9 @@ class Observer:
             "agent_id": self._context.settings.agent_id,
             "status": self.verdict.status,
             "ready": self.verdict.ready,
-            "tasks": tasks_view(self.findings),
+            "active": self.findings.active,
+            "max_tasks": self.findings.max_tasks,
+            "version": self._context.settings.version,
         }
         with contextlib.suppress(HubError):
             await self._context.hub.publish("chorus/health", "health_status", data)
@@ -178,7 +185,8 @@ async def health(request: Request) -> Response:
 def health_view(observer: Observer) -> dict[str, Any]:
     """The body of /health as surface.md shapes it."""
     found, verdict, settings = observer.findings, observer.verdict, observer._context.settings
-    assert found is not None and verdict is not None
+    assert found is not None
+    assert verdict is not None
     docker = docker_answer(found.siblings["executor"])
     election, coordinator = found.siblings["election"], found.siblings["coordinator"]
     return {
@@ -237,10 +245,10 @@ def health_app(observer: Observer) -> FastAPI:
 
 def now() -> str:
     """The present as RFC 3339."""
-    return rfc3339(time.time_ns() // 1_000_000)
+    return rfc3339(_now_ms())
 
 
-async def _within[T](work: Awaitable[T]) -> T | None:
+async def _within(work: Awaitable[T]) -> T | None:
     try:
         async with asyncio.timeout(DEADLINE_S):
             return await work
@@ -248,12 +256,15 @@ async def _within[T](work: Awaitable[T]) -> T | None:
         return None
 
 
-def _read_crashes(context: Context) -> dict[str, Any]:
+def _read_crashes(context: Context) -> dict[str, Crashes]:
     try:
-        value = orjson.loads(context.settings.paths.crashes_json.read_bytes())
-    except (OSError, orjson.JSONDecodeError):
+        return load(context.settings.paths.crashes_json)
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return value if isinstance(value, dict) else {}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _json(content: Any, status: int) -> Response:

@@ -193,7 +193,7 @@ async def get_decisions(
 
 @router.get("/decisions/{hash}")
 async def get_decision(context: Here, hash: str) -> Response:
-    """One decision record, byte for byte as it was signed: `chorusctl decision verify` checks a saved copy."""
+    """One decision record, byte for byte as signed: `chorusctl decision verify` checks a saved copy."""
     if len(hash) != _SHA256_CHARS or not hash.isalnum():
         raise Problem(404, "no such decision: its hash is 64 hexadecimal digits")
     row = context.table.decision(hash.lower())
@@ -211,7 +211,7 @@ async def get_decision(context: Here, hash: str) -> Response:
 
 
 async def _record(context: Context, hash: str) -> bytes:
-    """From this agent's own store when it wrote the record, else from the mesh's DHT, opened with our keys."""
+    """From this agent's own store when it wrote the record, else from the DHT, opened with our keys."""
     try:
         local = await context.hub.call_service(
             "executor", "decision", {"hash": hash}, timeout=SIBLING_TIMEOUT_S

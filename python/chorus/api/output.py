@@ -1,4 +1,4 @@
-"""Routes for what a task says and makes: events as SSE, raw logs, artifacts. Bytes pass through, never collected."""
+"""Routes for what a task says and makes: events as SSE, raw logs, artifacts. Bytes only pass through."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details: what clients get in place of a stack trace. Each says what to do next."""
+"""Errors as RFC 9457 problem details, which clients get in place of a stack trace."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A task's story from its first event to its end, put together from the table and from those who ran it.
 
-Events before the first award come from the table, those of an attempt from its executor, wherever that is; what
-cannot be had is named in a `gap`. How events travel to the client is `events`'s business.
+Events before the first award come from the table, those of an attempt from its executor, wherever that is;
+what cannot be had is named in a `gap`. How events travel to the client is `output`'s business.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from chorus.wire.task import rfc3339
 # The executor may hear of its award a moment after the table shows it, and its agent may be restarting.
 RETRY_FIRST_S: Final = 0.05
 RETRY_MAX_S: Final = 2.0
-# How often it is asked, for about five seconds in all, before the reader gets a `gap`: a killed executor is back by then.
+# How often it is asked before the reader gets a `gap`; about five seconds, when a killed executor is back.
 TRIES_BEFORE_GAP: Final = 8
 # `end` is not told before the table here has the result, so that who reads it can read the task.
 END_SETTLE_S: Final = 2.0
@@ -33,7 +33,7 @@ LINE_MAX_BYTES: Final = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event. Without an id it stands outside the numbering, and a reader that comes back does not skip it."""
+    """One event. Without an id it is outside the numbering; a reader that comes back may see it again."""
 
     id: str | None
     event: str

@@ -1,6 +1,6 @@
 """Takes a task off a request: JSON, or multipart with its source, which goes to disk as it comes.
 
-What is too large for an entry becomes a blob here; whether the mesh takes the task is the coordinator's to say.
+What is too large for an entry becomes a blob here; whether the mesh takes the task, the coordinator says.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ async def read_submission(context: Context, request: Request) -> TaskSubmission:
 
 
 async def submit(context: Context, task: TaskSubmission) -> Reply:
-    """Hands the task to the coordinator. Repeating under one id is safe, so a killed coordinator is waited out."""
+    """Hands the task to the coordinator; repeated under its id while a killed one comes back."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + LEADER_WAIT_S + SUBMIT_MARGIN_S
     submitted_by = task.submitted_by or context.settings.agent_id
@@ -62,8 +62,8 @@ async def submit(context: Context, task: TaskSubmission) -> Reply:
         except HubTimeout:
             raise Problem(
                 503,
-                f"whether the task was taken is not known yet; ask GET /api/v1/tasks/{task.task_id}, or send it again "
-                "with this task_id",
+                f"whether the task was taken is not known yet; GET /api/v1/tasks/{task.task_id} will tell, "
+                "and sending it again with this task_id does no harm",
                 headers={"Retry-After": "1"},
                 task_id=task.task_id,
             ) from None
@@ -199,7 +199,7 @@ def _check_archive(head: bytearray) -> None:
 
 
 async def _store(context: Context, chunks: AsyncIterator[bytes]) -> str:
-    return (await context.blobs.put(chunks)).sha256
+    return (await context.blobs.put(chunks, limit=SOURCE_MAX_BYTES)).sha256
 
 
 async def _one(content: bytes) -> AsyncIterator[bytes]:

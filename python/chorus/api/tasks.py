@@ -1,4 +1,4 @@
-"""Routes for tasks: submit, list, read, cancel, retry. What a task did and made is `output`'s and `events`'s."""
+"""Routes for tasks: submit, list, read, cancel, retry. What a task said and made is `output`'s."""
 
 from __future__ import annotations
 
