@@ -18,7 +18,6 @@ from chorus.api.context import Changes, Context
 from chorus.api.health import Observer, health_app
 from chorus.blobs import BlobStore
 from chorus.process import Process
-from chorus.process.logs import Logger
 from chorus.table.reader import TableReader
 
 # After this, connections that are still open are cut.
@@ -50,8 +49,8 @@ async def main(process: Process) -> None:
     )
     observer = Observer(context)
     await process.offer({})
-    api_socket = await bind(settings.api_host, settings.api_port, process.log)
-    health_socket = await bind(settings.api_host, settings.health_port, process.log)
+    api_socket = await bind(settings.api_host, settings.api_port)
+    health_socket = await bind(settings.api_host, settings.health_port)
     api = _server(guarded(api_app(context), context))
     probes = _server(guarded_probes(health_app(observer)))
     async with asyncio.TaskGroup() as group:
@@ -72,7 +71,7 @@ async def main(process: Process) -> None:
     table.close()
 
 
-async def bind(host: str, port: int, log: Logger) -> socket.socket:
+async def bind(host: str, port: int) -> socket.socket:
     """A listening socket; waits out a predecessor that still holds the port."""
     deadline = asyncio.get_running_loop().time() + BIND_FOR_S
     family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
@@ -84,8 +83,7 @@ async def bind(host: str, port: int, log: Logger) -> socket.socket:
         except OSError as error:
             listener.close()
             if error.errno != errno.EADDRINUSE or asyncio.get_running_loop().time() > deadline:
-                log.error("cannot listen", host=host, port=port, error=str(error))
-                raise
+                raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from None
             await asyncio.sleep(BIND_AGAIN_S)
             continue
         listener.setblocking(False)

@@ -67,6 +67,8 @@ class Story:
         self._table = context.table
         self._task_id = task_id
         self._place = place
+        # Set when a reader comes back after it was told the end.
+        self._end_told = False
 
     async def events(self) -> AsyncIterator[list[Event]]:
         """Yields until the story's end has been told."""
@@ -83,7 +85,8 @@ class Story:
                         self._place = Place(min(attempts), 0)
                         continue
                     if not row.open:
-                        yield [self._end(row, numbered=True)]
+                        if not self._end_told:
+                            yield [self._end(row, numbered=True)]
                         return
                     await watch.changed()
                     continue
@@ -132,6 +135,8 @@ class Story:
                         if ended:
                             return
                     complete = True
+                    if self._end_told:
+                        return
                 except HubError as error:
                     complete = False
                     tries += 1
@@ -147,8 +152,7 @@ class Story:
                 wait = min(wait * 2, RETRY_MAX_S)
         row = self._context.task(self._task_id)
         rest = self._told(number) if attempt.claimed_at is None else self._last_state(number, complete)
-        over = not row.open and row.attempt <= number
-        if over:
+        if not row.open and row.attempt <= number and not self._end_told:
             rest.append(self._end(row, numbered=complete))
         if rest:
             yield rest
@@ -157,7 +161,8 @@ class Story:
         head = {
             "task_id": self._task_id,
             "attempt": attempt.attempt,
-            "after": self._place.n,
+            # The event told last comes again: if it is the end, there is nothing after it.
+            "after": max(0, self._place.n - 1),
             "follow": attempt.open,
         }
         stream = await self._context.hub.open_stream(
@@ -175,6 +180,7 @@ class Story:
             return True
         place = parse_place(event.id)
         if place.attempt != self._place.attempt or place.n <= self._place.n:
+            self._end_told = event.event == "end" and place == self._place
             return False
         self._place = place
         return True
@@ -200,6 +206,8 @@ class Story:
             for n, change in enumerate(changes, 1)
             if n > self._place.n
         ]
+        # An event after the last change can only have been the end.
+        self._end_told = self._place.n > len(changes)
         self._place = Place(number, max(self._place.n, len(changes)))
         return told
 
