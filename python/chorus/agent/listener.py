@@ -1,0 +1,26 @@
+"""supervisord's event listener: passes what happens to programs on to the parent, as lines into a FIFO.
+
+Runs by path in a bare interpreter, without this package: it must be small, and the parent decides what to do.
+"""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Answers supervisord's events until it is gone."""
+    events = os.open(sys.argv[1], os.O_WRONLY | os.O_CLOEXEC)
+    while True:
+        os.write(1, b"READY\n")
+        header = sys.stdin.buffer.readline()
+        if not header:
+            return
+        tokens = dict(token.split(":", 1) for token in header.decode().split())
+        payload = sys.stdin.buffer.read(int(tokens["len"]))
+        # One write below PIPE_BUF: lines of an old and a new listener never mix.
+        os.write(events, tokens["eventname"].encode() + b" " + payload.split(b"\n", 1)[0] + b"\n")
+        os.write(1, b"RESULT 2\nOK")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""The parent's life: start, watch over supervisord, answer signals, drain, stop. It is process 1 in a
+container.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from chorus.agent import rpc
+from chorus.agent.drain import Drain, report
+from chorus.agent.folders import write_agent_json
+from chorus.agent.generation import Generation
+from chorus.agent.identity import load_peer_id
+from chorus.agent.nurse import Nurse
+from chorus.agent.problems import StartupError
+from chorus.agent.proctitle import claim_name
+from chorus.agent.programs import PROGRAMS, Program, stop_seconds
+from chorus.agent.relay import Relay, stderr_writer
+from chorus.agent.startup import LoadPeerId, Prepared, prepare
+from chorus.process import exit_codes, logs
+
+_PR_SET_CHILD_SUBREAPER = 36
+# supervisord that ends by itself is started again: at once, then more slowly.
+RESPAWN_FIRST_S = 0.1
+RESPAWN_MAX_S = 10.0
+WELL_AFTER_S = 60.0
+# What supervisord may take beyond its programs' own times.
+STOP_SLACK_S = 10.0
+LOG_FLUSH_S = 2.0
+
+
+def start(programs: Sequence[Program] = PROGRAMS, load_identity: LoadPeerId = load_peer_id) -> int:
+    """Starts the agent in the foreground; returns the exit code when it has ended."""
+    claim_name()
+    # Until the loop handles them, a signal means: stop, and there is nothing to clean up but folders.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop_early)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        prepared = prepare(os.environ, load_identity)
+    except StartupError as error:
+        for line in error.lines:
+            print(line, file=sys.stderr)
+        return exit_codes.FAILED
+    try:
+        return asyncio.run(Agent(prepared, programs).run())
+    finally:
+        prepared.close()
+
+
+def _stop_early(number: int, frame: object) -> None:
+    raise SystemExit(exit_codes.CLEAN)
+
+
+class Agent:
+    """One running agent, as its parent process sees it."""
+
+    def __init__(self, prepared: Prepared, programs: Sequence[Program]) -> None:
+        self._settings = prepared.settings
+        self._notices = [prepared.licence.notice, *prepared.notices]
+        self._programs = programs
+        self._writer = stderr_writer()
+        who, level, form = self._settings.agent_id, self._settings.log_level, self._settings.log_format
+        self._log = logs.configure("agent", who, level, form, write=self._writer.write)
+        self._drain = Drain(self._settings, self._log)
+        self._nurse = Nurse(self._settings.paths.crashes_json, self._log, self._start_program)
+        self._generation: Generation | None = None
+        self._supervisord_gone = asyncio.Event()
+        self._stop_asked = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> int:
+        """Lives until a stop was asked for and done."""
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal, number)
+        self._settings.paths.agent_json.unlink(missing_ok=True)
+        self._log.info("starting", version=self._settings.version, data_dir=str(self._settings.data_dir))
+        for notice in self._notices:
+            self._log.warning(notice)
+        own = Relay(self._writer, self._log.bind(source="supervisord"), supervisord=True)
+        programs = Relay(self._writer, self._log, supervisord=False)
+        for relay in (own, programs):
+            relay.start(loop)
+        keeper = asyncio.create_task(self._keep_supervisord(own.write_end, programs.write_end))
+        reporter = asyncio.create_task(self._report())
+        try:
+            await self._until_stop_asked(keeper)
+            await self._drain.run()
+            await self._stop(keeper)
+        finally:
+            reporter.cancel()
+            for relay in (own, programs):
+                relay.close(loop)
+            self._log.info("stopped")
+            self._writer.close(LOG_FLUSH_S)
+        return exit_codes.CLEAN
+
+    async def _until_stop_asked(self, keeper: asyncio.Task[None]) -> None:
+        asked = asyncio.create_task(self._stop_asked.wait())
+        await asyncio.wait({asked, keeper}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if keeper.done():
+            # It ends only by an error, such as a run directory that is gone.
+            self._log.error("supervisord cannot be kept running", exc_info=keeper.exception())
+            keeper.result()
+
+    async def _keep_supervisord(self, stdout: int, stderr: int) -> None:
+        loop = asyncio.get_running_loop()
+        wait = RESPAWN_FIRST_S
+        for number in itertools.count():
+            self._generation = Generation(number, self._settings.paths, self._programs)
+            self._supervisord_gone.clear()
+            self._generation.start(os.environ, stdout, stderr)
+            self._generation.listen(loop, self._nurse.on_event)
+            started = loop.time()
+            waking = asyncio.create_task(self._generation.wake())
+            await self._supervisord_gone.wait()
+            waking.cancel()
+            await self._generation.end(loop)
+            self._nurse.new_generation()
+            if self._stopping.is_set():
+                return
+            if loop.time() - started > WELL_AFTER_S:
+                wait = RESPAWN_FIRST_S
+            self._log.error(f"supervisord ended; it is started anew in {wait:g} s")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._stopping.wait()
+                    return
+            wait = min(wait * 2, RESPAWN_MAX_S)
+
+    async def _stop(self, keeper: asyncio.Task[None]) -> None:
+        self._stopping.set()
+        self._nurse.stop()
+        generation = self._generation
+        if generation is not None:
+            generation.signal(signal.SIGTERM)
+        _, late = await asyncio.wait({keeper}, timeout=stop_seconds(self._programs) + STOP_SLACK_S)
+        if late and generation is not None:
+            self._log.error("supervisord did not end in time and is killed")
+            generation.signal(signal.SIGKILL)
+        await keeper
+
+    async def _report(self) -> None:
+        state = await report(self._settings)
+        addresses = [str(address) for address in state["listen"]]
+        write_agent_json(self._settings, addresses)
+        host = self._settings.api_host
+        host = f"[{host}]" if ":" in host else host
+        self._log.info(
+            "running",
+            peer_id=self._settings.peer_id,
+            p2p=addresses,
+            api=f"http://{host}:{self._settings.api_port}",
+            health=f"http://{host}:{self._settings.health_port}",
+        )
+
+    def _start_program(self, name: str) -> str:
+        generation = self._generation
+        if generation is None:
+            return "supervisord is not running"
+        return rpc.start_program(self._settings.paths.supervisor_socket, generation.password, name)
+
+    def _reap(self) -> None:
+        # Everything that ends below us ends here at last, as this process is a subreaper or process 1.
+        with contextlib.suppress(ChildProcessError):
+            while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+                if self._generation is not None and pid == self._generation.pid:
+                    self._supervisord_gone.set()
+
+    def _on_hangup(self) -> None:
+        self._log.warning("SIGHUP: no assignment to read again; ASSIGN_URL comes in a later version")
+
+    def _on_stop_signal(self, number: signal.Signals) -> None:
+        name = signal.Signals(number).name
+        if not self._stop_asked.is_set():
+            timeout = self._settings.shutdown_timeout_s
+            self._log.info(
+                f"{name}: stopping; tasks in flight have {timeout:g} s, a second signal gives them back"
+            )
+            self._stop_asked.set()
+        elif not self._stopping.is_set():
+            self._log.warning(f"{name} again: giving unfinished tasks back")
+            self._drain.hurry()

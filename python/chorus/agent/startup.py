@@ -1,0 +1,127 @@
+"""Everything between the command and the first process, in the contract's order; each step refuses with a
+line of its own.
+
+Settings and licence come before anything that touches Docker, the network or the disk.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from chorus.agent import folders
+from chorus.agent.docker_check import docker_problem
+from chorus.agent.identity import agent_id_for, load_peer_id
+from chorus.agent.ports import Reservation, reserve
+from chorus.agent.problems import StartupError, docker_line, license_line, setting_line
+from chorus.agent.version import build_info
+from chorus.config import Settings, SettingsError, load_settings, save_run_settings
+from chorus.config.read import warnings
+from chorus.license import Licence, LicenceRefused, check
+
+LoadPeerId = Callable[[Path], str]
+
+
+class Prepared:
+    """A start that may go on: complete settings, and what is held until the agent ends."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        licence: Licence,
+        notices: list[str],
+        locks: list[folders.Lock],
+        ports: list[Reservation],
+    ) -> None:
+        self.settings = settings
+        self.licence = licence
+        self.notices = notices
+        self._locks = locks
+        self._ports = ports
+
+    def close(self) -> None:
+        """Gives ports and folders back."""
+        for port in self._ports:
+            port.close()
+        folders.remove_run_dir(self.settings.paths)
+        for lock in self._locks:
+            lock.close()
+
+
+def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id) -> Prepared:
+    """Runs all steps; raises `StartupError` at the first that fails."""
+    settings, licence = _settings_and_licence(environ)
+    if why := docker_problem(settings.docker_host, environ):
+        raise StartupError(docker_line(why))
+    settings, ports = _reserve_ports(settings, chosen="CHORUS_P2P_HOST" in environ)
+    locks: list[folders.Lock] = []
+    try:
+        locks.append(folders.open_data_dir(settings.data_dir))
+        settings = _with_identity(settings, load_identity)
+        locks.append(folders.open_run_dir(settings.paths))
+        save_run_settings(settings)
+    except BaseException:
+        for port in ports:
+            port.close()
+        for lock in locks:
+            lock.close()
+        raise
+    return Prepared(settings, licence, warnings(environ), locks, ports)
+
+
+def _settings_and_licence(environ: Mapping[str, str]) -> tuple[Settings, Licence]:
+    # The gate needs no more than these two and is asked first, so that its line stands among the others.
+    lines = []
+    licence = None
+    try:
+        licence = check(
+            environ.get("CHORUS_LICENSE_ID", "").strip(), environ.get("CHORUS_KACHING_URL", "").strip()
+        )
+    except LicenceRefused as refused:
+        lines.append(license_line(str(refused)))
+    settings = None
+    try:
+        settings = load_settings(environ)
+    except SettingsError as error:
+        lines.extend(setting_line(problem) for problem in error.problems)
+    if licence is None or settings is None:
+        raise StartupError(*lines)
+    return settings, licence
+
+
+def _reserve_ports(settings: Settings, *, chosen: bool) -> tuple[Settings, list[Reservation]]:
+    got: list[Reservation] = []
+    api_hosts = (settings.api_host,)
+    try:
+        # Addresses that nobody chose are skipped where missing: a machine without IPv6 has no ::1.
+        got.append(reserve("CHORUS_P2P_PORT", settings.p2p_hosts, settings.p2p_port, skip_missing=not chosen))
+        got.append(reserve("CHORUS_API_PORT", api_hosts, settings.api_port))
+        got.append(reserve("CHORUS_HEALTH_PORT", api_hosts, settings.health_port))
+    except BaseException:
+        for each in got:
+            each.close()
+        raise
+    p2p, api, health = got
+    update = {"p2p_hosts": p2p.hosts, "p2p_port": p2p.port, "api_port": api.port, "health_port": health.port}
+    return settings.model_copy(update=update), got
+
+
+def _with_identity(settings: Settings, load_identity: LoadPeerId) -> Settings:
+    peer_id = load_identity(settings.paths.identity_key)
+    token = settings.api_token.get_secret_value() or folders.api_token(settings.paths.api_token)
+    log_format = settings.log_format
+    if log_format == "auto":
+        # The processes write into the parent's pipe; only the parent sees whether a person reads along.
+        log_format = "text" if sys.stderr.isatty() else "json"
+    return settings.model_copy(
+        update={
+            "peer_id": peer_id,
+            "agent_id": settings.agent_id or agent_id_for(peer_id),
+            "api_token": SecretStr(token),
+            "version": build_info()[0],
+            "log_format": log_format,
+        }
+    )

@@ -1,0 +1,15 @@
+"""Settings of the agent: read from the environment, checked, handed to every process as one frozen model."""
+
+from chorus.config.load import load_settings
+from chorus.config.model import Paths, SandboxSettings, Settings, SettingsError
+from chorus.config.run import load_run_settings, save_run_settings
+
+__all__ = [
+    "Paths",
+    "SandboxSettings",
+    "Settings",
+    "SettingsError",
+    "load_run_settings",
+    "load_settings",
+    "save_run_settings",
+]

@@ -1,0 +1,126 @@
+"""The settings of one agent as a frozen model, and where its files lie. Reading them is `load`'s."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr
+
+
+class SettingsError(Exception):
+    """What is wrong with the settings: a sentence per problem, naming a variable and the form expected."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class SandboxSettings(BaseModel):
+    """What a sandbox may be made of and how much it may use at most."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images: dict[str, str]
+    allow: tuple[str, ...]
+    cpus: float
+    memory_bytes: int
+    pids: int
+    disk_bytes: int
+    egress: tuple[str, ...]
+    warm: int
+
+
+class Paths:
+    """The files of an agent, in its data directory (kept) and its run directory (gone with the agent)."""
+
+    def __init__(self, data_dir: Path, run_dir: Path) -> None:
+        self.data = data_dir
+        self.run = run_dir
+        self.identity_key = data_dir / "identity.key"
+        self.api_token = data_dir / "api-token"
+        self.agent_json = data_dir / "agent.json"
+        self.agent_lock = data_dir / "agent.lock"
+        self.core = data_dir / "core"
+        self.table_db = data_dir / "table.sqlite"
+        self.executor_db = data_dir / "executor.sqlite"
+        self.blobs = data_dir / "blobs"
+        self.tasks = data_dir / "tasks"
+        self.hub_socket = run_dir / "hub.sock"
+        self.settings_json = run_dir / "settings.json"
+        self.supervisord_conf = run_dir / "supervisord.conf"
+        self.supervisor_socket = run_dir / "supervisor.sock"
+        self.metrics_dir = run_dir / "metrics"
+        self.crashes_json = run_dir / "crashes.json"
+
+    def alive(self, generation: int) -> Path:
+        """The FIFO that the parent holds open while the processes of this generation may live."""
+        return self.run / f"alive.{generation}"
+
+
+class Settings(BaseModel):
+    """Every setting of one agent, resolved.
+
+    `peer_id`, a made `agent_id` and `api_token` are empty until the parent has opened the data directory; the
+    processes get them filled in, from `settings.json` in the run directory.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    agent_id: str
+    peer_id: str
+    boot_id: str
+    version: str
+    data_dir: Path
+    run_dir: Path
+
+    license_id: str
+    license_kind: Literal["dev"]
+    cluster_id: str
+    # Bytes, not text: derived secrets are raw, and foreign programs derive keys from the same bytes.
+    cluster_secret: SecretBytes
+    # Whether P2P listens beyond loopback.
+    network_open: bool
+
+    p2p_hosts: tuple[str, ...]
+    p2p_port: int
+    api_host: str
+    api_port: int
+    health_port: int
+    api_token: SecretStr
+
+    dht_enabled: bool
+    dht_cache_bytes: int
+    bootstrap_peers: tuple[str, ...]
+    mdns_enabled: bool
+    hmmm_enabled: bool
+    ucxi_enabled: bool
+
+    role: str
+    expertise: tuple[str, ...]
+    reports_to: str
+    specialization: str
+    max_tasks: int
+    ai_provider: Literal["none"]
+
+    heartbeat_s: float
+    election_timeout_s: float
+    voters: int
+    member_absence_s: float
+    join_wait_s: float
+    leaderless: Literal["run", "wait"]
+    task_lease_s: float
+    shutdown_timeout_s: float
+    retention_s: float
+
+    sandbox: SandboxSettings
+    docker_host: str | None
+
+    mode: Literal["agent"]
+    log_level: Literal["debug", "info", "warning", "error"]
+    log_format: Literal["auto", "json", "text"]
+
+    @property
+    def paths(self) -> Paths:
+        """Where this agent's files lie."""
+        return Paths(self.data_dir, self.run_dir)

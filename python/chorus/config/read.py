@@ -1,0 +1,90 @@
+"""Reads the known variables of an environment, with `NAME_FILE` for secrets, and collects what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chorus.config.variables import BY_NAME, ELSEWHERE, REFUSED, SECRETS, VARIABLES, Variable
+
+# A secret is a line of text; a larger file is not the one that was meant.
+SECRET_FILE_MAX_BYTES = 64 * 1024
+# What a message repeats of a value.
+SHOWN_CHARS = 60
+
+
+def read_values(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+    """The value of each known variable, or its default; appends one sentence per mistake to `problems`."""
+    values: dict[str, Any] = {}
+    for variable in VARIABLES:
+        text = _text_of(variable, environ, problems)
+        values[variable.name] = variable.default
+        if not text:
+            continue
+        try:
+            values[variable.name] = variable.parse(text)
+        except (ValueError, RecursionError):
+            problems.append(f"{variable.name}: expected {variable.form}{_shown(variable, text)}")
+    for name, why in REFUSED.items():
+        if environ.get(name):
+            problems.append(f"{name}: {why}")
+    return values
+
+
+def warnings(environ: Mapping[str, str]) -> list[str]:
+    """What is set and will not do what the operator may think: unknown names, settings without effect yet."""
+    found = []
+    for name in sorted(environ):
+        if not environ[name]:
+            continue
+        plain = name.removesuffix("_FILE") if name.removesuffix("_FILE") in SECRETS else name
+        variable = BY_NAME.get(plain)
+        if variable is not None and variable.later:
+            found.append(f"{name} is accepted and has no effect in this version")
+        elif plain == "CHORUS_AI_PROVIDER" and environ[name].lower() != "none":
+            found.append(
+                f"{name}: models come in a later version; this one takes only tasks with commands (none)"
+            )
+        elif name.startswith("CHORUS_") and not (variable or name in REFUSED or name in ELSEWHERE):
+            near = difflib.get_close_matches(name, [*BY_NAME, *(f"{secret}_FILE" for secret in SECRETS)], n=1)
+            found.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return found
+
+
+def _text_of(variable: Variable, environ: Mapping[str, str], problems: list[str]) -> str:
+    text = environ.get(variable.name, "")
+    file_name = f"{variable.name}_FILE"
+    path = environ.get(file_name, "") if variable.secret else ""
+    if not path:
+        # A secret may have blanks at its ends; nothing else has.
+        return text if variable.secret else text.strip()
+    if text:
+        problems.append(f"{file_name}: {variable.name} is set as well; unset one of the two")
+        return ""
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(SECRET_FILE_MAX_BYTES + 1)
+        if len(content) > SECRET_FILE_MAX_BYTES:
+            raise ValueError(f"it is larger than {SECRET_FILE_MAX_BYTES} bytes")
+        secret = content.decode("utf-8").removesuffix("\n")
+        if not secret:
+            raise ValueError("it is empty")
+    except (OSError, ValueError) as error:
+        why = (
+            error.strerror
+            if isinstance(error, OSError)
+            else "it is not text"
+            if isinstance(error, UnicodeDecodeError)
+            else error
+        )
+        problems.append(f"{file_name}: expected a readable text file with {variable.form}; {path}: {why}")
+        return ""
+    return secret
+
+
+def _shown(variable: Variable, text: str) -> str:
+    if variable.secret:
+        return "; what is set does not have that form"
+    return f"; it is {text[:SHOWN_CHARS]!r}" + ("…" if len(text) > SHOWN_CHARS else "")

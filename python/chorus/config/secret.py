@@ -1,0 +1,31 @@
+"""The cluster secret, root of the network key and of role keys: which of its sources counts. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+SECRET_MIN_BYTES = 24
+DEV_PREFIX = "dev-"
+_DEV_INFO = b"chorus/v1/dev-cluster"
+
+NO_SECRET = (
+    "CHORUS_CLUSTER_SECRET: there is no cluster secret. It comes from the setting CHORUS_CLUSTER_SECRET (or "
+    "CHORUS_CLUSTER_SECRET_FILE, at least 24 bytes), from the licence that KACHING gives out, or from a "
+    "development licence (CHORUS_LICENSE_ID=dev-…): give one of the three"
+)
+
+
+def derive_dev_secret(license_id: str) -> bytes:
+    """HKDF-SHA256 (RFC 5869) of a development licence's id: no salt, 32 bytes, so one round of expansion."""
+    key = hmac.new(bytes(hashlib.sha256().digest_size), license_id.encode(), hashlib.sha256).digest()
+    return hmac.new(key, _DEV_INFO + b"\x01", hashlib.sha256).digest()
+
+
+def choose_secret(setting: bytes, from_licence: bytes, license_id: str) -> bytes:
+    """Setting before licence before development licence; empty when there is none."""
+    if setting:
+        return setting
+    if from_licence:
+        return from_licence
+    return derive_dev_secret(license_id) if license_id.startswith(DEV_PREFIX) else b""

@@ -1,0 +1,457 @@
+"""The asyncio client of the hub: one connection, many calls in flight, back by itself after a loss."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from chorus.hub import frames
+from chorus.hub.errors import HubClosed, HubError, HubTimeout, HubTooLarge, HubUnavailable, error_from
+from chorus.hub.feeds import DEFAULT_QUEUE, EntryFeed, EventFeed, Feed, Subscription
+from chorus.hub.methods import HubMethods
+from chorus.hub.streams import ByteStream
+from chorus.hub.types import Handler, Reply, Request, StreamHandler
+
+log = logging.getLogger(__name__)
+
+# Waits between attempts to reach the hub: doubled each time, with up to half of it as jitter.
+RETRY_FIRST_S = 0.05
+RETRY_MAX_S = 2.0
+# The hub answers hello at once; a process that listens but does not answer is not the hub.
+HELLO_TIMEOUT_S = 5.0
+# Entries on their way to a follower.
+FOLLOW_QUEUE = 256
+
+
+@dataclass(slots=True)
+class _Pending:
+    future: asyncio.Future[Reply]
+    on_ok: Callable[[dict[str, Any]], None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    handler: Handler
+    peers: bool
+    streams: StreamHandler | None
+
+
+class Hub(HubMethods):
+    """A process's connection to the core. Make one with `await Hub.connect(path, name)`."""
+
+    def __init__(self, path: str | os.PathLike[str], name: str) -> None:
+        self.path = Path(path)
+        self.name = name
+        self.peer_id = ""
+        self.agent_id = ""
+        self.version = ""
+        self.connected = asyncio.Event()
+        self._closed = False
+        self._link: frames.FrameProtocol | None = None
+        self._lost = asyncio.Event()
+        self._next_call = 0
+        self._next_stream = -1
+        self._calls: dict[int, _Pending] = {}
+        self._feeds: list[Feed[Any]] = []
+        self._by_sub: dict[int, Feed[Any]] = {}
+        self._offers: dict[str, _Offer] = {}
+        self._streams: dict[int, ByteStream] = {}
+        self._serving: dict[int, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._runner: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def connect(
+        cls, path: str | os.PathLike[str], name: str, *, retry_for: float | None = None
+    ) -> Self:
+        """Connects as process `name`; tries for `retry_for` seconds (None: for ever)."""
+        hub = cls(path, name)
+        hub._runner = asyncio.create_task(hub._run(), name=f"hub:{name}")
+        try:
+            async with asyncio.timeout(retry_for):
+                await hub.connected.wait()
+        except TimeoutError:
+            await hub.close()
+            raise HubUnavailable(f"no hub answered at {path} within {retry_for} s") from None
+        except BaseException:
+            await hub.close()
+            raise
+        return hub
+
+    async def close(self) -> None:
+        """Ends the connection; calls in flight fail with HubClosed, feeds end."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.gather(self._runner, return_exceptions=True)
+        if self._link is not None:
+            self._link.close()
+        self._on_lost(None)
+        for feed in self._feeds:
+            feed.on_end()
+        for task in (*self._serving.values(), *self._tasks):
+            task.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # Calls
+
+    async def call(
+        self,
+        method: str,
+        head: Mapping[str, Any] | None = None,
+        payload: bytes = b"",
+        timeout: float = 10.0,
+    ) -> Reply:
+        """One of the hub's own methods. While the connection is away, waits for it within `timeout`."""
+        if not self.connected.is_set():
+            await self._wait_connected(timeout)
+        return await self._call(method, head, payload, timeout)
+
+    async def request(
+        self,
+        peer: str,
+        service: str,
+        method: str,
+        head: Mapping[str, Any] | None = None,
+        payload: bytes = b"",
+        timeout: float = 10.0,
+    ) -> Reply:
+        """Asks the process of `peer` that offered `service` to peers. Repeat only what is safe to."""
+        return self._inner(
+            await self.call("request", _routed(service, method, head, timeout, peer), payload, timeout)
+        )
+
+    async def call_service(
+        self,
+        service: str,
+        method: str,
+        head: Mapping[str, Any] | None = None,
+        payload: bytes = b"",
+        timeout: float = 10.0,
+    ) -> Reply:
+        """Asks the sibling process that offered `service`."""
+        return self._inner(await self.call("call", _routed(service, method, head, timeout), payload, timeout))
+
+    async def offer(
+        self, service: str, handler: Handler, *, peers: bool = False, streams: StreamHandler | None = None
+    ) -> None:
+        """Serves `service` to siblings, and with `peers` to other agents; offered anew after a reconnect."""
+        offer = _Offer(handler, peers, streams)
+        self._offers[service] = offer
+        await self.call("offer", {"service": service, "peers": peers})
+
+    async def open_stream(
+        self,
+        service: str,
+        method: str,
+        head: Mapping[str, Any] | None = None,
+        *,
+        peer: str | None = None,
+        timeout: float = 10.0,
+    ) -> ByteStream:
+        """Opens a byte stream to a service of `peer` (None: of this agent)."""
+        if not self.connected.is_set():
+            await self._wait_connected(timeout)
+        link = self._link
+        if link is None:
+            raise HubUnavailable("not connected to the hub")
+        # Streams made here are odd; chosen before the call, so that nothing after its OK is missed.
+        self._next_stream += 2
+        stream = ByteStream(self._next_stream, link, self._forget_stream)
+        self._streams[stream.ident] = stream
+        try:
+            routed = {**_routed(service, method, head, timeout), "peer": peer, "stream": stream.ident}
+            await self._call("stream", routed, b"", timeout)
+        except BaseException:
+            await stream.close()
+            raise
+        return stream
+
+    # Feeds
+
+    def subscribe(self, *topics: str, queue: int = DEFAULT_QUEUE) -> Subscription:
+        """Messages on `topics`: `async with hub.subscribe(…) as messages`, then `async for`."""
+        return Subscription(self, topics, queue)
+
+    def follow(self, from_index: int, *, queue: int = FOLLOW_QUEUE) -> EntryFeed:
+        """Committed entries from `from_index` on, none missing."""
+        return EntryFeed(self, from_index, queue)
+
+    def events(self, *, queue: int = DEFAULT_QUEUE) -> EventFeed:
+        """What happens in the core."""
+        return EventFeed(self, queue)
+
+    async def attach_feed(self, feed: Feed[Any]) -> None:
+        """For feeds: subscribes and keeps the feed for reconnects."""
+        self._feeds.append(feed)
+        try:
+            if not self.connected.is_set():
+                await self._wait_connected(None)
+            if not feed.sub:
+                await self._attach(feed)
+        except BaseException:
+            self._feeds.remove(feed)
+            raise
+
+    async def detach_feed(self, feed: Feed[Any]) -> None:
+        """For feeds: unsubscribes."""
+        if feed in self._feeds:
+            self._feeds.remove(feed)
+        sub, feed.sub = feed.sub, 0
+        if self._by_sub.pop(sub, None) is not None and self.connected.is_set():
+            try:
+                await self._call("unsubscribe", {"sub": sub}, b"", HELLO_TIMEOUT_S)
+            except HubError:
+                log.debug("unsubscribing failed; the connection is going away")
+
+    def give_credit(self, feed: Feed[Any], n: int) -> None:
+        """For feeds: lets `n` more items come."""
+        if self._link is not None:
+            self._link.send(frames.CREDIT, feed.sub, {"n": n})
+
+    async def _attach(self, feed: Feed[Any]) -> None:
+        def attached(head: dict[str, Any]) -> None:
+            self._by_sub[int(head["sub"])] = feed
+            feed.on_attached(int(head["sub"]))
+
+        await self._call(feed.method, feed.request_head(), b"", HELLO_TIMEOUT_S, attached)
+
+    # The connection
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        wait = RETRY_FIRST_S
+        while True:
+            self._lost.clear()
+            try:
+                _, link = await loop.create_unix_connection(
+                    lambda: frames.FrameProtocol(self._on_frame, self._on_lost), str(self.path)
+                )
+                self._link = link
+                await self._introduce()
+            except (OSError, HubError) as error:
+                log.debug("hub at %s not reached: %s", self.path, error)
+                if self._link is not None:
+                    self._link.close()
+                self._on_lost(None)
+                await asyncio.sleep(wait * (1 + random.random() / 2))
+                wait = min(wait * 2, RETRY_MAX_S)
+                continue
+            wait = RETRY_FIRST_S
+            self.connected.set()
+            await self._lost.wait()
+            log.info("connection to the hub lost; connecting again")
+
+    async def _introduce(self) -> None:
+        hello = await self._call("hello", {"name": self.name, "pid": os.getpid()}, b"", HELLO_TIMEOUT_S)
+        self.peer_id = str(hello.head.get("peer_id", ""))
+        self.agent_id = str(hello.head.get("agent_id", ""))
+        self.version = str(hello.head.get("version", ""))
+        for service, offer in list(self._offers.items()):
+            await self._call("offer", {"service": service, "peers": offer.peers}, b"", HELLO_TIMEOUT_S)
+        for feed in list(self._feeds):
+            await self._attach(feed)
+
+    async def _wait_connected(self, timeout: float | None) -> None:
+        if self._closed:
+            raise HubClosed("this hub client is closed")
+        try:
+            async with asyncio.timeout(timeout):
+                await self.connected.wait()
+        except TimeoutError:
+            raise HubUnavailable(f"not connected to the hub at {self.path}") from None
+
+    async def _call(
+        self,
+        method: str,
+        head: Mapping[str, Any] | None,
+        payload: bytes,
+        timeout: float,
+        on_ok: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Reply:
+        link = self._link
+        if link is None or self._closed:
+            raise HubClosed("not connected to the hub")
+        if link.paused:
+            await link.drained()
+        self._next_call = ident = (self._next_call + 1) & 0xFFFFFFFF
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
+        self._calls[ident] = _Pending(future, on_ok)
+        timer = loop.call_later(timeout, self._expire, ident, method, timeout)
+        try:
+            link.send(frames.CALL, ident, {"m": method, **head} if head else {"m": method}, payload)
+            return await future
+        except frames.FrameError as error:
+            raise HubTooLarge(str(error)) from None
+        except asyncio.CancelledError:
+            if ident in self._calls:
+                link.send(frames.CANCEL, ident)
+            raise
+        finally:
+            timer.cancel()
+            self._calls.pop(ident, None)
+
+    def _expire(self, ident: int, method: str, timeout: float) -> None:
+        pending = self._calls.pop(ident, None)
+        if pending is not None and not pending.future.done():
+            pending.future.set_exception(HubTimeout(f"{method} had no answer within {timeout:g} s"))
+            if self._link is not None:
+                self._link.send(frames.CANCEL, ident)
+
+    def _on_frame(self, op: int, ident: int, head: bytes, payload: bytes) -> None:
+        if op == frames.EVENT:
+            feed = self._by_sub.get(ident)
+            if feed is not None:
+                feed.on_event(orjson.loads(head) if head else {}, payload)
+        elif op == frames.OK or op == frames.ERR:
+            pending = self._calls.pop(ident, None)
+            if pending is None or pending.future.done():
+                return
+            said: dict[str, Any] = orjson.loads(head) if head else {}
+            if op == frames.OK:
+                if pending.on_ok is not None:
+                    pending.on_ok(said)
+                pending.future.set_result(Reply(said, payload))
+            else:
+                pending.future.set_exception(error_from(str(said.get("code")), str(said.get("message", ""))))
+        elif op == frames.CALL:
+            self._serve(ident, orjson.loads(head), payload)
+        elif op == frames.CANCEL:
+            task = self._serving.pop(ident, None)
+            if task is not None:
+                task.cancel()
+        else:
+            stream = self._streams.get(ident)
+            if stream is not None:
+                stream.on_frame(op, head, payload)
+
+    def _on_lost(self, error: Exception | None) -> None:
+        self._link = None
+        self.connected.clear()
+        self._lost.set()
+        if error is not None:
+            log.warning("connection to the hub broke: %s", error)
+        calls, self._calls = self._calls, {}
+        for pending in calls.values():
+            if not pending.future.done():
+                pending.future.set_exception(HubClosed("the connection to the hub was lost; outcome unknown"))
+        self._by_sub.clear()
+        for feed in self._feeds:
+            feed.on_lost()
+        for stream in list(self._streams.values()):
+            stream.on_lost(HubClosed("the connection to the hub was lost"))
+        self._streams.clear()
+        # Handlers that run go on (what they do may matter); only their answers have nowhere to go.
+        self._tasks.update(self._serving.values())
+        self._serving.clear()
+
+    # Serving
+
+    def _serve(self, ident: int, head: dict[str, Any], payload: bytes) -> None:
+        link = self._link
+        assert link is not None
+        offer = self._offers.get(str(head.get("service")))
+        request = Request(
+            service=str(head.get("service")),
+            method=str(head.get("method")),
+            head=head.get("head") or {},
+            payload=payload,
+            peer=head.get("peer"),
+            process=head.get("process"),
+            timeout=float(head.get("timeout_ms") or 10_000) / 1000,
+        )
+        if offer is None:
+            _refuse(link, ident, "unavailable", f"{self.name} does not offer {request.service}")
+        elif head.get("m") == "serve":
+            self._spawn(ident, self._answer(link, ident, offer.handler(request)))
+        elif head.get("m") == "stream":
+            if offer.streams is None:
+                _refuse(link, ident, "invalid", f"{request.service} takes no streams")
+                return
+            stream = ByteStream(int(head["stream"]), link, self._forget_stream)
+            self._streams[stream.ident] = stream
+            link.send(frames.OK, ident)
+            self._spawn(None, self._run_stream(offer.streams, request, stream))
+        else:
+            _refuse(link, ident, "invalid", f"unknown call {head.get('m')!r}")
+
+    def _spawn(self, ident: int | None, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        if ident is None:
+            self._tasks.add(task)
+        else:
+            self._serving[ident] = task
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(
+        self, link: frames.FrameProtocol, ident: int, work: Awaitable[Reply | dict[str, Any] | None]
+    ) -> None:
+        try:
+            reply = await work
+            if isinstance(reply, Reply):
+                link.send(frames.OK, ident, reply.head, reply.payload)
+            else:
+                link.send(frames.OK, ident, reply)
+        except HubError as error:
+            _refuse(link, ident, error.code, error.message)
+        except frames.FrameError as error:
+            _refuse(link, ident, "too_large", str(error))
+        except Exception as error:
+            log.exception("a handler of %s failed", self.name)
+            _refuse(link, ident, "internal", f"{type(error).__name__} in {self.name}")
+        finally:
+            self._serving.pop(ident, None)
+
+    async def _run_stream(self, handler: StreamHandler, request: Request, stream: ByteStream) -> None:
+        try:
+            await handler(request, stream)
+            await stream.end()
+        except HubError as error:
+            await stream.close(error)
+        except asyncio.CancelledError:
+            await stream.close()
+            raise
+        except Exception as error:
+            log.exception("a stream handler of %s failed", self.name)
+            await stream.close(error_from("internal", f"{type(error).__name__} in {self.name}"))
+
+    def _forget_stream(self, ident: int) -> None:
+        self._streams.pop(ident, None)
+
+    @staticmethod
+    def _inner(reply: Reply) -> Reply:
+        return Reply(reply.head.get("head") or {}, reply.payload)
+
+
+def _routed(
+    service: str, method: str, head: Mapping[str, Any] | None, timeout: float, peer: str | None = None
+) -> dict[str, Any]:
+    routed: dict[str, Any] = {"service": service, "method": method, "timeout_ms": max(1, int(timeout * 1000))}
+    if head:
+        routed["head"] = dict(head)
+    if peer is not None:
+        routed["peer"] = peer
+    return routed
+
+
+def _refuse(link: frames.FrameProtocol, ident: int, code: str, message: str) -> None:
+    link.send(frames.ERR, ident, {"code": code, "message": message})

@@ -1,0 +1,44 @@
+"""Ends this process at once when its parent is gone: it watches the FIFO that the parent keeps open.
+
+A kernel death signal alone is not enough: a program's direct parent is supervisord, and no program may
+outlive the agent's own parent either, whichever of the two dies first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+from pathlib import Path
+
+from chorus.process import exit_codes
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent_process() -> None:
+    """Asks the kernel to kill this process when the one that forked it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
+def watch(fifo: Path) -> None:
+    """Starts the watch. Without a writer at the other end the process ends before this returns."""
+    try:
+        handle = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        os._exit(exit_codes.PARENT_GONE)
+    try:
+        if os.read(handle, 1) == b"":
+            os._exit(exit_codes.PARENT_GONE)
+    except BlockingIOError:
+        pass  # a writer is there and says nothing, which is all it ever does
+    os.set_blocking(handle, True)
+    threading.Thread(target=_wait_for_end, args=(handle,), name="alive", daemon=True).start()
+
+
+def _wait_for_end(handle: int) -> None:
+    # A thread of its own, so that neither a busy nor a stuck event loop delays the end.
+    while os.read(handle, 1) != b"":
+        pass
+    os._exit(exit_codes.PARENT_GONE)

@@ -1,0 +1,183 @@
+"""One structured log stream on stderr: who (process, agent, task), what happened, and with which values.
+
+JSON or readable lines, each passed through SHHH, the sentinel that cuts secrets out of what leaves a process.
+Everything goes through stdlib `logging`, so that libraries' lines have the same form.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+# One line; longer ones (a huge traceback) are cut, so that no line can flood the stream.
+LINE_MAX_BYTES = 16 * 1024
+
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+_PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "fields", "taskName"}
+
+Redact = Callable[[bytes], bytes]
+Write = Callable[[bytes], object]
+
+
+class Logger:
+    """A logger whose fields travel with it: `log.info("task started", attempt=2)`, `log.bind(task_id=…)`."""
+
+    def __init__(self, logger: logging.Logger, fields: dict[str, Any] | None = None) -> None:
+        self._logger = logger
+        self._fields = fields or {}
+
+    def bind(self, **fields: Any) -> Self:
+        """A logger that adds these fields to each line."""
+        return type(self)(self._logger, {**self._fields, **fields})
+
+    def debug(self, event: str, *args: Any, **fields: Any) -> None:
+        """For the developer."""
+        self._log(logging.DEBUG, event, args, fields)
+
+    def info(self, event: str, *args: Any, **fields: Any) -> None:
+        """What the operator may want to know."""
+        self._log(logging.INFO, event, args, fields)
+
+    def warning(self, event: str, *args: Any, **fields: Any) -> None:
+        """What the operator should know; the agent copes."""
+        self._log(logging.WARNING, event, args, fields)
+
+    def error(self, event: str, *args: Any, **fields: Any) -> None:
+        """What somebody has to mend."""
+        self._log(logging.ERROR, event, args, fields)
+
+    def exception(self, event: str, *args: Any, **fields: Any) -> None:
+        """An error with the traceback of the exception being handled."""
+        self._log(logging.ERROR, event, args, {"exc_info": True, **fields})
+
+    def _log(self, level: int, event: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
+        if self._logger.isEnabledFor(level):
+            exc_info = fields.pop("exc_info", None)
+            extra = {"fields": {**self._fields, **fields}}
+            self._logger.log(level, event, *args, exc_info=exc_info, extra=extra)
+
+
+def bind(**fields: Any) -> Logger:
+    """A logger of this process whose lines carry the fields, `task_id` above all."""
+    return Logger(logging.getLogger("chorus"), fields)
+
+
+class _Line(logging.Formatter):
+    """Common to both forms: collects the fields of a record in their order."""
+
+    def __init__(self, process: str, agent_id: str) -> None:
+        super().__init__()
+        self._who = {"process": process, "agent_id": agent_id}
+
+    def fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        given = {key: value for key, value in vars(record).items() if key not in _PLAIN_RECORD}
+        given.update(getattr(record, "fields", {}))
+        task_id = given.pop("task_id", None)
+        fields = {**self._who, **({"task_id": task_id} if task_id else {}), "event": record.getMessage()}
+        fields.update((key, value) for key, value in given.items() if key not in fields)
+        if not record.name.startswith("chorus"):
+            fields["logger"] = record.name
+        if record.exc_info and record.exc_info[0]:
+            fields["exception"] = self.formatException(record.exc_info)
+        return fields
+
+
+class JsonLine(_Line):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Called by logging."""
+        moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        time = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = {"time": time, "level": record.levelname.lower(), **self.fields(record)}
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class TextLine(_Line):
+    """One line for a person: time, level, process, what happened, fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Called by logging."""
+        fields = self.fields(record)
+        moment = datetime.datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
+        event = fields.pop("event")
+        process = fields.pop("process")
+        fields.pop("agent_id")
+        trace = fields.pop("exception", None)
+        rest = "".join(f"  {key}={value}" for key, value in fields.items())
+        line = f"{moment} {record.levelname.lower():7} {process:11} {event}{rest}"
+        return f"{line}\n{trace}" if trace else line
+
+
+class RedactingHandler(logging.Handler):
+    """Writes each line in one piece, without the secrets in it."""
+
+    def __init__(self, write: Write, redact: Redact | None) -> None:
+        super().__init__()
+        self._write = write
+        self._redact = redact
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by logging."""
+        try:
+            line = self.format(record).encode("utf-8", "replace")
+            if len(line) > LINE_MAX_BYTES:
+                # Cut the inner text, not the line: a JSON line must stay one.
+                record.msg, record.args = record.getMessage()[: LINE_MAX_BYTES // 8] + " … (cut)", None
+                record.exc_info, record.fields = None, {}
+                line = self.format(record).encode("utf-8", "replace")[:LINE_MAX_BYTES]
+            if self._redact is not None:
+                line = self._redact(line)
+            self._write(line + b"\n")
+        except (OSError, ValueError):
+            pass  # nobody is left to read the log; the work matters more
+        except Exception:
+            self.handleError(record)
+
+
+def _to_stderr(line: bytes) -> None:
+    sys.stderr.buffer.write(line)
+    sys.stderr.buffer.flush()
+
+
+def sentinel() -> Redact | None:
+    """The core's scanner; None where the extension is not built."""
+    try:
+        from chorus.core import Scanner
+    except ImportError:
+        return None
+    redact: Redact = Scanner().redact
+    return redact
+
+
+def configure(
+    process: str,
+    agent_id: str,
+    level: str = "info",
+    format: Literal["auto", "json", "text"] = "auto",
+    *,
+    write: Write | None = None,
+    redact: Redact | None = None,
+) -> Logger:
+    """Sets up logging for this process, replacing what was there, and gives its logger.
+
+    `write` takes whole lines; without it they go to stderr.
+    """
+    as_json = format == "json" or (format == "auto" and not sys.stderr.isatty())
+    handler = RedactingHandler(write or _to_stderr, redact or sentinel())
+    handler.setFormatter((JsonLine if as_json else TextLine)(process, agent_id))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("chorus").setLevel(LEVELS.get(level, logging.INFO))
+    logging.captureWarnings(True)
+    return Logger(logging.getLogger(f"chorus.{process}"))

@@ -1,0 +1,155 @@
+"""Every metric of an agent, by name, for all its processes; values live in prometheus_client's multiprocess folder.
+
+The folder is wiped when the agent starts, not when a process does, so that counters are whole across restarts of
+processes. Serving them is the api process's work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.multiprocess import MultiProcessCollector
+
+FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+
+# From a warm `true` (tens of milliseconds) to the longest timeout in common use (an hour).
+_DURATION_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+
+# The sixteen names of the contract carry no labels: a labelled metric has no series, and so no name on the page,
+# before its first event. Its gauges are `livesum`, which shows 0 before the first `set`; each has one writing process,
+# and a dead writer's value is not a fact.
+TASKS_ACTIVE = Gauge("chorus_tasks_active", "Current active tasks", multiprocess_mode="livesum")
+TASKS_COMPLETED = Counter("chorus_tasks_completed_total", "Total completed tasks")
+TASKS_FAILED = Counter("chorus_tasks_failed_total", "Total failed tasks")
+TASK_DURATION = Histogram(
+    "chorus_task_duration_seconds", "Task execution duration", buckets=_DURATION_BUCKETS_S
+)
+
+PEERS_CONNECTED = Gauge("chorus_peers_connected", "Number of connected peers", multiprocess_mode="livesum")
+PUBSUB_SENT = Counter("chorus_pubsub_messages_sent_total", "PubSub messages sent")
+PUBSUB_RECEIVED = Counter("chorus_pubsub_messages_received_total", "PubSub messages received")
+DHT_QUERIES = Counter("chorus_dht_queries_total", "DHT query count")
+DHT_CACHE_HITS = Counter("chorus_dht_cache_hits_total", "DHT cache hits")
+DHT_CACHE_MISSES = Counter("chorus_dht_cache_misses_total", "DHT cache misses")
+
+SANDBOX_CONTAINERS = Gauge(
+    "chorus_sandbox_containers_active", "Active Docker containers", multiprocess_mode="livesum"
+)
+SANDBOX_CPU = Gauge("chorus_sandbox_cpu_usage", "Container CPU usage, in cores", multiprocess_mode="livesum")
+SANDBOX_MEMORY = Gauge(
+    "chorus_sandbox_memory_usage_bytes", "Container memory usage", multiprocess_mode="livesum"
+)
+
+SHHH_FINDINGS = Counter("chorus_shhh_findings_total", "Secrets detected by SHHH")
+LICENSE_CHECKS = Counter("chorus_license_checks_total", "License validation attempts")
+LICENSE_FAILURES = Counter("chorus_license_failures_total", "Failed license validations")
+
+# What operators need beyond the contract.
+HUB_QUEUE_DEPTH = Gauge(
+    "chorus_hub_queue_depth",
+    "Items waiting in a queue of the hub",
+    ["queue"],
+    multiprocess_mode="livemostrecent",
+)
+ELECTION_TERM = Gauge(
+    "chorus_election_term", "Term of the mesh's newest election", multiprocess_mode="mostrecent"
+)
+ELECTION_LEADER = Gauge(
+    "chorus_election_leader", "1 while this agent leads the mesh", multiprocess_mode="livemostrecent"
+)
+ENTRIES_APPLIED = Counter(
+    "chorus_entries_applied_total", "Entries of the replicated log applied to the table"
+)
+ENTRIES_REFUSED = Counter("chorus_entries_refused_total", "Entries applied as nothing, by reason", ["reason"])
+TASK_WAIT = Histogram(
+    "chorus_task_wait_seconds", "Time from submission to the claim", buckets=_DURATION_BUCKETS_S
+)
+REJECTED_MESSAGES = Counter(
+    "chorus_rejected_messages_total", "Gossip messages and frames refused by the core, by reason", ["reason"]
+)
+SHHH_FINDINGS_BY_RULE = Counter(
+    "chorus_shhh_findings_by_rule_total", "Secrets detected by SHHH, by rule", ["rule"]
+)
+PROCESS_RESTARTS = Counter(
+    "chorus_process_restarts_total",
+    "Starts of a process after its first since the agent started",
+    ["process"],
+)
+HEALTH_CHECK = Gauge(
+    "chorus_health_check", "1 while a check of /health passes", ["check"], multiprocess_mode="livemostrecent"
+)
+HTTP_REQUESTS = Counter("chorus_http_requests_total", "Answered HTTP requests", ["method", "status"])
+
+CONTRACT: Final = (
+    "chorus_tasks_active",
+    "chorus_tasks_completed_total",
+    "chorus_tasks_failed_total",
+    "chorus_task_duration_seconds",
+    "chorus_peers_connected",
+    "chorus_pubsub_messages_sent_total",
+    "chorus_pubsub_messages_received_total",
+    "chorus_dht_queries_total",
+    "chorus_dht_cache_hits_total",
+    "chorus_dht_cache_misses_total",
+    "chorus_sandbox_containers_active",
+    "chorus_sandbox_cpu_usage",
+    "chorus_sandbox_memory_usage_bytes",
+    "chorus_shhh_findings_total",
+    "chorus_license_checks_total",
+    "chorus_license_failures_total",
+)
+
+
+def _name(metric: MetricWrapperBase) -> str:
+    """The name as it stands on the page: the client keeps counters without their `_total`."""
+    family = next(iter(metric.describe()))
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+REGISTERED: Final = tuple(
+    _name(value) for value in list(globals().values()) if isinstance(value, MetricWrapperBase)
+)
+
+_LIVE_GAUGE_FILE = re.compile(r"gauge_live[a-z]+_(\d+)\.db")
+
+
+def note_start(process: str) -> None:
+    """Counts a process's start as a restart unless it is the first since the folder was wiped."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    counter = PROCESS_RESTARTS.labels(process)
+    if folder is None:
+        return
+    marker = Path(folder) / f"started.{process}"
+    try:
+        marker.touch(mode=0o600, exist_ok=False)
+    except FileExistsError:
+        counter.inc()
+    except OSError:
+        return  # a metric is never worth a process's start
+
+
+def drop_dead_gauges(folder: Path) -> None:
+    """Removes the gauges of processes that are gone; their counters and histograms stay and keep counting."""
+    for path in folder.glob("gauge_live*.db"):
+        match = _LIVE_GAUGE_FILE.fullmatch(path.name)
+        if match is None or Path(f"/proc/{match.group(1)}").exists():
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def render() -> bytes:
+    """The page for /metrics: all processes of the agent when the folder is set, else this one alone."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder is None:
+        return generate_latest()
+    drop_dead_gauges(Path(folder))
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

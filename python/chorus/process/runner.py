@@ -1,0 +1,150 @@
+"""What every process does alike: settings, logs, the watch on the parent, signals, the hub, health.
+
+A process body is a coroutine that is given a `Process` and returns when `stopping` is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from chorus.config import Settings, load_run_settings
+from chorus.hub import Handler, Hub, HubInvalid, Reply, Request, StreamHandler
+from chorus.process import alive, exit_codes, logs
+from chorus.process.logs import Logger
+
+Main = Callable[["Process"], Awaitable[None]]
+
+
+class Health:
+    """What this process says about itself when asked."""
+
+    def __init__(self) -> None:
+        self.ok = True
+        self.detail = "running"
+        self.more: dict[str, Any] = {}
+
+    def set(self, ok: bool, detail: str, **more: Any) -> None:
+        """Replaces the answer."""
+        self.ok, self.detail, self.more = ok, detail, more
+
+    def answer(self) -> dict[str, Any]:
+        """The head of the reply to `health`."""
+        return {**self.more, "ok": self.ok, "detail": self.detail}
+
+
+class Process:
+    """One process of the agent, as its body sees it."""
+
+    def __init__(self, name: str, settings: Settings, log: Logger) -> None:
+        self.name = name
+        self.settings = settings
+        self.log = log
+        self.stopping = asyncio.Event()
+        self.health = Health()
+        self.metrics: Any = _metrics()
+        self._hub: Hub | None = None
+
+    @property
+    def hub(self) -> Hub:
+        """The connection to the core, back by itself after a loss."""
+        if self._hub is None:
+            raise RuntimeError(f"{self.name} has not connected to the hub yet")
+        return self._hub
+
+    async def connect(self) -> Hub:
+        """Connects to the hub and offers `health`; done before the body runs, if it is not the hub's own."""
+        if self._hub is None:
+            self._hub = await Hub.connect(self.settings.paths.hub_socket, self.name)
+            await self.offer({})
+        return self._hub
+
+    async def offer(
+        self, methods: Mapping[str, Handler], *, peers: bool = False, streams: StreamHandler | None = None
+    ) -> None:
+        """Serves these methods, and `health`, as the service of this process's name."""
+        known: dict[str, Handler] = {"health": self._answer_health, **methods}
+
+        async def serve(request: Request) -> Reply | dict[str, Any] | None:
+            method = known.get(request.method)
+            if method is None:
+                raise HubInvalid(f"{self.name} has no method {request.method!r}")
+            return await method(request)
+
+        await self.hub.offer(self.name, serve, peers=peers, streams=streams)
+
+    async def _answer_health(self, request: Request) -> dict[str, Any]:
+        return self.health.answer()
+
+    async def close(self) -> None:
+        """Ends the connection to the hub."""
+        if self._hub is not None:
+            await self._hub.close()
+
+
+def _metrics() -> Any:
+    return importlib.import_module("chorus.process.metrics")
+
+
+def run(name: str, main: Main, *, hub: bool = True) -> NoReturn:
+    """Runs `main` as the process `name` and exits: 0 after a stop that was asked for, 1 after an error.
+
+    `hub=False` is for the process that serves the hub: it connects with `process.connect()` when it serves.
+    """
+    run_dir = Path(os.environ["CHORUS_RUN_DIR"])
+    # First of all: until here the parent could be gone already.
+    alive.die_with_parent_process()
+    alive.watch(Path(os.environ["CHORUS_ALIVE"]))
+    settings = load_run_settings(run_dir)
+    log = logs.configure(name, settings.agent_id, settings.log_level, settings.log_format)
+    sys.exit(_run_loop(Process(name, settings, log), main, hub))
+
+
+def _run_loop(process: Process, main: Main, hub: bool) -> int:
+    import uvloop
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_body(process, main, hub))
+    except Exception:
+        process.log.exception("ended by an error")
+        return exit_codes.FAILED
+
+
+async def _body(process: Process, main: Main, hub: bool) -> int:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, process.stopping.set)
+    process.log.info("started", pid=os.getpid())
+    try:
+        if hub and not await _unless_stopping(process, process.connect()):
+            return exit_codes.CLEAN
+        await main(process)
+    finally:
+        await process.close()
+    if not process.stopping.is_set():
+        process.log.error("the body returned although nobody asked for a stop")
+        return exit_codes.FAILED
+    process.log.info("stopped")
+    return exit_codes.CLEAN
+
+
+async def _unless_stopping(process: Process, work: Any) -> bool:
+    """Whether `work` was done before a stop was asked for; its error is raised."""
+    stop = asyncio.create_task(process.stopping.wait())
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((stop, task), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+            return True
+        return False
+    finally:
+        stop.cancel()
+        task.cancel()

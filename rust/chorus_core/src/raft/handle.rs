@@ -1,0 +1,344 @@
+//! What callers hold of the log: a cheap handle that sends commands to the log's thread, signs
+//! entries and sees a proposal through changes of leader. Everything consensus decides is elsewhere.
+
+use std::{
+    sync::{Arc, mpsc as std_mpsc},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use libp2p::{PeerId, identity::Keypair};
+use serde_json::Value;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::{
+    driver,
+    entry::{self, Draft, Key},
+    shared::Shared,
+    types::{Added, Committed, Proposed, RaftConfig, RaftEvent, RaftStatus, RaftTransport},
+};
+use crate::{Error, Result};
+
+/// Commands that wait for the log's thread; more are refused, frames dropped.
+const COMMAND_QUEUE: usize = 4096;
+/// Pause before a proposal that found no leader is tried again when nothing else wakes it.
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
+/// A membership change or hand-over that takes longer is given up by its caller.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// Where a proposal stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placed {
+    /// Committed here.
+    At(u64),
+    /// To be sent to this leader.
+    Leader(PeerId),
+}
+
+/// What the log's thread is asked to do.
+pub(super) enum Command {
+    Frame { from: PeerId, frame: Bytes },
+    Propose { entry: Bytes, key: Key, reply: Reply<Placed> },
+    Found { settings: Value, agent: Value, reply: Reply<String> },
+    Adopt { mesh: String, raft_id: u64, founding: Bytes, members: Vec<(u64, PeerId)>, reply: Reply<()> },
+    Add { peer: PeerId, body: Value, reply: Reply<Added> },
+    Vote { peer: PeerId, voter: bool, reply: Reply<()> },
+    ReadIndex { reply: Reply<u64> },
+    Transfer { to: PeerId, reply: Reply<()> },
+    Campaign { reply: Reply<()> },
+    Score(f64),
+    PeerUp(PeerId),
+    Shutdown { reply: oneshot::Sender<()> },
+    #[cfg(test)]
+    Panic,
+}
+
+/// A cheap, cloneable handle of the log. Dropping the last one stops the log's thread.
+#[derive(Clone)]
+pub struct RaftHandle {
+    commands: std_mpsc::SyncSender<Command>,
+    shared: Arc<Shared>,
+    keypair: Keypair,
+    peer: PeerId,
+    transport: Arc<dyn RaftTransport>,
+}
+
+impl RaftHandle {
+    /// Opens the log's folder and starts its thread; resumes the mesh that is stored there.
+    ///
+    /// # Errors
+    /// When the folder or its database cannot be opened.
+    pub fn start(config: RaftConfig) -> Result<Self> {
+        let (commands, inbox) = std_mpsc::sync_channel(COMMAND_QUEUE);
+        let shared = driver::start(&config, inbox)?;
+        let peer = config.keypair.public().to_peer_id();
+        Ok(Self { commands, shared, peer, keypair: config.keypair, transport: config.transport })
+    }
+
+    /// Takes a frame that `from` sent; bad ones are dropped and counted.
+    pub fn receive(&self, from: PeerId, frame: Bytes) {
+        if self.commands.try_send(Command::Frame { from, frame }).is_err() {
+            tracing::debug!(%from, "a consensus frame was dropped: the log is busy");
+        }
+    }
+
+    /// The leader's side of forwarding: appends what `from` signed, answers once it is committed.
+    ///
+    /// # Errors
+    /// `not_leader` when another leads; `not_permitted`, `invalid`, `tampered` for a bad entry.
+    pub async fn accept_forwarded(&self, from: PeerId, entry: Bytes, timeout: Duration) -> Result<u64> {
+        let view = entry::parse(&entry)?;
+        {
+            let status = self.shared.status.borrow();
+            let mesh = status.mesh.as_deref().ok_or(Error::NoMesh)?;
+            if view.mesh != mesh {
+                return Err(Error::Refused(format!("the entry is of mesh {}, not {mesh}", view.mesh)));
+            }
+            if !status.members.iter().any(|member| member.peer == view.author) {
+                return Err(Error::NotPermitted(format!("{from} is no member")));
+            }
+        }
+        if entry::is_reserved(view.kind) {
+            return Err(Error::NotPermitted(format!("nobody proposes {:?} entries", view.kind)));
+        }
+        if view.author != from.to_string() {
+            return Err(Error::NotPermitted("members forward only their own entries".into()));
+        }
+        view.verify()?;
+        if !view.is_canonical() {
+            return Err(Error::Invalid("entry: not in RFC 8785 form".into()));
+        }
+        let key = view.key();
+        self.shared.verified.insert(&entry);
+        match self.place(entry, key, Instant::now() + timeout).await? {
+            Placed::At(index) => Ok(index),
+            Placed::Leader(_) => Err(Error::NotLeader),
+        }
+    }
+
+    /// Signs an entry and has it committed, through whichever agent leads meanwhile. Repeat a call
+    /// that timed out with the same id: it counts once.
+    ///
+    /// # Errors
+    /// `no_mesh`, `no_leader`, `timeout` (unknown outcome), `refused`, `too_large`, `invalid`.
+    pub async fn propose(&self, kind: &str, id: Option<String>, body: &[u8], timeout: Duration) -> Result<Proposed> {
+        let deadline = Instant::now() + timeout;
+        let id = id.unwrap_or_else(entry::ulid);
+        let mesh = self.shared.status.borrow().mesh.clone().ok_or(Error::NoMesh)?;
+        if entry::is_reserved(kind) {
+            return Err(Error::NotPermitted(format!("nobody proposes {kind:?} entries")));
+        }
+        let draft = Draft { mesh: &mesh, id: &id, kind, seen: self.shared.applied.get(), body };
+        let entry = entry::make(&self.keypair, &self.peer, &draft)?;
+        let key = entry::key_of(&self.peer.to_string(), &id);
+        self.shared.verified.insert(&entry);
+        let mut tried = false;
+        loop {
+            // Subscribed before asking, so that no change of leader is missed.
+            let mut changes = self.shared.status.subscribe();
+            let failed = match self.place(entry.clone(), key, deadline).await {
+                Ok(Placed::At(index)) => return Ok(Proposed { index, id }),
+                Ok(Placed::Leader(leader)) => {
+                    tried = true;
+                    match self.forward(leader, entry.clone(), deadline, &mut changes).await {
+                        Ok(index) => return Ok(Proposed { index, id }),
+                        Err(error) => error,
+                    }
+                }
+                Err(error) => error,
+            };
+            match failed {
+                Error::NotLeader => tried = true,
+                Error::NoLeader | Error::Unavailable(_) | Error::Timeout(_) | Error::Closed => {}
+                other => return Err(other),
+            }
+            if self.shared.is_closed() {
+                return Err(Error::Closed);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let leader = self.shared.status.borrow().leader.is_some();
+                return Err(if tried || leader {
+                    Error::Timeout("no answer from the leader; repeat with the same id".into())
+                } else {
+                    Error::NoLeader
+                });
+            }
+            let _ = tokio::time::timeout(RETRY_PAUSE.min(left), changes.changed()).await;
+        }
+    }
+
+    /// One try at `leader`, given up as soon as another leads.
+    async fn forward(
+        &self,
+        leader: PeerId,
+        entry: Bytes,
+        deadline: Instant,
+        changes: &mut watch::Receiver<RaftStatus>,
+    ) -> Result<u64> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::Timeout("the leader did not answer".into()));
+        }
+        let name = leader.to_string();
+        let answer = self.transport.forward(leader, entry, left);
+        tokio::select! {
+            answer = answer => answer,
+            () = tokio::time::sleep(left) => Err(Error::Timeout("the leader did not answer".into())),
+            _ = changes.wait_for(|status| status.leader.as_ref().is_some_and(|other| *other != name)) => Err(Error::NotLeader),
+        }
+    }
+
+    async fn place(&self, entry: Bytes, key: Key, deadline: Instant) -> Result<Placed> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.ask(left, |reply| Command::Propose { entry, key, reply }).await
+    }
+
+    async fn ask<T>(&self, timeout: Duration, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.try_send(command(reply)).map_err(|error| match error {
+            std_mpsc::TrySendError::Full(_) => Error::Unavailable("the log is busy".into()),
+            std_mpsc::TrySendError::Disconnected(_) => Error::Closed,
+        })?;
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) if self.shared.is_closed() => Err(Error::Closed),
+            Ok(Err(_)) => Err(Error::NotLeader),
+            Err(_) => Err(Error::Timeout("the log did not answer".into())),
+        }
+    }
+
+    /// Every committed entry from index `from` on, in order, none missing; waits for its reader.
+    /// The founding entry is index 1.
+    #[must_use]
+    pub fn follow(&self, from: u64) -> mpsc::Receiver<Committed> {
+        super::follow::start(Arc::clone(&self.shared), from)
+    }
+
+    /// A picture of the log now.
+    #[must_use]
+    pub fn status(&self) -> RaftStatus {
+        let mut status = self.shared.status.borrow().clone();
+        status.applied = status.applied.max(self.shared.applied.get());
+        status.commit = status.commit.max(status.applied);
+        status.last = status.last.max(status.commit);
+        status
+    }
+
+    /// The picture as it changes; indexes lag behind a little when nothing else changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<RaftStatus> {
+        self.shared.status.subscribe()
+    }
+
+    /// What happens in the consensus.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<RaftEvent> {
+        self.shared.events.subscribe()
+    }
+
+    /// Frames refused since the start.
+    #[must_use]
+    pub fn refused_frames(&self) -> u64 {
+        self.shared.refused_frames()
+    }
+
+    /// Founds a mesh of one with these settings; answers its id.
+    ///
+    /// # Errors
+    /// `refused` when this agent is in a mesh already; `invalid` for bad settings.
+    pub async fn found(&self, settings: Value, agent: Value) -> Result<String> {
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Found { settings, agent, reply }).await
+    }
+
+    /// Starts this agent as the member that the leader's [`add`](Self::add) admitted. `members` are
+    /// those known by then, so that frames of any of them are accepted.
+    ///
+    /// # Errors
+    /// `refused` when this agent is in another mesh already; `invalid` or `tampered` for a bad founding.
+    pub async fn adopt(&self, mesh: &str, raft_id: u64, founding: Bytes, members: Vec<(u64, PeerId)>) -> Result<()> {
+        let mesh = mesh.to_owned();
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Adopt { mesh, raft_id, founding, members, reply }).await
+    }
+
+    /// Admits `peer` as a learner (leader only); a member is answered with what it has.
+    ///
+    /// # Errors
+    /// `not_leader`; `refused` while another member change is under way.
+    pub async fn add(&self, peer: PeerId, body: Value) -> Result<Added> {
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Add { peer, body, reply }).await
+    }
+
+    /// Gives `peer` a vote (leader only).
+    ///
+    /// # Errors
+    /// `not_leader`; `not_found` for a stranger; `refused` while it lags or another change is under way.
+    pub async fn promote(&self, peer: PeerId) -> Result<()> {
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Vote { peer, voter: true, reply }).await
+    }
+
+    /// Takes `peer`'s vote (leader only; never its own, never the last).
+    ///
+    /// # Errors
+    /// As [`promote`](Self::promote).
+    pub async fn demote(&self, peer: PeerId) -> Result<()> {
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Vote { peer, voter: false, reply }).await
+    }
+
+    /// An index that holds everything committed before the call, proven by a majority that answered
+    /// after it (leader only).
+    ///
+    /// # Errors
+    /// `not_leader` when this agent does not lead or stops leading meanwhile; `timeout` without a majority.
+    pub async fn read_index(&self) -> Result<u64> {
+        self.ask(CHANGE_TIMEOUT, |reply| Command::ReadIndex { reply }).await
+    }
+
+    /// Hands leadership to the voter `to`; answers when it leads or after a second.
+    ///
+    /// # Errors
+    /// `not_leader`; `refused` unless `to` is a caught-up voter heard just now; `timeout` when given up.
+    pub async fn transfer(&self, to: PeerId) -> Result<()> {
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Transfer { to, reply }).await
+    }
+
+    /// Stands for election now; pre-vote still protects a leader that is heard.
+    ///
+    /// # Errors
+    /// `no_mesh`; `refused` without a vote.
+    pub async fn campaign(&self) -> Result<()> {
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Campaign { reply }).await
+    }
+
+    /// This agent's fitness, 0 to 1: a high one stands sooner when a leader is missing.
+    pub fn set_score(&self, score: f64) {
+        let _ = self.commands.try_send(Command::Score(score));
+    }
+
+    /// Tells that the way to `peer` is open again: what got lost meanwhile is sent anew at once.
+    pub fn peer_up(&self, peer: PeerId) {
+        let _ = self.commands.try_send(Command::PeerUp(peer));
+    }
+
+    /// Stops the log's thread and closes its files.
+    pub async fn shutdown(&self) {
+        let (reply, done) = oneshot::channel();
+        let mut command = Command::Shutdown { reply };
+        loop {
+            match self.commands.try_send(command) {
+                Ok(()) => break,
+                Err(std_mpsc::TrySendError::Disconnected(_)) => return,
+                Err(std_mpsc::TrySendError::Full(back)) => command = back,
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let _ = done.await;
+    }
+
+    #[cfg(test)]
+    pub(super) fn panic_for_test(&self) {
+        let _ = self.commands.try_send(Command::Panic);
+    }
+}

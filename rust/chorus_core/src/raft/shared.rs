@@ -1,0 +1,142 @@
+//! What the log's thread shows to handles and followers: status, events, the applied index to wait
+//! on, and which entries need no second check of their signature.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+use tokio::sync::{broadcast, watch};
+
+use super::{
+    storage::Store,
+    types::{RaftEvent, RaftStatus},
+};
+
+/// Events kept for a slow reader.
+const EVENT_QUEUE: usize = 256;
+/// Signatures remembered as good: those of entries on their way through this agent.
+const VERIFIED_MAX: usize = 16_384;
+
+/// Locks that survive a panic of the machine: what they guard is rebuilt from disk.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) struct Shared {
+    pub status: watch::Sender<RaftStatus>,
+    pub events: broadcast::Sender<RaftEvent>,
+    pub applied: Applied,
+    pub verified: Verified,
+    pub store: Store,
+    refused_frames: AtomicU64,
+    closed: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            status: watch::Sender::new(RaftStatus::default()),
+            events: broadcast::Sender::new(EVENT_QUEUE),
+            applied: Applied::default(),
+            verified: Verified::default(),
+            store,
+            refused_frames: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn emit(&self, event: RaftEvent) {
+        let _ = self.events.send(event);
+    }
+
+    pub(super) fn count_refused_frame(&self) {
+        self.refused_frames.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refused_frames(&self) -> u64 {
+        self.refused_frames.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Wakes every follower for the last time.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.applied.wake();
+    }
+}
+
+/// The index up to which entries may be delivered, with a way to wait for the next.
+#[derive(Default)]
+pub(super) struct Applied {
+    index: Mutex<u64>,
+    moved: Condvar,
+}
+
+impl Applied {
+    pub(super) fn get(&self) -> u64 {
+        *lock(&self.index)
+    }
+
+    /// Never goes back: after a restart from disk the machine applies again what was delivered.
+    pub(super) fn advance(&self, to: u64) {
+        let mut index = lock(&self.index);
+        if to > *index {
+            *index = to;
+            self.moved.notify_all();
+        }
+    }
+
+    fn wake(&self) {
+        let _index = lock(&self.index);
+        self.moved.notify_all();
+    }
+
+    /// Waits until the index is past `seen`, or for `patience`.
+    pub(super) fn wait_past(&self, seen: u64, patience: Duration) -> u64 {
+        let index = lock(&self.index);
+        if *index > seen {
+            return *index;
+        }
+        let (index, _) = self.moved.wait_timeout(index, patience).unwrap_or_else(PoisonError::into_inner);
+        *index
+    }
+}
+
+/// Entries whose signature was checked or made here, by hash; bounded, oldest out first.
+#[derive(Default)]
+pub(super) struct Verified(Mutex<(HashSet<[u8; 16]>, VecDeque<[u8; 16]>)>);
+
+impl Verified {
+    pub(super) fn insert(&self, entry: &[u8]) {
+        let hash = Self::hash(entry);
+        let (known, order) = &mut *lock(&self.0);
+        if known.insert(hash) {
+            order.push_back(hash);
+            if order.len() > VERIFIED_MAX
+                && let Some(oldest) = order.pop_front()
+            {
+                known.remove(&oldest);
+            }
+        }
+    }
+
+    pub(super) fn contains(&self, entry: &[u8]) -> bool {
+        lock(&self.0).0.contains(&Self::hash(entry))
+    }
+
+    fn hash(entry: &[u8]) -> [u8; 16] {
+        let digest = Sha256::digest(entry);
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&digest[..16]);
+        hash
+    }
+}

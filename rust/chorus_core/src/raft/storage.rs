@@ -1,0 +1,394 @@
+//! The log on disk: entries, hard state, ConfState by index, members and the founding entry in one
+//! redb file, with the newest entries also in memory. One transaction per write, durable on return.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+use libp2p::PeerId;
+use prost::Message as _;
+use raft::{
+    GetEntriesContext, RaftState, Storage, StorageError,
+    eraftpb::{ConfState, Entry, HardState, Snapshot},
+};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::shared::lock;
+use crate::{Error, Result};
+
+/// The founding entry stands at this index and term on every member, as a snapshot that holds the
+/// founder as sole voter: a member that lacks it would never vote rightly.
+pub(super) const FOUNDING_INDEX: u64 = 1;
+pub(super) const FOUNDING_TERM: u64 = 1;
+/// The founder's raft id.
+pub(super) const FOUNDER_ID: u64 = 1;
+
+/// redb's own page cache; the newest entries are cached here already.
+const PAGE_CACHE_BYTES: usize = 8 * 1024 * 1024;
+/// Newest entries kept in memory for followers and lagging members.
+const RECENT_ENTRIES: usize = 4096;
+const RECENT_BYTES: usize = 8 * 1024 * 1024;
+
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+const CONF: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("conf");
+const MEMBERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("members");
+const HINTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("hints");
+
+const MESH: &str = "mesh";
+const RAFT_ID: &str = "raft_id";
+const FOUNDING: &str = "founding";
+const HARD: &str = "hard";
+const APPLIED: &str = "applied";
+
+type Opener = Box<dyn Fn() -> Result<Database> + Send + Sync>;
+
+/// The store; clones share it.
+#[derive(Clone)]
+pub(super) struct Store(Arc<Inner>);
+
+struct Inner {
+    opener: Opener,
+    db: RwLock<Option<Database>>,
+    mem: Mutex<Mem>,
+}
+
+/// Who this agent is in its mesh.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    pub mesh: String,
+    pub raft_id: u64,
+    /// Stamp and founding entry.
+    pub founding: Bytes,
+}
+
+/// What is needed without asking the disk.
+#[derive(Default)]
+struct Mem {
+    identity: Option<Identity>,
+    hard: HardState,
+    conf: ConfState,
+    applied: u64,
+    last: u64,
+    recent: VecDeque<Arc<Entry>>,
+    recent_bytes: usize,
+}
+
+/// One transaction's worth of changes.
+#[derive(Default)]
+pub(super) struct Batch<'a> {
+    pub hard: Option<HardState>,
+    pub entries: &'a [Entry],
+    pub applied: Option<u64>,
+    pub conf: Option<(u64, &'a ConfState)>,
+    pub member: Option<(u64, PeerId)>,
+    pub hints: &'a [(u64, PeerId)],
+}
+
+fn disk(error: impl std::fmt::Display) -> Error {
+    Error::Internal(format!("raft.redb: {error}"))
+}
+
+fn encode_entry(entry: &Entry) -> Vec<u8> {
+    entry.encode_to_vec()
+}
+
+fn decode_entry(bytes: &[u8]) -> Result<Entry> {
+    Entry::decode(bytes).map_err(|error| disk(format_args!("damaged entry: {error}")))
+}
+
+impl Store {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let path = path.to_owned();
+        Self::with_opener(Box::new(move || {
+            Database::builder().set_cache_size(PAGE_CACHE_BYTES).create(&path).map_err(disk)
+        }))
+    }
+
+    pub(super) fn with_opener(opener: Opener) -> Result<Self> {
+        let store = Self(Arc::new(Inner { opener, db: RwLock::new(None), mem: Mutex::default() }));
+        store.reopen()?;
+        Ok(store)
+    }
+
+    /// Closes the database and reads everything anew: after an error redb takes no more writes.
+    pub(super) fn reopen(&self) -> Result<()> {
+        let mut slot = self.0.db.write().unwrap_or_else(PoisonError::into_inner);
+        *slot = None;
+        let db = (self.0.opener)()?;
+        let transaction = db.begin_write().map_err(disk)?;
+        for table in [LOG, CONF, MEMBERS, HINTS] {
+            transaction.open_table(table).map_err(disk)?;
+        }
+        transaction.open_table(META).map_err(disk)?;
+        transaction.commit().map_err(disk)?;
+        *lock(&self.0.mem) = load(&db)?;
+        *slot = Some(db);
+        Ok(())
+    }
+
+    pub(super) fn close(&self) {
+        *self.0.db.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn with_db<T>(&self, work: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+        let slot = self.0.db.read().unwrap_or_else(PoisonError::into_inner);
+        work(slot.as_ref().ok_or(Error::Closed)?)
+    }
+
+    pub(super) fn identity(&self) -> Option<Identity> {
+        lock(&self.0.mem).identity.clone()
+    }
+
+    pub(super) fn applied(&self) -> u64 {
+        lock(&self.0.mem).applied
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        lock(&self.0.mem).last
+    }
+
+    pub(super) fn hard(&self) -> HardState {
+        lock(&self.0.mem).hard.clone()
+    }
+
+    /// Makes this agent a member: the state every member starts from, and what is its own.
+    pub(super) fn init(&self, identity: &Identity, founder: PeerId, hints: &[(u64, PeerId)]) -> Result<()> {
+        self.with_db(|db| {
+            let transaction = db.begin_write().map_err(disk)?;
+            {
+                let mut meta = transaction.open_table(META).map_err(disk)?;
+                meta.insert(MESH, identity.mesh.as_bytes()).map_err(disk)?;
+                meta.insert(RAFT_ID, identity.raft_id.to_be_bytes().as_slice()).map_err(disk)?;
+                meta.insert(FOUNDING, identity.founding.as_ref()).map_err(disk)?;
+                let hard = HardState { term: FOUNDING_TERM, vote: 0, commit: FOUNDING_INDEX };
+                meta.insert(HARD, hard.encode_to_vec().as_slice()).map_err(disk)?;
+                meta.insert(APPLIED, FOUNDING_INDEX.to_be_bytes().as_slice()).map_err(disk)?;
+                let voters = ConfState { voters: vec![FOUNDER_ID], ..ConfState::default() };
+                let mut conf = transaction.open_table(CONF).map_err(disk)?;
+                conf.insert(FOUNDING_INDEX, voters.encode_to_vec().as_slice()).map_err(disk)?;
+                let mut members = transaction.open_table(MEMBERS).map_err(disk)?;
+                members.insert(FOUNDER_ID, founder.to_bytes().as_slice()).map_err(disk)?;
+                let mut table = transaction.open_table(HINTS).map_err(disk)?;
+                for (id, peer) in hints {
+                    table.insert(id, peer.to_bytes().as_slice()).map_err(disk)?;
+                }
+            }
+            transaction.commit().map_err(disk)?;
+            *lock(&self.0.mem) = load(db)?;
+            Ok(())
+        })
+    }
+
+    /// Writes a batch; durable when it returns.
+    pub(super) fn write(&self, batch: &Batch<'_>) -> Result<()> {
+        self.with_db(|db| {
+            let transaction = db.begin_write().map_err(disk)?;
+            {
+                let mut meta = transaction.open_table(META).map_err(disk)?;
+                if let Some(hard) = &batch.hard {
+                    meta.insert(HARD, hard.encode_to_vec().as_slice()).map_err(disk)?;
+                }
+                if let Some(applied) = batch.applied {
+                    meta.insert(APPLIED, applied.to_be_bytes().as_slice()).map_err(disk)?;
+                }
+                if let Some(first) = batch.entries.first() {
+                    let mut log = transaction.open_table(LOG).map_err(disk)?;
+                    if first.index <= self.last() {
+                        log.retain_in(first.index.., |_, _| false).map_err(disk)?;
+                    }
+                    for entry in batch.entries {
+                        log.insert(entry.index, encode_entry(entry).as_slice()).map_err(disk)?;
+                    }
+                }
+                if let Some((index, state)) = batch.conf {
+                    let mut conf = transaction.open_table(CONF).map_err(disk)?;
+                    conf.insert(index, state.encode_to_vec().as_slice()).map_err(disk)?;
+                }
+                if let Some((id, peer)) = batch.member {
+                    let mut members = transaction.open_table(MEMBERS).map_err(disk)?;
+                    members.insert(id, peer.to_bytes().as_slice()).map_err(disk)?;
+                }
+                if !batch.hints.is_empty() {
+                    let mut hints = transaction.open_table(HINTS).map_err(disk)?;
+                    for (id, peer) in batch.hints {
+                        hints.insert(id, peer.to_bytes().as_slice()).map_err(disk)?;
+                    }
+                }
+            }
+            transaction.commit().map_err(disk)?;
+            lock(&self.0.mem).take_over(batch);
+            Ok(())
+        })
+    }
+
+    /// The listed members, and those only heard of from others.
+    pub(super) fn members(&self) -> Result<(BTreeMap<u64, PeerId>, BTreeMap<u64, PeerId>)> {
+        self.with_db(|db| {
+            let transaction = db.begin_read().map_err(disk)?;
+            let read = |table| -> Result<BTreeMap<u64, PeerId>> {
+                let table: redb::ReadOnlyTable<u64, &[u8]> = transaction.open_table(table).map_err(disk)?;
+                let mut peers = BTreeMap::new();
+                for row in table.iter().map_err(disk)? {
+                    let (id, peer) = row.map_err(disk)?;
+                    peers.insert(id.value(), PeerId::from_bytes(peer.value()).map_err(disk)?);
+                }
+                Ok(peers)
+            };
+            Ok((read(MEMBERS)?, read(HINTS)?))
+        })
+    }
+
+    /// Entries from `low` up to but without `high`; at least one when there is one, else as many as
+    /// `max_bytes` holds.
+    pub(super) fn read(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Arc<Entry>>> {
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        let mut fits = |entry: &Entry, count: usize| {
+            bytes += entry.encoded_len() as u64;
+            count == 0 || bytes <= max_bytes
+        };
+        {
+            let mem = lock(&self.0.mem);
+            if mem.recent.front().is_some_and(|first| first.index <= low) {
+                let skip = usize::try_from(low - mem.recent[0].index).unwrap_or(usize::MAX);
+                for entry in mem.recent.iter().skip(skip) {
+                    if entry.index >= high || !fits(entry, found.len()) {
+                        break;
+                    }
+                    found.push(Arc::clone(entry));
+                }
+                return Ok(found);
+            }
+        }
+        self.with_db(|db| {
+            let table = db.begin_read().map_err(disk)?.open_table(LOG).map_err(disk)?;
+            for row in table.range(low..high).map_err(disk)? {
+                let (_, value) = row.map_err(disk)?;
+                let entry = decode_entry(value.value())?;
+                if !fits(&entry, found.len()) {
+                    break;
+                }
+                found.push(Arc::new(entry));
+            }
+            Ok(found)
+        })
+    }
+}
+
+impl Mem {
+    fn take_over(&mut self, batch: &Batch<'_>) {
+        if let Some(hard) = &batch.hard {
+            self.hard = hard.clone();
+        }
+        if let Some(applied) = batch.applied {
+            self.applied = applied;
+        }
+        if let Some((_, conf)) = batch.conf {
+            self.conf = conf.clone();
+        }
+        if let Some(first) = batch.entries.first() {
+            while self.recent.back().is_some_and(|entry| entry.index >= first.index) {
+                if let Some(gone) = self.recent.pop_back() {
+                    self.recent_bytes -= gone.data.len();
+                }
+            }
+        }
+        for entry in batch.entries {
+            self.last = entry.index;
+            self.recent_bytes += entry.data.len();
+            self.recent.push_back(Arc::new(entry.clone()));
+        }
+        while self.recent.len() > RECENT_ENTRIES || self.recent_bytes > RECENT_BYTES {
+            let Some(oldest) = self.recent.pop_front() else { break };
+            self.recent_bytes -= oldest.data.len();
+        }
+    }
+}
+
+fn load(db: &Database) -> Result<Mem> {
+    let transaction = db.begin_read().map_err(disk)?;
+    let meta = transaction.open_table(META).map_err(disk)?;
+    let bytes = |name: &str| -> Result<Option<Vec<u8>>> {
+        Ok(meta.get(name).map_err(disk)?.map(|value| value.value().to_vec()))
+    };
+    let number = |name: &str| -> Result<u64> {
+        let value = bytes(name)?.ok_or_else(|| disk(format_args!("{name} is missing")))?;
+        let value: [u8; 8] =
+            value.try_into().map_err(|_| disk(format_args!("{name} is damaged")))?;
+        Ok(u64::from_be_bytes(value))
+    };
+    let Some(mesh) = bytes(MESH)? else { return Ok(Mem::default()) };
+    let identity = Identity {
+        mesh: String::from_utf8(mesh).map_err(disk)?,
+        raft_id: number(RAFT_ID)?,
+        founding: bytes(FOUNDING)?.ok_or_else(|| disk("the founding entry is missing"))?.into(),
+    };
+    let hard = bytes(HARD)?.ok_or_else(|| disk("the vote is missing"))?;
+    let hard = HardState::decode(hard.as_slice()).map_err(disk)?;
+    let applied = number(APPLIED)?;
+    let conf = transaction.open_table(CONF).map_err(disk)?;
+    let conf = conf.range(..=applied).map_err(disk)?.next_back();
+    let conf = conf.ok_or_else(|| disk("no configuration is stored"))?.map_err(disk)?;
+    let conf = ConfState::decode(conf.1.value()).map_err(disk)?;
+    let log = transaction.open_table(LOG).map_err(disk)?;
+    let last = log.last().map_err(disk)?.map_or(FOUNDING_INDEX, |(index, _)| index.value());
+    Ok(Mem { identity: Some(identity), hard, conf, applied, last, ..Mem::default() })
+}
+
+fn raft_error(error: Error) -> raft::Error {
+    raft::Error::Store(StorageError::Other(Box::new(error)))
+}
+
+impl Storage for Store {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        let mem = lock(&self.0.mem);
+        Ok(RaftState::new(mem.hard.clone(), mem.conf.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= FOUNDING_INDEX {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        let max_bytes = max_size.into().unwrap_or(u64::MAX);
+        let found = self.read(low, high, max_bytes).map_err(raft_error)?;
+        if found.is_empty() && low < high {
+            return Err(raft::Error::Store(StorageError::Unavailable));
+        }
+        Ok(found.into_iter().map(|entry| Entry::clone(&entry)).collect())
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == FOUNDING_INDEX {
+            return Ok(FOUNDING_TERM);
+        }
+        if index < FOUNDING_INDEX {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        let found = self.read(index, index + 1, u64::MAX).map_err(raft_error)?;
+        let entry = found.first().ok_or(raft::Error::Store(StorageError::Unavailable))?;
+        Ok(entry.term)
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(FOUNDING_INDEX + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        // Nothing is compacted, so that every member can be served from index 2 on.
+        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    }
+}
