@@ -165,7 +165,12 @@ class Node:
         return await self.hub.request(peer, service, method, head, payload, timeout)
 
     async def open_stream(
-        self, peer: str, service: str, method: str, head: Mapping[str, Any] | None = None, timeout: float = 10.0
+        self,
+        peer: str,
+        service: str,
+        method: str,
+        head: Mapping[str, Any] | None = None,
+        timeout: float = 10.0,
     ) -> ByteStream:
         """Opens a byte stream to a service of a peer."""
         return await self.hub.open_stream(service, method, head, peer=peer, timeout=timeout)
