@@ -1,0 +1,254 @@
+"""The table as other processes see it: read-only, every answer from one consistent moment.
+
+No query's cost grows with the number of finished tasks. Nothing here waits for the writer (SQLite's WAL).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from chorus.table.rows import (
+    FINISHED_STATES,
+    AttemptRow,
+    DecisionRow,
+    MemberRow,
+    MeshRow,
+    Page,
+    StateChange,
+    TaskRow,
+)
+
+PAGE_MAX = 500
+_BUSY_MS = 2000
+
+_TASK = """
+SELECT t.task_id, b.task, t.state, t.reason, t.attempt, t.agent, m.agent_id, t.submitter, t.submitted_by,
+  t.vouched_by, t.holders, t.created_at, t.claimed_at, t.started_at, t.finished_at, t.pulling_s, a.result,
+  t.decision, t.lost, t.idx
+FROM tasks t JOIN bodies b ON b.task_id = t.task_id LEFT JOIN members m ON m.peer = t.agent
+LEFT JOIN attempts a ON a.task_id = t.task_id AND a.attempt = t.attempt
+"""
+_ATTEMPT = """
+SELECT a.task_id, a.attempt, a.agent, m.agent_id, a.state, a.reason, a.awarded_at, a.claimed_at, a.started_at,
+  a.finished_at, a.image, a.pulling_s, a.result
+FROM attempts a LEFT JOIN members m ON m.peer = a.agent
+"""
+_MEMBER = """
+SELECT m.peer, m.raft_id, m.agent_id, m.role, m.expertise, m.specialization, m.max_tasks, m.languages,
+  m.images, m.accepting, m.reason, m.version, m.voter, m.present,
+  (SELECT count(*) FROM attempts a WHERE a.agent = m.peer AND a.finished_at IS NULL), m.joined_at
+FROM members m
+"""
+_DECISION = """
+SELECT d.hash, d.address, d.kind, d.task_id, d.attempt, d.author, m.agent_id, d.idx, d.at_ms
+FROM decisions d LEFT JOIN members m ON m.peer = d.author
+"""
+
+
+class TableReader:
+    """Answers questions about the table in `path`. Before the coordinator made it, everything is empty."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        """Closes the connection; the next question opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def applied(self) -> int:
+        """The index of the newest applied entry."""
+        rows = self._query("SELECT value FROM meta WHERE name = 'applied'")
+        return int(rows[0][0]) if rows else 0
+
+    def mesh(self) -> MeshRow | None:
+        """The mesh, or None while this agent is in none."""
+        rows = self._query(
+            "SELECT s.mesh, s.settings, s.leader, m.agent_id, s.term, s.founded_at, s.version FROM mesh s"
+            " LEFT JOIN members m ON m.peer = s.leader"
+        )
+        if not rows:
+            return None
+        mesh, settings, leader, agent_id, term, founded_at, version = rows[0]
+        return MeshRow(mesh, orjson.loads(settings), leader, agent_id, term, founded_at, version)
+
+    def task(self, task_id: str) -> TaskRow | None:
+        """One task."""
+        rows = self._query(_TASK + " WHERE t.task_id = ?", task_id)
+        return _task(rows[0]) if rows else None
+
+    def tasks(
+        self,
+        *,
+        state: str | None = None,
+        agent: str | None = None,
+        project: str | None = None,
+        submitted_by: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[TaskRow]:
+        """Tasks, newest first. `agent` is a peer id or an agent id. A bad cursor raises ValueError."""
+        where, values = ["1"], list[Any]()
+        if state is not None:
+            where.append("t.state = ?")
+            values.append(state)
+        if agent is not None:
+            member = self.member_by_agent(agent)
+            where.append("t.agent IS NOT NULL AND t.agent = ?")
+            values.append(member.peer if member else agent)
+        if project is not None:
+            where.append("t.project <> '' AND t.project = ?" if project else "t.project = ?")
+            values.append(project)
+        if submitted_by is not None:
+            where.append("t.submitted_by = ?")
+            values.append(submitted_by)
+        rows, after = self._page(_TASK, "t.idx", where, values, limit, cursor)
+        return Page([_task(row) for row in rows], after)
+
+    def open_tasks(self) -> list[TaskRow]:
+        """All tasks that have not ended, oldest first; the mesh's cap bounds them."""
+        return [_task(row) for row in self._query(_TASK + " WHERE t.finished_at IS NULL ORDER BY t.idx")]
+
+    def attempts(self, task_id: str) -> list[AttemptRow]:
+        """A task's attempts, first to last."""
+        return [
+            _attempt(row)
+            for row in self._query(_ATTEMPT + " WHERE a.task_id = ? ORDER BY a.attempt", task_id)
+        ]
+
+    def history(self, task_id: str) -> list[StateChange]:
+        """A task's states with their times, first to last."""
+        rows = self._query(
+            "SELECT attempt, state, at_ms, reason FROM changes WHERE task_id = ? ORDER BY n", task_id
+        )
+        return [StateChange(*row) for row in rows]
+
+    def running_on(self, peer: str) -> list[AttemptRow]:
+        """The open attempts awarded to `peer`."""
+        return [
+            _attempt(row)
+            for row in self._query(
+                _ATTEMPT + " WHERE a.agent = ? AND a.finished_at IS NULL ORDER BY a.awarded_at", peer
+            )
+        ]
+
+    def members(self) -> list[MemberRow]:
+        """All members by the order of their joining."""
+        return [_member(row) for row in self._query(_MEMBER + " ORDER BY m.raft_id")]
+
+    def member(self, peer: str) -> MemberRow | None:
+        """The member with that peer id."""
+        rows = self._query(_MEMBER + " WHERE m.peer = ?", peer)
+        return _member(rows[0]) if rows else None
+
+    def member_by_agent(self, agent_id: str) -> MemberRow | None:
+        """The newest member with that agent id."""
+        rows = self._query(_MEMBER + " WHERE m.agent_id = ? ORDER BY m.raft_id DESC LIMIT 1", agent_id)
+        return _member(rows[0]) if rows else None
+
+    def decisions(
+        self, *, limit: int = 50, cursor: str | None = None, task_id: str | None = None
+    ) -> Page[DecisionRow]:
+        """Decision records, newest first. A bad cursor raises ValueError."""
+        where, values = ["1"], list[Any]()
+        if task_id is not None:
+            where.append("d.task_id IS NOT NULL AND d.task_id = ?")
+            values.append(task_id)
+        rows, after = self._page(_DECISION, "d.idx", where, values, limit, cursor)
+        return Page([DecisionRow(*row) for row in rows], after)
+
+    def decision(self, hash: str) -> DecisionRow | None:
+        """The decision record with that hash."""
+        rows = self._query(_DECISION + " WHERE d.hash = ?", hash)
+        return DecisionRow(*rows[0]) if rows else None
+
+    def outcome(self, entry_id: str) -> tuple[bool, str] | None:
+        """What came of an entry, if it was applied lately: whether it took effect, and the reason if not."""
+        rows = self._query("SELECT accepted, reason FROM known WHERE id = ?", entry_id)
+        return (bool(rows[0][0]), rows[0][1]) if rows else None
+
+    def _page(
+        self, select: str, order: str, where: list[str], values: list[Any], limit: int, cursor: str | None
+    ) -> tuple[list[tuple[Any, ...]], str | None]:
+        if cursor is not None:
+            where.append(f"{order} < ?")
+            values.append(int(cursor))
+        count = max(1, min(limit, PAGE_MAX))
+        sql = f"{select} WHERE {' AND '.join(where)} ORDER BY {order} DESC LIMIT {count + 1}"
+        rows = self._query(sql, *values)
+        place = -1 if select is _TASK else -2
+        return rows[:count], str(rows[count - 1][place]) if len(rows) > count else None
+
+    def _query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        connection = self._connection
+        if connection is None:
+            if not self._path.exists():
+                return []
+            connection = sqlite3.connect(
+                f"{self._path.absolute().as_uri()}?mode=ro",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+            # The writer creates all its tables in one transaction: there are all or none.
+            if not connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").fetchone()[0]:
+                connection.close()
+                return []
+            self._connection = connection
+        return connection.execute(sql, values).fetchall()
+
+
+def _seconds(start: int | None, end: int | None) -> float | None:
+    return None if start is None or end is None else round(max(0, end - start) / 1000, 3)
+
+
+def _task(row: tuple[Any, ...]) -> TaskRow:
+    (task_id, task, state, reason, attempt, agent, agent_id, submitter, submitted_by, vouched_by, holders,
+     created_at, claimed_at, started_at, finished_at, pulling_s, result, decision, lost, _) = row  # fmt: skip
+    return TaskRow(
+        task_id=task_id,
+        task=orjson.loads(task),
+        state=state,
+        reason=reason,
+        attempt=attempt,
+        agent=agent,
+        agent_id=agent_id,
+        submitter=submitter,
+        submitted_by=submitted_by,
+        vouched_by=vouched_by,
+        holders=tuple(orjson.loads(holders)),
+        created_at=created_at,
+        claimed_at=claimed_at,
+        started_at=started_at,
+        finished_at=finished_at,
+        waiting_s=_seconds(created_at, claimed_at if claimed_at is not None else finished_at),
+        pulling_s=pulling_s,
+        running_s=_seconds(started_at, finished_at),
+        # A task that was offered again still names its last attempt, whose result is not the task's.
+        result=orjson.loads(result) if result is not None and state in FINISHED_STATES else None,
+        decision=decision,
+        lost=lost,
+    )
+
+
+def _attempt(row: tuple[Any, ...]) -> AttemptRow:
+    values = list(row)
+    values[-1] = None if row[-1] is None else orjson.loads(row[-1])
+    return AttemptRow(*values)
+
+
+def _member(row: tuple[Any, ...]) -> MemberRow:
+    (peer, raft_id, agent_id, role, expertise, specialization, max_tasks, languages, images, accepting,
+     reason, version, voter, present, active, joined_at) = row  # fmt: skip
+    return MemberRow(
+        peer, raft_id, agent_id, role, tuple(orjson.loads(expertise)), specialization, max_tasks,
+        tuple(orjson.loads(languages)), tuple(orjson.loads(images)), bool(accepting), reason, version,
+        bool(voter), bool(present), active, joined_at,
+    )  # fmt: skip

@@ -1,0 +1,204 @@
+"""The records that the table is made of, as transitions read and write them and as the store keeps them.
+
+Readers get the friendlier rows of `chorus.table.rows`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+Key = tuple[str, ...] | tuple[str, int] | tuple[str, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """The mesh and its newest leader. There is one; `version` is the table's."""
+
+    TABLE: ClassVar[str] = "mesh"
+    KEY: ClassVar[tuple[str, ...]] = ("only",)
+
+    only: str = "mesh"
+    mesh: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    leader: str | None = None
+    term: int = 0
+    founded_at: int = 0
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member, by peer id."""
+
+    TABLE: ClassVar[str] = "members"
+    KEY: ClassVar[tuple[str, ...]] = ("peer",)
+
+    peer: str
+    raft_id: int = 0
+    agent_id: str = ""
+    role: str = ""
+    expertise: tuple[str, ...] = ()
+    specialization: str = "general"
+    max_tasks: int = 0
+    languages: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    accepting: bool = False
+    reason: str = "no profile yet"
+    version: str = ""
+    voter: bool = False
+    present: bool = True
+    joined_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What changes about a task; what was submitted lies in `Body`, so that a change rewrites little."""
+
+    TABLE: ClassVar[str] = "tasks"
+    KEY: ClassVar[tuple[str, ...]] = ("task_id",)
+
+    task_id: str
+    idx: int
+    state: str
+    reason: str
+    attempt: int
+    agent: str | None
+    submitter: str
+    submitted_by: str
+    vouched_by: str
+    holders: tuple[str, ...]
+    project: str
+    priority: int
+    max_attempts: int
+    start_by: int | None
+    created_at: int
+    claimed_at: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    pulling_s: float | None = None
+    decision: str | None = None
+    lost: int = 0
+    changes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A task as submitted."""
+
+    TABLE: ClassVar[str] = "bodies"
+    KEY: ClassVar[tuple[str, ...]] = ("task_id",)
+
+    task_id: str
+    task: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One award and what became of it."""
+
+    TABLE: ClassVar[str] = "attempts"
+    KEY: ClassVar[tuple[str, ...]] = ("task_id", "attempt")
+
+    task_id: str
+    attempt: int
+    agent: str
+    state: str
+    awarded_at: int
+    reason: str = ""
+    claimed_at: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    image: str | None = None
+    pulling_s: float | None = None
+    result: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The n-th step of a task's story."""
+
+    TABLE: ClassVar[str] = "changes"
+    KEY: ClassVar[tuple[str, ...]] = ("task_id", "n")
+
+    task_id: str
+    n: int
+    attempt: int
+    state: str
+    at_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """A number that would otherwise cost a count: open tasks of the mesh and of each submitter."""
+
+    TABLE: ClassVar[str] = "counters"
+    KEY: ClassVar[tuple[str, ...]] = ("name",)
+
+    name: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """A cancel that came before its task."""
+
+    TABLE: ClassVar[str] = "cancels"
+    KEY: ClassVar[tuple[str, ...]] = ("task_id",)
+
+    task_id: str
+    at_ms: int
+    by: str
+    signer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An entry id that was applied, and what came of it: it counts once."""
+
+    TABLE: ClassVar[str] = "known"
+    KEY: ClassVar[tuple[str, ...]] = ("id",)
+
+    id: str
+    idx: int
+    accepted: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A published decision record."""
+
+    TABLE: ClassVar[str] = "decisions"
+    KEY: ClassVar[tuple[str, ...]] = ("hash",)
+
+    hash: str
+    address: str
+    kind: str
+    task_id: str | None
+    attempt: int | None
+    author: str
+    idx: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """A result that came too late to count, kept for whoever asks why."""
+
+    TABLE: ClassVar[str] = "superseded"
+    KEY: ClassVar[tuple[str, ...]] = ("task_id", "attempt", "author")
+
+    task_id: str
+    attempt: int
+    author: str
+    idx: int
+    result: dict[str, Any]
+
+
+Record = Mesh | Member | Task | Body | Attempt | Change | Counter | Cancel | Known | Decision | Superseded
+RECORDS: tuple[type[Record], ...] = (
+    Mesh, Member, Task, Body, Attempt, Change, Counter, Cancel, Known, Decision, Superseded
+)  # fmt: skip

@@ -1,0 +1,142 @@
+"""What the table tells its readers: tasks, attempts, members, decisions. Plain frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+TaskState = Literal["announced", "claimed", "running", "completed", "failed", "cancelled", "expired"]
+AttemptState = Literal[
+    "awarded", "declined", "claimed", "running", "completed", "failed", "cancelled", "released", "lost"
+]
+
+OPEN_STATES: frozenset[str] = frozenset({"announced", "claimed", "running"})
+FINISHED_STATES: frozenset[str] = frozenset({"completed", "failed", "cancelled", "expired"})
+OPEN_ATTEMPTS: frozenset[str] = frozenset({"awarded", "claimed", "running"})
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list; `next` is the cursor of the following one, None at the end."""
+
+    items: list[T]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MeshRow:
+    """The mesh itself. `leader` is the author of the newest `leader(term)` entry, a peer id."""
+
+    mesh: str
+    settings: dict[str, Any]
+    leader: str | None
+    leader_agent_id: str | None
+    term: int
+    founded_at: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task now. `task` is it as submitted; times are the leader's stamps, in milliseconds since 1970."""
+
+    task_id: str
+    task: dict[str, Any]
+    state: TaskState
+    reason: str
+    attempt: int
+    agent: str | None
+    agent_id: str | None
+    submitter: str
+    submitted_by: str
+    vouched_by: str
+    holders: tuple[str, ...]
+    created_at: int
+    claimed_at: int | None
+    started_at: int | None
+    finished_at: int | None
+    waiting_s: float | None
+    pulling_s: float | None
+    running_s: float | None
+    result: dict[str, Any] | None
+    decision: str | None
+    lost: int
+    provisional: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether the task has not ended."""
+        return self.state in OPEN_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One award of a task and what became of it."""
+
+    task_id: str
+    attempt: int
+    agent: str
+    agent_id: str | None
+    state: AttemptState
+    reason: str
+    awarded_at: int
+    claimed_at: int | None
+    started_at: int | None
+    finished_at: int | None
+    image: str | None
+    pulling_s: float | None
+    result: dict[str, Any] | None
+
+    @property
+    def open(self) -> bool:
+        """Whether this attempt is still under way."""
+        return self.state in OPEN_ATTEMPTS
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """One step of a task's story."""
+
+    attempt: int
+    state: str
+    at_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRow:
+    """A member of the mesh; `active` counts its open attempts."""
+
+    peer: str
+    raft_id: int
+    agent_id: str
+    role: str
+    expertise: tuple[str, ...]
+    specialization: str
+    max_tasks: int
+    languages: tuple[str, ...]
+    images: tuple[str, ...]
+    accepting: bool
+    reason: str
+    version: str
+    voter: bool
+    present: bool
+    active: int
+    joined_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRow:
+    """A published decision record as the mesh knows it; the record itself lies in the DHT."""
+
+    hash: str
+    address: str
+    kind: str
+    task_id: str | None
+    attempt: int | None
+    author: str
+    agent_id: str | None
+    index: int
+    at_ms: int

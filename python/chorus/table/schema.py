@@ -1,0 +1,115 @@
+"""The SQLite form of the table: its columns, indexes and how a record becomes a row and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import orjson
+
+from chorus.table.records import RECORDS, Record
+
+# The form of the file. A file of another form is refused by name rather than misread.
+SCHEMA_VERSION = 1
+
+# What is finished is never scanned: every list walks an index that begins with what it filters by.
+INDEXES = (
+    "CREATE UNIQUE INDEX IF NOT EXISTS tasks_idx ON tasks(idx)",
+    "CREATE INDEX IF NOT EXISTS tasks_open ON tasks(idx) WHERE finished_at IS NULL",
+    "CREATE INDEX IF NOT EXISTS tasks_state ON tasks(state, idx)",
+    "CREATE INDEX IF NOT EXISTS tasks_submitted_by ON tasks(submitted_by, idx)",
+    "CREATE INDEX IF NOT EXISTS tasks_project ON tasks(project, idx) WHERE project <> ''",
+    "CREATE INDEX IF NOT EXISTS tasks_agent ON tasks(agent, idx) WHERE agent IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS attempts_open ON attempts(agent) WHERE finished_at IS NULL",
+    "CREATE INDEX IF NOT EXISTS known_idx ON known(idx)",
+    "CREATE INDEX IF NOT EXISTS cancels_at ON cancels(at_ms)",
+    "CREATE UNIQUE INDEX IF NOT EXISTS decisions_idx ON decisions(idx)",
+    "CREATE INDEX IF NOT EXISTS decisions_task ON decisions(task_id, idx) WHERE task_id IS NOT NULL",
+)
+
+# WITHOUT ROWID pays for short rows found by their key; a body can be large and keeps its rowid.
+_WITH_ROWID = frozenset({"bodies", "tasks"})
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+def _plain(value: Any) -> Any:
+    return value
+
+
+def _int(value: Any) -> Any:
+    return int(value)
+
+
+def _bool(value: Any) -> Any:
+    return bool(value)
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(orjson.loads(value))
+
+
+def _object(value: Any) -> Any:
+    return None if value is None else orjson.loads(value)
+
+
+class Form:
+    """How one kind of record is kept: its statements and its conversions."""
+
+    def __init__(self, kind: type[Record]) -> None:
+        self.kind = kind
+        self.names = tuple(item.name for item in fields(kind))
+        kinds = [str(item.type) for item in fields(kind)]
+        self._encode: list[Callable[[Any], Any]] = []
+        self._decode: list[Callable[[Any], Any]] = []
+        columns = []
+        for name, text in zip(self.names, kinds, strict=True):
+            encode, decode, sql = _plain, _plain, "TEXT"
+            if text.startswith("tuple"):
+                encode, decode = _json, _tuple
+            elif text.startswith("dict"):
+                encode, decode = _json, _object
+            elif text.startswith("bool"):
+                encode, decode, sql = _int, _bool, "INTEGER"
+            elif text.startswith("int"):
+                sql = "INTEGER"
+            elif text.startswith("float"):
+                sql = "REAL"
+            self._encode.append(encode)
+            self._decode.append(decode)
+            columns.append(f"{name} {sql}" + ("" if "None" in text else " NOT NULL"))
+        key = ", ".join(kind.KEY)
+        tail = "" if kind.TABLE in _WITH_ROWID else " WITHOUT ROWID"
+        self.create = (
+            f"CREATE TABLE IF NOT EXISTS {kind.TABLE} ({', '.join(columns)}, PRIMARY KEY ({key})){tail}"
+        )
+        marks = ", ".join("?" * len(self.names))
+        rest = [name for name in self.names if name not in kind.KEY]
+        # An upsert, not a REPLACE: indexes whose columns did not change stay untouched.
+        self.upsert = (
+            f"INSERT INTO {kind.TABLE} ({', '.join(self.names)}) VALUES ({marks})"
+            f" ON CONFLICT({key}) DO UPDATE SET " + ", ".join(f"{name}=excluded.{name}" for name in rest)
+        )
+        self.select = f"SELECT {', '.join(self.names)} FROM {kind.TABLE} WHERE " + " AND ".join(
+            f"{name}=?" for name in kind.KEY
+        )
+
+    def key(self, record: Record) -> tuple[Any, ...]:
+        """The record's key as a tuple."""
+        return tuple(getattr(record, name) for name in self.kind.KEY)
+
+    def row(self, record: Record) -> tuple[Any, ...]:
+        """The record as SQLite takes it."""
+        return tuple(
+            [encode(getattr(record, name)) for name, encode in zip(self.names, self._encode, strict=True)]
+        )
+
+    def record(self, row: tuple[Any, ...]) -> Record:
+        """The record of a row read with `select`."""
+        return self.kind(*[decode(value) for decode, value in zip(self._decode, row, strict=True)])
+
+
+FORMS: dict[type[Record], Form] = {kind: Form(kind) for kind in RECORDS}

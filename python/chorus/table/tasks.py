@@ -1,0 +1,349 @@
+"""The rules for tasks: how each entry moves a task along its states, and what is refused. Pure.
+
+announced --award--> awarded (shown as announced) --claim--> claimed --started--> running
+awarded --decline--> announced          claimed, running --result--> completed | failed
+awarded, claimed, running --release, reoffer--> announced, or failed after max_attempts lost ones
+any open state --cancel--> cancelled    announced --expire--> expired
+failed, cancelled, expired --retry--> announced
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from chorus.table import entries as facts
+from chorus.table.bounds import CANCEL_KEPT_MS, count_open
+from chorus.table.effects import Draft, Refuse
+from chorus.table.entries import Entry
+from chorus.table.records import Attempt, Body, Cancel, Change, Decision, Member, Superseded, Task
+from chorus.table.rows import OPEN_ATTEMPTS
+from chorus.wire.task import TaskInvalid, check_entry_size, parse_task
+
+Touched = tuple[str, ...]
+
+
+def submit(draft: Draft, entry: Entry, fact: facts.Submit) -> Touched:
+    """A task begins as announced. Refused: a known id, a bad task, a full mesh."""
+    if fact.vouched_by != entry.author:
+        raise Refuse("only the vouching member may submit")
+    if draft.get(Task, fact.task_id) is not None:
+        raise Refuse("known: there is a task with that id")
+    try:
+        task = parse_task(fact.task)
+        check_entry_size(task)
+    except TaskInvalid as invalid:
+        raise Refuse(f"invalid: {invalid}") from None
+    if task.task_id not in (None, fact.task_id):
+        raise Refuse("invalid: task_id: not the entry's")
+    submitted_by = fact.submitted_by or _agent_id(draft, fact.submitter)
+    if fact.submitter != entry.author:
+        # Heard by gossip: the signer speaks for itself, and nobody for somebody else.
+        submitted_by = fact.submitter
+    count_open(draft, submitted_by, 1)
+    record = Task(
+        task_id=fact.task_id,
+        idx=entry.index,
+        state="announced",
+        reason="",
+        attempt=0,
+        agent=None,
+        submitter=fact.submitter,
+        submitted_by=submitted_by,
+        vouched_by=fact.vouched_by,
+        holders=fact.holders,
+        project=task.project,
+        priority=task.priority,
+        max_attempts=task.max_attempts,
+        start_by=int(task.start_by.timestamp() * 1000) if task.start_by is not None else None,
+        created_at=entry.stamp_ms,
+    )
+    draft.put(Body(fact.task_id, {**task.body(), "task_id": fact.task_id}))
+    # announced: nobody has it yet.
+    record = _step(draft, entry, record, "announced", "")
+    cancelled = draft.get(Cancel, fact.task_id)
+    if cancelled is not None:
+        draft.drop(Cancel, fact.task_id)
+        fresh = entry.stamp_ms - cancelled.at_ms <= CANCEL_KEPT_MS
+        if fresh and cancelled.signer in ("", fact.submitter):
+            _end(draft, entry, record, "cancelled", cancelled.reason or f"cancelled by {cancelled.by}")
+    return (fact.task_id,)
+
+
+def award(draft: Draft, entry: Entry, fact: facts.Award) -> Touched:
+    """The next attempt of a waiting task goes to a member."""
+    task = _open_task(draft, fact.task_id)
+    if task.agent is not None:
+        raise Refuse("the task does not wait")
+    if fact.attempt != task.attempt + 1:
+        raise Refuse(f"the next attempt is {task.attempt + 1}")
+    if draft.get(Member, fact.agent) is None:
+        raise Refuse("no such member")
+    draft.put(Attempt(fact.task_id, fact.attempt, fact.agent, "awarded", entry.stamp_ms))
+    task = replace(task, attempt=fact.attempt, agent=fact.agent)
+    # announced -> announced: an award is an offer until it is claimed.
+    _step(draft, entry, task, "announced", f"awarded to {_agent_id(draft, fact.agent)}")
+    return (fact.task_id,)
+
+
+def decline(draft: Draft, entry: Entry, fact: facts.Decline) -> Touched:
+    """The member asked does not take it; the next is asked. Not counted in `max_attempts`."""
+    task, attempt = _current(draft, entry, fact.task_id, fact.attempt, ("awarded",))
+    draft.put(replace(attempt, state="declined", reason=fact.reason, finished_at=entry.stamp_ms))
+    # announced (awarded) -> announced
+    reason = f"declined by {_agent_id(draft, attempt.agent)}: {fact.reason or 'no reason given'}"
+    _step(draft, entry, replace(task, agent=None), "announced", reason)
+    return (fact.task_id,)
+
+
+def claim(draft: Draft, entry: Entry, fact: facts.Claim) -> Touched:
+    """The member asked takes it."""
+    task, attempt = _current(draft, entry, fact.task_id, fact.attempt, ("awarded",))
+    draft.put(replace(attempt, state="claimed", claimed_at=entry.stamp_ms))
+    # announced (awarded) -> claimed
+    task = replace(task, claimed_at=entry.stamp_ms)
+    _step(draft, entry, task, "claimed", f"claimed by {_agent_id(draft, attempt.agent)}")
+    return (fact.task_id,)
+
+
+def started(draft: Draft, entry: Entry, fact: facts.Started) -> Touched:
+    """The sandbox runs."""
+    task, attempt = _current(draft, entry, fact.task_id, fact.attempt, ("claimed",))
+    attempt = replace(
+        attempt, state="running", started_at=entry.stamp_ms, image=fact.image, pulling_s=fact.pulling_s
+    )
+    draft.put(attempt)
+    # claimed -> running
+    task = replace(task, started_at=entry.stamp_ms, pulling_s=fact.pulling_s)
+    _step(draft, entry, task, "running", "")
+    return (fact.task_id,)
+
+
+def result(draft: Draft, entry: Entry, fact: facts.Result) -> Touched:
+    """The first result of the newest attempt, by its executor, ends the task; others are superseded."""
+    attempt = draft.get(Attempt, fact.task_id, fact.attempt)
+    task = draft.get(Task, fact.task_id)
+    if task is None or attempt is None:
+        raise Refuse("no such attempt")
+    if attempt.agent != entry.author:
+        raise Refuse("only the attempt's executor reports on it")
+    body = fact.model_dump(exclude={"task_id", "attempt"})
+    too_late = Superseded(fact.task_id, fact.attempt, entry.author, entry.index, body)
+    if task.attempt != fact.attempt:
+        raise Refuse("superseded: there is a newer attempt", too_late)
+    done = replace(
+        attempt, reason=fact.reason, result=body, finished_at=attempt.finished_at or entry.stamp_ms
+    )
+    if task.state == "cancelled" and attempt.state == "cancelled" and attempt.result is None:
+        if fact.outcome != "cancelled":
+            raise Refuse("superseded: the task was cancelled before", too_late)
+        # cancelled -> cancelled: what was left when the cancel reached the sandbox.
+        draft.put(done)
+        return (fact.task_id,)
+    if task.finished_at is not None:
+        raise Refuse(f"superseded: the task is {task.state}", too_late)
+    # An attempt whose lease ended is still the newest until another is awarded: its work is not thrown away.
+    if attempt.state not in ("claimed", "running", "lost"):
+        raise Refuse(f"superseded: the attempt is {attempt.state}", too_late)
+    draft.put(replace(done, state=fact.outcome, finished_at=entry.stamp_ms))
+    # claimed, running, announced (lease over) -> completed, failed, cancelled
+    task = replace(task, agent=attempt.agent, claimed_at=attempt.claimed_at, started_at=attempt.started_at)
+    _end(draft, entry, replace(task, pulling_s=attempt.pulling_s), fact.outcome, fact.reason)
+    return (fact.task_id,)
+
+
+def release(draft: Draft, entry: Entry, fact: facts.Release) -> Touched:
+    """The executor gives the attempt back."""
+    task, attempt = _current(draft, entry, fact.task_id, fact.attempt, tuple(OPEN_ATTEMPTS))
+    return _given_back(draft, entry, task, attempt, "released", fact.reason or "given back")
+
+
+def reoffer(draft: Draft, entry: Entry, fact: facts.Reoffer) -> Touched:
+    """The leader takes the attempt back."""
+    task = _open_task(draft, fact.task_id)
+    attempt = draft.get(Attempt, fact.task_id, fact.attempt)
+    if attempt is None or task.attempt != fact.attempt or attempt.state not in OPEN_ATTEMPTS:
+        raise Refuse("the attempt is not under way")
+    return _given_back(draft, entry, task, attempt, "lost", fact.reason or "the lease is over")
+
+
+def cancel(draft: Draft, entry: Entry, fact: facts.Cancel) -> Touched:
+    """Ends an open task. Of an unknown one it is remembered for a while."""
+    task = draft.get(Task, fact.task_id)
+    if task is None:
+        draft.put(Cancel(fact.task_id, entry.stamp_ms, fact.by, fact.signer, fact.reason))
+        return ()
+    if fact.signer and fact.signer != task.submitter:
+        raise Refuse("only the submitter, its vouching member or a person with the token cancels")
+    if task.finished_at is not None:
+        raise Refuse(f"ended: the task is {task.state}")
+    attempt = draft.get(Attempt, fact.task_id, task.attempt)
+    if attempt is not None and attempt.state in OPEN_ATTEMPTS:
+        draft.put(replace(attempt, state="cancelled", reason=fact.reason, finished_at=entry.stamp_ms))
+    # announced, claimed, running -> cancelled
+    _end(draft, entry, task, "cancelled", fact.reason or f"cancelled by {fact.by or 'its submitter'}")
+    return (fact.task_id,)
+
+
+def retry(draft: Draft, entry: Entry, fact: facts.Retry) -> Touched:
+    """By hand: a task that ended without success waits again, its lost attempts forgiven."""
+    task = _task(draft, fact.task_id)
+    if task.finished_at is None:
+        raise Refuse(f"open: the task is {task.state}")
+    if task.state == "completed":
+        raise Refuse("ended: the task is completed")
+    count_open(draft, task.submitted_by, 1)
+    # failed, cancelled, expired -> announced
+    task = replace(_waiting(task), finished_at=None, lost=0, decision=None, start_by=None)
+    _step(draft, entry, task, "announced", f"tried again by {fact.by}" if fact.by else "tried again by hand")
+    return (fact.task_id,)
+
+
+def expire(draft: Draft, entry: Entry, fact: facts.Expire) -> Touched:
+    """A task that did not begin by `start_by`."""
+    task = _open_task(draft, fact.task_id)
+    if task.agent is not None:
+        raise Refuse("the task does not wait")
+    if task.start_by is None or entry.stamp_ms < task.start_by:
+        raise Refuse("the task may still begin")
+    # announced -> expired
+    _end(draft, entry, task, "expired", fact.reason or "not begun in time")
+    return (fact.task_id,)
+
+
+def waiting(draft: Draft, entry: Entry, fact: facts.Waiting) -> Touched:
+    """Why tasks wait. Not a step of their story: only the reason changes."""
+    touched = []
+    for item in fact.tasks:
+        task = draft.get(Task, item.task_id)
+        waits = task is not None and task.finished_at is None and task.agent is None
+        if task is not None and waits and task.reason != item.reason:
+            draft.put(replace(task, reason=item.reason))
+            touched.append(item.task_id)
+    return tuple(touched)
+
+
+def decision(draft: Draft, entry: Entry, fact: facts.DecisionPublished) -> Touched:
+    """A record was published; about an attempt only its executor publishes one."""
+    if draft.get(Decision, fact.hash) is not None:
+        raise Refuse("known: that record is listed")
+    touched: Touched = ()
+    if fact.task_id is not None and fact.attempt is not None:
+        attempt = draft.get(Attempt, fact.task_id, fact.attempt)
+        task = draft.get(Task, fact.task_id)
+        if attempt is None or task is None:
+            raise Refuse("no such attempt")
+        if attempt.agent != entry.author:
+            raise Refuse("only the attempt's executor reports on it")
+        if task.attempt == fact.attempt:
+            draft.put(replace(task, decision=fact.address or None))
+        touched = (fact.task_id,)
+    draft.put(
+        Decision(
+            fact.hash,
+            fact.address,
+            fact.kind,
+            fact.task_id,
+            fact.attempt,
+            entry.author,
+            entry.index,
+            entry.stamp_ms,
+        )
+    )
+    return touched
+
+
+def _given_back(draft: Draft, entry: Entry, task: Task, attempt: Attempt, state: str, reason: str) -> Touched:
+    began = attempt.state != "awarded"
+    lost = task.lost + (1 if began else 0)
+    attempt = replace(attempt, state=state, reason=reason, finished_at=entry.stamp_ms)
+    if lost < task.max_attempts:
+        draft.put(attempt)
+        # announced (awarded), claimed, running -> announced
+        _step(draft, entry, replace(_waiting(task), lost=lost), "announced", reason)
+        return (task.task_id,)
+    why = f"given up after {lost} lost attempts: {reason}"
+    ended = facts.Result(
+        task_id=task.task_id,
+        attempt=attempt.attempt,
+        outcome="failed",
+        reason=why,
+        summary=why,
+        ended_by="lost",
+    )
+    draft.put(replace(attempt, result=ended.model_dump(exclude={"task_id", "attempt"})))
+    # claimed, running -> failed
+    _end(draft, entry, replace(task, lost=lost), "failed", why)
+    return (task.task_id,)
+
+
+def _waiting(task: Task) -> Task:
+    return replace(task, agent=None, claimed_at=None, started_at=None, pulling_s=None)
+
+
+def _end(draft: Draft, entry: Entry, task: Task, state: str, reason: str) -> None:
+    count_open(draft, task.submitted_by, -1)
+    _step(draft, entry, replace(task, finished_at=entry.stamp_ms), state, reason)
+
+
+def _step(draft: Draft, entry: Entry, task: Task, state: str, reason: str) -> Task:
+    draft.put(Change(task.task_id, task.changes, task.attempt, state, entry.stamp_ms, reason))
+    task = replace(task, state=state, reason=reason, changes=task.changes + 1)
+    draft.put(task)
+    return task
+
+
+def _task(draft: Draft, task_id: str) -> Task:
+    task = draft.get(Task, task_id)
+    if task is None:
+        raise Refuse("unknown: no such task")
+    return task
+
+
+def _open_task(draft: Draft, task_id: str) -> Task:
+    task = _task(draft, task_id)
+    if task.finished_at is not None:
+        raise Refuse(f"ended: the task is {task.state}")
+    return task
+
+
+def _current(
+    draft: Draft, entry: Entry, task_id: str, number: int, states: tuple[str, ...]
+) -> tuple[Task, Attempt]:
+    """The open task and its newest attempt, if the author is its executor and it is in one of `states`."""
+    task = _task(draft, task_id)
+    attempt = draft.get(Attempt, task_id, number)
+    if attempt is None:
+        raise Refuse("no such attempt")
+    if attempt.agent != entry.author:
+        raise Refuse("only the attempt's executor reports on it")
+    if task.finished_at is not None:
+        raise Refuse(f"ended: the task is {task.state}")
+    if task.attempt != number or attempt.state not in states:
+        raise Refuse(
+            f"the attempt is {attempt.state}" + (", and there is a newer" if task.attempt != number else "")
+        )
+    return task, attempt
+
+
+def _agent_id(draft: Draft, peer: str) -> str:
+    member = draft.get(Member, peer)
+    return member.agent_id if member is not None and member.agent_id else peer
+
+
+RULES: dict[str, Callable[[Draft, Entry, Any], Touched]] = {
+    "submit": submit,
+    "award": award,
+    "decline": decline,
+    "claim": claim,
+    "started": started,
+    "result": result,
+    "release": release,
+    "reoffer": reoffer,
+    "cancel": cancel,
+    "retry": retry,
+    "expire": expire,
+    "waiting": waiting,
+    "decision": decision,
+}

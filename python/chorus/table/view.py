@@ -1,0 +1,79 @@
+"""A task as the HTTP API shows it: JSON with RFC 3339 times, durations in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from chorus.table.rows import AttemptRow, TaskRow
+from chorus.wire.task import rfc3339
+
+_RESULT = ("exit_code", "summary", "commands", "artifacts", "usage", "ended_by")
+
+
+def view(
+    task: TaskRow,
+    attempts: Iterable[AttemptRow] = (),
+    *,
+    leader: str | None = None,
+    replicas: int | None = None,
+) -> dict[str, Any]:
+    """The task as JSON; `leader` is the agent id of the mesh's leader, `replicas` what is known of its
+    copies.
+    """
+    body = {key: value for key, value in task.task.items() if key not in ("task_id", "submitted_by")}
+    return {
+        "task_id": task.task_id,
+        **body,
+        "submitted_by": task.submitted_by,
+        "state": task.state,
+        "reason": task.reason,
+        "attempt": task.attempt,
+        "agent_id": task.agent_id,
+        "leader": leader,
+        "replicas": max(1, len(task.holders)) if replicas is None else replicas,
+        "provisional": task.provisional,
+        "created_at": rfc3339(task.created_at),
+        "claimed_at": _time(task.claimed_at),
+        "started_at": _time(task.started_at),
+        "finished_at": _time(task.finished_at),
+        "waiting_s": task.waiting_s,
+        "pulling_s": task.pulling_s,
+        "running_s": task.running_s,
+        "attempts": [attempt_view(attempt) for attempt in attempts],
+        "result": _result(task.result, task.decision),
+    }
+
+
+def attempt_view(attempt: AttemptRow) -> dict[str, Any]:
+    """One attempt as JSON."""
+    return {
+        "attempt": attempt.attempt,
+        "agent_id": attempt.agent_id,
+        "state": attempt.state,
+        "reason": attempt.reason,
+        "awarded_at": rfc3339(attempt.awarded_at),
+        "claimed_at": _time(attempt.claimed_at),
+        "started_at": _time(attempt.started_at),
+        "finished_at": _time(attempt.finished_at),
+        "image": attempt.image,
+        "pulling_s": attempt.pulling_s,
+        "exit_code": (attempt.result or {}).get("exit_code"),
+    }
+
+
+def _result(result: dict[str, Any] | None, decision: str | None) -> dict[str, Any] | None:
+    if result is None:
+        return None
+    shown = {key: result.get(key) for key in _RESULT}
+    shown["commands"] = shown["commands"] or []
+    shown["artifacts"] = shown["artifacts"] or []
+    shown["usage"] = shown["usage"] or {}
+    shown["decision"] = decision or result.get("decision")
+    if result.get("patch") is not None:
+        shown["patch"] = result["patch"]
+    return shown
+
+
+def _time(stamp_ms: int | None) -> str | None:
+    return None if stamp_ms is None else rfc3339(stamp_ms)

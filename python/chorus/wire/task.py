@@ -1,0 +1,194 @@
+"""A task as submitted: the fields of `POST /api/v1/tasks` and of a `task_announcement`, with their bounds.
+
+What becomes of it is the table's business.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
+
+from chorus.wire.ids import ID_PATTERN
+from chorus.wire.source import INLINE_MAX_BYTES, INLINE_REQUEST_MAX_BYTES, Sha256, Source, check_path
+
+TITLE_MAX_CHARS = 200
+DESCRIPTION_MAX_BYTES = 64 * 1024
+COMMANDS_MAX = 64
+COMMAND_MAX_BYTES = 16 * 1024
+STDIN_MAX_BYTES = INLINE_MAX_BYTES
+ENV_MAX_BYTES = 32 * 1024
+ENV_MAX_NAMES = 128
+TIMEOUT_MAX_S = 7 * 24 * 3600
+DEPENDENCIES_MAX = 64
+ARTIFACTS_MAX = 64
+ATTEMPTS_MAX = 100
+# An entry holds 256 KiB; what is left is for the envelope around the task.
+TASK_MAX_BYTES = 240 * 1024
+
+_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
+
+
+def _bytes(limit: int) -> AfterValidator:
+    def check(text: str) -> str:
+        if "\0" in text:
+            raise ValueError("a zero byte is not allowed")
+        size = len(text.encode("utf-8", "surrogatepass"))
+        if size > limit:
+            raise ValueError(f"{size} bytes, the limit is {limit}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _variables(values: dict[str, str]) -> dict[str, str]:
+    for name, value in values.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a name of an environment variable")
+        if "\0" in value:
+            raise ValueError(f"the value of {name} holds a zero byte")
+    size = sum(len(name) + len(value.encode("utf-8", "surrogatepass")) for name, value in values.items())
+    if size > ENV_MAX_BYTES:
+        raise ValueError(f"{size} bytes in all, the limit is {ENV_MAX_BYTES}")
+    return values
+
+
+def _workdir(path: str) -> str:
+    return check_path(path) if path else path
+
+
+TaskId = Annotated[str, Field(pattern=ID_PATTERN)]
+Word = Annotated[str, Field(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Variables = Annotated[dict[str, str], Field(max_length=ENV_MAX_NAMES), AfterValidator(_variables)]
+Command = Annotated[str, Field(min_length=1), _bytes(COMMAND_MAX_BYTES)]
+Glob = Annotated[str, Field(min_length=1), _bytes(1024), AfterValidator(check_path)]
+
+
+class Resources(BaseModel):
+    """What a sandbox may use; the agent's own ceiling cuts it further."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpus: Annotated[float, Field(gt=0, le=1024, allow_inf_nan=False)] = 1
+    memory_mb: Annotated[int, Field(ge=16, le=16 * 1024 * 1024)] = 1024
+    pids: Annotated[int, Field(ge=4, le=1_000_000)] = 128
+    disk_mb: Annotated[int, Field(ge=1, le=16 * 1024 * 1024)] = 2048
+
+
+class TaskSubmission(BaseModel):
+    """A task as somebody asks for it. Only `title` is required; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task_id: TaskId | None = None
+    title: Annotated[str, Field(min_length=1, max_length=TITLE_MAX_CHARS), _bytes(4 * TITLE_MAX_CHARS)]
+    description: Annotated[str, _bytes(DESCRIPTION_MAX_BYTES)] = ""
+    language: Word = ""
+    commands: Annotated[tuple[Command, ...], Field(max_length=COMMANDS_MAX)] = ()
+    source: Source | None = None
+    env: Variables = Field(default_factory=dict)
+    secrets: Variables = Field(default_factory=dict)
+    workdir: Annotated[str, AfterValidator(_workdir)] = ""
+    stdin: Annotated[str, _bytes(INLINE_REQUEST_MAX_BYTES)] = ""
+    stdin_sha256: Sha256 | Literal[""] = ""
+    project: Word = ""
+    required_role: Word = ""
+    required_expertise: Annotated[tuple[Word, ...], Field(max_length=64)] = ()
+    specialization: Word = ""
+    priority: Annotated[int, Field(ge=0, le=10)] = 5
+    timeout_s: Annotated[float, Field(gt=0, le=TIMEOUT_MAX_S, allow_inf_nan=False)] = 900
+    start_by: AwareDatetime | None = None
+    resources: Resources = Field(default_factory=Resources)
+    network: Literal["none", "egress"] = "none"
+    artifacts: Annotated[tuple[Glob, ...], Field(max_length=ARTIFACTS_MAX)] = ()
+    depends_on: Annotated[tuple[TaskId, ...], Field(max_length=DEPENDENCIES_MAX)] = ()
+    max_attempts: Annotated[int, Field(ge=1, le=ATTEMPTS_MAX)] = 3
+    idempotency_key: Annotated[str, Field(max_length=256)] = ""
+    submitted_by: Annotated[str, Field(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+    submitted_at: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> TaskSubmission:
+        if self.network == "egress":
+            raise ValueError("network: egress is not supported yet; use none")
+        if self.idempotency_key:
+            raise ValueError("idempotency_key is not supported yet; send a task_id of your own instead")
+        if self.stdin and self.stdin_sha256:
+            raise ValueError("stdin and stdin_sha256 exclude each other")
+        if self.task_id and self.task_id in self.depends_on:
+            raise ValueError("depends_on: a task cannot wait for itself")
+        if set(self.env) & set(self.secrets):
+            raise ValueError("secrets: a name stands in env too")
+        return self
+
+    @field_serializer("start_by", "submitted_at", when_used="json")
+    def _time(self, value: datetime | None) -> str | None:
+        return None if value is None else rfc3339(int(value.timestamp() * 1000))
+
+    def body(self) -> dict[str, Any]:
+        """The JSON that the entry carries and the table shows, defaults filled in."""
+        return self.model_dump(mode="json")
+
+    @property
+    def fits_entry(self) -> bool:
+        """Whether source and stdin may travel in the entry; otherwise they are to be made blobs first."""
+        inline = self.source.size if self.source is not None else 0
+        return inline <= INLINE_MAX_BYTES and len(self.stdin.encode()) <= STDIN_MAX_BYTES
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        """The hashes of the blobs this task needs on disk before it can run."""
+        source = self.source.blob if self.source is not None else ""
+        return tuple(sha for sha in (source, self.stdin_sha256) if sha)
+
+
+class TaskInvalid(ValueError):
+    """A task that cannot be taken. `problems` has one `(field, what is wrong)` for each mistake."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{field}: {what}" if field else what for field, what in problems))
+
+
+def parse_task(value: object) -> TaskSubmission:
+    """Reads a task from decoded JSON; raises TaskInvalid naming every mistake at once."""
+    try:
+        return TaskSubmission.model_validate(value)
+    except ValidationError as error:
+        raise TaskInvalid([_problem(dict(item)) for item in error.errors(include_url=False)]) from None
+
+
+def check_entry_size(task: TaskSubmission) -> None:
+    """Raises TaskInvalid when the task is too large for an entry, whatever its single fields are."""
+    if not task.fits_entry:
+        raise TaskInvalid(
+            [("source", f"inline files or stdin above {INLINE_MAX_BYTES} bytes must be made a blob first")]
+        )
+    size = len(orjson.dumps(task.body()))
+    if size > TASK_MAX_BYTES:
+        raise TaskInvalid([("", f"the task holds {size} bytes in all, the limit is {TASK_MAX_BYTES}")])
+
+
+def _problem(item: dict[str, Any]) -> tuple[str, str]:
+    field = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return field, "unknown field"
+    return field, str(item["msg"]).removeprefix("Value error, ")
+
+
+def rfc3339(stamp_ms: int) -> str:
+    """A time as the API writes it: RFC 3339, UTC, milliseconds."""
+    moment = datetime.fromtimestamp(stamp_ms // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{stamp_ms % 1000:03d}Z"

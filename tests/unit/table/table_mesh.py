@@ -1,0 +1,84 @@
+"""A small mesh's log, written entry by entry, for the tests of the table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chorus.table.effects import MemoryView, Outcome
+from chorus.table.entries import Entry
+from chorus.table.records import Attempt, Task
+from chorus.table.transitions import apply
+from chorus.wire.ids import new_id
+
+A, B, C, STRANGER = "peer-a", "peer-b", "peer-c", "peer-x"
+T1, T2 = (new_id(0, bytes([n]) * 10) for n in (1, 2))
+# Stamps of the log: a hundred milliseconds from entry to entry.
+STEP_MS = 100
+
+
+class Log:
+    """Applies what it is told and keeps the entries."""
+
+    def __init__(self, *, found: bool = True) -> None:
+        self.view = MemoryView()
+        self.entries: list[Entry] = []
+        self.stamp = 1_000_000
+        if found:
+            self.say(A, "found", mesh="m1", settings={"voters": 5}, agent={"agent_id": "a", "max_tasks": 3})
+            self.say(A, "leader", term=1)
+            self.say(A, "join", peer=B, agent_id="b")
+            self.say(A, "join", peer=C, agent_id="c")
+
+    def say(
+        self, author: str, type: str, *, id: str | None = None, seen: int | None = None, **body: Any
+    ) -> Outcome:
+        """One entry by `author`."""
+        index = len(self.entries) + 1
+        self.stamp += STEP_MS
+        entry = Entry(
+            index, self.stamp, type, id or f"entry-{index}", author, index - 1 if seen is None else seen, body
+        )
+        self.entries.append(entry)
+        outcome = apply(self.view, entry)
+        self.view.write(outcome.effects)
+        return outcome
+
+    def submit(
+        self, task_id: str = T1, *, author: str = B, submitter: str | None = None, **task: Any
+    ) -> Outcome:
+        """A task, by default with one command."""
+        return self.say(
+            author,
+            "submit",
+            task_id=task_id,
+            task={"title": "t", "commands": ["true"], **task},
+            submitter=submitter or author,
+            vouched_by=author,
+            submitted_by=task.get("submitted_by", ""),
+        )
+
+    def run(self, task_id: str = T1, agent: str = C, attempt: int = 1) -> None:
+        """Awarded, claimed and started."""
+        assert self.say(A, "award", task_id=task_id, attempt=attempt, agent=agent).accepted
+        assert self.say(agent, "claim", task_id=task_id, attempt=attempt).accepted
+        assert self.say(agent, "started", task_id=task_id, attempt=attempt, image="i", pulling_s=0.5).accepted
+
+    def result(
+        self, author: str = C, task_id: str = T1, attempt: int = 1, outcome: str = "completed", **more: Any
+    ) -> Outcome:
+        """A result."""
+        return self.say(
+            author, "result", task_id=task_id, attempt=attempt, outcome=outcome, exit_code=0, **more
+        )
+
+    def task(self, task_id: str = T1) -> Task:
+        """The task now."""
+        task = self.view.get(Task, task_id)
+        assert task is not None
+        return task
+
+    def attempt(self, number: int, task_id: str = T1) -> Attempt:
+        """An attempt now."""
+        attempt = self.view.get(Attempt, task_id, number)
+        assert attempt is not None
+        return attempt

@@ -1,0 +1,277 @@
+"""The rules of the table, one by one."""
+
+from __future__ import annotations
+
+import pytest
+from table_mesh import STEP_MS, STRANGER, T1, T2, A, B, C, Log
+
+from chorus.table import bounds
+from chorus.table.effects import UnknownEntryType
+from chorus.table.records import Change, Counter, Decision, Member, Mesh, Superseded
+from chorus.table.transitions import SEEN_MAX_AGE
+from chorus.wire.ids import new_id
+
+
+def test_the_way_of_a_task() -> None:
+    log = Log()
+    assert log.submit().accepted
+    assert log.task().state == "announced"
+    log.run()
+    assert (log.task().state, log.task().agent, log.task().attempt) == ("running", C, 1)
+    outcome = log.result()
+    assert outcome.accepted
+    assert outcome.tasks == (T1,)
+    assert log.task().state == "completed"
+    assert log.task().finished_at == log.stamp
+    states = [change.state for change in log.view.records[Change].values() if isinstance(change, Change)]
+    assert states == ["announced", "announced", "claimed", "running", "completed"]
+    counter = log.view.get(Counter, bounds.MESH)
+    assert counter is not None
+    assert counter.value == 0
+    assert log.view.get(Counter, bounds.submitter_counter("b")) is None
+
+
+def test_the_submitter_is_who_the_member_vouches_for() -> None:
+    log = Log()
+    log.submit(submitted_by="alice")
+    assert log.task().submitted_by == "alice"
+    log.submit(T2, submitter=STRANGER, submitted_by="alice")
+    assert (log.task(T2).submitter, log.task(T2).submitted_by) == (STRANGER, STRANGER)
+    refused = log.say(B, "submit", task_id=new_id(), task={"title": "x"}, submitter=B, vouched_by=C)
+    assert not refused.accepted
+
+
+@pytest.mark.parametrize("type", ["award", "reoffer", "expire", "presence", "voter", "join", "waiting"])
+def test_only_the_newest_leader_leads(type: str) -> None:
+    log = Log()
+    log.submit()
+    bodies = {
+        "award": {"task_id": T1, "attempt": 1, "agent": C},
+        "reoffer": {"task_id": T1, "attempt": 1},
+        "expire": {"task_id": T1},
+        "presence": {"peer": C, "present": False},
+        "voter": {"peer": C, "voter": True},
+        "join": {"peer": STRANGER},
+        "waiting": {"tasks": [{"task_id": T1, "reason": "r"}]},
+    }
+    assert "leader" in log.say(B, type, **bodies[type]).reason
+    assert log.say(B, "leader", term=2).accepted
+    assert "leader" in log.say(A, type, **bodies[type]).reason
+    assert "leader" not in log.say(B, type, **bodies[type]).reason
+
+
+def test_an_older_term_does_not_lead() -> None:
+    log = Log()
+    assert log.say(B, "leader", term=3).accepted
+    assert not log.say(C, "leader", term=2).accepted
+    mesh = log.view.get(Mesh, "mesh")
+    assert mesh is not None
+    assert (mesh.leader, mesh.term) == (B, 3)
+
+
+def test_strangers_say_nothing() -> None:
+    log = Log()
+    assert "member" in log.submit(author=STRANGER).reason
+
+
+def test_an_award_only_when_the_task_waits_and_the_attempt_is_next() -> None:
+    log = Log()
+    log.submit()
+    assert not log.say(A, "award", task_id=T1, attempt=2, agent=C).accepted
+    assert not log.say(A, "award", task_id=T1, attempt=1, agent=STRANGER).accepted
+    assert log.say(A, "award", task_id=T1, attempt=1, agent=C).accepted
+    assert not log.say(A, "award", task_id=T1, attempt=2, agent=B).accepted
+    assert not log.say(B, "claim", task_id=T1, attempt=1).accepted
+
+
+def test_a_declined_attempt_does_not_count() -> None:
+    log = Log()
+    log.submit(max_attempts=1)
+    log.say(A, "award", task_id=T1, attempt=1, agent=B)
+    assert log.say(B, "decline", task_id=T1, attempt=1, reason="full").accepted
+    assert "full" in log.task().reason
+    assert not log.say(B, "claim", task_id=T1, attempt=1).accepted
+    log.run(attempt=2)
+    assert log.task().lost == 0
+
+
+@pytest.mark.parametrize("type", ["release", "reoffer"])
+def test_lost_attempts_up_to_max_attempts(type: str) -> None:
+    log = Log()
+    log.submit(max_attempts=2)
+    log.run()
+    assert log.say(C if type == "release" else A, type, task_id=T1, attempt=1, reason="gone").accepted
+    assert (log.task().state, log.task().agent, log.task().started_at) == ("announced", None, None)
+    log.run(attempt=2)
+    assert log.say(C if type == "release" else A, type, task_id=T1, attempt=2, reason="gone").accepted
+    assert log.task().state == "failed"
+    ended = log.attempt(2).result
+    assert ended is not None
+    assert ended["ended_by"] == "lost"
+    assert log.say(B, "retry", task_id=T1, by="alice").accepted
+    assert (log.task().state, log.task().lost) == ("announced", 0)
+    log.run(attempt=3)
+
+
+def test_an_award_that_was_never_claimed_is_not_a_lost_attempt() -> None:
+    log = Log()
+    log.submit(max_attempts=1)
+    log.say(A, "award", task_id=T1, attempt=1, agent=B)
+    assert log.say(A, "reoffer", task_id=T1, attempt=1).accepted
+    assert log.task().state == "announced"
+
+
+def test_only_the_first_result_of_the_newest_attempt_counts() -> None:
+    log = Log()
+    log.submit()
+    log.run(agent=B)
+    assert not log.result(C).accepted
+    log.say(A, "reoffer", task_id=T1, attempt=1)
+    log.run(agent=C, attempt=2)
+    late = log.result(B, attempt=1)
+    assert late.reason.startswith("superseded")
+    assert log.view.get(Superseded, T1, 1, B) is not None
+    assert log.result(C, attempt=2, outcome="failed").accepted
+    assert log.result(C, attempt=2).reason.startswith("superseded")
+    assert log.task().state == "failed"
+
+
+def test_a_result_after_the_lease_counts_until_another_has_the_task() -> None:
+    log = Log()
+    log.submit()
+    log.run()
+    log.say(A, "reoffer", task_id=T1, attempt=1)
+    assert log.result().accepted
+    assert (log.task().state, log.task().agent) == ("completed", C)
+
+
+def test_a_released_attempt_has_no_result() -> None:
+    log = Log()
+    log.submit()
+    log.run()
+    log.say(C, "release", task_id=T1, attempt=1)
+    assert log.result().reason.startswith("superseded")
+
+
+def test_cancel_wins_unless_a_result_was_there() -> None:
+    log = Log()
+    log.submit()
+    log.run()
+    assert log.say(B, "cancel", task_id=T1, by="alice").accepted
+    assert (log.task().state, log.attempt(1).state) == ("cancelled", "cancelled")
+    assert log.result().reason.startswith("superseded")
+    assert log.result(outcome="cancelled", ended_by="cancel").accepted
+    assert log.result(outcome="cancelled", ended_by="cancel").reason.startswith("superseded")
+    log.submit(T2)
+    log.run(T2)
+    log.result(task_id=T2)
+    assert log.say(B, "cancel", task_id=T2, by="alice").reason.startswith("ended")
+
+
+def test_a_cancel_heard_by_gossip_needs_the_submitter() -> None:
+    log = Log()
+    log.submit(submitter=STRANGER)
+    assert not log.say(B, "cancel", task_id=T1, signer="peer-y").accepted
+    assert log.say(B, "cancel", task_id=T1, signer=STRANGER).accepted
+
+
+def test_a_cancel_before_its_task_is_remembered_for_an_hour() -> None:
+    log = Log()
+    assert log.say(B, "cancel", task_id=T1, by="alice").accepted
+    log.submit()
+    assert log.task().state == "cancelled"
+    log.say(B, "cancel", task_id=T2, by="alice")
+    log.stamp += bounds.CANCEL_KEPT_MS
+    log.submit(T2)
+    assert log.task(T2).state == "announced"
+
+
+def test_expiry_is_an_entry_and_needs_the_time() -> None:
+    log = Log()
+    log.submit(start_by="1970-01-01T00:30:00Z")
+    assert not log.say(A, "expire", task_id=T1).accepted
+    log.stamp = 1_800_000 - STEP_MS
+    assert log.say(A, "expire", task_id=T1).accepted
+    assert log.task().state == "expired"
+
+
+def test_an_entry_counts_once() -> None:
+    log = Log()
+    log.submit()
+    first = log.say(A, "award", id="same", task_id=T1, attempt=1, agent=C)
+    again = log.say(A, "award", id="same", task_id=T1, attempt=1, agent=C)
+    assert first.accepted
+    assert again.accepted
+    assert again.repeated
+    assert again.effects == ()
+    refused = log.say(C, "claim", id="other", task_id=T2, attempt=1)
+    assert log.say(C, "claim", id="other", task_id=T2, attempt=1).reason == refused.reason
+
+
+def test_an_old_entry_is_nothing() -> None:
+    log = Log()
+    assert not log.say(B, "retry", seen=-SEEN_MAX_AGE - 1, task_id=T1).effects
+
+
+def test_an_unknown_type_stops_everything() -> None:
+    log = Log()
+    with pytest.raises(UnknownEntryType, match="unknown type 'news'"):
+        log.say(A, "news")
+
+
+@pytest.mark.parametrize("type", ["", "invalid"])
+def test_empty_and_invalid_entries_are_nothing(type: str) -> None:
+    assert not Log().say(A, type).effects
+
+
+def test_bodies_are_checked() -> None:
+    log = Log()
+    assert "body" in log.say(A, "award", task_id="no id", attempt=1, agent=C).reason
+    assert log.submit(title="").reason.startswith("invalid")
+
+
+def test_the_caps_name_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "OPEN_MAX_PER_SUBMITTER", 2)
+    monkeypatch.setattr(bounds, "OPEN_MAX_PER_MESH", 3)
+    log = Log()
+    assert log.submit(new_id(), submitted_by="alice").accepted
+    assert log.submit(T1, submitted_by="alice").accepted
+    assert log.submit(T2, submitted_by="alice").reason == "limit: 2 open tasks of alice"
+    assert log.submit(new_id(), submitted_by="bob").accepted
+    assert log.submit(T2, submitted_by="carol").reason == "limit: 3 open tasks in the mesh"
+    log.say(B, "cancel", task_id=T1)
+    assert log.submit(T2, submitted_by="alice").accepted
+
+
+def test_waiting_reasons_change_nothing_else() -> None:
+    log = Log()
+    log.submit()
+    before = log.task()
+    assert log.say(A, "waiting", tasks=[{"task_id": T1, "reason": "nobody fits"}]).tasks == (T1,)
+    assert log.task().reason == "nobody fits"
+    assert log.task().changes == before.changes
+    log.run()
+    assert log.say(A, "waiting", tasks=[{"task_id": T1, "reason": "nobody fits"}]).tasks == ()
+
+
+def test_members_speak_about_themselves() -> None:
+    log = Log()
+    log.say(B, "member", agent_id="bee", role="developer", max_tasks=7, accepting=True, images=["i"])
+    member = log.view.get(Member, B)
+    assert member is not None
+    assert (member.agent_id, member.max_tasks, member.accepting, member.raft_id) == ("bee", 7, True, 3)
+    assert log.say(A, "presence", peer=B, present=False).accepted
+    assert not log.say(A, "presence", peer=B, present=False).accepted
+    assert log.say(A, "voter", peer=B, voter=True).members
+
+
+def test_decisions_are_listed_once_and_by_the_executor() -> None:
+    log = Log()
+    log.submit()
+    log.run()
+    body = {"task_id": T1, "attempt": 1, "hash": "0" * 64, "address": "ucxl://x", "kind": "task"}
+    assert not log.say(B, "decision", **body).accepted
+    assert log.say(C, "decision", **body).accepted
+    assert not log.say(C, "decision", **body).accepted
+    assert log.task().decision == "ucxl://x"
+    assert log.view.get(Decision, "0" * 64) is not None
