@@ -17,12 +17,12 @@ from chorus.process import Process
 from chorus.table.records import Task
 from chorus.wire.ids import heard_task_id
 from chorus.wire.messages import TASKS, TaskCancel
-from chorus.wire.task import TaskInvalid, check_entry_size, parse_task
+from chorus.wire.task import TaskInvalid, check_entry, parse_task
 
 # The leader is given this long before another member proposes what both heard.
 PATIENCE_S = 5.0
 PROPOSE_S = 30.0
-# What is heard and waits to be proposed; more is dropped and counted in the log: a flood must not grow memory.
+# What is heard and waits to be proposed; more is dropped, and said: a flood must not grow memory.
 HEARD_MAX = 1_000
 
 
@@ -71,7 +71,7 @@ class Gossip:
 
     def _hear_task(self, message: Message) -> None:
         task = parse_task(message.data)
-        check_entry_size(task)
+        check_entry(task)
         # The signer speaks for itself.
         task_id = task.task_id or heard_task_id(message.sender, message.sequence)
         task = task.model_copy(update={"task_id": task_id, "submitted_by": ""})

@@ -198,7 +198,7 @@ class Leading:
     async def _check_leadership(self) -> None:
         status = await self._hub.raft_status()
         mesh = self._store.get(Mesh, "mesh")
-        # The table's own leader entry of this very term: an entry of an earlier life of this agent does not do.
+        # The leader entry of this very term: one of an earlier life of this agent does not do.
         leads = (
             status.role == "leader"
             and mesh is not None
@@ -215,6 +215,10 @@ class Leading:
         self.board.rebuild()
         self._presence.reset()
         self.exclusions.clear()
+        # The mesh's settings, not this agent's own, say how long a lease is.
+        lease_ms = self._follower.mesh().settings.get("lease_ms")
+        if isinstance(lease_ms, int | float) and lease_ms > 0:
+            self.leases.lease_s = lease_ms / 1000
         self._connected = {self._hub.peer_id}
         self.leases.reset(
             ((working.task_id, working.attempt) for working in self.board.working.values()), self._clock()

@@ -18,7 +18,7 @@ from chorus.table.reader import TableReader
 from chorus.table.records import Body, Counter, Member, Task
 from chorus.table.view import view
 from chorus.wire.ids import is_id, new_id
-from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task
+from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry, parse_task
 
 # How long a submitter waits for a leader unless told otherwise: an election at default timings fits in.
 SUBMIT_WAIT_S = 20.0
@@ -44,7 +44,7 @@ class Submission:
         """`table.submit` {task, submitted_by?, wait_s?} -> {task, created, replicas}."""
         try:
             task = parse_task(request.head.get("task"))
-            check_entry_size(task)
+            check_entry(task)
         except TaskInvalid as invalid:
             raise HubInvalid(str(invalid)) from None
         wait = float(request.head.get("wait_s") or SUBMIT_WAIT_S)
@@ -84,7 +84,7 @@ class Submission:
         raise HubRefused(settled.reason)
 
     async def cancel(self, request: Request) -> dict[str, Any]:
-        """`table.cancel` {task_id, by?, reason?} -> {state, cancelled}; of an unknown task it is remembered."""
+        """`table.cancel` {task_id, by?, reason?} -> {state, cancelled}; remembered of an unknown task."""
         task_id = _task_id(request)
         body = {"task_id": task_id, "by": _text(request, "by"), "reason": _text(request, "reason")}
         settled = await self._proposals.propose("cancel", body, request.timeout)

@@ -1,4 +1,6 @@
-"""The life of a task over several coordinators: submit, award, claim, result, and what goes wrong on the way."""
+"""The life of a task over several coordinators: submit, award, claim, result, and what goes wrong on the
+way.
+"""
 
 from __future__ import annotations
 
