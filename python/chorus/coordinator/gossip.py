@@ -17,7 +17,7 @@ from chorus.process import Process
 from chorus.table.records import Task
 from chorus.wire.ids import heard_task_id
 from chorus.wire.messages import TASKS, TaskCancel
-from chorus.wire.task import TaskInvalid, check_entry, parse_task
+from chorus.wire.task import TaskInvalid, check_entry_size, parse_task
 
 # The leader is given this long before another member proposes what both heard.
 PATIENCE_S = 5.0
@@ -71,7 +71,7 @@ class Gossip:
 
     def _hear_task(self, message: Message) -> None:
         task = parse_task(message.data)
-        check_entry(task)
+        check_entry_size(task)
         # The signer speaks for itself.
         task_id = task.task_id or heard_task_id(message.sender, message.sequence)
         task = task.model_copy(update={"task_id": task_id, "submitted_by": ""})

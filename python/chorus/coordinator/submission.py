@@ -18,7 +18,7 @@ from chorus.table.reader import TableReader
 from chorus.table.records import Body, Counter, Member, Task
 from chorus.table.view import view
 from chorus.wire.ids import is_id, new_id
-from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry, parse_task
+from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task
 
 # How long a submitter waits for a leader unless told otherwise: an election at default timings fits in.
 SUBMIT_WAIT_S = 20.0
@@ -44,7 +44,7 @@ class Submission:
         """`table.submit` {task, submitted_by?, wait_s?} -> {task, created, replicas}."""
         try:
             task = parse_task(request.head.get("task"))
-            check_entry(task)
+            check_entry_size(task)
         except TaskInvalid as invalid:
             raise HubInvalid(str(invalid)) from None
         wait = float(request.head.get("wait_s") or SUBMIT_WAIT_S)

@@ -19,7 +19,7 @@ from chorus.table.effects import Draft, Refuse
 from chorus.table.entries import Entry
 from chorus.table.records import Attempt, Body, Cancel, Change, Decision, Member, Superseded, Task
 from chorus.table.rows import OPEN_ATTEMPTS
-from chorus.wire.task import TaskInvalid, check_entry, parse_task
+from chorus.wire.task import TaskInvalid, check_entry_size, parse_task
 
 Touched = tuple[str, ...]
 
@@ -32,7 +32,7 @@ def submit(draft: Draft, entry: Entry, fact: facts.Submit) -> Touched:
         raise Refuse("known: there is a task with that id")
     try:
         task = parse_task(fact.task)
-        check_entry(task)
+        check_entry_size(task)
     except TaskInvalid as invalid:
         raise Refuse(f"invalid: {invalid}") from None
     if task.task_id not in (None, fact.task_id):

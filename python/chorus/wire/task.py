@@ -170,7 +170,7 @@ def parse_task(value: object) -> TaskSubmission:
         raise TaskInvalid([_problem(dict(item)) for item in error.errors(include_url=False)]) from None
 
 
-def check_entry(task: TaskSubmission) -> None:
+def check_entry_size(task: TaskSubmission) -> None:
     """Raises TaskInvalid when the task cannot travel in an entry: too large, or its source is not named."""
     if not task.fits_entry:
         raise TaskInvalid(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from chorus.wire.ids import encode, heard_task_id, is_id, new_id
 from chorus.wire.messages import MESSAGES
 from chorus.wire.offload import offload
-from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry, parse_task, rfc3339
+from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task, rfc3339
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20),
@@ -85,9 +85,9 @@ def test_large_parts_become_blobs() -> None:
     files = {"a/b.txt": "x" * 70_000, "c.txt": "y"}
     task = parse_task({"title": "t", "source": {"kind": "inline", "files": files}, "stdin": "z" * 70_000})
     with pytest.raises(TaskInvalid, match="blob first"):
-        check_entry(task)
+        check_entry_size(task)
     small = offload(task)
-    check_entry(small.task)
+    check_entry_size(small.task)
     assert len(small.blobs) == 2
     assert len(small.task.blobs) == 2
     assert offload(task) == small
@@ -98,13 +98,13 @@ def test_large_parts_become_blobs() -> None:
 
 def test_an_entry_has_a_size() -> None:
     with pytest.raises(TaskInvalid, match="in all"):
-        check_entry(TaskSubmission(title="t", commands=("x" * 16_000,) * 20))
+        check_entry_size(TaskSubmission(title="t", commands=("x" * 16_000,) * 20))
 
 
 def test_an_archive_is_named_by_its_hash_before_it_is_submitted() -> None:
     task = parse_task({"title": "t", "source": {"kind": "archive"}})
     with pytest.raises(TaskInvalid, match="sha256"):
-        check_entry(task)
+        check_entry_size(task)
 
 
 def test_ids() -> None:
