@@ -1,0 +1,242 @@
+"""One executor per attempt: claim, lease, sandbox, result. What follows the result's commit is the publisher's.
+
+awarded -> claim acknowledged -> running -> result in the outbox
+                \\-> refused: nothing was run     \\-> given back: daemon, image or inputs gone, lease over
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+from chorus.executor import redaction, summary
+from chorus.executor.backend import BackendUnavailable, EndedBy, ImageUnavailable, Sandbox, SandboxError
+from chorus.executor.images import ImageChoice
+from chorus.executor.journal import Journal, attempt_folder
+from chorus.executor.lease import Lease, boottime
+from chorus.executor.outbox import Item
+from chorus.executor.output import OutputGate
+from chorus.executor.proposals import propose
+from chorus.executor.room import Room
+from chorus.executor.runner import InputsMissing, Job, Ran, Runner, limits_for, secret_values, usage_view
+from chorus.executor.workspace import Sources
+from chorus.hub import HubError
+from chorus.process.logs import Logger
+from chorus.table.rows import TaskRow
+from chorus.wire.ids import new_id
+from chorus.wire.messages import COORDINATION
+from chorus.wire.task import TaskSubmission
+
+# An attempt whose going back cannot be said within this is taken back by its lease anyway.
+_RELEASE_WITHIN_S = 600.0
+
+
+@dataclass(slots=True)
+class Stop:
+    """Why an attempt has to end before its commands do."""
+
+    why: EndedBy
+    reason: str
+
+
+class Attempt:
+    """Runs one awarded attempt. `stop` ends it from outside."""
+
+    def __init__(self, room: Room, row: TaskRow, task: TaskSubmission, choice: ImageChoice, mesh: str) -> None:
+        self._room = room
+        self._row = row
+        self._task = task
+        self._choice = choice
+        self._mesh = mesh
+        self.task_id = row.task_id
+        self.number = row.attempt
+        self._folder = attempt_folder(room.settings.paths.tasks, row.task_id, row.attempt)
+        self.journal = Journal(self._folder, row.attempt)
+        self._runner: Runner | None = None
+        self._stop: Stop | None = None
+        self._stop_tasks: set[asyncio.Task[None]] = set()
+        self._secrets = secret_values(task.secrets.values())
+        self._log: Logger = room.log.bind(task_id=row.task_id, attempt=row.attempt)
+        self._started_entry: asyncio.Task[Any] | None = None
+        self.cpu_cores = 0.0
+        self.memory_bytes = 0
+
+    def stop(self, why: EndedBy, reason: str) -> None:
+        """Ends the attempt: `cancel` with a result, anything else by giving it back."""
+        if self._stop is not None:
+            return
+        self._stop = Stop(why, reason)
+        if self._runner is not None:
+            self._later(self._runner.stop(why))
+
+    async def run(self) -> None:
+        """From the claim to the result's place in the outbox. Raises nothing."""
+        sandbox: Sandbox | None = None
+        keeping: asyncio.Task[None] | None = None
+        preparing = asyncio.create_task(self._acquire())
+        try:
+            sent = boottime()
+            claimed = await self._claim()
+            if claimed is not None:
+                self._log.info("claim refused", reason=claimed)
+                self._state("released", claimed)
+                return
+            keeping = asyncio.create_task(self._keep_lease(sent))
+            self._state("claimed", f"claimed by {self._room.settings.agent_id}")
+            self._later(self._announce("task_claim", {}))
+            self._later(self._log_entry("task_started", {"image": self._choice.image, "why": self._choice.why}))
+            sandbox, pulling_s = await preparing
+            ran = await self._execute(sandbox, pulling_s)
+            if self._stop is not None and self._stop.why != "cancel":
+                await self._give_back(self._stop.reason)
+                return
+            await self._keep_result(ran, sandbox, pulling_s)
+        except (BackendUnavailable, ImageUnavailable, InputsMissing, SandboxError, HubError, OSError) as error:
+            if isinstance(error, BackendUnavailable):
+                self._room.backend_lost(error.reason)
+            await self._give_back(self._stop.reason if self._stop else str(error))
+        except Exception as error:
+            self._log.exception("the attempt broke")
+            await self._give_back(f"the executor broke: {error}")
+        finally:
+            if keeping:
+                keeping.cancel()
+            self._room.spawn(self._dispose(preparing))
+
+    # ---- steps ----------------------------------------------------------------------------------------------
+
+    async def _acquire(self) -> tuple[Sandbox, float]:
+        """The sandbox, got ready while the claim is on its way; nothing of the task runs in it yet."""
+        pulling_s = await self._room.images.ensure(self._choice.image)
+        limits = limits_for(self._task, self._room.ceiling)
+        return await self._room.backend.acquire(self._choice.image, limits, self._room.lease_s), pulling_s
+
+    async def _claim(self) -> str | None:
+        """None when the leader acknowledged the claim, else why not."""
+        body = {"task_id": self.task_id, "attempt": self.number}
+        outcome = await propose(self._room.hub, "claim", body, within_s=self._room.lease_s)
+        if outcome is None:
+            return "the claim was not acknowledged within a lease"
+        return None if outcome.accepted else outcome.reason
+
+    async def _execute(self, sandbox: Sandbox, pulling_s: float) -> Ran:
+        room = self._room
+        job = Job(
+            self.task_id,
+            self.number,
+            self._task,
+            self._row.holders,
+            limits_for(self._task, room.ceiling),
+            self._folder,
+        )
+        gate = OutputGate(self.journal, self._redactor)
+        sources = Sources(room.hub, room.blobs, self._folder / "scratch")
+        runner = self._runner = Runner(job, sandbox, self.journal, gate, sources)
+        environment = {
+            "CHORUS_TASK_ID": self.task_id,
+            "CHORUS_ATTEMPT": str(self.number),
+            **self._task.env,
+            **self._task.secrets,
+        }
+        await sandbox.begin({"name": f"chorus-{self.task_id}-{self.number}"}, environment, gate)
+        self._state("running", f"in {self._choice.image}: {self._choice.why}")
+        body = {
+            "task_id": self.task_id,
+            "attempt": self.number,
+            "image": self._choice.image,
+            "pulling_s": round(pulling_s, 3),
+        }
+        self._started_entry = asyncio.create_task(propose(room.hub, "started", body, within_s=room.lease_s))
+        self._later(self._announce("task_progress", {"state": "running"}))
+        if self._stop is not None:
+            self._later(runner.stop(self._stop.why))
+        return await runner.run(self._on_sample)
+
+    async def _keep_result(self, ran: Ran, sandbox: Sandbox, pulling_s: float) -> None:
+        facts = ran.facts
+        outcome = summary.outcome(facts)
+        cut = self._secrets
+        listed = [{key: item[key] for key in ("path", "size", "sha256")} for item in ran.artifacts.items]
+        commands = [
+            {**item, "command": redaction.cut_text(item["command"], cut)} for item in summary.shorten(facts.commands)
+        ]
+        body = {
+            "task_id": self.task_id,
+            "attempt": self.number,
+            "outcome": outcome,
+            "reason": redaction.cut_text(summary.reason(facts), cut)[:2000],
+            "exit_code": facts.exit_code,
+            "summary": redaction.cut_text(summary.compose(facts), cut)[:8000],
+            "commands": commands,
+            "artifacts": listed,
+            "usage": usage_view(ran.usage, facts),
+            "ended_by": facts.ended_by,
+            "timings": {"pulling_s": round(pulling_s, 3), "running_s": round(facts.running_s, 3)},
+        }
+        usage = body["usage"]
+        self.journal.event("usage", {**dict(usage), "total": True})  # type: ignore[call-overload]
+        await asyncio.to_thread(self.journal.sync)
+        record = {
+            "task": {"title": redaction.cut_text(self._task.title, cut), "project": self._task.project},
+            "source_sha256": self._task.source.blob if self._task.source else "",
+            "source_kind": self._task.source.kind if self._task.source else "",
+            "image": self._choice.image,
+            "image_digest": sandbox.image_digest,
+            "mesh": self._mesh,
+        }
+        item = Item(self.task_id, self.number, "result", new_id(), body, record)
+        await asyncio.to_thread(self._room.outbox.put, item)
+        # A result that comes before the start would hide when the task ran.
+        if self._started_entry is not None:
+            await asyncio.wait((self._started_entry,), timeout=self._room.lease_s)
+        self._room.publish(item, self.journal)
+
+    async def _give_back(self, reason: str) -> None:
+        self._log.warning("giving the attempt back", reason=reason)
+        with contextlib.suppress(OSError, ValueError):
+            self._state("released", reason)
+            self.journal.close()
+        self._later(self._announce("task_failed", {"ended_by": "lost", "reason": reason}))
+        body = {"task_id": self.task_id, "attempt": self.number, "reason": reason[:2000]}
+        self._room.spawn(self._release(body))
+
+    async def _release(self, body: dict[str, Any]) -> None:
+        await propose(self._room.hub, "release", body, within_s=_RELEASE_WITHIN_S)
+
+    async def _dispose(self, preparing: asyncio.Task[tuple[Sandbox, float]]) -> None:
+        """Removes the sandbox, also one that was still being made."""
+        with contextlib.suppress(SandboxError):
+            sandbox, _ = await preparing
+            await sandbox.close()
+
+    async def _keep_lease(self, sent: float) -> None:
+        room = self._room
+        lease = Lease(room.hub, room.table, self.task_id, self.number, self._mesh, room.lease_s, sent)
+        self.stop("lost", await lease.keep())
+
+    # ---- telling --------------------------------------------------------------------------------------------
+
+    def _redactor(self) -> redaction.StreamRedactor:
+        return redaction.Chain(redaction.LiteralRedactor(self._secrets), self._room.redactor())
+
+    def _state(self, state: str, reason: str) -> None:
+        self.journal.event("state", {"state": state, "reason": reason, "at": self._room.now()})
+
+    def _on_sample(self, cpu_cores: float, memory_bytes: int) -> None:
+        self.cpu_cores, self.memory_bytes = cpu_cores, memory_bytes
+        self._room.sampled()
+
+    async def _announce(self, type: str, data: dict[str, Any]) -> None:
+        with contextlib.suppress(HubError):  # news only; the table has the facts
+            named = {"task_id": self.task_id, "attempt": self.number, "mesh": self._mesh, **data}
+            await self._room.hub.publish(COORDINATION, type, named)
+
+    async def _log_entry(self, type: str, data: dict[str, Any]) -> None:
+        with contextlib.suppress(HubError):
+            named = {"task_id": self.task_id, "attempt": self.number, **data}
+            await self._room.hub.log_append(type, named)
+
+    def _later(self, work: Any) -> None:
+        self._room.spawn(work)

@@ -1,0 +1,1 @@
+"""Sandboxes in Docker Engine: containers, sessions, and what their ends mean."""

@@ -1,0 +1,92 @@
+"""The configuration of a sandbox's container. Pure: limits in, Docker's JSON out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from chorus.executor.backend import Limits
+
+USER = "1000:1000"
+WORKSPACE = "/workspace"
+TEMPORARY = "/tmp"
+
+LABEL_PEER = "chorus.peer"
+LABEL_BOOT = "chorus.boot"
+LABEL_TASK = "chorus.task"
+
+# 100 ms, the kernel's own default.
+_CPU_PERIOD_US = 100_000
+# The kernel's default hard limit: a daemon that may not raise its own can still grant it.
+_OPEN_FILES_MAX = 4096
+# The shells of the session count too and are not the task's.
+_SESSION_PROCESSES = 8
+_SESSION_MEMORY_BYTES = 16 * 1024 * 1024
+# An inode costs kernel memory; one for each 4 KiB is more than any source tree has.
+_BYTES_PER_INODE = 4096
+
+_HOLD = resources.files("chorus.executor.docker").joinpath("hold.sh").read_text()
+_SESSION = resources.files("chorus.executor.docker").joinpath("session.sh").read_text()
+
+
+def resource_limits(limits: Limits) -> dict[str, Any]:
+    """The limits that a running container can still be given."""
+    # What lies in the writable folders lies in memory, and counts.
+    memory = limits.memory_bytes + limits.disk_bytes + _SESSION_MEMORY_BYTES
+    return {
+        "CpuPeriod": _CPU_PERIOD_US,
+        "CpuQuota": max(1000, math.ceil(limits.cpus * _CPU_PERIOD_US)),
+        "Memory": memory,
+        "MemorySwap": memory,
+        "PidsLimit": limits.pids + _SESSION_PROCESSES,
+    }
+
+
+def configuration(image: str, limits: Limits, labels: Mapping[str, str]) -> dict[str, Any]:
+    """The whole configuration for creating a sandbox."""
+    space = f"size={limits.disk_bytes},nr_inodes={max(1024, limits.disk_bytes // _BYTES_PER_INODE)}"
+    return {
+        "Image": image,
+        "Entrypoint": ["/bin/bash", "-c", _HOLD],
+        "Cmd": [],
+        "User": USER,
+        "WorkingDir": WORKSPACE,
+        "Env": [f"HOME={TEMPORARY}", f"TMPDIR={TEMPORARY}", "LANG=C.UTF-8", "TERM=dumb"],
+        "Labels": dict(labels),
+        "NetworkDisabled": True,
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "OpenStdin": False,
+        "Tty": False,
+        "Hostname": "sandbox",
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": {
+            **resource_limits(limits),
+            "NetworkMode": "none",
+            "ReadonlyRootfs": True,
+            "Tmpfs": {
+                WORKSPACE: f"rw,exec,nosuid,nodev,{space},mode=0755,uid=1000,gid=1000",
+                TEMPORARY: f"rw,exec,nosuid,nodev,{space},mode=1777",
+            },
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "Privileged": False,
+            "IpcMode": "private",
+            "ShmSize": min(limits.disk_bytes, 64 * 1024 * 1024),
+            "Ulimits": [
+                {"Name": "core", "Soft": 0, "Hard": 0},
+                {"Name": "nofile", "Soft": _OPEN_FILES_MAX, "Hard": _OPEN_FILES_MAX},
+            ],
+            # Its output goes through the session; process 1 says nothing.
+            "LogConfig": {"Type": "none", "Config": {}},
+            "RestartPolicy": {"Name": "no"},
+        },
+    }
+
+
+def session_command(lease_s: float) -> list[str]:
+    """The exec that is the session."""
+    return ["/bin/bash", "--norc", "--noprofile", "-c", _SESSION, "session", f"{lease_s:.3f}"]

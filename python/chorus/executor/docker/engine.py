@@ -1,0 +1,233 @@
+"""Every call to the Docker daemon, each with a deadline. A daemon that is stopped, hung or restarting is one error.
+
+Calls run on threads of their own, since the SDK blocks; nothing here knows what a task is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar, cast
+
+import docker
+import requests
+import urllib3
+from docker import errors as docker_errors
+from docker.tls import TLSConfig
+from docker.utils import kwargs_from_env
+
+from chorus.executor.backend import BackendUnavailable, ImageUnavailable, SandboxError
+
+CALL_TIMEOUT_S = 20.0
+PING_TIMEOUT_S = 3.0
+PULL_TIMEOUT_S = 600.0
+# Starting many sandboxes at once is bound by the daemon, not by our threads.
+_THREADS = 16
+
+T = TypeVar("T")
+
+
+class Engine:
+    """One Docker daemon: `host` is DOCKER_HOST, or None for the environment's or the default socket."""
+
+    def __init__(self, host: str | None, *, call_timeout_s: float = CALL_TIMEOUT_S) -> None:
+        self._host = host
+        self._call_timeout_s = call_timeout_s
+        self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
+        # Asking how the daemon is must not queue behind calls that hang.
+        self._ping_thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="docker-ping")
+        self._clients: dict[float, docker.APIClient] = {}
+
+    async def ping(self) -> str:
+        """The daemon's version; raises BackendUnavailable."""
+
+        def call(client: docker.APIClient) -> str:
+            return str(cast(Any, client).version(api_version=False)["Version"])
+
+        return await self._run(call, PING_TIMEOUT_S, threads=self._ping_thread)
+
+    async def image_id(self, image: str) -> str | None:
+        """The content id of a local image, None when it is not here."""
+
+        def call(client: docker.APIClient) -> str | None:
+            try:
+                return str(client.inspect_image(image)["Id"])
+            except docker_errors.ImageNotFound:
+                return None
+
+        return await self._run(call)
+
+    async def pull(self, image: str, timeout_s: float = PULL_TIMEOUT_S) -> None:
+        """Pulls an image; raises ImageUnavailable with the registry's reason."""
+        repository, _, tag = image.partition("@")[0].rpartition(":") if ":" in image.rsplit("/", 1)[-1] else (image, "", "latest")
+
+        def call(client: docker.APIClient) -> None:
+            try:
+                for line in client.pull(repository, tag=tag, stream=True, decode=True):
+                    if "error" in line:
+                        raise ImageUnavailable(f"image {image} could not be pulled: {line['error']}")
+            except docker_errors.APIError as error:
+                raise ImageUnavailable(f"image {image} could not be pulled: {_explain(error)}") from error
+
+        try:
+            await self._run(call, timeout_s)
+        except BackendUnavailable as error:
+            raise ImageUnavailable(f"image {image} could not be pulled: {error.reason}") from error
+
+    async def create(self, config: Mapping[str, Any], name: str | None = None) -> str:
+        """Creates a container from a whole configuration; returns its id."""
+
+        def call(client: docker.APIClient) -> str:
+            return str(client.create_container_from_config(dict(config), name)["Id"])
+
+        return await self._run(call)
+
+    async def start(self, container: str) -> None:
+        """Starts a created container."""
+        await self._run(lambda client: client.start(container))
+
+    async def open_exec(
+        self, container: str, command: list[str], user: str
+    ) -> tuple[str, socket.socket, Any]:
+        """Starts an exec with its streams; returns its id, the raw socket and what must be kept alive with it."""
+
+        def call(client: docker.APIClient) -> tuple[str, socket.socket, Any]:
+            exec_id = client.exec_create(container, command, stdin=True, user=user)["Id"]
+            wrapper = client.exec_start(exec_id, socket=True)
+            # For plain sockets the SDK gives a SocketIO around the socket, for TLS the socket itself.
+            return exec_id, cast(socket.socket, getattr(wrapper, "_sock", wrapper)), wrapper
+
+        return await self._run(call)
+
+    async def update(self, container: str, changes: Mapping[str, Any]) -> None:
+        """Changes limits of a running container. (The SDK's own update call knows no process limit.)"""
+
+        def call(client: docker.APIClient) -> None:
+            untyped = cast(Any, client)
+            url = untyped._url("/containers/{0}/update", container)
+            untyped._result(untyped._post_json(url, data=dict(changes)), True)
+
+        await self._run(call)
+
+    async def rename(self, container: str, name: str) -> None:
+        """Gives a container a name that people can read."""
+        await self._run(lambda client: client.rename(container, name))
+
+    async def inspect(self, container: str) -> dict[str, Any] | None:
+        """The container as the daemon sees it, None when it is gone."""
+
+        def call(client: docker.APIClient) -> dict[str, Any] | None:
+            try:
+                return cast(dict[str, Any], client.inspect_container(container))
+            except docker_errors.NotFound:
+                return None
+
+        return await self._run(call)
+
+    async def kill(self, container: str) -> None:
+        """Kills a container; one that is dead or gone is fine."""
+
+        def call(client: docker.APIClient) -> None:
+            try:
+                client.kill(container)
+            except docker_errors.APIError as error:
+                if error.status_code not in (404, 409):
+                    raise
+
+        await self._run(call)
+
+    async def remove(self, container: str) -> None:
+        """Removes a container by force; one that is gone or going is fine."""
+
+        def call(client: docker.APIClient) -> None:
+            try:
+                client.remove_container(container, v=True, force=True)
+            except docker_errors.APIError as error:
+                if error.status_code not in (404, 409):
+                    raise
+
+        await self._run(call)
+
+    async def containers(self, label: str) -> list[dict[str, Any]]:
+        """All containers that carry a label, dead ones too."""
+        return await self._run(
+            lambda client: cast(list[dict[str, Any]], client.containers(all=True, filters={"label": [label]}))
+        )
+
+    def stats(self, container: str) -> Iterator[dict[str, Any]]:
+        """Blocks: samples from the daemon's stats stream, until the container ends. For a thread."""
+        client = self._client(self._call_timeout_s)
+        yield from cast(Iterator[dict[str, Any]], client.stats(container, decode=True, stream=True))
+
+    def close(self) -> None:
+        """Closes the connections; calls that hang are left to their deadlines."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._ping_thread.shutdown(wait=False, cancel_futures=True)
+        for client in self._clients.values():
+            client.close()
+
+    async def _run(
+        self,
+        call: Callable[[docker.APIClient], T],
+        timeout_s: float | None = None,
+        threads: concurrent.futures.ThreadPoolExecutor | None = None,
+    ) -> T:
+        deadline = timeout_s or self._call_timeout_s
+
+        def guarded() -> T:
+            try:
+                return call(self._client(deadline))
+            except docker_errors.NotFound as error:
+                raise SandboxError(_explain(error)) from error
+            except docker_errors.APIError as error:
+                # 500 is what the daemon says of one container it cannot make; a proxy says the others of the daemon.
+                if (error.status_code or 0) > 500:
+                    raise BackendUnavailable(f"Docker: {_explain(error)}") from error
+                raise SandboxError(f"Docker: {_explain(error)}") from error
+            except (
+                docker_errors.DockerException,
+                requests.exceptions.RequestException,
+                urllib3.exceptions.HTTPError,
+                OSError,
+            ) as error:
+                raise BackendUnavailable(f"Docker does not answer: {_short(error)}") from error
+
+        loop = asyncio.get_running_loop()
+        try:
+            # The SDK's own timeout counts from byte to byte; this one counts from the call.
+            return await asyncio.wait_for(loop.run_in_executor(threads or self._threads, guarded), deadline + 1)
+        except TimeoutError:
+            raise BackendUnavailable(f"Docker does not answer within {deadline:.0f} s") from None
+        except RuntimeError as error:  # the threads are shut down
+            raise BackendUnavailable(str(error)) from error
+
+    @functools.cached_property
+    def _target(self) -> dict[str, Any]:
+        environment = kwargs_from_env()
+        target: dict[str, Any] = {}
+        if base := self._host or environment.get("base_url"):
+            target["base_url"] = base
+        if isinstance(tls := environment.get("tls"), TLSConfig):
+            target["tls"] = tls
+            target["base_url"] = str(target.get("base_url", "")).replace("tcp://", "https://")
+        return target
+
+    def _client(self, timeout_s: float) -> docker.APIClient:
+        if client := self._clients.get(timeout_s):
+            return client
+        # Asking for the version here would fail for good with a daemon that is only late.
+        made = docker.APIClient(timeout=cast(int, timeout_s), version="1.41", **self._target)
+        return self._clients.setdefault(timeout_s, made)
+
+
+def _explain(error: docker_errors.APIError) -> str:
+    return str(error.explanation or error)[:500]
+
+
+def _short(error: BaseException) -> str:
+    while error.__cause__ or error.__context__:
+        error = cast(BaseException, error.__cause__ or error.__context__)
+    return str(error)[:300] or type(error).__name__

@@ -1,0 +1,290 @@
+"""A sandbox in Docker: one container, one session, one task; and what a command's end means."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chorus.executor.backend import (
+    BackendUnavailable,
+    CommandEnd,
+    EndedBy,
+    FileEntry,
+    Kind,
+    Limits,
+    NoSpace,
+    OutputSink,
+    Sample,
+    SandboxError,
+    SandboxGone,
+    Usage,
+)
+from chorus.executor.docker.container import WORKSPACE
+from chorus.executor.docker.engine import Engine
+from chorus.executor.docker.session import Ended, Session
+
+# A session that has not killed its processes by then is stuck; the daemon kills the container.
+_STOP_GRACE_S = 2.0
+# A disk with less than this left is what a failing command failed by.
+_DISK_FULL_BYTES = 64 * 1024
+_LISTING_BYTES_MAX = 64 * 1024 * 1024
+_KINDS: dict[str, Kind] = {"f": "file", "d": "directory", "l": "link"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Counters of the container when the last command ended."""
+
+    oom: int = 0
+    full: int = 0
+
+
+class DockerSandbox:
+    """A clean started container with an open session, until `begin` makes it a task's."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        container: str,
+        session: Session,
+        image: str,
+        digest: str,
+        limits: Limits,
+        gone: Callable[[str], None] = lambda container: None,
+    ) -> None:
+        self._gone = gone
+        self._engine = engine
+        self.container = container
+        self.session = session
+        self.limits = limits
+        self._image = image
+        self._digest = digest
+        self._stopping: EndedBy | None = None
+        self._running = False
+        self._last = _Seen()
+        self._usage = Usage(0.0, 0, 0, 0)
+        self._closed = False
+        self._background: set[asyncio.Task[None]] = set()
+
+    @property
+    def image(self) -> str:
+        return self._image
+
+    @property
+    def image_digest(self) -> str:
+        return self._digest
+
+    @property
+    def alive(self) -> bool:
+        """Whether the session still stands."""
+        return not self._closed and not self.session.closed.done()
+
+    async def begin(self, labels: Mapping[str, str], env: Mapping[str, str], sink: OutputSink) -> None:
+        self.session.give(sink)
+        self.session.export(env)
+        if name := labels.get("name"):
+            self._in_background(self._rename(name))
+
+    async def put(self, archive: Path, directory: str = WORKSPACE) -> None:
+        code = await self._checked(self.session.put(archive, directory))
+        if code == 0:
+            return
+        if await self._disk_full():
+            raise NoSpace("the files do not fit on the sandbox's disk")
+        raise SandboxError(f"unpacking the files failed with code {code}")
+
+    async def run(
+        self, number: int, command: str, *, workdir: str = WORKSPACE, stdin: str = "/dev/null"
+    ) -> CommandEnd:
+        self._running = True
+        try:
+            ended = await self._checked(self.session.run(number, command, workdir, stdin))
+        except SandboxGone as gone:
+            if self._stopping:
+                return CommandEnd(137, self._stopping, 0.0, gone.reason)
+            raise
+        finally:
+            self._running = False
+        end = await self._judge(ended)
+        self._last = _Seen(ended.out_of_memory_kills, ended.process_limit_hits)
+        return end
+
+    async def stop(self, why: EndedBy) -> None:
+        if self._stopping is None:
+            self._stopping = why
+        if not self.alive:
+            return
+        try:
+            self.session.stop()
+        except SandboxGone:
+            return
+        if self._running:
+            self._in_background(self._kill_if_stuck())
+
+    async def files(self, directory: str = WORKSPACE) -> list[FileEntry]:
+        listing = bytearray()
+
+        def collect(data: bytes) -> None:
+            if len(listing) <= _LISTING_BYTES_MAX:
+                listing.extend(data)
+
+        await self._checked(self.session.list(directory, collect))
+        if len(listing) > _LISTING_BYTES_MAX:
+            raise SandboxError("the workspace holds too many files to list")
+        fields = [field.decode("utf-8", "surrogateescape") for field in bytes(listing).split(b"\0")]
+        entries = []
+        for kind, size, path, target in zip(fields[0::4], fields[1::4], fields[2::4], fields[3::4], strict=False):
+            entries.append(FileEntry(path, _KINDS.get(kind, "other"), int(size) if size.isdigit() else 0, target))
+        return entries
+
+    async def get(self, paths: Sequence[str], into: Path, directory: str = WORKSPACE) -> None:
+        names = b"".join(f"./{path}".encode("utf-8", "surrogateescape") + b"\0" for path in paths)
+        with into.open("wb") as file:
+            code = await self._checked(self.session.get(names, directory, lambda data: void(file.write(data))))
+        if code != 0:
+            raise SandboxError(f"packing the files failed with code {code}")
+
+    async def usage(self) -> Usage:
+        if self.alive:
+            try:
+                oom, full, peak, cpu = (await self.session.usage())[:4]
+                self._usage = Usage(cpu / 1e9, peak, oom, full)
+            except (SandboxGone, ValueError):
+                pass
+        return self._usage
+
+    async def samples(self) -> AsyncIterator[Sample]:
+        """The SDK's stream blocks, so a thread of its own reads it; it ends with the container."""
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[Sample | None] = asyncio.Queue(maxsize=16)
+
+        def offer(sample: Sample | None) -> None:
+            if queue.full():
+                queue.get_nowait()  # the newest sample is the one that counts
+            queue.put_nowait(sample)
+
+        def read() -> None:
+            try:
+                for raw in self._engine.stats(self.container):
+                    if (sample := read_sample(raw)) is not None:
+                        loop.call_soon_threadsafe(offer, sample)
+                    if self._closed:
+                        break
+            except Exception:  # a daemon that goes away ends the samples; the task's watch says so by itself
+                pass
+            try:
+                loop.call_soon_threadsafe(offer, None)
+            except RuntimeError:
+                pass
+
+        threading.Thread(target=read, name="sandbox-stats", daemon=True).start()
+        while (sample := await queue.get()) is not None:
+            yield sample
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._gone(self.container)
+        self.session.close()
+        for task in self._background:
+            task.cancel()
+        await self._engine.remove(self.container)
+
+    # ---------------------------------------------------------------------------------------------------------
+
+    async def _judge(self, ended: Ended) -> CommandEnd:
+        """Names what ended a command. Only a failure has a cause to name."""
+        code, seconds = ended.exit_code, ended.duration_s
+        killed = ended.out_of_memory_kills - self._last.oom
+        refused = ended.process_limit_hits - self._last.full
+        note = f"the process limit was reached {refused} times" if refused > 0 else ""
+        if self._stopping:
+            return CommandEnd(code, self._stopping, seconds, note)
+        if code == 0:
+            return CommandEnd(code, "exit", seconds, note)
+        if killed > 0:
+            if await self._disk_used() > self.limits.disk_bytes:
+                return CommandEnd(code, "disk", seconds, "its files left no memory for its processes")
+            return CommandEnd(code, "out_of_memory", seconds, f"{killed} processes were killed for memory")
+        if refused > 0:
+            return CommandEnd(code, "pids", seconds, note)
+        if await self._disk_full():
+            return CommandEnd(code, "disk", seconds, "no space was left on the sandbox's disk")
+        return CommandEnd(code, "exit", seconds)
+
+    async def _checked(self, request: Any) -> Any:
+        """A session that ends under a request: was it the container, the daemon, or the session alone?"""
+        try:
+            return await request
+        except SandboxGone as gone:
+            if self._closed:
+                raise
+            # The daemon reports a death a moment after it closes the streams.
+            for _ in range(20):
+                state = await self._engine.inspect(self.container)  # raises BackendUnavailable itself
+                if state is None:
+                    raise SandboxGone("the container was removed") from gone
+                if not state["State"]["Running"]:
+                    break
+                await asyncio.sleep(0.05)
+            else:
+                raise SandboxGone(f"{gone.reason}, the container lived on") from gone
+            if state["State"].get("OOMKilled"):
+                raise SandboxGone("the sandbox was killed for memory", out_of_memory=True) from gone
+            raise SandboxGone("the sandbox's session was killed") from gone
+
+    async def _disk_space(self) -> list[tuple[int, int]]:
+        """(free, used) bytes of the writable folders; nothing when the session cannot say."""
+        try:
+            words = [int(word) for word in await self.session.space()]
+        except (SandboxGone, ValueError):
+            return []
+        return [(words[i] * words[i + 1], (words[i + 2] - words[i]) * words[i + 1]) for i in range(0, len(words) - 2, 3)]
+
+    async def _disk_full(self) -> bool:
+        return any(free < _DISK_FULL_BYTES for free, _ in await self._disk_space())
+
+    async def _disk_used(self) -> int:
+        return sum(used for _, used in await self._disk_space())
+
+    async def _kill_if_stuck(self) -> None:
+        await asyncio.sleep(_STOP_GRACE_S)
+        if self._running:
+            await self._engine.kill(self.container)
+
+    async def _rename(self, name: str) -> None:
+        await self._engine.rename(self.container, name)
+
+    def _in_background(self, work: Any) -> None:
+        async def quietly() -> None:
+            try:
+                await work
+            except (SandboxError, BackendUnavailable):
+                pass  # a name or a second kill: the removal at the end is what counts
+
+        task = asyncio.get_running_loop().create_task(quietly())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def read_sample(raw: Mapping[str, Any]) -> Sample | None:
+    """One line of Docker's stats stream; None for the first, which has nothing to compare with."""
+    try:
+        cpu, before = raw["cpu_stats"], raw["precpu_stats"]
+        system = cpu["system_cpu_usage"] - before["system_cpu_usage"]
+        used = cpu["cpu_usage"]["total_usage"] - before["cpu_usage"]["total_usage"]
+        cores = cpu.get("online_cpus") or len(cpu["cpu_usage"].get("percpu_usage") or ()) or 1
+        if system <= 0:
+            return None
+        return Sample(max(0.0, used / system * cores), int(raw["memory_stats"]["usage"]))
+    except (KeyError, TypeError):
+        return None
+
+
+def void(_: object) -> None:
+    """For callbacks that return nothing."""

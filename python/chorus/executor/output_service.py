@@ -1,0 +1,133 @@
+"""The peer service `output`: an attempt's events, logs and artifacts as streams, to any agent of the mesh."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from chorus.executor.journal import ARTIFACT_FOLDER, ARTIFACTS, EVENTS, Journal, attempt_folder
+from chorus.hub import ByteStream, HubInvalid, HubNotFound, Request
+from chorus.wire.ids import is_id
+
+_READ_BYTES = 256 * 1024
+_NUMBER = re.compile(rb'^\{"id":"\d+-(\d+)"')
+
+Open = Callable[[str, int], Journal | None]
+
+
+class OutputService:
+    """Serves what lies under the tasks folder. `journal` finds the open journal of a running attempt."""
+
+    def __init__(self, tasks: Path, journal: Open) -> None:
+        self._tasks = tasks
+        self._journal = journal
+
+    async def handle(self, request: Request) -> dict[str, Any]:
+        """Requests: `artifacts` lists what was kept and what was refused."""
+        if request.method != "artifacts":
+            raise HubInvalid(f"output has no method {request.method!r}")
+        folder, _ = self._folder(request)
+        listed = await asyncio.to_thread(_read_artifacts, folder)
+        items = [{key: item[key] for key in ("path", "size", "sha256")} for item in listed["items"]]
+        return {"items": items, "refused": listed["refused"]}
+
+    async def stream(self, request: Request, stream: ByteStream) -> None:
+        """Streams: `events`, `logs`, `artifact`."""
+        folder, journal = self._folder(request)
+        follow = bool(request.head.get("follow")) and journal is not None and not journal.over
+        match request.method:
+            case "events":
+                await self._events(folder, journal if follow else None, int(request.head.get("after") or 0), stream)
+            case "logs":
+                await self._logs(folder, journal if follow else None, str(request.head.get("stream", "both")), stream)
+            case "artifact":
+                await self._artifact(folder, str(request.head.get("path", "")), stream)
+            case other:
+                raise HubInvalid(f"output has no stream {other!r}")
+
+    def _folder(self, request: Request) -> tuple[Path, Journal | None]:
+        task_id, attempt = request.head.get("task_id"), request.head.get("attempt")
+        # Both become names of folders.
+        if not is_id(task_id) or not isinstance(attempt, int) or isinstance(attempt, bool) or attempt < 0:
+            raise HubInvalid("task_id and attempt name an attempt")
+        folder = attempt_folder(self._tasks, str(task_id), attempt)
+        if not folder.is_dir():
+            raise HubNotFound(f"attempt {attempt} of task {task_id} has left nothing here")
+        return folder, self._journal(str(task_id), attempt)
+
+    async def _events(self, folder: Path, journal: Journal | None, after: int, stream: ByteStream) -> None:
+        rest = b""
+        skipping = after > 0
+        async for chunk in _chunks(folder, EVENTS, journal):
+            *lines, rest = (rest + chunk).split(b"\n")
+            if skipping:
+                lines = [line for line in lines if _number(line) > after]
+                skipping = not lines
+            if lines:
+                await stream.write(b"\n".join(lines) + b"\n")
+
+    async def _logs(self, folder: Path, journal: Journal | None, which: str, stream: ByteStream) -> None:
+        if which in ("stdout", "stderr"):
+            async for chunk in _chunks(folder, which, journal):
+                await stream.write(chunk)
+            return
+        if which != "both":
+            raise HubInvalid("stream is stdout, stderr or both")
+        # The events know the order in which the two streams came.
+        rest = b""
+        async for chunk in _chunks(folder, EVENTS, journal):
+            *lines, rest = (rest + chunk).split(b"\n")
+            if out := b"".join(_output(line) for line in lines):
+                await stream.write(out)
+
+    async def _artifact(self, folder: Path, path: str, stream: ByteStream) -> None:
+        listed = await asyncio.to_thread(_read_artifacts, folder)
+        item = next((item for item in listed["items"] if item["path"] == path), None)
+        if item is None:
+            raise HubNotFound(f"no artifact {path!r}")
+        # Stored under a number; a name made by a task never reaches the file system.
+        with (folder / ARTIFACT_FOLDER / item["file"]).open("rb") as file:
+            while chunk := await asyncio.to_thread(file.read, _READ_BYTES):
+                await stream.write(chunk)
+
+
+async def _chunks(folder: Path, name: str, journal: Journal | None) -> AsyncIterator[bytes]:
+    if journal is not None:
+        async for chunk in journal.follow(name):
+            yield chunk
+        return
+    try:
+        file = (folder / name).open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        while chunk := await asyncio.to_thread(file.read, _READ_BYTES):
+            yield chunk
+
+
+def _number(line: bytes) -> int:
+    match = _NUMBER.match(line)
+    return int(match.group(1)) if match else 0
+
+
+def _output(line: bytes) -> bytes:
+    if b'"event":"output"' not in line[:80]:
+        return b""
+    data = orjson.loads(line)["data"]
+    if "text" in data:
+        return str(data["text"]).encode("utf-8", "surrogatepass")
+    return base64.b64decode(data["base64"])
+
+
+def _read_artifacts(folder: Path) -> dict[str, Any]:
+    try:
+        listed: dict[str, Any] = orjson.loads((folder / ARTIFACTS).read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return {"items": [], "refused": []}
+    return listed

@@ -1,0 +1,74 @@
+"""What the executor's parts share: settings, hub, table, stores, and the work that outlives an attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from chorus.blobs import BlobStore
+from chorus.config import Settings
+from chorus.executor.backend import Limits
+from chorus.executor.docker.backend import DockerBackend
+from chorus.executor.image_store import ImageStore
+from chorus.executor.journal import Journal
+from chorus.executor.outbox import Item, Outbox
+from chorus.executor.redaction import RedactorFactory
+from chorus.hub import Hub
+from chorus.process.logs import Logger
+from chorus.table.reader import TableReader
+from chorus.wire.task import rfc3339
+
+
+def _nothing(*_: Any) -> None:
+    """Until the service has set a callback."""
+
+
+@dataclass
+class Room:
+    """One per process."""
+
+    settings: Settings
+    hub: Hub
+    table: TableReader
+    blobs: BlobStore
+    outbox: Outbox
+    backend: DockerBackend
+    images: ImageStore
+    ceiling: Limits
+    redactor: RedactorFactory
+    log: Logger
+    publish: Callable[[Item, Journal | None], None] = _nothing
+    backend_lost: Callable[[str], None] = _nothing
+    sampled: Callable[[], None] = _nothing
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    @property
+    def lease_s(self) -> float:
+        """The mesh's lease; an agent with another setting uses the mesh's."""
+        mesh = self.table.mesh()
+        said = (mesh.settings if mesh else {}).get("task_lease_s")
+        return float(said) if isinstance(said, (int, float)) and said > 0 else self.settings.task_lease_s
+
+    def now(self) -> str:
+        """The time as the API writes it."""
+        return rfc3339(time.time_ns() // 1_000_000)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Work that nobody waits for; its errors are logged."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned)
+        return task
+
+    def _spawned(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("work in the background failed", error=str(error), kind=type(error).__name__)
+
+    async def settle(self, timeout_s: float) -> None:
+        """Waits for spawned work, at most so long."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=timeout_s)

@@ -1,0 +1,248 @@
+"""The executor process: puts its parts together, offers its services, starts, loops and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from chorus import decisions
+from chorus.blobs import BlobStore
+from chorus.executor import redaction
+from chorus.executor.backend import Limits, SandboxError
+from chorus.executor.desk import Desk
+from chorus.executor.docker.backend import DockerBackend
+from chorus.executor.docker.engine import Engine
+from chorus.executor.image_store import ImageStore
+from chorus.executor.journal import Journal, attempt_folder
+from chorus.executor.outbox import Outbox
+from chorus.executor.output_service import OutputService
+from chorus.executor.proposals import propose
+from chorus.executor.publisher import RECORD_FILE, Publisher
+from chorus.executor.redaction import RedactorFactory
+from chorus.executor.room import Room
+from chorus.executor.watch import BackendWatch, watch_table
+from chorus.hub import HubInvalid, HubNotFound, HubRefused, Reply, Request
+from chorus.process import Process, metrics
+from chorus.table.reader import TableReader
+from chorus.wire.task import Resources
+
+# What follows the results of the last tasks, at the end of a stop.
+_LAST_WORDS_S = 5.0
+
+
+class Executor:
+    """The process's parts and its services."""
+
+    def __init__(self, process: Process, redactor: RedactorFactory = redaction.sentinel) -> None:
+        settings = process.settings
+        self._process = process
+        box = settings.sandbox
+        ceiling = Limits(box.cpus, box.memory_bytes, box.pids, box.disk_bytes)
+        asked = Resources()
+        usual = Limits(
+            min(asked.cpus, ceiling.cpus),
+            min(asked.memory_mb << 20, ceiling.memory_bytes),
+            min(asked.pids, ceiling.pids),
+            min(asked.disk_mb << 20, ceiling.disk_bytes),
+        )
+        backend = DockerBackend(
+            Engine(settings.docker_host),
+            peer=settings.peer_id,
+            boot=settings.boot_id,
+            default=usual,
+            warm=box.warm,
+            lease_s=settings.task_lease_s,
+        )
+        self.room = Room(
+            settings=settings,
+            hub=process.hub,
+            table=TableReader(settings.paths.table_db),
+            blobs=BlobStore(settings.paths.blobs),
+            outbox=Outbox(settings.paths.executor_db),
+            backend=backend,
+            images=ImageStore(backend),
+            ceiling=ceiling,
+            redactor=redactor,
+            log=process.log,
+        )
+        self.desk = Desk(self.room)
+        self.publisher = Publisher(self.room)
+        self.watch = BackendWatch(self.room, self.desk)
+        self.room.publish = self.publisher.publish
+        self.room.backend_lost = self.watch.suspect
+        self.room.sampled = self._sampled
+
+    async def run(self) -> None:
+        """Until the process is to stop."""
+        self._give_back_earlier()
+        async with asyncio.TaskGroup() as group:
+            loops = [
+                group.create_task(self.watch.run()),
+                group.create_task(watch_table(self.room, self.desk)),
+                group.create_task(self._prewarm()),
+                group.create_task(self._say_health()),
+            ]
+            output = OutputService(self.room.settings.paths.tasks, lambda task, attempt: self.desk.journals.get((task, attempt)))
+            await self.room.hub.offer("output", output.handle, peers=True, streams=output.stream)
+            await self._process.offer(
+                {
+                    "award": self._award,
+                    "profile": _local(self._profile),
+                    "drain": _local(self._drain),
+                    "release": _local(self._release),
+                    "decision": _local(self._decision),
+                },
+                peers=True,
+            )
+            self.publisher.resume()
+            await self._process.stopping.wait()
+            await self._stop()
+            for loop in loops:
+                loop.cancel()
+        with contextlib.suppress(SandboxError):
+            await self.room.backend.close()
+        self.room.outbox.close()
+        self.room.table.close()
+
+    async def _stop(self) -> None:
+        self.desk.closed_reason = "this agent is stopping"
+        self.desk.stop_all("lost", "the agent stopped")
+        await self.desk.settle(_LAST_WORDS_S)
+        await self.publisher.settle(_LAST_WORDS_S)
+        await self.room.settle(_LAST_WORDS_S)
+
+    def _give_back_earlier(self) -> None:
+        """Attempts of an earlier life of this process: their sandboxes are gone. Those with a result are not lost."""
+        room = self.room
+        kept = {(item.task_id, item.attempt) for item in room.outbox.items()}
+        for row in room.table.running_on(room.settings.peer_id):
+            key = (row.task_id, row.attempt)
+            if key in kept:
+                continue
+            self.desk.given_back.add(key)
+            reason = "the executor restarted while it ran"
+            folder = attempt_folder(room.settings.paths.tasks, *key)
+            if folder.is_dir():
+                with contextlib.suppress(OSError):
+                    journal = Journal(folder, row.attempt)
+                    journal.event("gap", {"lost": "unknown", "detail": "output written while the executor was gone"})
+                    journal.event("state", {"state": "released", "reason": reason, "at": room.now()})
+                    journal.close()
+            body = {"task_id": row.task_id, "attempt": row.attempt, "reason": reason}
+            room.spawn(propose(room.hub, "release", body))
+
+    # ---- services -------------------------------------------------------------------------------------------
+
+    async def _award(self, request: Request) -> dict[str, Any]:
+        """`award` {task_id, attempt, index}: the table has the last word, so whoever asks may ask."""
+        head = request.head
+        task_id, attempt, index = head.get("task_id"), head.get("attempt"), head.get("index")
+        if not isinstance(task_id, str) or not isinstance(attempt, int):
+            raise HubInvalid("award names task_id and attempt")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self.watch.known.wait()
+        answer = await self.desk.award(task_id, attempt, index if isinstance(index, int) else 0)
+        return {"accepted": answer.accepted, "reason": answer.reason}
+
+    async def _profile(self, request: Request) -> dict[str, Any]:
+        """`profile`: what this agent can run, for its entry in the table."""
+        box = self.room.settings.sandbox
+        reason = self.desk.closed_reason or ("" if self.watch.state.ok else self.watch.state.detail)
+        images: list[str] = []
+        if self.watch.state.ok:
+            with contextlib.suppress(SandboxError):
+                images = await self.room.images.present(sorted({*box.images.values(), *box.allow}))
+        here = [language for language, image in box.images.items() if image in images]
+        return {
+            "languages": here,
+            "images": images,
+            "accepting": not reason,
+            "reason": reason,
+            "active": self.desk.active,
+            "max_tasks": self.room.settings.max_tasks,
+        }
+
+    async def _drain(self, request: Request) -> dict[str, Any]:
+        """`drain` {deadline_s}: takes nothing new, answers when what runs has ended or the deadline is over."""
+        self.desk.closed_reason = "draining: this agent is about to stop"
+        deadline = float(request.head.get("deadline_s") or request.timeout)
+        done = await self.desk.settle(deadline)
+        if done:
+            await self.publisher.settle(min(deadline, _LAST_WORDS_S))
+        return {"done": done, "active": self.desk.active}
+
+    async def _release(self, request: Request) -> dict[str, Any]:
+        """`release`: gives unfinished tasks back to the mesh now."""
+        self.desk.closed_reason = self.desk.closed_reason or "this agent is stopping"
+        given = self.desk.active
+        self.desk.stop_all("lost", "the agent was told to give its tasks back")
+        done = await self.desk.settle(_LAST_WORDS_S)
+        await self.room.settle(_LAST_WORDS_S)
+        return {"done": done, "released": given}
+
+    async def _decision(self, request: Request) -> Reply:
+        """`decision` {hash}: the plain record, from this agent's disk or the DHT."""
+        name = str(request.head.get("hash", ""))
+        row = self.room.table.decision(name)
+        if row is not None and row.task_id is not None and row.attempt is not None:
+            path = attempt_folder(self.room.settings.paths.tasks, row.task_id, row.attempt) / RECORD_FILE
+            with contextlib.suppress(FileNotFoundError):
+                encoded = await asyncio.to_thread(path.read_bytes)
+                if decisions.hash_of(encoded) == name:
+                    return Reply({"hash": name}, encoded)
+        try:
+            found = await decisions.fetch(self.room.hub, name)
+        except decisions.DecisionError as error:
+            raise HubNotFound(f"no believable record of that hash: {error.reason}") from None
+        return Reply({"hash": name}, decisions.encode(found.record))
+
+    # ---- loops ----------------------------------------------------------------------------------------------
+
+    async def _prewarm(self) -> None:
+        """The first task should not wait for a container either: the base image and Python are what most ask for."""
+        await self.watch.known.wait()
+        for language in ("base", "python"):
+            image = self.room.settings.sandbox.images.get(language)
+            if image and self.watch.state.ok:
+                with contextlib.suppress(SandboxError):
+                    if await self.room.images.present([image]):
+                        self.room.backend.prewarm(image)
+
+    async def _say_health(self) -> None:
+        while True:
+            state = self.watch.state
+            self._process.health.set(
+                state.ok,
+                state.detail,
+                active=self.desk.active,
+                max=self.room.settings.max_tasks,
+                available=max(0, self.room.settings.max_tasks - self.desk.active),
+                pending_results=self.publisher.pending,
+                docker={"ok": state.ok, "detail": state.detail},
+            )
+            self._sampled()
+            await asyncio.sleep(0.5)
+
+    def _sampled(self) -> None:
+        attempts = self.desk.attempts.values()
+        metrics.SANDBOX_CONTAINERS.set(self.room.backend.containers)
+        metrics.SANDBOX_CPU.set(sum(attempt.cpu_cores for attempt in attempts))
+        metrics.SANDBOX_MEMORY.set(sum(attempt.memory_bytes for attempt in attempts))
+
+
+def _local(handler: Any) -> Any:
+    """For siblings only: no other agent drains this one."""
+
+    async def guarded(request: Request) -> Any:
+        if request.peer is not None:
+            raise HubRefused(f"{request.method} is not for peers")
+        return await handler(request)
+
+    return guarded
+
+
+async def main(process: Process) -> None:
+    """The body of `python -m chorus.executor`."""
+    await Executor(process).run()

@@ -1,0 +1,233 @@
+"""What goes into a sandbox before the commands (source, stdin) and what comes out after them (artifacts)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import posixpath
+import re
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from chorus.blobs import BlobStore
+from chorus.blobs import fetch as fetch_blob
+from chorus.executor import archive
+from chorus.executor.backend import FileEntry, NoSpace, Sandbox, SandboxError
+from chorus.executor.journal import ARTIFACT_FOLDER, ARTIFACTS
+from chorus.hub import Hub
+from chorus.wire.task import TaskSubmission
+
+# All artifacts of an attempt together, and how many.
+ARTIFACT_BYTES_MAX = 256 * 1024 * 1024
+ARTIFACTS_MAX = 1000
+# The list travels in the result's entry, which holds 256 KiB.
+ARTIFACT_LIST_BYTES_MAX = 96 * 1024
+STDIN_PATH = "/tmp/.chorus-stdin"
+_LINK_DEPTH_MAX = 40
+
+
+@dataclass(slots=True)
+class Artifacts:
+    """What was collected, and what was refused and why."""
+
+    items: list[dict[str, Any]] = field(default_factory=list)
+    refused: list[dict[str, str]] = field(default_factory=list)
+
+
+class Sources:
+    """Brings a task's inputs here, checked and ready to be unpacked."""
+
+    def __init__(self, hub: Hub, blobs: BlobStore, scratch: Path) -> None:
+        self._hub = hub
+        self._blobs = blobs
+        self._scratch = scratch
+
+    async def prepare(
+        self, task: TaskSubmission, holders: Iterable[str], bytes_max: int
+    ) -> tuple[Path | None, list[str]]:
+        """A clean tar of the source, or None without one, and the names in it. Raises ArchiveRefused, HubError."""
+        source = task.source
+        if source is None:
+            return None, []
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        into = self._scratch / "source.tar"
+        if source.kind == "inline":
+            return into, await asyncio.to_thread(archive.from_files, source.files, into)
+        await fetch_blob(self._hub, self._blobs, source.blob, holders)
+
+        def clean() -> list[str]:
+            with self._blobs.path(source.blob).open("rb") as file:
+                return archive.sanitize(file, into, bytes_max=bytes_max)
+
+        return into, await asyncio.to_thread(clean)
+
+    async def stdin(self, task: TaskSubmission, holders: Iterable[str]) -> Path | None:
+        """A tar of the one file that is the commands' stdin, or None."""
+        if task.stdin_sha256:
+            await fetch_blob(self._hub, self._blobs, task.stdin_sha256, holders)
+            data = await asyncio.to_thread(self._blobs.path(task.stdin_sha256).read_bytes)
+        elif task.stdin:
+            data = task.stdin.encode("utf-8", "surrogatepass")
+        else:
+            return None
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        into = self._scratch / "stdin.tar"
+        name = posixpath.basename(STDIN_PATH)
+        await asyncio.to_thread(archive.from_files, {name: data}, into)
+        return into
+
+
+def glob_pattern(glob: str) -> re.Pattern[str]:
+    """`*` and `?` stay inside a folder, `**` crosses them; a folder's name means everything in it."""
+    out = []
+    position = 0
+    while position < len(glob):
+        if glob.startswith("**/", position):
+            out.append("(?:.*/)?")
+            position += 3
+        elif glob.startswith("**", position):
+            out.append(".*")
+            position += 2
+        elif glob[position] == "*":
+            out.append("[^/]*")
+            position += 1
+        elif glob[position] == "?":
+            out.append("[^/]")
+            position += 1
+        else:
+            out.append(re.escape(glob[position]))
+            position += 1
+    return re.compile("(?s:" + "".join(out) + ")(?:/.*)?")
+
+
+def choose_artifacts(entries: list[FileEntry], globs: Iterable[str], found: Artifacts) -> dict[str, FileEntry]:
+    """The files that the globs name, links followed inside the workspace. What may not leave is refused by name."""
+    patterns = [glob_pattern(glob) for glob in globs]
+    known = {entry.path: entry for entry in entries}
+    chosen: dict[str, FileEntry] = {}
+    total = listed = 0
+    for entry in sorted(entries, key=lambda entry: entry.path):
+        if entry.kind == "directory" or not any(pattern.fullmatch(entry.path) for pattern in patterns):
+            continue
+        target = _follow(entry, known)
+        why = ""
+        if target is None:
+            why = f"a link out of the workspace or to nothing: {entry.target}"
+        elif target.kind == "directory":
+            continue
+        elif target.kind != "file":
+            why = "neither file, folder nor link"
+        elif not _printable(entry.path):
+            why = "its name is not UTF-8"
+        elif total + target.size > ARTIFACT_BYTES_MAX:
+            why = f"more than {ARTIFACT_BYTES_MAX // (1024 * 1024)} MiB of artifacts"
+        elif len(chosen) >= ARTIFACTS_MAX or listed + len(entry.path) + 120 > ARTIFACT_LIST_BYTES_MAX:
+            why = "too many artifacts"
+        if why or target is None:
+            if len(found.refused) < 50:
+                found.refused.append({"path": entry.path.encode("utf-8", "replace").decode(), "reason": why})
+            continue
+        total += target.size
+        listed += len(entry.path) + 120
+        chosen[entry.path] = target
+    return chosen
+
+
+async def collect(sandbox: Sandbox, globs: Iterable[str], folder: Path, scratch: Path) -> Artifacts:
+    """Brings the artifacts out and onto the disk. Never raises for what a task did to its files."""
+    found = Artifacts()
+    try:
+        chosen = choose_artifacts(await sandbox.files(), globs, found)
+        if chosen:
+            scratch.mkdir(parents=True, exist_ok=True)
+            packed = scratch / "artifacts.tar"
+            await sandbox.get(sorted({entry.path for entry in chosen.values()}), packed)
+            found.items = await asyncio.to_thread(_unpack, packed, chosen, folder)
+    except (SandboxError, archive.ArchiveRefused) as error:
+        found.refused.append({"path": "", "reason": f"the artifacts could not be collected: {error}"})
+    await asyncio.to_thread(_write_list, folder, found)
+    return found
+
+
+def _unpack(packed: Path, chosen: dict[str, FileEntry], folder: Path) -> list[dict[str, Any]]:
+    """Files are stored under numbers: a name made by a task never becomes a name on this disk."""
+    store = folder / ARTIFACT_FOLDER
+    store.mkdir(parents=True, exist_ok=True)
+    stored: dict[str, tuple[str, int, str]] = {}
+    wanted = {entry.path for entry in chosen.values()}
+    total = 0
+    try:
+        with tarfile.open(packed, "r|", encoding="utf-8", errors="surrogateescape") as tar:
+            for member in tar:
+                path = posixpath.normpath(member.name)
+                content = tar.extractfile(member) if member.isreg() else None
+                if content is None or path not in wanted or path in stored:
+                    continue
+                total += member.size
+                if total > ARTIFACT_BYTES_MAX:
+                    raise archive.ArchiveRefused("the artifacts grew while they were packed")
+                digest = hashlib.sha256()
+                name = f"{len(stored):04d}"
+                with (store / name).open("wb") as file:
+                    while chunk := content.read(256 * 1024):
+                        digest.update(chunk)
+                        file.write(chunk)
+                    file.flush()
+                    os.fsync(file.fileno())
+                stored[path] = (name, member.size, digest.hexdigest())
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise archive.ArchiveRefused(f"the packed artifacts cannot be read: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            packed.unlink()
+    items = []
+    for path, entry in chosen.items():
+        if entry.path in stored:
+            name, size, sha256 = stored[entry.path]
+            items.append({"path": path, "size": size, "sha256": sha256, "file": name})
+    return items
+
+
+def _write_list(folder: Path, found: Artifacts) -> None:
+    with (folder / ARTIFACTS).open("wb") as file:
+        file.write(orjson.dumps({"items": found.items, "refused": found.refused}))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _follow(entry: FileEntry, known: dict[str, FileEntry]) -> FileEntry | None:
+    """Where a link leads inside the workspace; None when it leaves it, hangs or turns in circles."""
+    for _ in range(_LINK_DEPTH_MAX):
+        if entry.kind != "link":
+            return entry
+        if entry.target.startswith("/workspace/"):
+            path = posixpath.normpath(entry.target.removeprefix("/workspace/"))
+        elif entry.target.startswith("/"):
+            return None
+        else:
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(entry.path), entry.target))
+        following = known.get(path)
+        if following is None:
+            return None
+        entry = following
+    return None
+
+
+def _printable(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def no_space(error: Exception) -> bool:
+    """Whether an input did not fit on the sandbox's disk."""
+    return isinstance(error, (NoSpace, archive.ArchiveTooLarge))
