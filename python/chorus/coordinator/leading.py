@@ -118,9 +118,10 @@ class Leading:
             raise HubNotLeader("this agent does not lead the mesh")
         if mesh and mesh != self._follower.mesh().mesh:
             raise HubRefused("superseded: that attempt is of another mesh")
-        self._check_attempt(task_id, attempt, peer)
         heard = self._clock()
-        await self._barrier.wait()
+        # Refused only by what is applied up to a proof of leadership: a table that lags behind its log, as
+        # after a restart, must not end an attempt that it has not seen yet.
+        await self._follower.reached(await self._barrier.wait())
         if not self.active:
             raise HubNotLeader("this agent no longer leads the mesh")
         self._check_attempt(task_id, attempt, peer)
@@ -205,10 +206,21 @@ class Leading:
             and mesh.leader == self._hub.peer_id
             and mesh.term == status.term
         )
+        # What was committed before this agent's coordinator started has to be in the table first.
+        if leads and not self.active and self._store.applied < status.commit:
+            self._catch_up(status.commit)
+            return
         if leads and not self.active:
             self._start()
         elif not leads and self.active:
             self._stop()
+
+    def _catch_up(self, index: int) -> None:
+        async def wake() -> None:
+            await self._follower.reached(index)
+            self._wake.set()
+
+        self._spawn_once(("catch up",), wake())
 
     def _start(self) -> None:
         self.active = True

@@ -189,8 +189,7 @@ class Election:
         other = self._differing(status)
         if other:
             detail = f"{detail}; the mesh's settings are used, not this agent's own: {', '.join(other)}"
-        answer = {"ok": ok, "detail": detail, "mesh": status.mesh, "state": status.role}
-        return {**answer, "leader": self._name(status.leader), "term": status.term}
+        return {"ok": ok, "detail": detail, **await self._say_status(request)}
 
     async def _say_status(self, request: Request) -> dict[str, Any]:
         """`status`: what `GET /api/v1/election` answers."""

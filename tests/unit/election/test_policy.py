@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chorus.election.policy import (
@@ -20,6 +20,9 @@ from chorus.election.policy import (
     vote_change,
 )
 from chorus.election.score import Figures, score
+
+# Other work shares the machine: how long an example takes says nothing here.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 ME = Seen("me", True, steady_s=99, me=True)
 
@@ -62,6 +65,7 @@ def test_votes(what: str, members: list[Seen], limit: int, change: Promote | Dem
     assert vote_change(members, limit) == change
 
 
+@UNHURRIED
 @given(
     st.lists(
         st.tuples(st.booleans(), st.booleans(), st.sampled_from([0, 5, 40]), st.sampled_from([0, 5, 40])),
