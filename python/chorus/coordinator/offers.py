@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # One request: the executor answers when its own table shows the award and it has an image.
 REQUEST_TIMEOUT_S = 10.0
-# An executor that cannot be reached for this long is passed over. One that is reached and silent has its lease.
+# An executor that cannot be reached for this long is passed over. One that is silent has its lease.
 GIVE_UP_S = 5.0
 RETRY_S = 0.25
 # An executor that declines says so by an entry; if that does not come, the leader takes the award back.
