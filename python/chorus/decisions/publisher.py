@@ -1,4 +1,6 @@
-"""Brings a signed record to where readers look for it. Every step may be repeated; the record's hash makes it count once."""
+"""Brings a signed record to where readers look for it. Every step may be repeated; the record's hash makes
+it count once.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The lease of an attempt: renewed with the leader, counted on a clock that also runs while the machine sleeps."""
+"""The lease of an attempt: renewed with the leader, counted on a clock that also runs while the machine
+sleeps.
+"""
 
 from __future__ import annotations
 

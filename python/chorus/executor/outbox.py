@@ -1,4 +1,5 @@
-"""What must still be said to the mesh, on disk: results and the steps that follow them, through any restart."""
+"""What must still be said to the mesh, on disk: results and the steps that follow them, through any restart.
+"""
 
 from __future__ import annotations
 

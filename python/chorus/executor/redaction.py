@@ -1,4 +1,6 @@
-"""Cuts secrets out of a stream of output: a task's own secret values here, everything else by SHHH, the sentinel."""
+"""Cuts secrets out of a stream of output: a task's own secret values here, everything else by SHHH, the
+sentinel.
+"""
 
 from __future__ import annotations
 

@@ -113,7 +113,10 @@ class Executor:
         await self.room.settle(_LAST_WORDS_S)
 
     def _give_back_earlier(self) -> None:
-        """Attempts of an earlier life of this process: their sandboxes are gone. Those with a result are not lost."""
+        """Attempts of an earlier life of this process: their sandboxes are gone.
+
+        Those with a result are not lost.
+        """
         room = self.room
         kept = {(item.task_id, item.attempt) for item in room.outbox.items()}
         for row in room.table.running_on(room.settings.peer_id):
@@ -165,7 +168,8 @@ class Executor:
         }
 
     async def _drain(self, request: Request) -> dict[str, Any]:
-        """`drain` {deadline_s}: takes nothing new, answers when what runs has ended or the deadline is over."""
+        """`drain` {deadline_s}: takes nothing new, answers when what runs has ended or the deadline is over.
+        """
         self.desk.closed_reason = "draining: this agent is about to stop"
         deadline = float(request.head.get("deadline_s") or request.timeout)
         done = await self.desk.settle(deadline)
@@ -201,7 +205,9 @@ class Executor:
     # ---- loops ----------------------------------------------------------------------------------------------
 
     async def _prewarm(self) -> None:
-        """The first task should not wait for a container either: the base image and Python are what most ask for."""
+        """The first task should not wait for a container either: the base image and Python are what most ask
+        for.
+        """
         await self.watch.known.wait()
         for language in ("base", "python"):
             image = self.room.settings.sandbox.images.get(language)

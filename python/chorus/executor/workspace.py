@@ -52,7 +52,10 @@ class Sources:
     async def prepare(
         self, task: TaskSubmission, holders: Iterable[str], bytes_max: int
     ) -> tuple[Path | None, list[str]]:
-        """A clean tar of the source, or None without one, and the names in it. Raises ArchiveRefused, HubError."""
+        """A clean tar of the source, or None without one, and the names in it.
+
+        Raises ArchiveRefused, HubError.
+        """
         source = task.source
         if source is None:
             return None, []
@@ -108,7 +111,10 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
 
 
 def choose_artifacts(entries: list[FileEntry], globs: Iterable[str], found: Artifacts) -> dict[str, FileEntry]:
-    """The files that the globs name, links followed inside the workspace. What may not leave is refused by name."""
+    """The files that the globs name, links followed inside the workspace.
+
+    What may not leave is refused by name.
+    """
     patterns = [glob_pattern(glob) for glob in globs]
     known = {entry.path: entry for entry in entries}
     chosen: dict[str, FileEntry] = {}
