@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +18,10 @@ from chorus.executor.docker.engine import Engine
 IMAGES = ("anthonyrawlins/chorus-base:latest", "chorus-test-base:latest")
 LEASE_S = 30.0
 USUAL = Limits(cpus=1.0, memory_bytes=128 << 20, pids=32, disk_bytes=64 << 20)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "docker: needs a Docker daemon and a sandbox image")
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +47,9 @@ async def backend() -> AsyncIterator[DockerBackend]:
 
 
 @pytest_asyncio.fixture
-async def acquire(backend: DockerBackend, image: str) -> AsyncIterator[Callable[[Limits], Awaitable[Sandbox]]]:
+async def acquire(
+    backend: DockerBackend, image: str
+) -> AsyncIterator[Callable[[Limits], Awaitable[Sandbox]]]:
     made: list[Sandbox] = []
 
     async def get(limits: Limits) -> Sandbox:
@@ -52,7 +59,5 @@ async def acquire(backend: DockerBackend, image: str) -> AsyncIterator[Callable[
 
     yield get
     for sandbox in made:
-        try:
+        with contextlib.suppress(SandboxError):
             await sandbox.close()
-        except SandboxError:
-            pass

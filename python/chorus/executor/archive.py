@@ -1,4 +1,6 @@
-"""Checks tar archives on their way in and out: nothing leaves the workspace, nothing but files, folders and links."""
+"""Checks tar archives on their way in and out: nothing leaves the workspace, nothing but files, folders
+and links.
+"""
 
 from __future__ import annotations
 
