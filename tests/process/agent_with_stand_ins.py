@@ -1,4 +1,6 @@
-"""Runs the real parent over stand-ins for its programs, and without a core: `python agent_with_stand_ins.py NAME…`."""
+"""Runs the real parent over stand-ins for its programs, and without a core: `python agent_with_stand_ins.py
+NAME…`.
+"""
 
 from __future__ import annotations
 

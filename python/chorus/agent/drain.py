@@ -5,6 +5,7 @@ a stop.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from chorus.config import Settings
@@ -17,11 +18,19 @@ CONNECT_S = 5.0
 # What an answer may take beyond the deadline it was given.
 ANSWER_S = 5.0
 RELEASE_S = 15.0
-NODE_WAIT_S = 1.0
+# The node serves the hub a moment before it listens.
+LISTEN_POLL_S = 0.1
+
+Connect = Callable[[Settings], Awaitable[Hub]]
 
 # Who is asked, in this order; their work then ends side by side. The coordinator stops taking tasks, the
 # executor finishes those it has, election hands leadership over.
 DRAINED = ("coordinator", "executor", "election")
+
+
+async def connect_to_hub(settings: Settings) -> Hub:
+    """The hub, if it can be reached soon."""
+    return await Hub.connect(settings.paths.hub_socket, NAME, retry_for=CONNECT_S)
 
 
 async def report(settings: Settings) -> dict[str, Any]:
@@ -34,15 +43,16 @@ async def report(settings: Settings) -> dict[str, Any]:
                 state = {}
             if state.get("listen"):
                 return state
-            await asyncio.sleep(NODE_WAIT_S / 10)
+            await asyncio.sleep(LISTEN_POLL_S)
 
 
 class Drain:
     """The end of the agent's work, at leisure; `hurry` cuts it short."""
 
-    def __init__(self, settings: Settings, log: Logger) -> None:
+    def __init__(self, settings: Settings, log: Logger, connect: Connect = connect_to_hub) -> None:
         self._settings = settings
         self._log = log
+        self._connect = connect
         self._hurry = asyncio.Event()
 
     def hurry(self) -> None:
@@ -51,29 +61,33 @@ class Drain:
 
     async def run(self) -> None:
         """Returns when work has ended, the deadline has passed, or it was cut short and given back."""
-        try:
-            hub = await Hub.connect(self._settings.paths.hub_socket, NAME, retry_for=CONNECT_S)
-        except HubError as error:
-            self._log.warning(f"nobody can be asked to finish work: {error}")
-            return
-        async with hub:
-            asked = asyncio.create_task(self._ask_all(hub, self._settings.shutdown_timeout_s))
-            hurry = asyncio.create_task(self._hurry.wait())
-            waits: set[asyncio.Task[Any]] = {asked, hurry}
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            hurry.cancel()
-            if asked.done() and not self._hurry.is_set():
-                return
-            asked.cancel()
-            await asyncio.gather(asked, return_exceptions=True)
-            self._log.warning("cut short: unfinished tasks are given back to the mesh")
-            await self._call(hub, "executor", "release", {}, RELEASE_S)
+        work = asyncio.create_task(self._finish())
+        hurry = asyncio.create_task(self._hurry.wait())
+        waits: set[asyncio.Task[Any]] = {work, hurry}
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not self._hurry.is_set():
+            return await work
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        self._log.warning("cut short: unfinished tasks are given back to the mesh")
+        await self._ask(("executor",), "release", {}, RELEASE_S)
 
-    async def _ask_all(self, hub: Hub, deadline_s: float) -> None:
-        head = {"deadline_s": deadline_s}
-        async with asyncio.TaskGroup() as group:
-            for name in DRAINED:
-                group.create_task(self._call(hub, name, "drain", head, deadline_s + ANSWER_S))
+    async def _finish(self) -> None:
+        deadline = self._settings.shutdown_timeout_s
+        await self._ask(DRAINED, "drain", {"deadline_s": deadline}, deadline + ANSWER_S)
+
+    async def _ask(
+        self, services: tuple[str, ...], method: str, head: dict[str, Any], timeout_s: float
+    ) -> None:
+        try:
+            hub = await self._connect(self._settings)
+        except HubError as error:
+            self._log.warning(f"nobody can be asked to {method}: {error}")
+            return
+        async with hub, asyncio.TaskGroup() as group:
+            for service in services:
+                group.create_task(self._call(hub, service, method, head, timeout_s))
 
     async def _call(
         self, hub: Hub, service: str, method: str, head: dict[str, Any], timeout_s: float

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from chorus.agent import folders
-from chorus.agent.programs import Program, supervisord_conf
+from chorus.agent.programs import Program, environment, supervisord_conf
 from chorus.config import Paths
 
 # Processes end by themselves when the FIFO closes; those that cannot are killed after this.
@@ -59,7 +59,7 @@ class Generation:
         self._alive_end = os.open(self._alive, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._events_end = os.open(self._events, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         conf = supervisord_conf(
-            self._programs, self._paths, self._alive, self._events, self.password, as_root=os.getuid() == 0
+            self._programs, self._paths, self._events, self.password, as_root=os.getuid() == 0
         )
         folders.write_private(self._paths.supervisord_conf, conf)
         command = [
@@ -70,11 +70,13 @@ class Generation:
             str(os.getpid()),
             str(self._paths.supervisord_conf),
         ]
+        # supervisord hands its own environment on.
+        kept = {name: value for name, value in environ.items() if name not in SECRET_VARIABLES}
         handled = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE}
         self.pid = os.posix_spawn(
             sys.executable,
             command,
-            {name: value for name, value in environ.items() if name not in SECRET_VARIABLES},
+            {**kept, **environment(self._paths, self._alive)},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, stdout, 1),
@@ -92,7 +94,7 @@ class Generation:
         loop.add_reader(self._events_end, self._read_events, on_event)
 
     async def wake(self) -> None:
-        """Has supervisord start its programs now: after binding its socket it would wait a second for a visitor."""
+        """Has supervisord start its programs now: it would wait a second for a visitor first."""
         for _ in range(WAKE_ATTEMPTS):
             try:
                 _, writer = await asyncio.open_unix_connection(self._paths.supervisor_socket)

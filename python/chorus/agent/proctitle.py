@@ -1,8 +1,8 @@
 """Gives this process its public name: `argv[0]` and the kernel's short name become `chorus-agent`.
 
 So `kill -HUP $(pidof chorus-agent)` finds the parent, although it is a Python interpreter that was started
-under some other name. Starting the interpreter anew under a false `argv[0]` would also do, but Python finds its
-environment (a virtualenv's packages) by that very name.
+under some other name. Starting the interpreter anew under a false `argv[0]` would also do, but Python finds
+its environment (a virtualenv's packages) by that very name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ARG_END = 49 - 3
 
 
 def claim_name() -> bool:
-    """Overwrites the memory that `/proc/PID/cmdline` shows; False where the kernel does not say where it is."""
+    """Overwrites what `/proc/PID/cmdline` shows; False where the kernel does not say where that lies."""
     ctypes.CDLL(None).prctl(_PR_SET_NAME, NAME, 0, 0, 0)
     try:
         stat = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace")

@@ -56,15 +56,19 @@ def stop_seconds(programs: Sequence[Program]) -> int:
     return sum(program.stop_wait_s for program in programs)
 
 
-def supervisord_conf(
-    programs: Sequence[Program], paths: Paths, alive: Path, events: Path, password: str, *, as_root: bool
-) -> str:
-    """The configuration of one generation of processes."""
-    environment = {
+def environment(paths: Paths, alive: Path) -> dict[str, str]:
+    """What processes find in their environment; all else stands in the run directory's settings."""
+    return {
         "CHORUS_RUN_DIR": str(paths.run),
         "CHORUS_ALIVE": str(alive),
         "PROMETHEUS_MULTIPROC_DIR": str(paths.metrics_dir),
     }
+
+
+def supervisord_conf(
+    programs: Sequence[Program], paths: Paths, events: Path, password: str, *, as_root: bool
+) -> str:
+    """The configuration of one generation of processes."""
     sections = [
         _section(
             "supervisord",
@@ -111,7 +115,6 @@ def supervisord_conf(
                 f"program:{program.name}",
                 {
                     "command": _command(program.command),
-                    "environment": _environment(environment),
                     "priority": str(program.priority),
                     "autostart": "true",
                     "autorestart": "true",
@@ -133,18 +136,16 @@ def supervisord_conf(
 
 
 def _section(name: str, options: Mapping[str, str]) -> str:
-    return f"[{name}]\n" + "".join(f"{key}={value}\n" for key, value in options.items())
+    # supervisord expands %(NAME)s in every value.
+    lines = (f"{key}={value.replace('%', '%%')}\n" for key, value in options.items())
+    return f"[{name}]\n" + "".join(lines)
 
 
 def _command(command: Sequence[str]) -> str:
-    # supervisord splits like a shell and expands %(…)s; it cuts comments at " ;".
+    # supervisord splits it like a shell.
     return " ".join(_quoted(word) for word in command)
 
 
-def _environment(environment: Mapping[str, str]) -> str:
-    return ",".join(f"{key}={_quoted(value)}" for key, value in environment.items())
-
-
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -113,13 +113,13 @@ def default_cluster_id(license_id: str) -> str:
 
 def _check_rules(values: dict[str, Any], problems: list[str]) -> None:
     heartbeat, timeout = values["CHORUS_ELECTION_HEARTBEAT"], values["CHORUS_ELECTION_TIMEOUT"]
-    if timeout < HEARTBEATS_PER_TIMEOUT * heartbeat:
+    if _ms(timeout) < HEARTBEATS_PER_TIMEOUT * _ms(heartbeat):
         problems.append(
             f"CHORUS_ELECTION_TIMEOUT: expected at least {HEARTBEATS_PER_TIMEOUT} times "
             f"CHORUS_ELECTION_HEARTBEAT ({heartbeat:g}s); it is {timeout:g}s"
         )
     lease = values["CHORUS_TASK_LEASE"]
-    if lease < ELECTION_TIMEOUTS_PER_LEASE * timeout:
+    if _ms(lease) < ELECTION_TIMEOUTS_PER_LEASE * _ms(timeout):
         problems.append(
             f"CHORUS_TASK_LEASE: expected at least {ELECTION_TIMEOUTS_PER_LEASE} times "
             f"CHORUS_ELECTION_TIMEOUT ({timeout:g}s); it is {lease:g}s"
@@ -129,6 +129,11 @@ def _check_rules(values: dict[str, Any], problems: list[str]) -> None:
         other = ports.setdefault(values[name], name)
         if values[name] and other != name:
             problems.append(f"{name}: expected a port of its own; {values[name]} is also {other}")
+
+
+def _ms(seconds: float) -> int:
+    # Compared as written: 0.3 is less than 3 times 0.1 to a float.
+    return round(seconds * 1000)
 
 
 def _folder(text: str) -> Path | None:

@@ -19,6 +19,7 @@ NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 WORD = re.compile(r"[A-Za-z0-9_.+#-]{1,64}")
 _IP = r"/ip4/\d{1,3}(?:\.\d{1,3}){3}|/ip6/[0-9A-Fa-f:.]+"
 _DNS = r"/dns[46]?/[A-Za-z0-9._-]{1,253}"
+DOCKER_HOST = re.compile(r"unix:///\S+|(?:tcp|https?)://[^\s/?#]+/?")
 MULTIADDR = re.compile(rf"(?:{_IP}|{_DNS})/tcp/(\d{{1,5}})(?:/p2p/[1-9A-HJ-NP-Za-km-z]{{40,64}})?")
 
 PORT_MAX = 65_535
@@ -197,7 +198,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CHORUS_RUN_DIR", _text, "a folder with a short path", ""),
     Variable("CHORUS_LOG_LEVEL", _log_level, "debug, info, warning or error", "info"),
     Variable("CHORUS_LOG_FORMAT", _one_of("auto", "json", "text"), "auto, json or text", "auto"),
-    Variable("DOCKER_HOST", _url("unix", "tcp", "https?"), "unix:///path or tcp://host:port", None),
+    Variable("DOCKER_HOST", _matching(DOCKER_HOST), "unix:///path or tcp://host:port", None),
     # Network
     _port("CHORUS_P2P_PORT", 9000),
     _port("CHORUS_API_PORT", 8080),

@@ -32,8 +32,8 @@ def check(license_id: str, kaching_url: str) -> Licence:
     """The licence for this id, or `LicenceRefused`."""
     if not license_id:
         raise LicenceRefused(
-            "CHORUS_LICENSE_ID is not set; set it to your licence id, or to develop to an id of your own that "
-            "begins with dev-, such as dev-123"
+            "CHORUS_LICENSE_ID is not set; set it to your licence id, or to develop to an id of your own "
+            "that begins with dev-, such as dev-123"
         )
     if kaching_url:
         raise LicenceRefused(
@@ -42,8 +42,8 @@ def check(license_id: str, kaching_url: str) -> Licence:
         )
     if not license_id.startswith(DEV_PREFIX):
         raise LicenceRefused(
-            f"licence {license_id!r} cannot be validated: CHORUS_KACHING_URL is not set, and without a licence "
-            "server only development licences (ids that begin with dev-) are known"
+            f"licence {license_id!r} cannot be validated: CHORUS_KACHING_URL is not set, and without a "
+            "licence server only development licences (ids that begin with dev-) are known"
         )
     if license_id == DEV_PREFIX:
         raise LicenceRefused(

@@ -123,6 +123,18 @@ class TableStore:
         rows = self._db.execute(f"SELECT {', '.join(form.names)} FROM {kind.TABLE} ORDER BY {order}")
         return [cast("R", form.record(row)) for row in rows]
 
+    def open_tasks(self) -> list[Task]:
+        """The tasks that have not ended, oldest first."""
+        form = FORMS[Task]
+        columns = ", ".join(form.names)
+        rows = self._db.execute(f"SELECT {columns} FROM tasks WHERE finished_at IS NULL ORDER BY idx")
+        return [cast("Task", form.record(row)) for row in rows]
+
+    def open_attempts_of(self, peer: str) -> int:
+        """How many attempts a member has under way."""
+        sql = "SELECT count(*) FROM attempts WHERE agent = ? AND finished_at IS NULL"
+        return int(self._db.execute(sql, (peer,)).fetchone()[0])
+
     def _take(self, outcome: Outcome) -> None:
         for effect in outcome.effects:
             if isinstance(effect, Drop):

@@ -1,1 +1,274 @@
-//! Placeholder.
+//! The agent's own log: a Hypercore that only grows, signed with the agent's key, each entry a JSON object
+//! `{type, timestamp, author, data}`. What goes into it, and whether it was redacted, is the caller's.
+//!
+//! One thread owns the files. It appends what waits in one batch and answers when that is on disk.
+
+mod oplog;
+mod repair;
+mod storage;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use futures::executor::block_on;
+use hypercore::{Hypercore, HypercoreBuilder, HypercoreError, PartialKeypair, SigningKey};
+use libp2p::identity::Keypair;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{Error, Result};
+
+pub use repair::Repair;
+
+/// An entry is a note, not a store.
+const MAX_ENTRY_BYTES: usize = 1 << 20;
+
+/// Appends that may wait; more wait at the caller.
+const QUEUE_ENTRIES: usize = 1024;
+
+/// One batch is one signature and two syncs.
+const MAX_BATCH_ENTRIES: usize = 256;
+const MAX_BATCH_BYTES: usize = 4 << 20;
+
+/// One answer holds no more than this, however many entries were asked for.
+const MAX_READ_ENTRIES: u64 = 10_000;
+const MAX_READ_BYTES: usize = 8 << 20;
+
+/// What the log is at the moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LogInfo {
+    /// Entries.
+    pub length: u64,
+    /// Bytes in all of them.
+    pub byte_length: u64,
+    /// The public key that verifies the log, hex; it is the Hypercore's key.
+    pub key: String,
+    /// How often signed history was lost and begun anew.
+    pub fork: u64,
+}
+
+/// The way to the log. Clones lead to the same one; with the last of them it is closed.
+#[derive(Debug, Clone)]
+pub struct LogHandle {
+    commands: mpsc::Sender<Command>,
+    info: Arc<Mutex<LogInfo>>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Append { entry: Vec<u8>, reply: oneshot::Sender<Result<u64>> },
+    Read { from: u64, count: u64, reply: oneshot::Sender<Result<Vec<Value>>> },
+    Close { reply: oneshot::Sender<()> },
+}
+
+impl LogHandle {
+    /// Opens the log in `folder`, or begins one, after cutting off what a crash left half-written.
+    ///
+    /// # Errors
+    /// `Invalid` when the log there is another identity's; `Internal` when the disk fails.
+    pub fn open(folder: impl AsRef<Path>, keypair: &Keypair) -> Result<(Self, Option<Repair>)> {
+        let folder = folder.as_ref().to_path_buf();
+        let key = signing_key(keypair)?;
+        let (core, repair) = open_core(&folder, &key)?;
+        let info = Arc::new(Mutex::new(describe(&core, &key)));
+        let (commands, queue) = mpsc::channel(QUEUE_ENTRIES);
+        let mut writer = Writer { folder, key, core: Some(core), info: info.clone() };
+        std::thread::Builder::new().name("chorus-log".into()).spawn(move || writer.run(queue))?;
+        Ok((Self { commands, info }, repair))
+    }
+
+    /// Appends an entry and gives its number, once it is on disk.
+    ///
+    /// # Errors
+    /// `TooLarge` above 1 MiB; `Internal` when the disk fails (then the entry is not in the log); `Closed`.
+    pub async fn append(&self, kind: &str, data: Value, author: &str) -> Result<u64> {
+        let entry = json!({"type": kind, "timestamp": now_ms(), "author": author, "data": data}).to_string();
+        if entry.len() > MAX_ENTRY_BYTES {
+            return Err(Error::TooLarge(format!("a log entry of {} bytes; at most {MAX_ENTRY_BYTES}", entry.len())));
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Append { entry: entry.into_bytes(), reply }).await?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Entries from number `from`, at most `count` of them and at most about 8 MiB; empty at the end.
+    ///
+    /// # Errors
+    /// `Tampered` when an entry cannot be read as it was written; `Closed`.
+    pub async fn read(&self, from: u64, count: u64) -> Result<Vec<Value>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Read { from, count, reply }).await?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// What the log is now.
+    #[must_use]
+    pub fn info(&self) -> LogInfo {
+        self.info.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Closes the log for all handles, after what was asked before.
+    pub async fn close(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.send(Command::Close { reply }).await.is_ok() {
+            // An answer or none: either way the files are closed.
+            let _ = answer.await;
+        }
+    }
+
+    async fn send(&self, command: Command) -> Result<()> {
+        self.commands.send(command).await.map_err(|_| Error::Closed)
+    }
+}
+
+/// What the log's thread owns.
+struct Writer {
+    folder: PathBuf,
+    key: SigningKey,
+    /// Nothing after a failure; then the next command opens it again.
+    core: Option<Hypercore>,
+    info: Arc<Mutex<LogInfo>>,
+}
+
+struct Waiting {
+    entry: Vec<u8>,
+    reply: oneshot::Sender<Result<u64>>,
+}
+
+impl Writer {
+    fn run(&mut self, mut queue: mpsc::Receiver<Command>) {
+        let mut next = None;
+        while let Some(command) = next.take().or_else(|| queue.blocking_recv()) {
+            match command {
+                Command::Append { entry, reply } => {
+                    let mut batch = vec![Waiting { entry, reply }];
+                    let mut bytes = batch[0].entry.len();
+                    while batch.len() < MAX_BATCH_ENTRIES && bytes < MAX_BATCH_BYTES {
+                        match queue.try_recv() {
+                            Ok(Command::Append { entry, reply }) => {
+                                bytes += entry.len();
+                                batch.push(Waiting { entry, reply });
+                            }
+                            Ok(other) => {
+                                next = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.append(batch);
+                }
+                Command::Read { from, count, reply } => {
+                    // Nobody waits any more for an answer that cannot be given.
+                    let _ = reply.send(self.read(from, count));
+                }
+                Command::Close { reply } => {
+                    self.core = None;
+                    let _ = reply.send(());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, batch: Vec<Waiting>) {
+        let entries: Vec<&[u8]> = batch.iter().map(|waiting| waiting.entry.as_slice()).collect();
+        let outcome = self.append_entries(&entries);
+        for (index, waiting) in batch.into_iter().enumerate() {
+            let answer = outcome.as_ref().map(|first| first + index as u64).map_err(Clone::clone);
+            let _ = waiting.reply.send(answer);
+        }
+    }
+
+    /// Gives the number of the batch's first entry.
+    fn append_entries(&mut self, entries: &[&[u8]]) -> Result<u64> {
+        let core = self.core()?;
+        let first = core.info().length;
+        let failure = match block_on(core.append_batch(entries)) {
+            Ok(_) => {
+                self.refresh();
+                return Ok(first);
+            }
+            Err(e) => failed(&e),
+        };
+        // What is in memory may differ from what is on disk now. The files say whether the batch is in the log.
+        self.core = None;
+        let length = self.core()?.info().length;
+        self.refresh();
+        if length == first + entries.len() as u64 { Ok(first) } else { Err(failure) }
+    }
+
+    fn read(&mut self, from: u64, count: u64) -> Result<Vec<Value>> {
+        let core = self.core()?;
+        let to = core.info().length.min(from.saturating_add(count.min(MAX_READ_ENTRIES)));
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for number in from..to {
+            let block = block_on(core.get(number)).map_err(|e| damaged(number, &e))?;
+            let block = block.ok_or_else(|| damaged(number, &"it is missing"))?;
+            bytes += block.len();
+            entries.push(serde_json::from_slice(&block).map_err(|e| damaged(number, &e))?);
+            if bytes > MAX_READ_BYTES {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    fn core(&mut self) -> Result<&Hypercore> {
+        let core = match self.core.take() {
+            Some(core) => core,
+            None => {
+                let (core, repair) = open_core(&self.folder, &self.key)?;
+                tracing::warn!(?repair, "the log was opened again after a failure");
+                core
+            }
+        };
+        Ok(self.core.insert(core))
+    }
+
+    fn refresh(&mut self) {
+        if let Some(core) = &self.core {
+            *self.info.lock().unwrap_or_else(PoisonError::into_inner) = describe(core, &self.key);
+        }
+    }
+}
+
+fn open_core(folder: &Path, key: &SigningKey) -> Result<(Hypercore, Option<Repair>)> {
+    let repair = repair::mend(folder, key)?;
+    let pair = PartialKeypair { public: key.verifying_key(), secret: Some(key.clone()) };
+    let open = async { HypercoreBuilder::new(storage::open_storage(folder).await?).key_pair(pair).build().await };
+    Ok((block_on(open).map_err(|e| failed(&e))?, repair))
+}
+
+fn describe(core: &Hypercore, key: &SigningKey) -> LogInfo {
+    let info = core.info();
+    let key = hex::encode(key.verifying_key().to_bytes());
+    LogInfo { length: info.length, byte_length: info.byte_length, key, fork: info.fork }
+}
+
+fn signing_key(keypair: &Keypair) -> Result<SigningKey> {
+    let pair = keypair.clone().try_into_ed25519().map_err(|e| Error::Invalid(format!("the log needs an Ed25519 key: {e}")))?;
+    let secret: [u8; 32] =
+        pair.secret().as_ref().try_into().map_err(|_| Error::Internal("an Ed25519 secret has 32 bytes".into()))?;
+    Ok(SigningKey::from_bytes(&secret))
+}
+
+fn failed(error: &HypercoreError) -> Error {
+    Error::Internal(format!("the log failed: {error}"))
+}
+
+fn damaged(number: u64, why: &dyn std::fmt::Display) -> Error {
+    Error::Tampered(format!("log entry {number} cannot be read: {why}"))
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,5 +1,36 @@
 //! The libp2p swarm behind a cloneable handle: transport, discovery, gossip, requests and byte streams.
+//!
+//! One task owns the swarm ([`service`]); everything else talks to it through bounded channels. Requests, byte streams
+//! and Raft's lanes run on substreams of their own and meet the swarm only when one is opened.
 
+mod addresses;
+mod behaviour;
+mod connect;
+mod dialer;
+mod frame;
+mod gossip;
+mod gossip_config;
+mod handle;
+mod kad;
+mod kad_queries;
+mod known;
+mod lane;
+mod mdns;
+mod request;
+mod service;
+mod serving;
+pub(crate) mod shared;
+mod stream;
+mod subscription;
+mod substream;
+mod transport;
+#[cfg(test)]
+mod tests;
 mod types;
 
+pub use handle::NetHandle;
+pub use kad::{KadHandle, KadRecord};
+pub use lane::Lane;
+pub use stream::PeerStream;
+pub use subscription::GossipSubscription;
 pub use types::*;

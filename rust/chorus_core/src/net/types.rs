@@ -1,13 +1,14 @@
 //! What crosses the border of the network module.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use serde::Serialize;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use crate::{Error, Result};
+use super::PeerStream;
+use crate::Result;
 
 /// How to start the network.
 pub struct NetConfig {
@@ -68,6 +69,7 @@ pub struct Publish {
 }
 
 /// A request that another peer's process made of this agent.
+#[derive(Debug)]
 pub struct IncomingRequest {
     /// Who asks (proven by the transport).
     pub peer: PeerId,
@@ -81,7 +83,7 @@ pub struct IncomingRequest {
     pub payload: Bytes,
     /// What is left of the caller's deadline.
     pub timeout: Duration,
-    /// Where the answer goes.
+    /// Where the answer goes; it is closed when the caller gave up.
     pub reply: oneshot::Sender<Result<Reply>>,
 }
 
@@ -95,6 +97,7 @@ pub struct Reply {
 }
 
 /// A byte stream that another peer opened to a service of this agent.
+#[derive(Debug)]
 pub struct IncomingStream {
     /// Who opened it.
     pub peer: PeerId,
@@ -104,14 +107,11 @@ pub struct IncomingStream {
     pub method: String,
     /// JSON head, raw.
     pub head: Bytes,
-    /// Accept with `Ok(())` or refuse; the stream follows.
+    /// Accept with `Ok(())` or refuse; dropping it refuses too.
     pub answer: oneshot::Sender<Result<()>>,
-    /// The bytes, valid after acceptance.
+    /// The bytes; they flow once `answer` has accepted.
     pub stream: PeerStream,
 }
-
-/// An encrypted byte stream to or from a peer.
-pub type PeerStream = libp2p::Stream;
 
 /// What happened in the network.
 #[derive(Debug, Clone, Serialize)]
@@ -154,6 +154,45 @@ pub struct PeerState {
     pub since: u64,
     /// Last ping, milliseconds.
     pub rtt_ms: Option<f64>,
+}
+
+/// Counters since the start and depths now, for metrics and health.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct NetStats {
+    /// Gossip messages of this agent handed to the network.
+    pub pubsub_sent: u64,
+    /// Gossip messages of others that passed every check.
+    pub pubsub_received: u64,
+    /// Gossip messages that failed, by reason (reject and ignore alike).
+    pub rejected: BTreeMap<String, u64>,
+    /// Messages that local subscribers were too slow for.
+    pub pubsub_gaps: u64,
+    /// Own messages waiting for a peer that listens.
+    pub pubsub_held: u64,
+    /// Own messages that found no listener in time.
+    pub pubsub_expired: u64,
+    /// Kademlia queries begun.
+    pub dht_queries: u64,
+    /// Values answered from memory.
+    pub dht_cache_hits: u64,
+    /// Values that had to be looked up.
+    pub dht_cache_misses: u64,
+    /// DHT records refused because signature, hash, key or size did not fit.
+    pub dht_refused: u64,
+    /// Connections now.
+    pub connections: u64,
+    /// Requests to peers since the start.
+    pub requests_sent: u64,
+    /// Requests from peers since the start.
+    pub requests_received: u64,
+    /// Requests to peers without an answer yet.
+    pub requests_in_flight: u64,
+    /// Raft frames dropped: queue full or peer away.
+    pub lane_dropped: u64,
+    /// Commands waiting for the swarm.
+    pub queue_commands: u64,
+    /// Publications waiting for the swarm.
+    pub queue_publish: u64,
 }
 
 /// A picture of the network now.

@@ -1,15 +1,306 @@
-//! The log's thread.
+//! The log's thread: takes commands, gives the machine time, and starts it anew from disk when it
+//! panics or the disk fails. What consensus does is the machine's.
 
-use std::sync::{Arc, mpsc};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
 
-use super::{handle::Command, shared::Shared, storage::Store, types::RaftConfig};
-use crate::Result;
+use bytes::Bytes;
+use libp2p::PeerId;
+use serde_json::{Value, json};
+
+use super::{
+    entry::{self, Draft, FOUND, ULID_CHARS},
+    handle::Command,
+    machine::{Machine, Now, Parts},
+    proposals::answer,
+    shared::Shared,
+    storage::{FOUNDER_ID, FOUNDING_INDEX, Identity, Store},
+    types::{RaftConfig, RaftEvent, Role, Timings},
+};
+use crate::{Error, Result};
+
+/// Commands and bytes taken in one turn: what they make shares one write to disk.
+const TURN_COMMANDS: usize = 1024;
+const TURN_BYTES: usize = 1024 * 1024;
+/// How long the thread sleeps at most.
+const IDLE: Duration = Duration::from_secs(1);
+/// Pause before the machine is started anew, doubled at each failure in a row.
+const RESTART_MIN: Duration = Duration::from_millis(50);
+const RESTART_MAX: Duration = Duration::from_secs(5);
+/// A machine that ran this long had started well.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// Opens the store and starts the thread.
 pub(super) fn start(config: &RaftConfig, inbox: mpsc::Receiver<Command>) -> Result<Arc<Shared>> {
     std::fs::create_dir_all(&config.dir)?;
     let store = Store::open(&config.dir.join("raft.redb"))?;
     let shared = Arc::new(Shared::new(store));
-    drop(inbox);
+    let parts = Parts {
+        shared: Arc::clone(&shared),
+        transport: Arc::clone(&config.transport),
+        keypair: config.keypair.clone(),
+    };
+    let mut driver = Driver {
+        parts,
+        machine: None,
+        score: 0.5,
+        origin: Instant::now(),
+        started_at: Duration::ZERO,
+        restart_at: Duration::ZERO,
+        pause: RESTART_MIN,
+        restarts: 0,
+    };
+    driver.restart();
+    std::thread::Builder::new().name("raft".into()).spawn(move || driver.run(&inbox))?;
     Ok(shared)
+}
+
+struct Driver {
+    parts: Parts,
+    machine: Option<Machine>,
+    score: f64,
+    origin: Instant,
+    started_at: Duration,
+    restart_at: Duration,
+    pause: Duration,
+    restarts: u64,
+}
+
+impl Driver {
+    fn run(mut self, inbox: &mpsc::Receiver<Command>) {
+        let mut done = None;
+        while done.is_none() {
+            let now = self.now().at;
+            let wake = match &self.machine {
+                Some(machine) => machine.next_wake(),
+                None if self.parts.shared.store.identity().is_some() => self.restart_at,
+                None => now + IDLE,
+            };
+            let first = match inbox.recv_timeout(wake.saturating_sub(now).min(IDLE)) {
+                Ok(command) => Some(command),
+                Err(mpsc::RecvTimeoutError::Timeout) => None,
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            };
+            // The machine's memory is worth nothing after a panic; its disk is.
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.turn(first, inbox)));
+            match outcome {
+                Ok(Ok(reply)) => done = reply,
+                Ok(Err(error)) => self.failed(&error),
+                Err(_) => self.failed(&Error::Internal("the consensus machine panicked".into())),
+            }
+        }
+        if let Some(machine) = &mut self.machine
+            && let Err(error) = machine.save()
+        {
+            tracing::warn!(%error, "the last commit index was not saved");
+        }
+        self.machine = None;
+        self.parts.shared.close();
+        self.parts.shared.store.close();
+        if let Some(reply) = done {
+            let _ = reply.send(());
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { at: self.origin.elapsed(), wall_ms: entry::wall_ms() }
+    }
+
+    fn turn(
+        &mut self,
+        first: Option<Command>,
+        inbox: &mpsc::Receiver<Command>,
+    ) -> Result<Option<tokio::sync::oneshot::Sender<()>>> {
+        let now = self.now();
+        let mut bytes = 0;
+        let mut next = first;
+        for _ in 0..TURN_COMMANDS {
+            let Some(command) = next else { break };
+            bytes += match &command {
+                Command::Frame { frame, .. } => frame.len(),
+                Command::Propose { entry, .. } => entry.len(),
+                _ => 0,
+            };
+            if let Command::Shutdown { reply } = command {
+                return Ok(Some(reply));
+            }
+            self.take(command, now)?;
+            next = if bytes < TURN_BYTES { inbox.try_recv().ok() } else { None };
+        }
+        match &mut self.machine {
+            Some(machine) => machine.turn(now)?,
+            None if now.at >= self.restart_at && self.parts.shared.store.identity().is_some() => self.restart(),
+            None => {}
+        }
+        Ok(None)
+    }
+
+    /// Makes a machine from what is on disk, when this agent is in a mesh.
+    fn restart(&mut self) {
+        let now = self.now();
+        let parts = self.parts.clone();
+        let (score, seed) = (self.score, rand::random());
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            if self.restarts > 0 {
+                parts.shared.store.reopen()?;
+            }
+            match parts.shared.store.identity() {
+                Some(_) => Machine::open(parts, score, seed, now).map(Some),
+                None => Ok(None),
+            }
+        }));
+        match opened {
+            Ok(Ok(machine)) => {
+                self.machine = machine;
+                self.started_at = now.at;
+                if let Some(machine) = &mut self.machine {
+                    machine.publish_now(now);
+                }
+            }
+            Ok(Err(error)) => self.failed(&error),
+            Err(_) => self.failed(&Error::Internal("the consensus machine panicked at its start".into())),
+        }
+    }
+
+    fn failed(&mut self, error: &Error) {
+        let now = self.now().at;
+        tracing::error!(%error, "the consensus machine starts anew from disk");
+        self.restarts += 1;
+        self.pause = if now > self.started_at + STEADY { RESTART_MIN } else { (self.pause * 2).min(RESTART_MAX) };
+        self.restart_at = now + self.pause;
+        self.machine = None;
+        let shared = &self.parts.shared;
+        let (led, term) = {
+            let status = shared.status.borrow();
+            (status.role == Role::Leader, status.term)
+        };
+        if led {
+            shared.emit(RaftEvent::StepDown { term, reason: "restart".into() });
+        }
+        shared.status.send_modify(|status| {
+            status.role = if status.mesh.is_some() { Role::Learner } else { Role::None };
+            status.leader = None;
+            status.error = Some(error.to_string());
+        });
+    }
+
+    fn take(&mut self, command: Command, now: Now) -> Result<()> {
+        match command {
+            Command::Found { settings, agent, reply } => answer(reply, self.found(settings, agent)),
+            Command::Adopt { mesh, raft_id, founding, members, reply } => {
+                answer(reply, self.adopt(&mesh, raft_id, founding, &members));
+            }
+            Command::Score(score) => {
+                self.score = score;
+                if let Some(machine) = &mut self.machine {
+                    machine.election.set_score(score);
+                }
+            }
+            #[cfg(test)]
+            Command::Panic => panic!("asked to by a test"),
+            command => match &mut self.machine {
+                Some(machine) => instruct(machine, command, now)?,
+                None => self.refuse(command),
+            },
+        }
+        Ok(())
+    }
+
+    /// Nothing runs: either there is no mesh, or the machine waits to be started anew.
+    fn refuse(&self, command: Command) {
+        let error = match self.parts.shared.status.borrow().error.clone() {
+            Some(error) => Error::Unavailable(error),
+            None => Error::NoMesh,
+        };
+        match command {
+            Command::Propose { reply, .. } => answer(reply, Err(error)),
+            Command::Add { reply, .. } => answer(reply, Err(error)),
+            Command::ReadIndex { reply } => answer(reply, Err(error)),
+            Command::Vote { reply, .. } | Command::Transfer { reply, .. } | Command::Campaign { reply } => {
+                answer(reply, Err(error));
+            }
+            _ => {}
+        }
+    }
+
+    fn found(&mut self, settings: Value, agent: Value) -> Result<String> {
+        let store = &self.parts.shared.store;
+        if let Some(identity) = store.identity() {
+            return Err(Error::Refused(format!("this agent is in mesh {} already", identity.mesh)));
+        }
+        Timings::from_settings(&settings)?;
+        let mesh = entry::ulid();
+        let peer = self.parts.keypair.public().to_peer_id();
+        let body = json!({ "settings": settings, "agent": agent }).to_string();
+        let draft = Draft { mesh: &mesh, id: &entry::ulid(), kind: FOUND, seen: 0, body: body.as_bytes() };
+        let entry = entry::make(&self.parts.keypair, &peer, &draft)?;
+        let founding = Bytes::from(entry::stamped(entry::wall_ms(), &entry));
+        let identity = Identity { mesh: mesh.clone(), raft_id: FOUNDER_ID, founding };
+        store.init(&identity, peer, &[])?;
+        tracing::info!(%mesh, "this agent founded a mesh");
+        self.restart();
+        // A mesh of one has its leader at once.
+        let now = self.now();
+        if let Some(machine) = &mut self.machine {
+            machine.turn(now)?;
+        }
+        Ok(mesh)
+    }
+
+    fn adopt(&mut self, mesh: &str, raft_id: u64, founding: Bytes, members: &[(u64, PeerId)]) -> Result<()> {
+        let store = &self.parts.shared.store;
+        if let Some(identity) = store.identity() {
+            if identity.mesh == mesh && identity.raft_id == raft_id {
+                return Ok(());
+            }
+            return Err(Error::Refused(format!("this agent is in mesh {} already", identity.mesh)));
+        }
+        let founder = check_founding(mesh, &founding)?;
+        if raft_id <= FOUNDING_INDEX {
+            return Err(Error::Invalid(format!("raft_id: {raft_id} is the founder's")));
+        }
+        let identity = Identity { mesh: mesh.to_owned(), raft_id, founding };
+        let hints: Vec<_> = members.iter().copied().filter(|(id, _)| *id != FOUNDER_ID).collect();
+        store.init(&identity, founder, &hints)?;
+        tracing::info!(mesh, raft_id, "this agent joined a mesh");
+        self.restart();
+        Ok(())
+    }
+}
+
+/// Checks a founding entry by its bytes; answers the founder.
+fn check_founding(mesh: &str, founding: &[u8]) -> Result<PeerId> {
+    let (_, bytes) = entry::unstamp(founding).ok_or_else(|| Error::Invalid("founding: cut short".into()))?;
+    let view = entry::parse(bytes)?;
+    if view.kind != FOUND || view.mesh != mesh || mesh.len() != ULID_CHARS {
+        return Err(Error::Invalid("founding: of another mesh, or none".into()));
+    }
+    Timings::from_settings(view.body_json().get("settings").unwrap_or(&Value::Null))?;
+    view.verify()
+}
+
+fn instruct(machine: &mut Machine, command: Command, now: Now) -> Result<()> {
+    match command {
+        Command::Frame { from, frame } => match machine.receive(from, frame, now) {
+            Ok(()) => {}
+            Err(error @ Error::Internal(_)) => return Err(error),
+            Err(error) => {
+                machine.parts.shared.count_refused_frame();
+                tracing::debug!(%from, %error, "a consensus frame was refused");
+            }
+        },
+        Command::Propose { entry, key, reply } => machine.propose(entry, key, reply),
+        Command::Add { peer, body, reply } => machine.add(peer, body, reply, now),
+        Command::Vote { peer, voter, reply } => machine.vote(peer, voter, reply, now),
+        Command::ReadIndex { reply } => machine.read_index(reply),
+        Command::Transfer { to, reply } => machine.hand_over(to, reply, now),
+        Command::Campaign { reply } => machine.stand(reply, now),
+        Command::PeerUp(peer) => machine.peer_up(peer),
+        // The driver itself takes these.
+        _ => {}
+    }
+    Ok(())
 }

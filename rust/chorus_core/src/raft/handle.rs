@@ -187,7 +187,7 @@ impl RaftHandle {
         tokio::select! {
             answer = answer => answer,
             () = tokio::time::sleep(left) => Err(Error::Timeout("the leader did not answer".into())),
-            _ = changes.wait_for(|status| status.leader.as_deref() != Some(&name)) => Err(Error::NotLeader),
+            _ = changes.wait_for(|status| status.leader.as_ref().is_some_and(|other| *other != name)) => Err(Error::NotLeader),
         }
     }
 

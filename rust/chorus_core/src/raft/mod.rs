@@ -1,12 +1,21 @@
 //! The replicated log of signed entries: raft-rs on redb, driven by one thread. It orders and stores
 //! entries and keeps the members' votes; what entries mean is left to the table.
 
+mod changes;
 mod driver;
+mod election;
 mod entry;
 mod follow;
+mod frames;
 mod handle;
+mod machine;
+mod members;
+mod proposals;
+mod requests;
 mod shared;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use handle::RaftHandle;

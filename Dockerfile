@@ -1,0 +1,41 @@
+# The agent's image. `make image` builds it with a wheel and packages from the host (dist/) and a base made from
+# Debian's packages; without those, `docker build .` compiles the wheel in the first stage.
+ARG BUILD_BASE=rust:1-bookworm
+ARG BASE=debian:bookworm-slim
+
+FROM ${BUILD_BASE} AS build
+WORKDIR /src
+COPY . .
+RUN set -eu; \
+    offline=; \
+    if ls dist/chorus_agent-*.whl >/dev/null 2>&1; then offline="--no-index --find-links dist"; fi; \
+    if [ -z "$offline" ]; then \
+      apt-get update && apt-get install -y --no-install-recommends python3 python3-venv protobuf-compiler; \
+      python3 -m venv /build && /build/bin/pip install -c constraints.txt maturin; \
+      /build/bin/maturin build --release --compatibility linux --out dist; \
+    fi; \
+    python3 -m venv /opt/chorus; \
+    /opt/chorus/bin/pip install --no-cache-dir --disable-pip-version-check $offline -c constraints.txt dist/chorus_agent-*.whl; \
+    /opt/chorus/bin/pip uninstall -y -q pip setuptools
+
+FROM ${BASE}
+RUN set -eu; \
+    if ! [ -x /usr/bin/python3 ] || ! [ -x "$(command -v pidof)" ]; then \
+      apt-get update && apt-get install -y --no-install-recommends python3 ca-certificates sysvinit-utils; \
+      rm -rf /var/lib/apt/lists/*; \
+    fi; \
+    echo 'chorus:x:10001:10001:CHORUS agent:/var/lib/chorus:/usr/sbin/nologin' >>/etc/passwd; \
+    echo 'chorus:x:10001:' >>/etc/group; \
+    install -d -m 0700 -o 10001 -g 10001 /var/lib/chorus /run/chorus
+COPY --from=build /opt/chorus /opt/chorus
+ENV PATH=/opt/chorus/bin:/usr/local/bin:/usr/bin:/bin \
+    PYTHONDONTWRITEBYTECODE=1 \
+    CHORUS_DATA_DIR=/var/lib/chorus \
+    CHORUS_API_HOST=0.0.0.0
+VOLUME /var/lib/chorus
+EXPOSE 9000 8080 8081
+USER 10001:10001
+STOPSIGNAL SIGTERM
+# Live, never ready: an orchestrator restarts what fails this, and a lone or busy agent must not be restarted.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + (os.environ.get('CHORUS_HEALTH_PORT') or '8081') + '/healthz', timeout=4)"]
+ENTRYPOINT ["chorus-agent"]

@@ -1,0 +1,61 @@
+# One vocabulary of verbs for people, hooks and CI. `make help` lists it.
+SHELL := bash
+VENV := $(or $(CHORUS_VENV),.venv)
+PYTEST := $(VENV)/bin/python -m pytest
+export CARGO_TARGET_DIR ?= $(or $(CHORUS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chorus)/target
+ifeq ($(shell command -v protoc),)
+export PROTOC ?= $(abspath $(VENV)/bin/protoc)
+endif
+# The crate without Python: proves that the core does not know it. One profile, so that dependencies build once.
+CARGO_FLAGS := --release --no-default-features
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-rust test-python test-fast test-heavy lint types bench image wheel clean
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make this checkout ready (done by the others too)
+	@scripts/setup.sh
+
+demo: setup ## three agents on this machine, a task, its output, and away again
+	@scripts/demo.sh
+
+test: test-rust test-python ## all tests but the heavy ones
+
+test-rust: setup ## the core's tests, without Python
+	cargo test $(CARGO_FLAGS)
+
+test-python: setup ## the processes' tests, with the built core and Docker
+	$(PYTEST)
+
+test-fast: setup ## the tests that need no Docker and no second process
+	$(PYTEST) tests/unit tests/core
+
+test-heavy: setup ## everything, with the tests that take minutes
+	CHORUS_HEAVY=1 $(PYTEST)
+
+lint: setup ## ruff, rustfmt, clippy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	cargo fmt --check
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+
+types: setup ## mypy, and the core's stub against the built module
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m mypy.stubtest chorus._core
+
+bench: setup ## the measurements, each beside a peer in the same run
+	@test -x bench/run || { echo "there are no measurements in this version yet" >&2; exit 1; }
+	bench/run
+
+image: setup ## the agent's Docker image, chorus-agent:latest
+	@scripts/image.sh
+
+wheel: setup ## the wheel, into dist/
+	@scripts/wheel.sh
+
+clean: ## remove what was built here (not the shared build cache)
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find python tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f python/chorus/_core*.so

@@ -1,0 +1,88 @@
+"""Puts the routes of the API port together behind the guard."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from chorus.api import mesh, output, tasks
+from chorus.api.context import Context
+from chorus.api.guard import Guard
+from chorus.api.problems import MEDIA_TYPE, install
+from chorus.process import metrics
+
+METRICS_MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+# Everything else needs the token.
+OPEN_PATHS: Final = frozenset({"/metrics"})
+
+_PROBLEM: Final = {
+    "description": "an error as RFC 9457 problem details",
+    "content": {
+        MEDIA_TYPE: {
+            "schema": {
+                "type": "object",
+                "required": ["title", "status", "detail"],
+                "properties": {
+                    "type": {"type": "string"},
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                    "errors": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+                        },
+                    },
+                },
+            }
+        }
+    },
+}
+
+
+def api_app(context: Context) -> FastAPI:
+    """The application on the API port, without the guard."""
+    # The guard checks the token; here the scheme is only declared, so that /docs can send it.
+    bearer = Security(HTTPBearer(auto_error=False, description="content of the file api-token"))
+    app = FastAPI(
+        title="CHORUS agent",
+        version=context.settings.version,
+        redoc_url=None,
+        redirect_slashes=False,
+        dependencies=[bearer],
+        responses={"4XX": _PROBLEM, "5XX": _PROBLEM},
+    )
+    app.state.context = context
+    app.include_router(tasks.router)
+    app.include_router(output.router)
+    app.include_router(mesh.router)
+    install(app)
+
+    @app.get("/metrics", tags=["metrics"])
+    def get_metrics() -> Response:
+        """Prometheus metrics of all processes of this agent."""
+        return Response(metrics.render(), media_type=METRICS_MEDIA_TYPE)
+
+    return app
+
+
+def guarded(app: ASGIApp, context: Context) -> Guard:
+    """The API behind token, cross-site and body checks."""
+    settings = context.settings
+    return Guard(
+        app,
+        token=settings.api_token.get_secret_value(),
+        open_paths=OPEN_PATHS,
+        loopback=ipaddress.ip_address(settings.api_host).is_loopback,
+    )
+
+
+def guarded_probes(app: ASGIApp) -> Guard:
+    """The probes need no token, and orchestrators call them by any name."""
+    return Guard(app, token=None, open_paths=frozenset(), loopback=False)

@@ -1,0 +1,110 @@
+"""What the routes of the api process share: settings, hub, table, blobs, and news of the table's changes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import Annotated, Final
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from chorus.api.problems import Problem
+from chorus.blobs import BlobStore
+from chorus.config import Settings
+from chorus.hub import Hub
+from chorus.table.reader import TableReader
+from chorus.table.rows import TaskRow
+
+TABLE_TOPIC: Final = "local/table"
+# News of the table may be lost (a gap, a restarted coordinator); whoever waits looks again after this.
+LOOK_AGAIN_S: Final = 2.0
+
+
+class Changes:
+    """Wakes those who wait for a task to change; fed from the coordinator's topic."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+
+    async def follow(self, hub: Hub) -> None:
+        """Runs until cancelled."""
+        async with hub.subscribe(TABLE_TOPIC) as messages:
+            async for message in messages:
+                data = message.data if isinstance(message.data, dict) else {}
+                if message.gap:
+                    self._wake(list(self._waiting))
+                self._wake([str(task) for task in data.get("tasks") or ()])
+
+    def watch(self, task_id: str) -> Watch:
+        """Registers interest in a task; use as a context manager."""
+        return Watch(self._waiting, task_id)
+
+    def _wake(self, tasks: list[str]) -> None:
+        for task_id in tasks:
+            for event in self._waiting.get(task_id, ()):
+                event.set()
+
+
+class Watch:
+    """Interest in one task: `changed` returns after each change since the last look."""
+
+    def __init__(self, waiting: dict[str, set[asyncio.Event]], task_id: str) -> None:
+        self._waiting = waiting
+        self._task_id = task_id
+        self._event = asyncio.Event()
+
+    async def changed(self, timeout: float = LOOK_AGAIN_S) -> None:
+        """Returns when the task has changed, or it is time to look again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._event.wait()
+        self._event.clear()
+
+    def __enter__(self) -> Watch:
+        self._waiting.setdefault(self._task_id, set()).add(self._event)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        events = self._waiting.get(self._task_id)
+        if events is not None:
+            events.discard(self._event)
+            if not events:
+                del self._waiting[self._task_id]
+
+
+@dataclass(slots=True)
+class Context:
+    """One agent, as its HTTP surface sees it."""
+
+    settings: Settings
+    hub: Hub
+    table: TableReader
+    blobs: BlobStore
+    changes: Changes = field(default_factory=Changes)
+    # Set when the process is asked to stop: streams end, so that connections can close.
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def task(self, task_id: str) -> TaskRow:
+        """The task, or the 404 that says so."""
+        row = self.table.task(task_id)
+        if row is None:
+            raise Problem(
+                404, f"no task {task_id} is known in this mesh; GET /api/v1/tasks lists the known ones"
+            )
+        return row
+
+    def leader_id(self) -> str | None:
+        """The agent id of the mesh's leader as the table has it."""
+        mesh = self.table.mesh()
+        return None if mesh is None else mesh.leader_agent_id
+
+
+def _context(request: Request) -> Context:
+    context = request.app.state.context
+    assert isinstance(context, Context)
+    return context
+
+
+Here = Annotated[Context, Depends(_context)]

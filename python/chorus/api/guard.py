@@ -1,0 +1,170 @@
+"""The gate before every route: token, cross-site checks, size and pace of bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chorus.api.problems import Problem
+from chorus.blobs import BLOB_MAX_BYTES
+from chorus.process import metrics
+
+JSON_MAX_BYTES: Final = 1024 * 1024
+# A source becomes a blob, and what no member would fetch must not come in.
+SOURCE_MAX_BYTES: Final = BLOB_MAX_BYTES
+# A multipart body is a source, a task and the lines between them.
+MULTIPART_MAX_BYTES: Final = SOURCE_MAX_BYTES + JSON_MAX_BYTES + 64 * 1024
+# Between two pieces of a body; a client slower than that only holds a connection.
+BODY_PAUSE_MAX_S: Final = 20.0
+# A body below this pace is cut off too: one byte per pause would last for ever.
+BODY_PACE_MIN_BYTES_S: Final = 1024
+BODY_GRACE_S: Final = 30.0
+
+
+class Guard:
+    """ASGI middleware. `open_paths` need no token; `loopback`: the port is reached by address only."""
+
+    def __init__(
+        self, app: ASGIApp, *, token: str | None, open_paths: frozenset[str], loopback: bool
+    ) -> None:
+        self._app = app
+        self._token = None if token is None else token.encode()
+        self._open_paths = open_paths
+        self._loopback = loopback
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Called by the server for each request."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            else:
+                await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+            await send(message)
+
+        headers = _headers(scope)
+        body = _Body(receive, _limit(headers))
+        try:
+            self._check(scope["path"], headers)
+            body.check_announced(headers)
+            await self._app(scope, body.receive, counted)
+        except Problem as problem:
+            if status:
+                raise
+            await problem.response()(scope, receive, counted)
+        finally:
+            metrics.HTTP_REQUESTS.labels(_method(scope["method"]), str(status)).inc()
+
+    def _check(self, path: str, headers: dict[bytes, bytes]) -> None:
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self._loopback and not _is_address(host):
+            # A name that resolves to loopback is how a web page reaches programs that listen there.
+            raise Problem(403, f"Host {host!r} is not an address of this agent; use 127.0.0.1 or localhost")
+        origin = headers.get(b"origin")
+        if origin is not None and urlsplit(origin.decode("latin-1")).netloc.lower() != host.lower():
+            raise Problem(
+                403, "cross-site requests are refused; send the request without an Origin of another site"
+            )
+        if headers.get(b"sec-fetch-site", b"none") == b"cross-site":
+            raise Problem(403, "cross-site requests are refused")
+        if self._token is not None and path not in self._open_paths:
+            self._check_token(headers.get(b"authorization", b""))
+
+    def _check_token(self, authorization: bytes) -> None:
+        scheme, _, given = authorization.partition(b" ")
+        assert self._token is not None
+        if scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._token):
+            return
+        what = "the token is wrong" if authorization else "a token is required"
+        raise Problem(
+            401,
+            f"{what}: send Authorization: Bearer TOKEN with the content of the file api-token in the agent's "
+            "data folder (chorusctl token prints it)",
+            headers={"WWW-Authenticate": 'Bearer realm="chorus"'},
+        )
+
+
+class _Body:
+    """Hands the body on while it keeps within its limit and its pace."""
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._seen = 0
+        self._complete = False
+        self._waited = 0.0
+        self._clock: Callable[[], float] = asyncio.get_running_loop().time
+
+    def check_announced(self, headers: dict[bytes, bytes]) -> None:
+        """Refuses by Content-Length alone, before a byte is read."""
+        announced = headers.get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > self._limit:
+            raise self._too_large()
+        self._complete = announced in (b"", b"0") and b"transfer-encoding" not in headers
+
+    async def receive(self) -> Message:
+        """The next message of the client."""
+        if self._complete:
+            return await self._receive()
+        before = self._clock()
+        try:
+            async with asyncio.timeout(BODY_PAUSE_MAX_S):
+                message = await self._receive()
+        except TimeoutError:
+            raise Problem(408, f"no part of the body came for {BODY_PAUSE_MAX_S:g} s") from None
+        if message["type"] != "http.request":
+            return message
+        self._waited += self._clock() - before
+        self._seen += len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
+        if self._seen > self._limit:
+            raise self._too_large()
+        if self._waited > BODY_GRACE_S + self._seen / BODY_PACE_MIN_BYTES_S:
+            raise Problem(408, f"the body comes with less than {BODY_PACE_MIN_BYTES_S} bytes a second")
+        return message
+
+    def _too_large(self) -> Problem:
+        return Problem(
+            413,
+            f"the body is larger than {self._limit} bytes; send larger sources as multipart part source",
+            limit=self._limit,
+        )
+
+
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    return dict(scope["headers"])
+
+
+def _limit(headers: dict[bytes, bytes]) -> int:
+    if headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data"):
+        return MULTIPART_MAX_BYTES
+    return JSON_MAX_BYTES
+
+
+def _is_address(host: str) -> bool:
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _method(method: str) -> str:
+    # A label per word a client invents would grow without bound.
+    return method if method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS") else "other"

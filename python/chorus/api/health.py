@@ -1,0 +1,273 @@
+"""Looks after the agent's health in the background and answers the probes on the health port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable
+from typing import Any, Final, TypeVar
+
+import orjson
+from fastapi import APIRouter, FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chorus.api.checks import SIBLINGS, Answer, Findings, Verdict, docker_answer, judge
+from chorus.api.context import Context
+from chorus.api.problems import install
+from chorus.hub import HubError, HubNotFound
+from chorus.process import metrics
+from chorus.process.crashes import Crashes, load
+from chorus.wire.task import rfc3339
+
+T = TypeVar("T")
+
+# Answers are at most this old.
+PERIOD_S: Final = 1.0
+DEADLINE_S: Final = 0.9
+# The DHT is asked for this agent's own record; more often would only be traffic.
+DHT_PERIOD_S: Final = 30.0
+DHT_DEADLINE_S: Final = 5.0
+# News of our health for watchers of the topic.
+ANNOUNCE_PERIOD_S: Final = 30.0
+
+
+class Observer:
+    """Finds out, about once a second, how everything is."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._seen: dict[str, float] = dict.fromkeys(SIBLINGS, time.monotonic())
+        self._dht_ok = False
+        self._dht_latency_ms: float | None = None
+        self._dht_next = 0.0
+        self._dht_task: asyncio.Task[None] | None = None
+        self._announce_next = time.monotonic() + ANNOUNCE_PERIOD_S
+        self.checked_at = ""
+        self.findings: Findings | None = None
+        self.verdict: Verdict | None = None
+        self.last_heartbeat: Any = None
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        while True:
+            started = time.monotonic()
+            await self.observe()
+            await self._announce()
+            await asyncio.sleep(max(0.05, PERIOD_S - (time.monotonic() - started)))
+
+    async def observe(self) -> None:
+        """One look at everything."""
+        context, settings = self._context, self._context.settings
+        self._ask_dht()
+        network, raft, *answers = await asyncio.gather(
+            _within(context.hub.net_state()),
+            _within(context.hub.raft_status()),
+            *(self._ask(name) for name in SIBLINGS),
+        )
+        siblings = dict(zip(SIBLINGS, answers, strict=True))
+        peers = len((network or {}).get("peers") or ())
+        if network is None and siblings["node"].ok:
+            siblings["node"] = Answer(False, "the core does not answer")
+        crashes = _read_crashes(context)
+        repeating = [name for name, one in crashes.items() if one.repeating(_now_ms())]
+        leader = None if raft is None else raft.leader
+        member = None if leader is None else context.table.member(leader)
+        self.findings = Findings(
+            license_ok=True,  # the parent's gate lets no process start without one
+            license_detail=f"{settings.license_id} ({settings.license_kind})",
+            siblings=siblings,
+            peers=peers,
+            clock_skew=bool((network or {}).get("clock_skew")),
+            dht_enabled=settings.dht_enabled,
+            dht_ok=self._dht_ok,
+            dht_latency_ms=self._dht_latency_ms,
+            mesh=None if raft is None else raft.mesh,
+            raft_state="unknown" if raft is None else raft.role,
+            leader=leader if member is None else member.agent_id,
+            term=0 if raft is None else raft.term,
+            active=len(context.table.running_on(settings.peer_id)),
+            max_tasks=settings.max_tasks,
+            ai_provider=settings.ai_provider,
+            crashes={name: one.count for name, one in crashes.items()},
+            repeating=tuple(sorted(repeating)),
+        )
+        self.verdict = judge(self.findings)
+        self.checked_at = now()
+        self.last_heartbeat = siblings["election"].more.get("last_heartbeat") or self.last_heartbeat
+        for check in self.verdict.checks:
+            metrics.HEALTH_CHECK.labels(check.name).set(check.ok)
+
+    async def _ask(self, name: str) -> Answer:
+        try:
+            head = (await self._context.hub.call_service(name, "health", timeout=DEADLINE_S)).head
+        except HubError as error:
+            away = time.monotonic() - self._seen[name]
+            return Answer(False, f"{name} does not answer: {error.message}", away)
+        self._seen[name] = time.monotonic()
+        return Answer(bool(head.get("ok")), str(head.get("detail") or ""), 0.0, head)
+
+    def _ask_dht(self) -> None:
+        if not self._context.settings.dht_enabled or time.monotonic() < self._dht_next:
+            return
+        if self._dht_task is None or self._dht_task.done():
+            self._dht_next = time.monotonic() + DHT_PERIOD_S
+            self._dht_task = asyncio.create_task(self._time_dht())
+
+    async def _time_dht(self) -> None:
+        started = time.monotonic()
+        try:
+            await self._context.hub.dht_get("agent", self._context.settings.peer_id, timeout=DHT_DEADLINE_S)
+        except HubNotFound:
+            pass  # an answer too: everybody near was asked
+        except HubError:
+            self._dht_ok, self._dht_latency_ms = False, None
+            self._dht_next = time.monotonic() + PERIOD_S
+            return
+        self._dht_ok = True
+        self._dht_latency_ms = round((time.monotonic() - started) * 1000, 3)
+
+    async def _announce(self) -> None:
+        if time.monotonic() < self._announce_next or self.verdict is None or self.findings is None:
+            return
+        self._announce_next = time.monotonic() + ANNOUNCE_PERIOD_S
+        data = {
+            "agent_id": self._context.settings.agent_id,
+            "status": self.verdict.status,
+            "ready": self.verdict.ready,
+            "active": self.findings.active,
+            "max_tasks": self.findings.max_tasks,
+            "version": self._context.settings.version,
+        }
+        with contextlib.suppress(HubError):
+            await self._context.hub.publish("chorus/health", "health_status", data)
+
+
+router = APIRouter(tags=["health"])
+
+
+def _observer(request: Request) -> Observer:
+    observer = request.app.state.observer
+    assert isinstance(observer, Observer)
+    return observer
+
+
+@router.get("/healthz")
+async def healthz(request: Request) -> Response:
+    """200 while the processes of the agent live; orchestrators restart on this alone."""
+    verdict = _observer(request).verdict
+    alive = verdict is None or verdict.alive
+    return _json({"status": "alive" if alive else "dead"}, 200 if alive else 503)
+
+
+@router.get("/ready")
+async def ready(request: Request) -> Response:
+    """200 while the agent would take a task, 503 with the reasons otherwise."""
+    verdict = _observer(request).verdict
+    if verdict is None:
+        return _json({"ready": False, "reasons": ["starting"]}, 503)
+    reasons = [f"{check.name}: {check.detail}" for check in verdict.checks if not check.ok]
+    return _json(
+        {"ready": verdict.ready, "reasons": [] if verdict.ready else reasons}, 200 if verdict.ready else 503
+    )
+
+
+@router.get("/health")
+async def health(request: Request) -> Response:
+    """Everything that is known about the agent's health."""
+    observer = _observer(request)
+    if observer.verdict is None or observer.findings is None:
+        return _json({"status": "starting", "ready": False, "checks": []}, 503)
+    return _json(health_view(observer), 200 if observer.verdict.status == "healthy" else 503)
+
+
+def health_view(observer: Observer) -> dict[str, Any]:
+    """The body of /health as surface.md shapes it."""
+    found, verdict, settings = observer.findings, observer.verdict, observer._context.settings
+    assert found is not None
+    assert verdict is not None
+    docker = docker_answer(found.siblings["executor"])
+    election, coordinator = found.siblings["election"], found.siblings["coordinator"]
+    return {
+        "status": verdict.status,
+        "ready": verdict.ready,
+        "agent_id": settings.agent_id,
+        "version": settings.version,
+        "license": {"valid": found.license_ok, "id": settings.license_id, "kind": settings.license_kind},
+        "p2p": {"connected": found.siblings["node"].ok, "peers": found.peers},
+        "dht": {"enabled": found.dht_enabled, "reachable": found.dht_ok, "latency_ms": found.dht_latency_ms},
+        "election": {
+            "ok": election.ok,
+            "state": found.raft_state,
+            "leader": found.leader,
+            "term": found.term,
+            "mesh": found.mesh,
+            "detail": election.detail,
+        },
+        "coordinator": {**coordinator.more, "ok": coordinator.ok, "detail": coordinator.detail},
+        "api": {"ok": True, "port": settings.api_port},
+        "docker": {**docker.more, "ok": docker.ok, "detail": docker.detail},
+        "ai": {"provider": settings.ai_provider, "ok": True, "checked": settings.ai_provider != "none"},
+        "tasks": tasks_view(found),
+        "last_heartbeat": observer.last_heartbeat,
+        "crashes": dict(found.crashes),
+        "checks": [
+            {
+                "name": check.name,
+                "ok": check.ok,
+                "critical": check.critical,
+                "detail": check.detail,
+                "checked_at": observer.checked_at,
+            }
+            for check in verdict.checks
+        ],
+    }
+
+
+def tasks_view(found: Findings) -> dict[str, int]:
+    """Load and room."""
+    return {
+        "active": found.active,
+        "max": found.max_tasks,
+        "available": max(0, found.max_tasks - found.active),
+    }
+
+
+def health_app(observer: Observer) -> FastAPI:
+    """The application on the health port."""
+    app = FastAPI(title="CHORUS probes", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.observer = observer
+    app.include_router(router)
+    install(app)
+    return app
+
+
+def now() -> str:
+    """The present as RFC 3339."""
+    return rfc3339(_now_ms())
+
+
+async def _within(work: Awaitable[T]) -> T | None:
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            return await work
+    except (HubError, TimeoutError):
+        return None
+
+
+def _read_crashes(context: Context) -> dict[str, Crashes]:
+    try:
+        return load(context.settings.paths.crashes_json)
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _json(content: Any, status: int) -> Response:
+    return Response(
+        orjson.dumps(content, default=str), status, {"Cache-Control": "no-store"}, "application/json"
+    )

@@ -1,0 +1,222 @@
+"""Routes for what a task says and makes: events as SSE, raw logs, artifacts. Bytes only pass through."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import quote
+
+import orjson
+from fastapi import APIRouter, Header, Query
+from starlette.responses import Response, StreamingResponse
+
+from chorus.api.context import Context, Here
+from chorus.api.problems import Problem, from_hub
+from chorus.api.story import OPEN_TIMEOUT_S, RETRY_FIRST_S, RETRY_MAX_S, Event, Story, parse_place
+from chorus.api.tasks import check_task_id, json_response
+from chorus.hub import ByteStream, HubError
+from chorus.table.rows import AttemptRow
+
+# Proxies cut idle streams after a minute or less.
+HEARTBEAT_S: Final = 15.0
+_HEARTBEAT: Final = b": still here\n\n"
+# How long an EventSource waits before it comes back.
+_RETRY_LINE: Final = b"retry: 1000\n\n"
+
+router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"])
+
+
+@router.get("/{task_id}/events", response_class=StreamingResponse)
+async def get_events(
+    context: Here, task_id: str, last_event_id: Annotated[str | None, Header(max_length=64)] = None
+) -> Response:
+    """The task's whole story as server-sent events, live until its end; goes on after Last-Event-ID."""
+    row = context.task(check_task_id(task_id))
+    place = parse_place(last_event_id)
+    story = Story(context, row.task_id, place).events()
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_sse(context, story), media_type="text/event-stream", headers=headers)
+
+
+async def _sse(context: Context, story: AsyncIterator[list[Event]]) -> AsyncGenerator[bytes]:
+    yield _RETRY_LINE
+    batches = aiter(story)
+    stop = asyncio.create_task(context.stopping.wait())
+    coming: asyncio.Task[list[Event]] | None = None
+    try:
+        while True:
+            coming = coming or asyncio.create_task(_next(batches))
+            await asyncio.wait((coming, stop), timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
+            if coming.done():
+                batch = coming.result()
+                coming = None
+                if not batch:
+                    return
+                yield b"".join(map(encode_event, batch))
+            elif stop.done():
+                return
+            else:
+                yield _HEARTBEAT
+    finally:
+        stop.cancel()
+        if coming is not None:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+
+
+async def _next(batches: AsyncIterator[list[Event]]) -> list[Event]:
+    # An empty batch is the end: StopAsyncIteration cannot leave a task.
+    return await anext(batches, [])
+
+
+def encode_event(event: Event) -> bytes:
+    """An event as SSE lines. JSON has no raw newline, so `data` is one line."""
+    name = f"id: {event.id}\nevent: {event.event}\ndata: " if event.id else f"event: {event.event}\ndata: "
+    return name.encode() + orjson.dumps(event.data) + b"\n\n"
+
+
+@router.get("/{task_id}/logs", response_class=StreamingResponse)
+async def get_logs(
+    context: Here,
+    task_id: str,
+    stream: Annotated[Literal["stdout", "stderr", "both"], Query()] = "both",
+    follow: Annotated[bool, Query(description="stay until the task ends")] = False,
+    attempt: Annotated[int | None, Query(ge=1, le=1_000_000, description="the newest when absent")] = None,
+) -> Response:
+    """The raw output of the commands as it was written."""
+    row = context.task(check_task_id(task_id))
+    known = [a for a in context.table.attempts(row.task_id) if a.claimed_at is not None]
+    if attempt is not None:
+        known = [a for a in known if a.attempt == attempt]
+        if not known:
+            raise Problem(404, f"task {row.task_id} has no attempt {attempt} that was claimed")
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    media_type = "text/plain; charset=utf-8"
+    if not known and not (follow and row.open):
+        return Response(b"", media_type=media_type, headers=headers)
+    first = None
+    if known:
+        first = known[-1]
+        opened = await _open_logs(context, first, stream, follow and first.open)
+        chunks = _logs(context, first, opened, stream, follow and attempt is None)
+    else:
+        chunks = _coming_logs(context, row.task_id, 0, stream)
+    return StreamingResponse(chunks, media_type=media_type, headers=headers)
+
+
+async def _open_logs(context: Context, attempt: AttemptRow, stream: str, follow: bool) -> ByteStream:
+    head = {"task_id": attempt.task_id, "attempt": attempt.attempt, "stream": stream, "follow": follow}
+    wait = RETRY_FIRST_S
+    while True:
+        try:
+            return await context.hub.open_stream(
+                "output", "logs", head, peer=attempt.agent, timeout=OPEN_TIMEOUT_S
+            )
+        except HubError as error:
+            # An executor hears of its claim at about the time that the table shows it.
+            if error.code != "not_found" or not attempt.open or wait >= RETRY_MAX_S:
+                raise _holder_away(attempt, error) from None
+        await asyncio.sleep(wait)
+        wait *= 2
+
+
+async def _logs(
+    context: Context, attempt: AttemptRow, opened: ByteStream, stream: str, follow: bool
+) -> AsyncGenerator[bytes]:
+    async with opened:
+        async for chunk in _until_stopped(context, opened):
+            yield chunk
+    if follow:
+        async for chunk in _coming_logs(context, attempt.task_id, attempt.attempt, stream):
+            yield chunk
+
+
+async def _coming_logs(context: Context, task_id: str, after: int, stream: str) -> AsyncGenerator[bytes]:
+    """The output of attempts that are yet to come, while the task is open."""
+    with context.changes.watch(task_id) as watch:
+        while not context.stopping.is_set():
+            row = context.task(task_id)
+            coming = [
+                a for a in context.table.attempts(task_id) if a.attempt > after and a.claimed_at is not None
+            ]
+            if coming:
+                after = coming[0].attempt
+                try:
+                    opened = await _open_logs(context, coming[0], stream, True)
+                except Problem:
+                    continue  # its executor is gone; the mesh will offer the task again
+                async with opened:
+                    async for chunk in _until_stopped(context, opened):
+                        yield chunk
+            elif not row.open:
+                return
+            else:
+                await watch.changed()
+
+
+async def _until_stopped(context: Context, opened: ByteStream) -> AsyncGenerator[bytes]:
+    # Closing the stream wakes the read, without a task for each chunk.
+    async def close() -> None:
+        await context.stopping.wait()
+        await opened.close()
+
+    closing = asyncio.create_task(close())
+    try:
+        async for chunk in opened:
+            yield chunk
+    except HubError:
+        if not context.stopping.is_set():
+            raise
+    finally:
+        closing.cancel()
+
+
+@router.get("/{task_id}/artifacts")
+async def get_artifacts(context: Here, task_id: str) -> Response:
+    """What the task's newest attempt left: path, size and SHA-256 of each."""
+    row = context.task(check_task_id(task_id))
+    return json_response({"items": _artifacts(row.result), "next": None})
+
+
+@router.get("/{task_id}/artifacts/{path:path}", response_class=StreamingResponse)
+async def get_artifact(context: Here, task_id: str, path: str) -> Response:
+    """The bytes of one artifact, from the agent that holds them."""
+    row = context.task(check_task_id(task_id))
+    item = next((item for item in _artifacts(row.result) if item["path"] == path), None)
+    if item is None or row.agent is None:
+        raise Problem(404, f"task {row.task_id} has no artifact {path!r}; GET …/artifacts lists them")
+    head = {"task_id": row.task_id, "attempt": row.attempt, "path": path}
+    try:
+        opened = await context.hub.open_stream(
+            "output", "artifact", head, peer=row.agent, timeout=OPEN_TIMEOUT_S
+        )
+    except HubError as error:
+        raise _holder_away(context.table.attempts(row.task_id)[-1], error) from None
+    headers = {
+        "Content-Length": str(item["size"]),
+        "ETag": f'"{item["sha256"]}"',
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.rsplit('/', 1)[-1], safe='')}",
+    }
+
+    async def chunks() -> AsyncGenerator[bytes]:
+        async with opened:
+            async for chunk in _until_stopped(context, opened):
+                yield chunk
+
+    return StreamingResponse(chunks(), media_type="application/octet-stream", headers=headers)
+
+
+def _artifacts(result: dict[str, Any] | None) -> list[dict[str, Any]]:
+    return list((result or {}).get("artifacts") or ())
+
+
+def _holder_away(attempt: AttemptRow, error: HubError) -> Problem:
+    if error.code in ("unavailable", "timeout", "closed"):
+        who = attempt.agent_id or attempt.agent
+        return Problem(
+            503,
+            f"agent {who}, which holds this, cannot be reached now: {error.message}",
+            headers={"Retry-After": "1"},
+        )
+    return from_hub(error)

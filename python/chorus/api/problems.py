@@ -1,0 +1,142 @@
+"""Errors as RFC 9457 problem details, which clients get in place of a stack trace."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from chorus.hub import HubError
+
+MEDIA_TYPE: Final = "application/problem+json"
+# How long a client should wait before it repeats what a missing leader or process made fail.
+RETRY_AFTER_S: Final = 1
+
+log = logging.getLogger(__name__)
+
+# What the hub's codes mean to a client of HTTP. Codes that are not here are our own fault.
+_HUB_STATUS: Final = {
+    "invalid": 422,
+    "not_found": 404,
+    "unavailable": 503,
+    "timeout": 503,
+    "refused": 409,
+    "too_large": 413,
+    "no_mesh": 503,
+    "no_leader": 503,
+    "not_leader": 503,
+    "closed": 503,
+    "quorum_failed": 503,
+    "not_permitted": 403,
+    "tampered": 502,
+}
+# How a refusal begins that is about a bound of the mesh, not about the request (tasks.md, bounds).
+LIMIT_PREFIX: Final = "limit:"
+
+
+class Problem(Exception):
+    """An answer that is an error. `errors` names fields: `(field, what is wrong and what to do)`."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: Sequence[tuple[str, str]] = (),
+        headers: dict[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers or {}
+        self.more = more
+
+    def body(self) -> bytes:
+        """The problem document."""
+        document: dict[str, Any] = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            document["errors"] = [{"field": field, "message": message} for field, message in self.errors]
+        return orjson.dumps({**document, **self.more}, default=str)
+
+    def response(self) -> Response:
+        """The whole answer."""
+        headers = dict(self.headers)
+        if self.status in (408, 413):
+            # The rest of the body is not read, so the connection cannot be used again.
+            headers["Connection"] = "close"
+        return Response(self.body(), self.status, headers, MEDIA_TYPE)
+
+
+def from_hub(error: HubError) -> Problem:
+    """What a refusal or failure inside the agent means to the client."""
+    message = error.message
+    if error.code == "refused" and message.startswith(LIMIT_PREFIX):
+        detail = message.removeprefix(LIMIT_PREFIX).strip()
+        return Problem(429, detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+    status = _HUB_STATUS.get(error.code, 500)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
+    if status == 500:
+        log.error("answered 500 for a hub error %s: %s", error.code, message)
+    return Problem(status, message, headers=headers, code=error.code)
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of `app` a problem document, also those of the framework."""
+
+    async def problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return error.response()
+
+    async def hub(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HubError)
+        return from_hub(error).response()
+
+    async def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return Problem(
+            error.status_code, _explain(request, error), headers=dict(error.headers or {})
+        ).response()
+
+    async def validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        errors = [
+            (".".join(str(part) for part in item["loc"][1:]), str(item["msg"])) for item in error.errors()
+        ]
+        return Problem(422, "the request has invalid parameters", errors=errors).response()
+
+    async def gone(request: Request, error: Exception) -> Response:
+        return Response(status_code=400)  # nobody is left to read it
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        return Problem(500, "an error inside the agent; its log has the details").response()
+
+    app.add_exception_handler(Problem, problem)
+    app.add_exception_handler(HubError, hub)
+    app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(RequestValidationError, validation)
+    app.add_exception_handler(ClientDisconnect, gone)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def _explain(request: Request, error: HTTPException) -> str:
+    if error.status_code == 404:
+        return f"there is nothing at {request.url.path}; GET /docs lists what there is"
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return f"{request.method} is not answered here" + (f"; use {allowed}" if allowed else "")
+    return str(error.detail)

@@ -1,0 +1,109 @@
+"""The api process: two HTTP servers in one loop, over one hub connection and one reader of the table."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from chorus.api.app import api_app, guarded, guarded_probes
+from chorus.api.context import Changes, Context
+from chorus.api.health import Observer, health_app
+from chorus.blobs import BlobStore
+from chorus.process import Process
+from chorus.table.reader import TableReader
+
+# After this, connections that are still open are cut.
+GRACEFUL_STOP_S: Final = 5
+KEEP_ALIVE_S: Final = 75
+BACKLOG: Final = 512
+MAX_CONNECTIONS: Final = 1024
+# A killed predecessor's sockets may take a moment to go.
+BIND_FOR_S: Final = 10.0
+BIND_AGAIN_S: Final = 0.1
+
+
+class Server(uvicorn.Server):
+    """uvicorn without hands on our signals: the process body says when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves the signals to the process."""
+        yield
+
+
+async def main(process: Process) -> None:
+    """The body of the process."""
+    settings = process.settings
+    changes = Changes()
+    table = TableReader(settings.paths.table_db)
+    context = Context(
+        settings, process.hub, table, BlobStore(settings.paths.blobs), changes, process.stopping
+    )
+    observer = Observer(context)
+    await process.offer({})
+    api_socket = await bind(settings.api_host, settings.api_port)
+    health_socket = await bind(settings.api_host, settings.health_port)
+    api = _server(guarded(api_app(context), context))
+    probes = _server(guarded_probes(health_app(observer)))
+    async with asyncio.TaskGroup() as group:
+        background = [group.create_task(changes.follow(process.hub)), group.create_task(observer.run())]
+        serving = [
+            group.create_task(api.serve(sockets=[api_socket])),
+            group.create_task(probes.serve(sockets=[health_socket])),
+        ]
+        process.log.info("serving", api=settings.api_port, health=settings.health_port)
+        await process.stopping.wait()
+        # Streams end by themselves when `stopping` is set; the rest has GRACEFUL_STOP_S.
+        api.should_exit = True
+        await serving[0]
+        probes.should_exit = True
+        await serving[1]
+        for task in background:
+            task.cancel()
+    table.close()
+
+
+async def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; waits out a predecessor that still holds the port."""
+    deadline = asyncio.get_running_loop().time() + BIND_FOR_S
+    family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    while True:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            listener.close()
+            if error.errno != errno.EADDRINUSE or asyncio.get_running_loop().time() > deadline:
+                raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from None
+            await asyncio.sleep(BIND_AGAIN_S)
+            continue
+        listener.setblocking(False)
+        return listener
+
+
+def _server(app: ASGIApp) -> Server:
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        lifespan="off",
+        server_header=False,
+        date_header=True,
+        backlog=BACKLOG,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACEFUL_STOP_S,
+        # "auto" would take the httptools parser too, but silently fall back to a slower one.
+        http="httptools",
+        ws="none",
+    )
+    return Server(config)

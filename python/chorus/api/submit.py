@@ -1,0 +1,224 @@
+"""Takes a task off a request: JSON, or multipart with its source, which goes to disk as it comes.
+
+What is too large for an entry becomes a blob here; whether the mesh takes the task, the coordinator says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tarfile
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+
+from chorus.api.context import Context
+from chorus.api.guard import JSON_MAX_BYTES, SOURCE_MAX_BYTES
+from chorus.api.multipart import Begin, Data, End, PartEvent, parts
+from chorus.api.problems import Problem
+from chorus.hub import HubClosed, HubTimeout, HubUnavailable, Reply
+from chorus.wire.ids import new_id
+from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task
+
+# How long a submission waits for a leader before it says 503: an election with default timings fits in.
+LEADER_WAIT_S: Final = 30.0
+# What the commit, the second copy and the way there and back take beyond that wait.
+SUBMIT_MARGIN_S: Final = 10.0
+# A coordinator that was just killed is back within this.
+REPEAT_PAUSE_S: Final = 0.2
+_TAR_MAGIC_AT: Final = 257
+_HEAD_BYTES: Final = 512
+
+
+async def read_submission(context: Context, request: Request) -> TaskSubmission:
+    """The task of a request, its source stored."""
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        value, sha256 = await _read_parts(context, content_type, request.stream())
+        return await _complete(context, value, sha256)
+    if kind in ("application/json", ""):
+        return await _complete(context, _json(await request.body(), "the body"), None)
+    raise Problem(
+        415, "send the task as application/json, or as multipart/form-data with parts task and source"
+    )
+
+
+async def submit(context: Context, task: TaskSubmission) -> Reply:
+    """Hands the task to the coordinator; repeated under its id while a killed one comes back."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + LEADER_WAIT_S + SUBMIT_MARGIN_S
+    submitted_by = task.submitted_by or context.settings.agent_id
+    head = {"task": task.body(), "submitted_by": submitted_by, "wait_s": LEADER_WAIT_S}
+    while True:
+        left = deadline - loop.time()
+        try:
+            return await context.hub.call_service("coordinator", "table.submit", head, timeout=max(1.0, left))
+        except (HubUnavailable, HubClosed):
+            if left <= REPEAT_PAUSE_S or context.stopping.is_set():
+                raise
+        except HubTimeout:
+            raise Problem(
+                503,
+                f"whether the task was taken is not known yet; GET /api/v1/tasks/{task.task_id} will tell, "
+                "and sending it again with this task_id does no harm",
+                headers={"Retry-After": "1"},
+                task_id=task.task_id,
+            ) from None
+        await asyncio.sleep(REPEAT_PAUSE_S)
+
+
+async def _complete(context: Context, value: object, sha256: str | None) -> TaskSubmission:
+    if isinstance(value, dict):
+        value = _with_source(value, sha256)
+        value.setdefault("task_id", None)
+        value["task_id"] = value["task_id"] or new_id()
+    task = _checked(value)
+    if not task.fits_entry:
+        task = _checked(await _as_blobs(context, task))
+    for blob in task.blobs:
+        if not await asyncio.to_thread(context.blobs.has, blob):
+            message = f"this agent has no blob {blob}; send the archive itself as the multipart part source"
+            raise Problem(422, "the source is not here", errors=[("source.sha256", message)])
+    try:
+        check_entry_size(task)
+    except TaskInvalid as error:
+        raise _invalid(error) from None
+    return task
+
+
+def _with_source(value: dict[str, Any], sha256: str | None) -> dict[str, Any]:
+    if sha256 is None:
+        return value
+    declared = value.get("source")
+    if declared is None:
+        return {**value, "source": {"kind": "archive", "sha256": sha256}}
+    if not isinstance(declared, dict) or declared.get("kind") not in ("archive", "blob"):
+        message = "leave it out, or say kind archive: the part source is the source"
+        raise Problem(422, "the task has two sources", errors=[("source", message)])
+    if declared.get("sha256") not in (None, "", sha256):
+        message = f"the part source has SHA-256 {sha256}; the task says {declared['sha256']}"
+        raise Problem(422, "the source is not the one announced", errors=[("source.sha256", message)])
+    return {**value, "source": {**declared, "sha256": sha256}}
+
+
+async def _as_blobs(context: Context, task: TaskSubmission) -> dict[str, Any]:
+    """The task with inline files and standard input stored as blobs."""
+    body = task.body()
+    if task.source is not None and task.source.kind == "inline":
+        archive = await asyncio.to_thread(_archive, task.source.files)
+        body["source"] = {"kind": "blob", "sha256": await _store(context, _one(archive))}
+    if task.stdin:
+        body["stdin_sha256"] = await _store(context, _one(task.stdin.encode()))
+        body["stdin"] = ""
+    return body
+
+
+def _archive(files: dict[str, str]) -> bytes:
+    """The same files give the same bytes, and so the same blob."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for path in sorted(files):
+            content = files[path].encode()
+            member = tarfile.TarInfo(path)
+            member.size = len(content)
+            member.mode = 0o644
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+async def _read_parts(
+    context: Context, content_type: str, stream: AsyncIterator[bytes]
+) -> tuple[object, str | None]:
+    task: object = None
+    sha256: str | None = None
+    seen: set[str] = set()
+    events = parts(content_type, stream)
+    async for event in events:
+        if not isinstance(event, Begin):
+            continue
+        if event.name in seen:
+            raise Problem(422, f"the part {event.name} stands there twice")
+        seen.add(event.name)
+        if event.name == "task":
+            task = _json(await _small(events), "the part task")
+        elif event.name == "source":
+            sha256 = await _store(context, _source(events))
+        else:
+            raise Problem(422, f"unknown part {event.name!r}; the parts are task and source")
+    if "task" not in seen:
+        raise Problem(422, "the part task is missing", errors=[("task", "required: the task as JSON")])
+    return task, sha256
+
+
+async def _small(events: AsyncIterator[PartEvent]) -> bytes:
+    content = bytearray()
+    async for event in events:
+        if isinstance(event, Data):
+            content += event.content
+            if len(content) > JSON_MAX_BYTES:
+                raise Problem(413, f"the part task is larger than {JSON_MAX_BYTES} bytes")
+        elif isinstance(event, End):
+            break
+    return bytes(content)
+
+
+async def _source(events: AsyncIterator[PartEvent]) -> AsyncIterator[bytes]:
+    """The bytes of the part, refused when they do not begin like an archive."""
+    head = bytearray()
+    size = 0
+    checked = False
+    async for event in events:
+        if isinstance(event, End):
+            break
+        if not isinstance(event, Data):
+            continue
+        size += len(event.content)
+        if size > SOURCE_MAX_BYTES:
+            raise Problem(413, f"the source is larger than {SOURCE_MAX_BYTES} bytes", limit=SOURCE_MAX_BYTES)
+        if checked:
+            yield event.content
+            continue
+        head += event.content
+        if len(head) >= _HEAD_BYTES:
+            _check_archive(head)
+            checked = True
+            yield bytes(head)
+    if not checked:
+        _check_archive(head)
+        yield bytes(head)
+
+
+def _check_archive(head: bytearray) -> None:
+    if head.startswith(b"\x1f\x8b") or head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar":
+        return
+    message = "send a tar (POSIX or GNU) or a tar.gz"
+    raise Problem(422, "the part source is no archive", errors=[("source", message)])
+
+
+async def _store(context: Context, chunks: AsyncIterator[bytes]) -> str:
+    return (await context.blobs.put(chunks, limit=SOURCE_MAX_BYTES)).sha256
+
+
+async def _one(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+def _json(content: bytes, what: str) -> object:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise Problem(400, f"{what} is not JSON: {error}") from None
+
+
+def _checked(value: object) -> TaskSubmission:
+    try:
+        return parse_task(value)
+    except TaskInvalid as error:
+        raise _invalid(error) from None
+
+
+def _invalid(error: TaskInvalid) -> Problem:
+    return Problem(422, f"the task cannot be taken as it is: {error}", errors=error.problems)

@@ -1,0 +1,172 @@
+"""Routes for tasks: submit, list, read, cancel, retry. What a task said and made is `output`'s."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chorus.api.context import Context, Here
+from chorus.api.problems import Problem
+from chorus.api.submit import read_submission, submit
+from chorus.table.rows import TaskRow
+from chorus.table.view import view
+from chorus.wire.ids import ID_PATTERN
+from chorus.wire.task import TaskSubmission
+
+PAGE_DEFAULT: Final = 50
+PAGE_MAX: Final = 500
+# A cancel or a retry is an entry: an election may have to be waited for.
+DECIDE_TIMEOUT_S: Final = 30.0
+
+State = Literal["announced", "claimed", "running", "completed", "failed", "cancelled", "expired"]
+Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="items on a page")]
+Cursor = Annotated[str | None, Query(max_length=64, description="`next` of the page before")]
+Filter = Annotated[str | None, Query(max_length=128)]
+
+router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"])
+
+_TASK_BODY: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": TaskSubmission.model_json_schema(ref_template="#/components/schemas/{model}")
+            },
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["task"],
+                    "properties": {
+                        "task": {"type": "string", "description": "the task as JSON"},
+                        "source": {"type": "string", "format": "binary", "description": "tar or tar.gz"},
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+class Reason(BaseModel):
+    """The optional body of a cancel or a retry."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reason: Annotated[str, Field(max_length=1000)] = ""
+
+
+def task_view(context: Context, row: TaskRow) -> dict[str, Any]:
+    """The task with its attempts, as surface.md shapes it."""
+    return view(row, context.table.attempts(row.task_id), leader=context.leader_id())
+
+
+def check_task_id(task_id: str) -> str:
+    """The id when it can be one; 404 otherwise, as for any other id that is not known."""
+    if len(task_id) != 26 or not task_id.isalnum() or not task_id.isascii():
+        raise Problem(404, f"{task_id[:64]!r} is no task id: those have the form {ID_PATTERN}")
+    return task_id.upper()
+
+
+def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """JSON without the framework's detour over models."""
+    return Response(orjson.dumps(content), status, headers, "application/json")
+
+
+@router.post("", status_code=201, openapi_extra=_TASK_BODY)
+async def post_task(context: Here, request: Request) -> Response:
+    """Submits a task; answers when the mesh has it on disk."""
+    task = await read_submission(context, request)
+    reply = await submit(context, task)
+    status = 201 if reply.head.get("created", True) else 200
+    return json_response(reply.head["task"], status, {"Location": f"/api/v1/tasks/{task.task_id}"})
+
+
+@router.get("")
+async def get_tasks(
+    context: Here,
+    state: Annotated[State | None, Query()] = None,
+    agent: Filter = None,
+    project: Filter = None,
+    submitted_by: Filter = None,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: Cursor = None,
+) -> Response:
+    """The mesh's tasks, newest first."""
+    try:
+        page = context.table.tasks(
+            state=state, agent=agent, project=project, submitted_by=submitted_by, limit=limit, cursor=cursor
+        )
+    except (ValueError, OverflowError):
+        raise bad_cursor() from None
+    leader = context.leader_id()
+    return json_response({"items": [view(row, (), leader=leader) for row in page.items], "next": page.next})
+
+
+def bad_cursor() -> Problem:
+    """A cursor that no page gave."""
+    return Problem(
+        422, "no page begins there", errors=[("cursor", "use `next` of the page before, unchanged")]
+    )
+
+
+@router.get("/{task_id}")
+async def get_task(context: Here, task_id: str) -> Response:
+    """One task with its attempts and result."""
+    return json_response(task_view(context, context.task(check_task_id(task_id))))
+
+
+@router.post("/{task_id}/cancel", status_code=202)
+async def post_cancel(context: Here, task_id: str, request: Request) -> Response:
+    """Cancels a task; 409 when it has ended."""
+    row = context.task(check_task_id(task_id))
+    reason = await _reason(request)
+    if not row.open:
+        raise _ended(row)
+    head = {
+        "task_id": row.task_id,
+        "by": context.settings.agent_id,
+        "reason": reason or "cancelled over HTTP",
+    }
+    reply = await context.hub.call_service("coordinator", "table.cancel", head, timeout=DECIDE_TIMEOUT_S)
+    row = context.task(row.task_id)
+    if not reply.head.get("cancelled", True):
+        raise _ended(row)
+    return json_response(task_view(context, row), 202)
+
+
+@router.post("/{task_id}/retry", status_code=202)
+async def post_retry(context: Here, task_id: str, request: Request) -> Response:
+    """Offers a task again that has ended without success; 409 while it is open or when it is completed."""
+    row = context.task(check_task_id(task_id))
+    await _reason(request)
+    if row.open:
+        raise Problem(
+            409, f"task {row.task_id} is {row.state}; cancel it or wait for its end", state=row.state
+        )
+    if row.state == "completed":
+        raise Problem(409, f"task {row.task_id} is completed; submit it again as a new task", state=row.state)
+    head = {"task_id": row.task_id}
+    await context.hub.call_service("coordinator", "table.retry", head, timeout=DECIDE_TIMEOUT_S)
+    return json_response(task_view(context, context.task(row.task_id)), 202)
+
+
+def _ended(row: TaskRow) -> Problem:
+    return Problem(409, f"task {row.task_id} has ended already: {row.state}", state=row.state)
+
+
+async def _reason(request: Request) -> str:
+    body = await request.body()
+    if not body.strip():
+        return ""
+    try:
+        return Reason.model_validate_json(body).reason
+    except ValidationError as error:
+        errors = [
+            (".".join(map(str, item["loc"])), str(item["msg"])) for item in error.errors(include_url=False)
+        ]
+        raise Problem(422, 'the body may be empty or {"reason": "…"}', errors=errors) from None

@@ -1,0 +1,180 @@
+"""Follows the log and applies it to the table in small batches; tells whoever waits what came of an entry."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from chorus.hub import Entry as Committed
+from chorus.hub import Hub, HubError, HubNoMesh
+from chorus.process import Process, metrics
+from chorus.table.effects import Outcome, UnknownEntryType
+from chorus.table.entries import Entry
+from chorus.table.records import Known, Mesh
+from chorus.table.store import TableGap, TableStore
+
+# As many entries as one transaction takes: a commit costs about as much as some entries, and at this size
+# the loop is held for some milliseconds at most.
+BATCH_MAX_ENTRIES = 64
+TABLE_TOPIC = "local/table"
+RETRY_S = 0.25
+
+
+class WrongMesh(Exception):
+    """The table on disk and the log are of different meshes, or the log is shorter than what was applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """An entry and what came of it."""
+
+    entry: Entry
+    outcome: Outcome
+
+
+Listener = Callable[[list[Applied]], None]
+
+
+class Follower:
+    """Feeds the table. `error` says why applying stopped, when it did."""
+
+    def __init__(self, process: Process, hub: Hub, store: TableStore) -> None:
+        self.store = store
+        self.error: str | None = None
+        self._process = process
+        self._hub = hub
+        self._listeners: list[Listener] = []
+        self._expected: dict[str, list[asyncio.Future[Applied]]] = {}
+        self._mesh: str | None = None
+        self._news: dict[str, Any] | None = None
+        self._publishing: asyncio.Task[None] | None = None
+
+    def listen(self, listener: Listener) -> None:
+        """Calls `listener` after each batch, in the loop."""
+        self._listeners.append(listener)
+
+    def expect(self, entry_id: str) -> asyncio.Future[Applied]:
+        """A future of what comes of the entry with that id; give it back with `forget`."""
+        future: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+        self._expected.setdefault(entry_id, []).append(future)
+        return future
+
+    def forget(self, entry_id: str, future: asyncio.Future[Applied]) -> None:
+        """Nobody waits on `future` any more."""
+        futures = self._expected.get(entry_id, [])
+        if future in futures:
+            futures.remove(future)
+        if not futures:
+            self._expected.pop(entry_id, None)
+
+    def known(self, entry_id: str) -> Known | None:
+        """What came of an entry that was applied before."""
+        return self.store.get(Known, entry_id)
+
+    async def run(self) -> None:
+        """Applies for as long as this process lives; an error that applying cannot go on from is kept and
+        shown.
+        """
+        while True:
+            try:
+                await self._check_mesh()
+                await self._follow()
+            except (WrongMesh, UnknownEntryType, TableGap, sqlite3.Error) as error:
+                # Nothing may be skipped: better a table that stands still, visibly, than another table.
+                self.error = f"{type(error).__name__}: {error}"
+                self._process.log.error("applying stopped", reason=self.error)
+                await asyncio.Event().wait()
+            except HubNoMesh:
+                await asyncio.sleep(RETRY_S)
+            except HubError as error:
+                self._process.log.warning("following the log failed; trying again", error=str(error))
+                await asyncio.sleep(RETRY_S)
+
+    async def _check_mesh(self) -> None:
+        while True:
+            status = await self._hub.raft_status()
+            if status.mesh is not None:
+                break
+            if self.store.mesh is not None:
+                raise WrongMesh(f"the table is of mesh {self.store.mesh}, and this agent is in none")
+            await asyncio.sleep(RETRY_S)
+        if self.store.mesh not in (None, status.mesh):
+            raise WrongMesh(f"the table is of mesh {self.store.mesh}, the log of {status.mesh}")
+        if self.store.applied > status.last:
+            raise WrongMesh(f"{self.store.applied} entries were applied, the log has {status.last}")
+        self._mesh = status.mesh
+
+    async def _follow(self) -> None:
+        async with self._hub.follow(self.store.applied + 1) as feed:
+            while True:
+                batch = [await feed.get()]
+                while len(batch) < BATCH_MAX_ENTRIES and (more := feed.get_nowait()) is not None:
+                    batch.append(more)
+                self._apply([self._entry(committed) for committed in batch])
+                # Applying does not wait for anything; others get their turn between batches.
+                await asyncio.sleep(0)
+
+    def _entry(self, committed: Committed) -> Entry:
+        body = committed.body
+        if committed.type == "found" and isinstance(body, dict):
+            # The mesh's id stands in the signed envelope, which the core has checked and taken off.
+            body = {**body, "mesh": self._mesh}
+        return Entry(
+            committed.index,
+            committed.stamp_ms,
+            committed.type,
+            committed.id,
+            committed.author,
+            committed.seen,
+            body,
+        )
+
+    def _apply(self, entries: list[Entry]) -> None:
+        outcomes = self.store.apply_batch(entries)
+        batch = [Applied(*pair) for pair in zip(entries, outcomes, strict=False)]
+        metrics.ENTRIES_APPLIED.inc(len(batch))
+        for applied in batch:
+            self._tell(applied)
+        for listener in self._listeners:
+            listener(batch)
+        self._publish(batch)
+        if self.store.blocked is not None:
+            raise self.store.blocked
+
+    def _tell(self, applied: Applied) -> None:
+        if not applied.outcome.accepted and applied.outcome.reason:
+            metrics.ENTRIES_REFUSED.labels(applied.outcome.reason.split(":")[0][:40]).inc()
+        for future in self._expected.pop(applied.entry.id, ()):
+            if not future.done():
+                future.set_result(applied)
+
+    def _publish(self, batch: list[Applied]) -> None:
+        news = self._news or {"tasks": {}, "members": False, "leader": False}
+        for applied in batch:
+            news["tasks"].update(dict.fromkeys(applied.outcome.tasks))
+            news["members"] = news["members"] or applied.outcome.members
+            news["leader"] = news["leader"] or applied.outcome.leader
+        self._news = news
+        if self._publishing is None or self._publishing.done():
+            self._publishing = asyncio.create_task(self._publish_news())
+
+    async def _publish_news(self) -> None:
+        # Batches that come while the hub takes a message are told in the next one.
+        while self._news is not None:
+            news, self._news = self._news, None
+            try:
+                await self._hub.publish_local(
+                    TABLE_TOPIC, {**news, "applied": self.store.applied, "tasks": list(news["tasks"])}
+                )
+            except HubError as error:
+                self._process.log.warning("news of the table not published", error=str(error))
+
+    def mesh(self) -> Mesh:
+        """The mesh as the table has it; raises HubNoMesh before there is one."""
+        mesh = self.store.get(Mesh, "mesh")
+        if mesh is None:
+            raise HubNoMesh("this agent is in no mesh yet")
+        return replace(mesh)

@@ -1,0 +1,353 @@
+"""What the leader's coordinator does with applied entries: awards, leases, expiry.
+
+Its offers are `offers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from chorus.coordinator.barrier import Barrier
+from chorus.coordinator.board import Board
+from chorus.coordinator.exclusions import Exclusions
+from chorus.coordinator.follower import Applied, Follower
+from chorus.coordinator.leases import Leases
+from chorus.coordinator.matching import Candidate, plan
+from chorus.coordinator.offers import Offers
+from chorus.coordinator.presence import Presence
+from chorus.coordinator.proposals import Proposals, Settled
+from chorus.hub import Hub, HubError, HubNotLeader, HubRefused
+from chorus.process import Process, metrics
+from chorus.table.entries import WAITING_MAX
+from chorus.table.records import Member, Mesh, Task
+
+# How long an entry of the leader's own may take before it is looked at anew.
+ENTRY_TIMEOUT_S = 5.0
+# Presence, expiry and reasons need no more haste than this; awards never wait for it.
+TICK_S = 1.0
+# Weight of the newest attempt in a member's share of attempts that it did not lose.
+SUCCESS_STEP = 0.1
+
+
+def boot_clock() -> float:
+    """Seconds since the machine booted, its sleep included: a lease does not stop while a laptop sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Leading:
+    """The leader's duties. Idle while another agent leads."""
+
+    def __init__(
+        self,
+        process: Process,
+        hub: Hub,
+        follower: Follower,
+        proposals: Proposals,
+        *,
+        clock: Callable[[], float] = boot_clock,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        settings = process.settings
+        self.active = False
+        self.board = Board(follower.store)
+        self.leases = Leases(settings.task_lease_s)
+        self.exclusions = Exclusions()
+        self._process, self._hub, self._follower, self._proposals = process, hub, follower, proposals
+        self._clock, self._wall_ms = clock, wall_ms
+        self._store = follower.store
+        self._barrier = Barrier(hub)
+        self._presence = Presence(settings.election_timeout_s)
+        self._offers = Offers(self, hub, process.log)
+        self._success: dict[str, float] = {}
+        self._latency: dict[str, float] = {}
+        self._connected: set[str] = set()
+        self._reasons: dict[str, str] = {}
+        self._round_due = False
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way: set[tuple[str, ...]] = set()
+        follower.listen(self._on_applied)
+
+    async def run(self) -> None:
+        """Follows who leads and does what is due, until cancelled."""
+        watch = asyncio.create_task(self._watch())
+        try:
+            while True:
+                try:
+                    await self.tick()
+                except HubError as error:
+                    self._process.log.warning("the leader's round failed; trying again", error=str(error))
+                try:
+                    async with asyncio.timeout(TICK_S if self.active else None):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+                self._wake.clear()
+        finally:
+            watch.cancel()
+            for task in self._tasks:
+                task.cancel()
+
+    async def _watch(self) -> None:
+        async for event in self._hub.events():
+            if event.get("kind") in ("leader", "role", "step_down", "peer_up", "peer_down"):
+                self._wake.set()
+
+    async def tick(self) -> None:
+        """All that depends on time or on the network's state."""
+        await self._check_leadership()
+        if not self.active:
+            return
+        await self._check_presence()
+        now = self._clock()
+        for task_id, attempt in self.leases.due(now):
+            silent = f"nothing heard for {self.leases.lease_s:g} s: the lease is over"
+            self.reoffer(task_id, attempt, silent)
+        for task_id, start_by in list(self.board.start_by.items()):
+            if self._wall_ms() >= start_by:
+                self._spawn_once(("expire", task_id), self._say("expire", {"task_id": task_id}))
+        self._round(explain=True)
+        self._say_reasons()
+
+    async def renew(self, task_id: str, attempt: int, mesh: str, peer: str) -> None:
+        """An executor is alive. Acknowledged only after a proof of leadership that began later."""
+        if not self.active:
+            raise HubNotLeader("this agent does not lead the mesh")
+        if mesh and mesh != self._follower.mesh().mesh:
+            raise HubRefused("superseded: that attempt is of another mesh")
+        self._check_attempt(task_id, attempt, peer)
+        heard = self._clock()
+        await self._barrier.wait()
+        if not self.active:
+            raise HubNotLeader("this agent no longer leads the mesh")
+        self._check_attempt(task_id, attempt, peer)
+        self.leases.renew((task_id, attempt), heard)
+
+    def _check_attempt(self, task_id: str, attempt: int, peer: str) -> None:
+        working = self.board.working.get(task_id)
+        if working is None or working.attempt != attempt:
+            raise HubRefused("superseded: that attempt is not under way")
+        if working.peer != peer:
+            raise HubRefused("only the attempt's executor renews it")
+
+    # What the table says
+
+    def _on_applied(self, batch: list[Applied]) -> None:
+        for applied in batch:
+            if applied.outcome.leader:
+                self._wake.set()
+                mesh = self._store.get(Mesh, "mesh")
+                if self.active and mesh is not None and mesh.leader != self._hub.peer_id:
+                    self._stop()
+            if self.active and applied.outcome.accepted and not applied.outcome.repeated:
+                self._note(applied)
+            if self.active and applied.outcome.members:
+                self._wake.set()
+        if self.active:
+            self.round_soon()
+
+    def _note(self, applied: Applied) -> None:
+        entry = applied.entry
+        for task_id in applied.outcome.tasks:
+            self.board.refresh(task_id)
+            if task_id not in self.board.working:
+                self._offers.stop(task_id)
+        if entry.type not in (
+            "award",
+            "claim",
+            "started",
+            "result",
+            "decline",
+            "release",
+            "reoffer",
+            "cancel",
+        ):
+            return
+        task_id = entry.body["task_id"]
+        working = self.board.working.get(task_id)
+        now = self._clock()
+        if entry.type in ("award", "claim"):
+            if working is not None:
+                self.leases.renew((task_id, working.attempt), now)
+        elif working is None:
+            task = self._store.get(Task, task_id)
+            self.leases.end((task_id, task.attempt if task is not None else 0))
+        if entry.type == "decline":
+            self.exclusions.add(task_id, entry.author, str(entry.body.get("reason") or "declined"), now)
+        elif entry.type in ("result", "cancel"):
+            self.exclusions.forget(task_id)
+        if entry.type == "result":
+            self._succeeded(entry.author, True)
+        elif entry.type == "release":
+            self.exclusions.add(task_id, entry.author, "gave it back", now)
+            self._succeeded(entry.author, False)
+        elif entry.type == "claim":
+            task = self._store.get(Task, task_id)
+            if task is not None and task.claimed_at is not None:
+                metrics.TASK_WAIT.observe((task.claimed_at - task.created_at) / 1000)
+
+    def _succeeded(self, peer: str, well: bool) -> None:
+        before = self._success.get(peer, 1.0)
+        self._success[peer] = before + SUCCESS_STEP * ((1.0 if well else 0.0) - before)
+
+    # Who leads
+
+    async def _check_leadership(self) -> None:
+        status = await self._hub.raft_status()
+        mesh = self._store.get(Mesh, "mesh")
+        # The table's own leader entry of this very term: an entry of an earlier life of this agent does not do.
+        leads = (
+            status.role == "leader"
+            and mesh is not None
+            and mesh.leader == self._hub.peer_id
+            and mesh.term == status.term
+        )
+        if leads and not self.active:
+            self._start()
+        elif not leads and self.active:
+            self._stop()
+
+    def _start(self) -> None:
+        self.active = True
+        self.board.rebuild()
+        self._presence.reset()
+        self.exclusions.clear()
+        self._connected = {self._hub.peer_id}
+        self.leases.reset(
+            ((working.task_id, working.attempt) for working in self.board.working.values()), self._clock()
+        )
+        self._process.log.info("leading: awarding tasks", running=len(self.board.working))
+        for working in self.board.working.values():
+            if working.state == "awarded":
+                self._offers.start(working.task_id, working.attempt, working.peer, self._store.applied)
+
+    def _stop(self) -> None:
+        self.active = False
+        self._offers.stop_all()
+        self.leases.reset((), 0)
+        self._reasons.clear()
+        self._process.log.info("no longer leading")
+
+    async def _check_presence(self) -> None:
+        state = await self._hub.net_state()
+        self._latency = {str(peer["peer"]): float(peer.get("rtt_ms") or 0.0) for peer in state["peers"]}
+        self._connected = {self._hub.peer_id, *self._latency}
+        listed = {member.peer: member.present for member in self._store.records(Member)}
+        for peer, present, reason in self._presence.changes(listed, self._connected, self._clock()):
+            body = {"peer": peer, "present": present, "reason": reason}
+            self._spawn_once(("presence", peer), self._say("presence", body))
+
+    # Awards
+
+    def round_soon(self) -> None:
+        """One round for all that happens in this turn of the loop."""
+        if not self._round_due and self.board.any_waiting:
+            self._round_due = True
+            asyncio.get_running_loop().call_soon(self._round)
+
+    def _round(self, explain: bool = False) -> None:
+        self._round_due = False
+        if not self.active or not self.board.any_waiting:
+            return
+        now = self._clock()
+        made = plan(
+            self.board.waiting(),
+            self.candidates(),
+            lambda task_id, peer: self.exclusions.why(task_id, peer, now),
+            explain=explain,
+        )
+        for task_id, peer in made.awards:
+            self.board.award_begins(task_id, peer)
+            self._spawn(self._award(task_id, peer))
+        if explain:
+            self._reasons = made.reasons
+
+    def candidates(self) -> list[Candidate]:
+        """The members as they are now."""
+        return [
+            Candidate(
+                peer=member.peer,
+                agent_id=member.agent_id or member.peer,
+                role=member.role,
+                expertise=frozenset(member.expertise),
+                specialization=member.specialization,
+                max_tasks=member.max_tasks,
+                active=self.board.load[member.peer],
+                languages=frozenset(member.languages),
+                # The table says who is away for good; who is not connected just now cannot be asked either.
+                present=member.present and member.peer in self._connected,
+                accepting=member.accepting,
+                reason=member.reason,
+                success=self._success.get(member.peer, 1.0),
+                latency_ms=self._latency.get(member.peer, 0.0),
+            )
+            for member in self._store.records(Member)
+        ]
+
+    async def _award(self, task_id: str, peer: str) -> None:
+        task = self._store.get(Task, task_id)
+        settled: Settled | None = None
+        attempt = 0
+        try:
+            if task is not None:
+                attempt = task.attempt + 1
+                body = {"task_id": task_id, "attempt": attempt, "agent": peer}
+                settled = await self._say("award", body)
+        finally:
+            self.board.award_ends(task_id)
+        if settled is not None and settled.accepted and self.active:
+            self._offers.start(task_id, attempt, peer, settled.index)
+        else:
+            self.round_soon()
+
+    def reoffer(self, task_id: str, attempt: int, reason: str) -> None:
+        """Takes an attempt back; proposed once, however often it is found to be due."""
+        working = self.board.working.get(task_id)
+        if working is None or working.attempt != attempt:
+            self.leases.end((task_id, attempt))
+            return
+        self.exclusions.add(task_id, working.peer, reason, self._clock())
+        if working.state != "awarded":
+            self._succeeded(working.peer, False)
+        body = {"task_id": task_id, "attempt": attempt, "reason": reason}
+        self._spawn_once(("reoffer", task_id), self._say("reoffer", body))
+
+    def _say_reasons(self) -> None:
+        fresh = []
+        for task_id, reason in self._reasons.items():
+            task = self._store.get(Task, task_id)
+            if task is not None and task.finished_at is None and task.agent is None and task.reason != reason:
+                fresh.append({"task_id": task_id, "reason": reason})
+                if len(fresh) == WAITING_MAX:
+                    break
+        if fresh:
+            self._spawn_once(("waiting",), self._say("waiting", {"tasks": fresh}))
+
+    async def _say(self, type: str, body: dict[str, Any]) -> Settled | None:
+        try:
+            return await self._proposals.propose(type, body, ENTRY_TIMEOUT_S)
+        except HubError as error:
+            self._process.log.info("an entry of the leader was not committed", type=type, error=str(error))
+            return None
+
+    def _spawn_once(self, key: tuple[str, ...], work: Coroutine[Any, Any, Any]) -> None:
+        if key in self._under_way:
+            work.close()
+            return
+        self._under_way.add(key)
+
+        async def once() -> None:
+            try:
+                await work
+            finally:
+                self._under_way.discard(key)
+
+        self._spawn(once())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,136 @@
+"""The coordinator process: wires follower, leader's duties, services and news, and runs them until the stop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from chorus.blobs import BlobStore, exchange
+from chorus.coordinator.follower import Follower
+from chorus.coordinator.gossip import Gossip
+from chorus.coordinator.leading import Leading
+from chorus.coordinator.profile import ProfileKeeper
+from chorus.coordinator.proposals import Proposals
+from chorus.coordinator.submission import Submission
+from chorus.hub import ByteStream, Handler, Hub, HubError, HubInvalid, Reply, Request
+from chorus.process import Process
+from chorus.table.records import Member, Mesh
+from chorus.table.store import TableStore
+
+SERVICE = "coordinator"
+# Peers renew, and ask for blobs; everything else is for this agent's own processes.
+PEER_METHODS = frozenset({"renew", "blobs.has", "health"})
+
+
+class Coordinator:
+    """All parts of the process. `run` ends when it is cancelled."""
+
+    def __init__(self, process: Process, hub: Hub, **leading: Any) -> None:
+        self._process, self._hub = process, hub
+        self.store = TableStore(process.settings.paths.table_db)
+        self.blobs = BlobStore(process.settings.paths.blobs)
+        self.follower = Follower(process, hub, self.store)
+        self.proposals = Proposals(hub, self.follower)
+        self.leading = Leading(process, hub, self.follower, self.proposals, **leading)
+        self.submission = Submission(process, hub, self.follower, self.proposals, self.blobs)
+        self.gossip = Gossip(process, hub, self.follower, self.proposals, self.leading, self.submission)
+        self.profile = ProfileKeeper(process, hub, self.follower, self.proposals)
+        self._methods: dict[str, Handler] = {
+            "table.submit": self.submission.submit,
+            "table.cancel": self.submission.cancel,
+            "table.retry": self.submission.retry,
+            "table.propose": self.submission.propose,
+            "renew": self._renew,
+            "blobs.has": self._has_blob,
+            "blobs.fetch": self._fetch_blob,
+            "profile.refresh": self._refresh,
+            "drain": self._drain,
+            "health": self._health,
+        }
+
+    async def run(self) -> None:
+        """Serves and works until cancelled."""
+        await self._hub.offer(SERVICE, self._serve, peers=True, streams=self._stream)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.follower.run())
+                group.create_task(self.leading.run())
+                group.create_task(self.gossip.run())
+                group.create_task(self.profile.run())
+        finally:
+            self.store.close()
+
+    async def _serve(self, request: Request) -> Reply | dict[str, Any] | None:
+        method = self._methods.get(request.method)
+        if method is None or (request.peer is not None and request.method not in PEER_METHODS):
+            raise HubInvalid(f"{SERVICE} has no method {request.method!r}")
+        return await method(request)
+
+    async def _stream(self, request: Request, stream: ByteStream) -> None:
+        await exchange.serve_stream(self.blobs, request, stream)
+
+    async def _renew(self, request: Request) -> dict[str, Any]:
+        """`renew` {task_id, attempt, mesh}: a lease's renewal, to the leader."""
+        head = request.head
+        try:
+            task_id, attempt = str(head["task_id"]), int(head["attempt"])
+        except (KeyError, TypeError, ValueError):
+            raise HubInvalid("give task_id and attempt") from None
+        peer = request.peer or self._hub.peer_id
+        await self.leading.renew(task_id, attempt, str(head.get("mesh") or ""), peer)
+        return {"lease_s": self.leading.leases.lease_s}
+
+    async def _has_blob(self, request: Request) -> dict[str, Any]:
+        return exchange.has(self.blobs, request)
+
+    async def _fetch_blob(self, request: Request) -> dict[str, Any]:
+        """`blobs.fetch` {sha256, holders}: brings a blob to this agent's disk, for the executor."""
+        sha256 = str(request.head.get("sha256"))
+        holders = [str(peer) for peer in request.head.get("holders") or ()]
+        await exchange.fetch(self._hub, self.blobs, sha256, holders)
+        return {"size": self.blobs.size(sha256)}
+
+    async def _refresh(self, request: Request) -> dict[str, Any]:
+        self.profile.refresh()
+        return {}
+
+    async def _drain(self, request: Request) -> dict[str, Any]:
+        """`drain` {deadline_s?}: no more awards to this agent; says so in the table if the mesh can."""
+        self.profile.draining = True
+        self.profile.refresh()
+        deadline = float(request.head.get("deadline_s") or request.timeout)
+        try:
+            async with asyncio.timeout(deadline):
+                await self.profile.say()
+        except (HubError, TimeoutError) as error:
+            self._process.log.info("the mesh was not told of the drain", error=str(error))
+        return {"accepting": self.profile.accepting}
+
+    async def _health(self, request: Request) -> dict[str, Any]:
+        mesh = self.store.get(Mesh, "mesh")
+        ok = self.follower.error is None
+        detail = self.follower.error or ("applying" if mesh is not None else "in no mesh yet")
+        return {
+            "ok": ok,
+            "detail": detail,
+            "applied": self.store.applied,
+            "mesh": mesh.mesh if mesh is not None else None,
+            "leading": self.leading.active,
+            "waiting": sum(1 for _ in self.leading.board.waiting()) if self.leading.active else None,
+            "running": len(self.leading.board.working) if self.leading.active else None,
+            "members": len(list(self.store.records(Member))) if mesh is not None else 0,
+        }
+
+
+async def main(process: Process) -> None:
+    """The process's body."""
+    coordinator = Coordinator(process, process.hub)
+    work = asyncio.create_task(coordinator.run())
+    stop = asyncio.create_task(process.stopping.wait())
+    await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if work.done():
+        # Only an error ends it.
+        await work
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)

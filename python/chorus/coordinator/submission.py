@@ -1,0 +1,190 @@
+"""Services for tasks: submit, cancel, retry, and entries proposed for the agent's other processes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+
+from chorus.blobs import BlobStore
+from chorus.blobs.exchange import push
+from chorus.coordinator.follower import Follower
+from chorus.coordinator.proposals import Proposals
+from chorus.hub import Hub, HubError, HubInvalid, HubNotFound, HubRefused, Request
+from chorus.process import Process
+from chorus.table import bounds
+from chorus.table.reader import TableReader
+from chorus.table.records import Body, Counter, Member, Task
+from chorus.table.view import view
+from chorus.wire.ids import is_id, new_id
+from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task
+
+# How long a submitter waits for a leader unless told otherwise: an election at default timings fits in.
+SUBMIT_WAIT_S = 20.0
+# A second copy is made in this time, or the task is accepted with one.
+SECOND_COPY_S = 2.0
+
+# What other processes of this agent may say through the coordinator; the rest has services of its own.
+PROPOSABLE = frozenset({"decline", "claim", "started", "result", "release", "decision"})
+
+
+class Submission:
+    """Takes tasks and entries from the agent's own processes."""
+
+    def __init__(
+        self, process: Process, hub: Hub, follower: Follower, proposals: Proposals, blobs: BlobStore
+    ) -> None:
+        self._process, self._hub, self._follower, self._proposals = process, hub, follower, proposals
+        self._store = follower.store
+        self._reader = TableReader(follower.store.path)
+        self._blobs = blobs
+
+    async def submit(self, request: Request) -> dict[str, Any]:
+        """`table.submit` {task, submitted_by?, wait_s?} -> {task, created, replicas}."""
+        try:
+            task = parse_task(request.head.get("task"))
+            check_entry_size(task)
+        except TaskInvalid as invalid:
+            raise HubInvalid(str(invalid)) from None
+        wait = float(request.head.get("wait_s") or SUBMIT_WAIT_S)
+        submitted_by = str(request.head.get("submitted_by") or task.submitted_by)
+        return await self.take(task, submitted_by=submitted_by, wait_s=wait)
+
+    async def take(
+        self, task: TaskSubmission, *, submitted_by: str = "", submitter: str | None = None, wait_s: float
+    ) -> dict[str, Any]:
+        """Submits a task once; `submitter` is the signer of one heard by gossip, else this agent."""
+        task_id = task.task_id or new_id()
+        body = {**task.body(), "task_id": task_id}
+        known = self._store.get(Body, task_id)
+        if known is not None:
+            return self._known(task_id, known.task == body, len(task.blobs))
+        self._check_bounds(submitted_by or submitter or self._process.settings.agent_id)
+        holders = await self._copies(task.blobs)
+        settled = await self._proposals.propose(
+            "submit",
+            {
+                "task_id": task_id,
+                "task": body,
+                "submitter": submitter or self._hub.peer_id,
+                "submitted_by": submitted_by,
+                "vouched_by": self._hub.peer_id,
+                "holders": holders,
+            },
+            wait_s,
+        )
+        if settled.accepted:
+            return self._answer(task_id, True, len(task.blobs))
+        if settled.reason.startswith("known"):
+            known = self._store.get(Body, task_id)
+            return self._known(task_id, known is not None and known.task == body, len(task.blobs))
+        if settled.reason.startswith("invalid"):
+            raise HubInvalid(settled.reason.removeprefix("invalid: "))
+        raise HubRefused(settled.reason)
+
+    async def cancel(self, request: Request) -> dict[str, Any]:
+        """`table.cancel` {task_id, by?, reason?} -> {state, cancelled}; of an unknown task it is remembered."""
+        task_id = _task_id(request)
+        body = {"task_id": task_id, "by": _text(request, "by"), "reason": _text(request, "reason")}
+        settled = await self._proposals.propose("cancel", body, request.timeout)
+        task = self._store.get(Task, task_id)
+        return {"state": task.state if task is not None else None, "cancelled": settled.accepted}
+
+    async def retry(self, request: Request) -> dict[str, Any]:
+        """`table.retry` {task_id, by?} -> {task}."""
+        task_id = _task_id(request)
+        body = {"task_id": task_id, "by": _text(request, "by")}
+        settled = await self._proposals.propose("retry", body, request.timeout)
+        if settled.reason.startswith("unknown"):
+            raise HubNotFound("no such task")
+        if not settled.accepted:
+            raise HubRefused(settled.reason)
+        return {"task": self._view(task_id, None)}
+
+    async def propose(self, request: Request) -> dict[str, Any]:
+        """`table.propose` {type, id?}, body as payload -> {index, accepted, reason}, applied here."""
+        type = str(request.head.get("type"))
+        if type not in PROPOSABLE:
+            raise HubInvalid(f"entries of type {type!r} are not proposed through this service")
+        try:
+            body = orjson.loads(request.payload)
+        except orjson.JSONDecodeError:
+            raise HubInvalid("the payload is not JSON") from None
+        if not isinstance(body, dict):
+            raise HubInvalid("the payload is not a JSON object")
+        entry_id = request.head.get("id")
+        settled = await self._proposals.propose(type, body, request.timeout, entry_id=entry_id)
+        return {"index": settled.index, "accepted": settled.accepted, "reason": settled.reason}
+
+    def _known(self, task_id: str, same: bool, blobs: int) -> dict[str, Any]:
+        if not same:
+            raise HubRefused("conflict: there is another task with that id")
+        return self._answer(task_id, False, blobs)
+
+    def _check_bounds(self, submitted_by: str) -> None:
+        # The table decides; asking here first spares the copies and the entry.
+        for name, limit, whose in (
+            (bounds.submitter_counter(submitted_by), bounds.OPEN_MAX_PER_SUBMITTER, f" of {submitted_by}"),
+            (bounds.MESH, bounds.OPEN_MAX_PER_MESH, " in the mesh"),
+        ):
+            counter = self._store.get(Counter, name)
+            if counter is not None and counter.value >= limit:
+                raise HubRefused(f"limit: {limit} open tasks{whose}")
+
+    async def _copies(self, blobs: tuple[str, ...]) -> list[str]:
+        """Who holds all the blobs on disk: this agent, and another member if one answers in time."""
+        for sha256 in blobs:
+            if not self._blobs.has(sha256):
+                raise HubInvalid(f"source: blob {sha256} is not on this agent; upload it first")
+        holders = [self._hub.peer_id]
+        if not blobs:
+            return holders
+        others = [peer for peer in self._present() if peer != self._hub.peer_id]
+        try:
+            async with asyncio.timeout(SECOND_COPY_S):
+                for peer in others:
+                    try:
+                        for sha256 in blobs:
+                            await push(self._hub, self._blobs, sha256, peer)
+                    except HubError as error:
+                        self._process.log.info("no second copy there", peer=peer, error=str(error))
+                    else:
+                        return [*holders, peer]
+        except TimeoutError:
+            self._process.log.warning("no second copy in time; the task is accepted with one")
+        return holders
+
+    def _present(self) -> list[str]:
+        """Present members, the leader first: it is likeliest to be there."""
+        mesh = self._follower.mesh()
+        members = [member for member in self._store.records(Member) if member.present]
+        members.sort(key=lambda member: (member.peer != mesh.leader, not member.voter, member.raft_id))
+        return [member.peer for member in members]
+
+    def _answer(self, task_id: str, created: bool, blobs: int) -> dict[str, Any]:
+        # A commit is on the disks of a majority of the voters.
+        voters = sum(member.voter for member in self._store.records(Member))
+        replicas = max(1, voters // 2 + 1)
+        task = self._store.get(Task, task_id)
+        if blobs and task is not None:
+            replicas = min(replicas, len(task.holders))
+        return {"task": self._view(task_id, replicas), "created": created, "replicas": replicas}
+
+    def _view(self, task_id: str, replicas: int | None) -> dict[str, Any]:
+        row, mesh = self._reader.task(task_id), self._reader.mesh()
+        if row is None:
+            raise HubNotFound("no such task")
+        leader = mesh.leader_agent_id if mesh is not None else None
+        return view(row, self._reader.attempts(task_id), leader=leader, replicas=replicas)
+
+
+def _task_id(request: Request) -> str:
+    task_id = request.head.get("task_id")
+    if not is_id(task_id):
+        raise HubInvalid("task_id: give 26 upper-case letters and digits")
+    return str(task_id)
+
+
+def _text(request: Request, name: str) -> str:
+    return str(request.head.get(name) or "")[:128]

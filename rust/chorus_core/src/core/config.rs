@@ -1,0 +1,117 @@
+//! How a core is told what to be: one JSON object, from the node process or from a library user.
+
+use std::path::PathBuf;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::{Error, Result};
+
+/// Memory for opened DHT values when nothing else is said.
+const DEFAULT_DHT_CACHE_BYTES: u64 = 100 * 1024 * 1024;
+/// The least that a cluster secret may have.
+const MIN_SECRET_BYTES: usize = 24;
+
+/// A secret in the configuration: wiped when dropped, never printed.
+#[derive(Deserialize)]
+#[serde(from = "String")]
+pub struct SecretText(Zeroizing<String>);
+
+impl From<String> for SecretText {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+/// Configuration of a core; unknown fields are mistakes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoreConfig {
+    /// Where the key and the stores live; made when missing.
+    pub data_dir: PathBuf,
+    /// Path of the hub's socket; its directory must be there.
+    pub hub: PathBuf,
+    /// Multiaddrs to listen on; none: the agent only dials.
+    #[serde(default)]
+    pub listen: Vec<String>,
+    /// Multiaddrs of agents to begin with.
+    #[serde(default)]
+    pub bootstrap: Vec<String>,
+    /// Whether to find agents on the local network.
+    #[serde(default)]
+    pub mdns: bool,
+    /// Whether Kademlia runs; without it records stay on this disk.
+    #[serde(default = "yes")]
+    pub dht: bool,
+    /// Memory for opened DHT values.
+    #[serde(default = "default_cache")]
+    pub dht_cache_bytes: u64,
+    /// The agent's name; made from the peer id when missing.
+    #[serde(default)]
+    pub agent_id: Option<String>,
+    /// The agent's role.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// The cluster's secret as text.
+    #[serde(default)]
+    pub cluster_secret: Option<SecretText>,
+    /// The cluster's secret as base64, for secrets that are no text.
+    #[serde(default)]
+    pub cluster_secret_base64: Option<SecretText>,
+    /// Earlier secrets (base64), so that old values stay readable.
+    #[serde(default)]
+    pub previous_secrets_base64: Vec<SecretText>,
+    /// Threads of the core's runtime; the machine's cores, at most four, when missing.
+    #[serde(default)]
+    pub threads: Option<usize>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn default_cache() -> u64 {
+    DEFAULT_DHT_CACHE_BYTES
+}
+
+impl CoreConfig {
+    /// Reads the JSON text.
+    ///
+    /// # Errors
+    /// `invalid`, naming the field.
+    pub fn from_json(text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|error| Error::Invalid(format!("core configuration: {error}")))
+    }
+
+    /// The cluster's secret as bytes.
+    ///
+    /// # Errors
+    /// `invalid` when it is missing, given twice or too short.
+    pub fn secret(&self) -> Result<Zeroizing<Vec<u8>>> {
+        let secret = match (&self.cluster_secret, &self.cluster_secret_base64) {
+            (Some(text), None) => Zeroizing::new(text.0.as_bytes().to_vec()),
+            (None, Some(text)) => decode(text)?,
+            _ => {
+                return Err(Error::Invalid("give either cluster_secret or cluster_secret_base64".into()));
+            }
+        };
+        if secret.len() < MIN_SECRET_BYTES {
+            return Err(Error::Invalid(format!("the cluster secret needs at least {MIN_SECRET_BYTES} bytes")));
+        }
+        Ok(secret)
+    }
+
+    /// Earlier secrets as bytes.
+    ///
+    /// # Errors
+    /// `invalid` when one is not base64.
+    pub fn previous_secrets(&self) -> Result<Vec<Zeroizing<Vec<u8>>>> {
+        self.previous_secrets_base64.iter().map(decode).collect()
+    }
+}
+
+fn decode(text: &SecretText) -> Result<Zeroizing<Vec<u8>>> {
+    let bytes = STANDARD.decode(text.0.as_bytes()).map_err(|_| Error::Invalid("a cluster secret is not base64".into()))?;
+    Ok(Zeroizing::new(bytes))
+}

@@ -1,0 +1,177 @@
+//! Starts the parts of a core in order, joins them, and stops them in the reverse order.
+
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{config::CoreConfig, transport::NetTransport};
+use crate::{
+    Error, Result,
+    crypto::{self, RoleKeys},
+    dht::{Dht, DhtConfig, Sealer},
+    hub::{
+        Hub,
+        methods::{CoreBackend, Findings, Parts},
+    },
+    identity::Identity,
+    log::{LogHandle, Repair},
+    net::{NetConfig, NetEvent, NetHandle},
+    raft::{RaftConfig, RaftHandle},
+    sentinel::Scanner,
+};
+
+/// Characters of the peer id that make an agent's name.
+const NAME_TAIL_CHARS: usize = 8;
+
+pub(super) struct Running {
+    pub parts: Arc<Parts>,
+    hub: Arc<Hub>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Running {
+    pub async fn start(config: &CoreConfig) -> Result<Self> {
+        let secret = config.secret()?;
+        let stores = config.data_dir.join("core");
+        for folder in [&config.data_dir, &stores] {
+            private_folder(folder)?;
+        }
+        let identity = Identity::load_or_create(config.data_dir.join("identity.key"))?;
+        let mut keys = RoleKeys::derive(&secret, config.role.as_deref())?;
+        for old in config.previous_secrets()? {
+            keys.add_old_secret(&old)?;
+        }
+        let keys = Arc::new(keys);
+        let local = identity.peer_id().to_string();
+        let agent_id = config.agent_id.clone().unwrap_or_else(|| {
+            let tail = local.len().saturating_sub(NAME_TAIL_CHARS);
+            format!("chorus-{}", &local[tail..])
+        });
+        let listen = config
+            .listen
+            .iter()
+            .map(|addr| addr.parse().map_err(|error| Error::Invalid(format!("listen address {addr}: {error}"))))
+            .collect::<Result<Vec<_>>>()?;
+        let (log, repair) = open_log(&stores, &identity).await?;
+        if let Some(repair) = repair {
+            tracing::warn!(?repair, "the log was repaired after a crash");
+        }
+        let net = NetHandle::start(NetConfig {
+            keypair: identity.keypair().clone(),
+            network_key: crypto::network_key(&secret),
+            listen,
+            bootstrap: config.bootstrap.clone(),
+            mdns: config.mdns,
+            data_dir: stores.clone(),
+            agent_id: agent_id.clone(),
+            role: config.role.clone(),
+            dht: config.dht,
+        })
+        .await?;
+        let dht = Dht::start(DhtConfig {
+            net: net.clone(),
+            keypair: identity.keypair().clone(),
+            sealer: Arc::new(RoleSealer(Arc::clone(&keys))),
+            cache_bytes: config.dht_cache_bytes,
+        });
+        let raft = RaftHandle::start(RaftConfig {
+            dir: stores,
+            keypair: identity.keypair().clone(),
+            transport: Arc::new(NetTransport::new(net.clone())),
+        })?;
+        let parts = Arc::new(Parts {
+            identity,
+            agent_id,
+            net,
+            dht,
+            raft,
+            log,
+            scanner: Scanner::builtin()?,
+            keys,
+            local,
+            findings: Arc::new(Findings::default()),
+            hub: OnceLock::new(),
+        });
+        let hub = Arc::new(Hub::start(&config.hub, Arc::new(CoreBackend(Arc::clone(&parts))))?);
+        let _ = parts.hub.set(Arc::downgrade(&hub));
+        let running = Self { parts, hub, stop: CancellationToken::new(), tasks: TaskTracker::new() };
+        running.join();
+        Ok(running)
+    }
+
+    /// Connects the parts that hear from each other.
+    fn join(&self) {
+        let Parts { net, raft, .. } = &*self.parts;
+        if let (Some(requests), Some(streams)) = (net.take_requests(), net.take_streams()) {
+            self.hub.route(requests, streams);
+        }
+        if let Some(mut lane) = net.take_lane() {
+            let raft = raft.clone();
+            self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
+                while let Some((from, frame)) = lane.recv().await {
+                    raft.receive(from, frame);
+                }
+            }));
+        }
+        let (mut events, raft) = (net.events(), raft.clone());
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            loop {
+                match events.recv().await {
+                    Ok(NetEvent::PeerUp { peer }) => {
+                        if let Ok(peer) = peer.parse() {
+                            raft.peer_up(peer);
+                        }
+                    }
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        }));
+    }
+
+    /// Processes first, then the log's order, then the network that carried it.
+    pub async fn stop(&self) {
+        self.hub.close().await;
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.parts.raft.shutdown().await;
+        self.parts.log.close().await;
+        self.parts.net.shutdown().await;
+    }
+}
+
+/// Opening reads, and after a crash repairs, the whole log: not for a runtime's thread.
+async fn open_log(stores: &Path, identity: &Identity) -> Result<(LogHandle, Option<Repair>)> {
+    let (folder, keypair) = (stores.join("log"), identity.keypair().clone());
+    tokio::task::spawn_blocking(move || LogHandle::open(folder, &keypair))
+        .await
+        .map_err(|error| Error::Internal(format!("opening the log broke off: {error}")))?
+}
+
+fn private_folder(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| Error::Internal(format!("folder {}: {error}", path.display())))
+}
+
+struct RoleSealer(Arc<RoleKeys>);
+
+impl Sealer for RoleSealer {
+    fn seal(&self, role: Option<&str>, plain: &[u8]) -> Result<Vec<u8>> {
+        crypto::seal(&self.0, role, plain)
+    }
+
+    fn open(&self, sealed: &[u8]) -> Result<Vec<u8>> {
+        crypto::open(&self.0, sealed)
+    }
+}

@@ -1,0 +1,202 @@
+//! A record as it is stored and travels: header, signature, sealed value.
+//!
+//! ```text
+//! record = hlen:u32be | header | signature:64 bytes | sealed value
+//! header = canonical JSON (RFC 8785) of {"author","created_at","hash","kind","name","role"?,"v":1,"version"}
+//! ```
+//!
+//! `author` is the peer id whose Ed25519 key made the signature, over `chorus/v1/record\n` | header | sealed value.
+//! `hash` is the SHA-256 of the plain value, `created_at` and `version` are milliseconds (a later version replaces an
+//! earlier one of the same author where the kind allows it). A holder checks everything but the hash of the plain value,
+//! which only readers can; they do.
+
+use libp2p::{
+    PeerId,
+    identity::{Keypair, PublicKey},
+};
+use serde::{Deserialize, Serialize};
+
+use super::key::{Kind, RecordKey};
+use crate::{Error, Result};
+
+/// Largest record: with its key it still fits a Kademlia packet of 128 KiB.
+pub const RECORD_MAX_BYTES: usize = 127 * 1024;
+/// Largest header.
+const HEADER_MAX_BYTES: usize = 4096;
+/// Format of records.
+const FORMAT: u8 = 1;
+/// What a signature is for, so that it fits nothing else that this key signs.
+const SIGNED_AS: &[u8] = b"chorus/v1/record\n";
+/// Length of an Ed25519 signature.
+const SIGNATURE_BYTES: usize = 64;
+/// How far in the future a record's version may lie; beyond it, an author could lock itself out.
+const FUTURE_MAX_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// What a record says of its value, in the order of its canonical JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// Peer id of the author.
+    pub author: String,
+    /// Milliseconds since the epoch.
+    pub created_at: u64,
+    /// SHA-256 of the plain value, hex.
+    pub hash: String,
+    /// Kind, as in the key.
+    pub kind: String,
+    /// Name, as in the key.
+    pub name: String,
+    /// Role that it is sealed for; none means every member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Format.
+    pub v: u8,
+    /// Milliseconds since the epoch; the higher one replaces.
+    pub version: u64,
+}
+
+/// A record whose signature, key and form were checked.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// Its header.
+    pub header: Header,
+    /// Its key.
+    pub key: RecordKey,
+    /// Where the sealed value begins.
+    sealed_at: usize,
+}
+
+impl Checked {
+    /// The sealed value within the record that was checked.
+    #[must_use]
+    pub fn sealed<'a>(&self, record: &'a [u8]) -> &'a [u8] {
+        record.get(self.sealed_at..).unwrap_or_default()
+    }
+}
+
+/// Signs a sealed value into a record.
+pub fn write(keypair: &Keypair, header: &Header, sealed: &[u8]) -> Result<Vec<u8>> {
+    let head = serde_jcs::to_vec(header).map_err(|e| Error::Internal(e.to_string()))?;
+    let signature = keypair.sign(&message(&head, sealed)).map_err(|e| Error::Internal(e.to_string()))?;
+    let length = u32::try_from(head.len()).map_err(|e| Error::TooLarge(e.to_string()))?;
+    let mut record = Vec::with_capacity(4 + head.len() + signature.len() + sealed.len());
+    record.extend_from_slice(&length.to_be_bytes());
+    record.extend_from_slice(&head);
+    record.extend_from_slice(&signature);
+    record.extend_from_slice(sealed);
+    if record.len() > RECORD_MAX_BYTES {
+        return Err(Error::TooLarge(format!("a record of {} bytes; the limit is {RECORD_MAX_BYTES}", record.len())));
+    }
+    Ok(record)
+}
+
+/// Checks a record found under `key`: size, form, author's right to that name, signature.
+pub fn check(key: &[u8], record: &[u8], now_ms: u64) -> Result<Checked> {
+    if record.len() > RECORD_MAX_BYTES {
+        return Err(Error::TooLarge(format!("a record of {} bytes; the limit is {RECORD_MAX_BYTES}", record.len())));
+    }
+    let key = RecordKey::parse(key)?;
+    let malformed = || Error::Tampered("a record is malformed".into());
+    let (length, rest) = record.split_first_chunk::<4>().ok_or_else(malformed)?;
+    let length = u32::from_be_bytes(*length) as usize;
+    if length > HEADER_MAX_BYTES || rest.len() < length + SIGNATURE_BYTES {
+        return Err(malformed());
+    }
+    let (head, rest) = rest.split_at(length);
+    let (signature, sealed) = rest.split_at(SIGNATURE_BYTES);
+    let header: Header = serde_json::from_slice(head).map_err(|_| malformed())?;
+    if header.v != FORMAT {
+        return Err(Error::Tampered(format!("a record of format {}; this agent reads {FORMAT}", header.v)));
+    }
+    if header.kind != key.kind.as_str() || header.name != key.name {
+        return Err(Error::Tampered("a record lies under a key that is not its own".into()));
+    }
+    let author: PeerId = header.author.parse().map_err(|_| malformed())?;
+    match key.kind {
+        Kind::Agent if header.author != key.name => {
+            return Err(Error::NotPermitted("only an agent itself writes its record".into()));
+        }
+        Kind::Agent if header.version > now_ms.saturating_add(FUTURE_MAX_MS) => {
+            return Err(Error::Tampered("a record's version lies in the future".into()));
+        }
+        Kind::Block | Kind::Decision | Kind::Content if header.hash != key.name => {
+            return Err(Error::Tampered("a record's name is not the hash of its content".into()));
+        }
+        _ => {}
+    }
+    if !public_key(&author).is_some_and(|key| key.verify(&message(head, sealed), signature)) {
+        return Err(Error::Tampered("a record's signature does not fit".into()));
+    }
+    Ok(Checked { header, key, sealed_at: 4 + length + SIGNATURE_BYTES })
+}
+
+fn message(head: &[u8], sealed: &[u8]) -> Vec<u8> {
+    [SIGNED_AS, head, sealed].concat()
+}
+
+/// The key that an Ed25519 peer id carries in itself.
+fn public_key(peer: &PeerId) -> Option<PublicKey> {
+    let hash = peer.as_ref();
+    // Multihash code 0 is "identity": the digest is the key.
+    (hash.code() == 0).then(|| PublicKey::try_decode_protobuf(hash.digest()).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dht::key::content_hash;
+
+    const NOW: u64 = 1_795_436_546_001;
+
+    fn header(author: &Keypair, kind: &str, name: &str, hash: &str) -> Header {
+        Header {
+            author: author.public().to_peer_id().to_string(),
+            created_at: NOW,
+            hash: hash.into(),
+            kind: kind.into(),
+            name: name.into(),
+            role: None,
+            v: FORMAT,
+            version: NOW,
+        }
+    }
+
+    fn decision(author: &Keypair) -> (Vec<u8>, Vec<u8>) {
+        let hash = content_hash(b"plain");
+        let record = write(author, &header(author, "decision", &hash, &hash), b"sealed").unwrap();
+        (format!("/chorus/decision/{hash}").into_bytes(), record)
+    }
+
+    #[test]
+    fn written_is_checked_and_every_changed_byte_is_seen() {
+        let author = Keypair::generate_ed25519();
+        let (key, record) = decision(&author);
+        assert_eq!(check(&key, &record, NOW).unwrap().sealed(&record), b"sealed");
+        for at in 0..record.len() {
+            let mut changed = record.clone();
+            changed[at] ^= 1;
+            assert!(check(&key, &changed, NOW).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn names_are_bound_to_hash_and_author() {
+        let (author, other) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let (_, record) = decision(&author);
+        let elsewhere = format!("/chorus/decision/{}", content_hash(b"other"));
+        assert!(matches!(check(elsewhere.as_bytes(), &record, NOW), Err(Error::Tampered(_))));
+        let name = other.public().to_peer_id().to_string();
+        let forged = write(&author, &header(&author, "agent", &name, &content_hash(b"p")), b"s").unwrap();
+        assert!(matches!(check(format!("/chorus/agent/{name}").as_bytes(), &forged, NOW), Err(Error::NotPermitted(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_safe(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let key = format!("/chorus/decision/{}", content_hash(b"plain"));
+            prop_assert!(check(key.as_bytes(), &bytes, NOW).is_err());
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The core's parts behind the hub: each method of the wire (docs/ipc.md) as a call of the part that does it.
+
+mod consensus;
+mod feeds;
+mod params;
+mod records;
+mod sealing;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Hub,
+    backend::{Answer, Backend, Pipe, Source},
+};
+use crate::{
+    Error, Result,
+    crypto::RoleKeys,
+    dht::Dht,
+    identity::Identity,
+    log::LogHandle,
+    net::{self, IncomingRequest, NetHandle, Publish},
+    raft::RaftHandle,
+    sentinel::{Finding, Scanner},
+};
+use params::Params;
+
+/// The service under which members hand proposals to the leader.
+pub(crate) const FORWARD_SERVICE: &str = "_raft";
+/// Work on more bytes than this leaves the task that reads the socket.
+const INLINE_WORK_BYTES: usize = 64 * 1024;
+
+/// What a task needs unaltered to do its work.
+const WHOLE_IN_TASKS: &[&str] = &["commands", "source", "stdin"];
+
+/// The running parts of a core.
+pub struct Parts {
+    /// The agent's key.
+    pub identity: Identity,
+    /// Its name.
+    pub agent_id: String,
+    /// The network.
+    pub net: NetHandle,
+    /// Records.
+    pub dht: Dht,
+    /// The replicated log.
+    pub raft: RaftHandle,
+    /// The audit log.
+    pub log: LogHandle,
+    /// SHHH.
+    pub scanner: Scanner,
+    /// Keys of the roles this agent holds.
+    pub keys: Arc<RoleKeys>,
+    /// Peer id as text.
+    pub local: String,
+    /// Secrets found on the way out, by rule.
+    pub findings: Arc<Findings>,
+    /// The hub, once it runs, for its counters.
+    pub hub: OnceLock<Weak<Hub>>,
+}
+
+/// Counts of secrets found, by rule.
+#[derive(Debug, Default)]
+pub struct Findings(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Findings {
+    /// Adds what was found.
+    pub fn count(&self, found: &[Finding]) {
+        if found.is_empty() {
+            return;
+        }
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for finding in found {
+            *counts.entry(finding.rule).or_default() += 1;
+        }
+    }
+
+    fn snapshot(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Parts {
+    /// Counters of every part.
+    #[must_use]
+    pub fn stats(&self) -> Value {
+        let mut stats = serde_json::to_value(self.net.stats()).unwrap_or_else(|_| json!({}));
+        if let Value::Object(stats) = &mut stats {
+            stats.insert("peers_connected".into(), self.net.state().peers.len().into());
+            stats.insert("shhh_findings".into(), json!(self.findings.snapshot()));
+            stats.insert("raft_refused_frames".into(), self.raft.refused_frames().into());
+            if let Some(hub) = self.hub.get().and_then(Weak::upgrade)
+                && let Ok(Value::Object(counters)) = serde_json::to_value(hub.stats())
+            {
+                stats.extend(counters);
+            }
+        }
+        stats
+    }
+
+    fn redact(&self, text: &str) -> String {
+        let (clean, found) = self.scanner.redact(text.as_bytes());
+        self.findings.count(&found);
+        String::from_utf8_lossy(&clean).into_owned()
+    }
+
+    /// `payload`, JSON, with secrets in its strings redacted but in the fields `whole`, whose findings only count;
+    /// the very same bytes when there are none.
+    fn redact_json(&self, payload: Bytes, whole: &[&str]) -> Result<Bytes> {
+        let mut value: Value =
+            serde_json::from_slice(&payload).map_err(|error| Error::Invalid(format!("payload: not JSON: {error}")))?;
+        let kept: Vec<_> = whole.iter().filter_map(|name| Some((*name, value.get(*name)?.clone()))).collect();
+        let found = self.scanner.redact_json(&mut value);
+        if found.is_empty() {
+            return Ok(payload);
+        }
+        self.findings.count(&found);
+        for (name, original) in kept {
+            value[name] = original;
+        }
+        Ok(value.to_string().into())
+    }
+
+    fn net_state(&self) -> Result<Answer> {
+        let mut state =
+            serde_json::to_value(self.net.state()).map_err(|error| Error::Internal(format!("net.state: {error}")))?;
+        state["agent_id"] = self.agent_id.clone().into();
+        Ok(Answer::head(state))
+    }
+
+    async fn publish(self: Arc<Self>, params: Params, payload: Bytes) -> Result<Answer> {
+        let kind = params.text("type")?;
+        let whole = if kind == "task_announcement" { WHOLE_IN_TASKS } else { &[] };
+        let hop_count = params.optional_number("hop_count")?;
+        let publish = Publish {
+            topic: params.text("topic")?.to_owned(),
+            kind: kind.to_owned(),
+            data: self.redact_json(payload, whole)?,
+            hop_count: hop_count.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
+            priority: params.optional_text("priority")?.map(str::to_owned),
+            thread_id: params.optional_text("thread_id")?.map(|text| self.redact(text)),
+        };
+        Ok(Answer::head(json!({"id": self.net.publish(publish).await?})))
+    }
+}
+
+/// The core as the hub calls it.
+pub struct CoreBackend(pub Arc<Parts>);
+
+impl Backend for CoreBackend {
+    fn hello(&self) -> Map<String, Value> {
+        let mut hello = Map::new();
+        hello.insert("peer_id".into(), self.0.local.clone().into());
+        hello.insert("agent_id".into(), self.0.agent_id.clone().into());
+        hello.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+        hello
+    }
+
+    fn local_peer(&self) -> &str {
+        &self.0.local
+    }
+
+    fn call(&self, method: &str, head: Map<String, Value>, payload: Bytes) -> Option<BoxFuture<'static, Result<Answer>>> {
+        let parts = Arc::clone(&self.0);
+        let params = Params(head);
+        Some(match method {
+            "publish" => parts.publish(params, payload).boxed(),
+            "net.state" => futures::future::ready(parts.net_state()).boxed(),
+            "net.dial" => async move {
+                parts.net.dial(params.text("addr")?).await?;
+                Ok(Answer::default())
+            }
+            .boxed(),
+            "stats" => futures::future::ready(Ok(Answer::head(parts.stats()))).boxed(),
+            _ => {
+                return consensus::call(&parts, method, params, payload)
+                    .or_else(|(params, payload)| records::call(&parts, method, params, payload))
+                    .or_else(|(params, payload)| sealing::call(&parts, method, params, payload))
+                    .ok();
+            }
+        })
+    }
+
+    fn feed(&self, method: &str, head: &Map<String, Value>, queue: usize) -> Option<Result<Source>> {
+        feeds::open(&self.0, method, head, queue)
+    }
+
+    fn request(
+        &self,
+        peer: &str,
+        service: &str,
+        method: &str,
+        head: Bytes,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<net::Reply>> {
+        let net = self.0.net.clone();
+        let (peer, service, method) = (params::peer(peer), service.to_owned(), method.to_owned());
+        async move {
+            // The core's own services are the core's to ask.
+            if service.starts_with(super::services::RESERVED_PREFIX) {
+                return Err(Error::NotPermitted(format!("{service} is the core's own")));
+            }
+            net.request(peer?, &service, &method, head, payload, timeout).await
+        }
+        .boxed()
+    }
+
+    fn open_stream(
+        &self,
+        peer: &str,
+        service: &str,
+        method: &str,
+        head: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Pipe>> {
+        let net = self.0.net.clone();
+        let (peer, service, method) = (params::peer(peer), service.to_owned(), method.to_owned());
+        async move {
+            let stream = net.open_stream(peer?, &service, &method, head, timeout).await?;
+            Ok(Box::new(stream) as Pipe)
+        }
+        .boxed()
+    }
+
+    fn reserved(&self, request: IncomingRequest) {
+        let raft = self.0.raft.clone();
+        let IncomingRequest { peer, service, payload, timeout, mut reply, .. } = request;
+        if service != FORWARD_SERVICE {
+            let _ = reply.send(Err(Error::Unavailable(format!("nobody offers {service} here"))));
+            return;
+        }
+        tokio::spawn(async move {
+            let answer = tokio::select! {
+                answer = raft.accept_forwarded(peer, payload, timeout) => answer,
+                () = reply.closed() => return,
+            };
+            let answer = answer.map(|index| net::Reply { head: json!({"index": index}).to_string().into(), payload: Bytes::new() });
+            let _ = reply.send(answer);
+        });
+    }
+}
+
+/// A method's answer to be, or the call handed back because it belongs to another part.
+type Work = std::result::Result<BoxFuture<'static, Result<Answer>>, (Params, Bytes)>;
+
+/// Runs work on `bytes` bytes: here when they are few, on a thread for such work when they are many.
+async fn heavy<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    if bytes <= INLINE_WORK_BYTES {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(format!("work broke off: {error}")))?
+}

@@ -1,0 +1,75 @@
+//! The methods of the DHT and of the audit log; what they write passes the sentinel first.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::future::{self, FutureExt};
+use serde_json::{Value, json};
+
+use super::{Params, Parts, Work, heavy};
+use crate::{Error, hub::backend::Answer};
+
+/// Entries of the log in one answer; more are asked for with another call.
+const MAX_LOG_ENTRIES: u64 = 1000;
+/// How long providers are written or looked for.
+const PROVIDER_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) fn call(parts: &Arc<Parts>, method: &str, params: Params, payload: Bytes) -> Work {
+    let parts = Arc::clone(parts);
+    Ok(match method {
+        "dht.put" => async move {
+            let (kind, name) = (params.text("kind")?, params.text("name")?);
+            let clean = Arc::clone(&parts);
+            // A value is named by its hash, so a value with a secret in it cannot be mended here: its author must.
+            let found = {
+                let payload = payload.clone();
+                heavy(payload.len(), move || Ok(clean.scanner.scan(&payload))).await?
+            };
+            if let Some(first) = found.first() {
+                parts.findings.count(&found);
+                return Err(Error::Refused(format!("the value holds a secret (rule {}); redact it first", first.rule)));
+            }
+            let key = parts.dht.put(kind, name, &payload, params.optional_text("role")?).await?;
+            Ok(Answer::head(json!({"key": key})))
+        }
+        .boxed(),
+        "dht.get" => async move {
+            let value = parts.dht.get(params.text("kind")?, params.text("name")?).await?;
+            let head = json!({
+                "author": value.author, "role": value.role, "created_at": value.created_at_ms, "version": value.version,
+            });
+            Ok(Answer { head, payload: value.bytes })
+        }
+        .boxed(),
+        "dht.provide" => async move {
+            parts.net.kad().provide(params.text("key")?.as_bytes(), PROVIDER_TIMEOUT).await?;
+            Ok(Answer::default())
+        }
+        .boxed(),
+        "dht.find" => async move {
+            let found = parts.net.kad().find_providers(params.text("key")?.as_bytes(), PROVIDER_TIMEOUT).await?;
+            let peers: Vec<_> = found.iter().map(ToString::to_string).collect();
+            Ok(Answer::head(json!({"peers": peers})))
+        }
+        .boxed(),
+        "log.append" => async move {
+            let clean = parts.redact_json(payload, &[])?;
+            let data: Value =
+                serde_json::from_slice(&clean).map_err(|error| Error::Invalid(format!("payload: not JSON: {error}")))?;
+            let seq = parts.log.append(params.text("type")?, data, &parts.local).await?;
+            Ok(Answer::head(json!({"seq": seq})))
+        }
+        .boxed(),
+        "log.read" => async move {
+            let count = params.number("count")?.min(MAX_LOG_ENTRIES);
+            let entries = parts.log.read(params.number("from")?, count).await?;
+            Ok(Answer::payload(Value::Array(entries).to_string()))
+        }
+        .boxed(),
+        "log.info" => {
+            let info = serde_json::to_value(parts.log.info());
+            future::ready(info.map(Answer::head).map_err(|error| Error::Internal(format!("log.info: {error}")))).boxed()
+        }
+        _ => return Err((params, payload)),
+    })
+}

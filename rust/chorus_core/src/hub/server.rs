@@ -1,0 +1,318 @@
+//! The socket itself: born private, open to this user's processes only, and the way in for peers' requests and streams.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, oneshot},
+    time::{self, MissedTickBehavior},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    backend::Backend,
+    bridge::Bridge,
+    connection::{Connection, Touched, locked},
+    serve::{Ask, Caller, SWEEP_INTERVAL, hand_over},
+    services::{RESERVED_PREFIX, Services},
+    streams::{End, Other, attach, drop_pair},
+    subscriptions::LocalTopics,
+};
+use crate::{
+    Error, Result,
+    net::{IncomingRequest, IncomingStream, Reply},
+};
+
+/// Connections at once; an agent has five processes and a few tools.
+const MAX_CONNECTIONS: usize = 256;
+/// Pause after a failed accept (out of descriptors, mostly).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The hub's own counters.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct HubStats {
+    /// Processes connected now.
+    pub hub_connections: u64,
+    /// Connections closed because of what they sent.
+    pub hub_bad_connections: u64,
+    /// Messages of local topics that slow readers missed.
+    pub hub_local_gaps: u64,
+}
+
+/// The running hub.
+pub struct Hub {
+    inner: Arc<Inner>,
+    path: PathBuf,
+}
+
+pub(super) struct Inner {
+    pub backend: Arc<dyn Backend>,
+    pub services: Services,
+    pub local_topics: LocalTopics,
+    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    bad: AtomicU64,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Hub {
+    /// Opens the socket at `path` and serves it on the current runtime.
+    ///
+    /// # Errors
+    /// When the socket cannot be made there.
+    pub fn start(path: &Path, backend: Arc<dyn Backend>) -> Result<Self> {
+        let listener = bind(path).map_err(|error| Error::Internal(format!("hub socket {}: {error}", path.display())))?;
+        let inner = Arc::new(Inner {
+            backend,
+            services: Services::default(),
+            local_topics: LocalTopics::default(),
+            connections: Mutex::default(),
+            bad: AtomicU64::new(0),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        inner.tasks.spawn(Arc::clone(&inner).accept(listener));
+        inner.tasks.spawn(Arc::clone(&inner).keep_time());
+        Ok(Self { inner, path: path.to_owned() })
+    }
+
+    /// Routes what peers ask of this agent's services until the hub closes.
+    pub fn route(&self, mut requests: mpsc::Receiver<IncomingRequest>, mut streams: mpsc::Receiver<IncomingStream>) {
+        let (stop, inner) = (self.inner.stop.clone(), Arc::clone(&self.inner));
+        self.inner.tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
+            let mut touched = Touched::default();
+            while let Some(request) = requests.recv().await {
+                inner.serve_peer(request, &mut touched);
+                while let Ok(request) = requests.try_recv() {
+                    inner.serve_peer(request, &mut touched);
+                }
+                touched.flush();
+            }
+        }));
+        let inner = Arc::clone(&self.inner);
+        self.inner.tasks.spawn(stop.run_until_cancelled_owned(async move {
+            while let Some(stream) = streams.recv().await {
+                inner.serve_stream(stream);
+            }
+        }));
+    }
+
+    /// Counters now.
+    #[must_use]
+    pub fn stats(&self) -> HubStats {
+        HubStats {
+            hub_connections: locked(&self.inner.connections).len() as u64,
+            hub_bad_connections: self.inner.bad.load(Ordering::Relaxed),
+            hub_local_gaps: self.inner.local_topics.dropped.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes the socket away and ends every connection.
+    pub async fn close(&self) {
+        if !self.inner.stop.is_cancelled() {
+            let _ = fs::remove_file(&self.path);
+        }
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.inner.stop.cancel();
+    }
+}
+
+/// Makes the socket inside a directory that only this user enters, and moves it to its place when it is private itself.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let parent = path.parent().ok_or_else(|| io::Error::other("it needs a directory"))?;
+    let nest = parent.join(format!(".h{}", std::process::id()));
+    let _ = fs::remove_dir_all(&nest);
+    fs::DirBuilder::new().mode(0o700).create(&nest)?;
+    let made = (|| {
+        let born = nest.join("s");
+        let listener = UnixListener::bind(&born)?;
+        fs::set_permissions(&born, fs::Permissions::from_mode(0o600))?;
+        fs::rename(&born, path)?;
+        Ok(listener)
+    })();
+    let _ = fs::remove_dir_all(&nest);
+    made
+}
+
+impl Inner {
+    pub fn connections(&self) -> Vec<Arc<Connection>> {
+        locked(&self.connections).values().cloned().collect()
+    }
+
+    async fn accept(self: Arc<Self>, listener: UnixListener) {
+        let own = rustix::process::geteuid().as_raw();
+        let mut next = 0;
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.stop.cancelled() => return,
+            };
+            let socket = match accepted {
+                Ok((socket, _)) => socket,
+                Err(error) => {
+                    tracing::warn!(%error, "the hub cannot accept connections now");
+                    time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            match socket.peer_cred() {
+                Ok(credentials) if credentials.uid() == own => {}
+                Ok(credentials) => {
+                    tracing::warn!(uid = credentials.uid(), "the hub refused a connection of another user");
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the hub refused a connection of an unknown user");
+                    continue;
+                }
+            }
+            if locked(&self.connections).len() >= MAX_CONNECTIONS {
+                tracing::warn!("the hub refused a connection: {MAX_CONNECTIONS} are open");
+                continue;
+            }
+            next += 1;
+            self.tasks.spawn(Arc::clone(&self).attend(next, socket));
+        }
+    }
+
+    async fn attend(self: Arc<Self>, id: u64, socket: UnixStream) {
+        let connection = Arc::new(Connection::new(id, socket));
+        locked(&self.connections).insert(id, Arc::clone(&connection));
+        let reason = tokio::select! {
+            error = connection.run(&self) => error,
+            error = connection.outbox.run() => error.into(),
+            () = self.stop.cancelled() => Error::Closed,
+        };
+        match &reason {
+            Error::Closed => tracing::debug!(process = connection.label(), "a process left the hub"),
+            Error::Invalid(_) | Error::TooLarge(_) => {
+                self.bad.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(process = connection.label(), %reason, "the hub closed a connection: bad frame");
+            }
+            _ => tracing::warn!(process = connection.label(), %reason, "a connection to the hub broke"),
+        }
+        self.bury(&connection);
+    }
+
+    fn bury(&self, connection: &Arc<Connection>) {
+        let mut touched = Touched::default();
+        locked(&self.connections).remove(&connection.id);
+        self.services.withdraw(connection);
+        connection.outbox.close();
+        for (_, sub) in locked(&connection.subs).drain() {
+            sub.stop();
+        }
+        self.abandon_calls(connection, &mut touched);
+        self.abandon_streams(connection, &mut touched);
+        touched.flush();
+    }
+
+    async fn keep_time(self: Arc<Self>) {
+        let mut ticks = time::interval(SWEEP_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut touched = Touched::default();
+        while self.stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.sweep(&mut touched);
+            touched.flush();
+        }
+    }
+
+    /// A peer asks a service of this agent.
+    fn serve_peer(&self, request: IncomingRequest, touched: &mut Touched) {
+        if request.service.starts_with(RESERVED_PREFIX) {
+            self.backend.reserved(request);
+            return;
+        }
+        let IncomingRequest { peer, service, method, head, payload, timeout, reply } = request;
+        let found = inner_head(&head).and_then(|head| Ok((head, self.services.find(&service, true)?)));
+        let (head, to) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        let ask = Ask { service, method, head, timeout };
+        let more = from_peer(&peer.to_string());
+        if let Err((error, Caller::Core(reply))) = hand_over(&to, "serve", ask, more, &payload, Caller::Core(reply)) {
+            let _ = reply.send(Err(error));
+        }
+        touched.add(&to);
+    }
+
+    /// A peer opens a stream to a service of this agent.
+    fn serve_stream(&self, incoming: IncomingStream) {
+        let IncomingStream { peer, service, method, head, answer, stream } = incoming;
+        let found = inner_head(&head).and_then(|head| Ok((head, self.services.find(&service, true)?)));
+        let (head, to) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                let _ = answer.send(Err(error));
+                return;
+            }
+        };
+        let id = to.next_id();
+        let bridge = Bridge::new(&to, id);
+        if let Err(error) = attach(&to, id, End::new(Other::Peer(Arc::clone(&bridge)))) {
+            let _ = answer.send(Err(error));
+            return;
+        }
+        let ask = Ask { service, method, head, timeout: super::serve::DEFAULT_TIMEOUT };
+        let mut more = from_peer(&peer.to_string());
+        more.insert("stream".into(), id.into());
+        let (reply, accepted) = oneshot::channel::<Result<Reply>>();
+        if let Err((error, Caller::Core(reply))) = hand_over(&to, "stream", ask, more, &Bytes::new(), Caller::Core(reply)) {
+            let _ = reply.send(Err(error));
+        }
+        to.outbox.flush();
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            match accepted.await.unwrap_or(Err(Error::Closed)) {
+                Ok(_) => {
+                    let _ = answer.send(Ok(()));
+                    bridge.run(Box::new(stream)).await;
+                }
+                Err(error) => {
+                    drop_pair(&to, id);
+                    let _ = answer.send(Err(error));
+                }
+            }
+        }));
+    }
+}
+
+fn from_peer(peer: &str) -> Map<String, Value> {
+    let mut more = Map::new();
+    more.insert("peer".into(), peer.into());
+    more.insert("process".into(), Value::Null);
+    more
+}
+
+/// The head that a peer sent, which must be a JSON object.
+fn inner_head(head: &[u8]) -> Result<Value> {
+    if head.is_empty() {
+        return Ok(Value::Object(Map::new()));
+    }
+    serde_json::from_slice::<Map<String, Value>>(head)
+        .map(Value::Object)
+        .map_err(|_| Error::Invalid("the request's head is no JSON object".into()))
+}

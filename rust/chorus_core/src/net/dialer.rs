@@ -1,0 +1,175 @@
+//! Whom to dial and when: the operator's bootstrap addresses, known peers and peers found by mDNS, with backoff. Pure:
+//! time comes in as an argument and what to dial goes out; names are resolved and dials made by the loop.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId};
+
+/// A reached bootstrap address is looked at again after this: the name may stand for more peers by then.
+const AGAIN: Duration = Duration::from_secs(30);
+/// Backoff of bootstrap addresses that fail, first and at most.
+const BOOTSTRAP_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Backoff of peers that fail, first and at most; an agent of another cluster in the same network stays at the most.
+const PEER_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// A lost peer is dialled again after this, so that its own attempt may come first.
+const LOST: Duration = Duration::from_millis(500);
+/// Peers to dial that are remembered; more are not taken up until some connect.
+const TARGETS_MAX: usize = 1024;
+/// Addresses of one peer.
+const ADDRESSES_MAX: usize = 16;
+
+/// What is dialled.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A bootstrap address as the operator wrote it.
+    Bootstrap(String),
+    /// A peer.
+    Peer(PeerId),
+}
+
+#[derive(Debug)]
+struct Entry {
+    addresses: Vec<Multiaddr>,
+    failures: u32,
+    next: Instant,
+}
+
+/// The plan.
+#[derive(Debug, Default)]
+pub struct Dialer {
+    targets: HashMap<Target, Entry>,
+    /// Who was met behind bootstrap addresses without a peer id.
+    met: HashMap<Multiaddr, PeerId>,
+}
+
+impl Dialer {
+    /// Adds an operator's address, due at once.
+    pub fn add_bootstrap(&mut self, address: &str, now: Instant) {
+        let entry = Entry { addresses: Vec::new(), failures: 0, next: now };
+        self.targets.insert(Target::Bootstrap(address.to_owned()), entry);
+    }
+
+    /// Adds a peer's address; what is new is tried at once.
+    pub fn add_peer(&mut self, peer: PeerId, address: &Multiaddr, now: Instant) {
+        let key = Target::Peer(peer);
+        if self.targets.len() >= TARGETS_MAX && !self.targets.contains_key(&key) {
+            return;
+        }
+        let entry = self.targets.entry(key).or_insert_with(|| Entry { addresses: Vec::new(), failures: 0, next: now });
+        if !entry.addresses.contains(address) {
+            entry.addresses.insert(0, address.clone());
+            entry.addresses.truncate(ADDRESSES_MAX);
+            entry.failures = 0;
+            entry.next = now;
+        }
+    }
+
+    /// What is due, each with its addresses; it is not due again before it succeeded, failed or [`AGAIN`] passed.
+    pub fn due(&mut self, now: Instant, connected: impl Fn(&PeerId) -> bool) -> Vec<(Target, Vec<Multiaddr>)> {
+        let mut due = Vec::new();
+        for (target, entry) in self.targets.iter_mut().filter(|(_, entry)| entry.next <= now) {
+            entry.next = now + AGAIN;
+            if !matches!(target, Target::Peer(peer) if connected(peer)) {
+                due.push((target.clone(), entry.addresses.clone()));
+            }
+        }
+        due
+    }
+
+    /// A dial of this target failed; `spread` from 0 to 1 spreads the next attempts.
+    pub fn failed(&mut self, target: &Target, now: Instant, spread: f64) {
+        if let Some(entry) = self.targets.get_mut(target) {
+            let (first, most) = if matches!(target, Target::Bootstrap(_)) { BOOTSTRAP_BACKOFF } else { PEER_BACKOFF };
+            let wait = first.saturating_mul(1 << entry.failures.min(16)).min(most);
+            entry.failures = entry.failures.saturating_add(1);
+            entry.next = now + wait.mul_f64(0.75 + spread.clamp(0.0, 1.0) / 2.0);
+        }
+    }
+
+    /// A dial of this target succeeded.
+    pub fn succeeded(&mut self, target: &Target, now: Instant) {
+        if let Some(entry) = self.targets.get_mut(target) {
+            entry.failures = 0;
+            entry.next = now + AGAIN;
+        }
+    }
+
+    /// The last connection to a peer closed.
+    pub fn lost(&mut self, peer: PeerId, addresses: &[Multiaddr], now: Instant, spread: f64) {
+        addresses.iter().for_each(|address| self.add_peer(peer, address, now));
+        if let Some(entry) = self.targets.get_mut(&Target::Peer(peer)) {
+            entry.failures = 0;
+            entry.next = now + LOST.mul_f64(0.5 + spread.clamp(0.0, 1.0));
+        }
+    }
+
+    /// Addresses that were announced for a peer.
+    pub fn addresses(&self, peer: PeerId) -> Vec<Multiaddr> {
+        self.targets.get(&Target::Peer(peer)).map(|entry| entry.addresses.clone()).unwrap_or_default()
+    }
+
+    /// Notes who answered at an address.
+    pub fn meet(&mut self, address: Multiaddr, peer: PeerId) {
+        if self.met.len() >= TARGETS_MAX && !self.met.contains_key(&address) {
+            self.met.clear();
+        }
+        self.met.insert(address, peer);
+    }
+
+    /// Who answered at an address before.
+    pub fn met(&self, address: &Multiaddr) -> Option<PeerId> {
+        self.met.get(address).copied()
+    }
+
+    /// The address turned out to lead elsewhere now.
+    pub fn forget(&mut self, address: &Multiaddr) {
+        self.met.remove(address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_back_off_and_success_starts_over() {
+        let (mut dialer, start, peer) = (Dialer::default(), Instant::now(), PeerId::random());
+        dialer.add_peer(peer, &"/ip4/127.0.0.1/tcp/1".parse().unwrap(), start);
+        let target = Target::Peer(peer);
+        let mut now = start;
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            assert_eq!(dialer.due(now, |_| false).len(), 1);
+            dialer.failed(&target, now, 0.5);
+            assert!(dialer.due(now, |_| false).is_empty());
+            let next = dialer.targets[&target].next;
+            waits.push(next - now);
+            now = next;
+        }
+        assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]));
+        assert_eq!(*waits.last().unwrap(), PEER_BACKOFF.1);
+        // Announced again at the same address: no spinning. At a new one: at once.
+        dialer.add_peer(peer, &"/ip4/127.0.0.1/tcp/1".parse().unwrap(), now);
+        dialer.failed(&target, now, 0.5);
+        assert!(dialer.due(now, |_| false).is_empty());
+        dialer.add_peer(peer, &"/ip4/127.0.0.1/tcp/2".parse().unwrap(), now);
+        assert_eq!(dialer.due(now, |_| false).len(), 1);
+        dialer.lost(peer, &[], now, 0.5);
+        assert_eq!(dialer.due(now + LOST, |_| false).len(), 1);
+        assert!(dialer.due(now + AGAIN + LOST, |_| true).is_empty());
+    }
+
+    #[test]
+    fn bootstrap_is_looked_at_again() {
+        let (mut dialer, now) = (Dialer::default(), Instant::now());
+        dialer.add_bootstrap("/dns4/tasks.chorus/tcp/9000", now);
+        assert_eq!(dialer.due(now, |_| true).len(), 1);
+        let target = Target::Bootstrap("/dns4/tasks.chorus/tcp/9000".into());
+        dialer.succeeded(&target, now);
+        assert!(dialer.due(now + AGAIN / 2, |_| true).is_empty());
+        assert_eq!(dialer.due(now + AGAIN, |_| true).len(), 1);
+    }
+}

@@ -1,0 +1,202 @@
+//! Raft's lanes: ordered frames to each peer over one persistent substream, dropped rather than waited for.
+//!
+//! Raft repeats what it misses, so a full queue or an absent peer loses frames (counted) and never blocks the sender.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::{AsyncReadExt, AsyncWriteExt, io::BufReader};
+use libp2p::{PeerId, StreamProtocol};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+
+use super::{
+    frame::{FRAME_MAX_BYTES, lane_header, read_body},
+    shared::{Command, Shared, bump, open},
+};
+
+/// Ordered, lossy frames of Raft.
+pub const LANE_PROTOCOL: StreamProtocol = StreamProtocol::new("/chorus/raft/1.0.0");
+
+/// Frames waiting for one peer.
+const QUEUE_FRAMES: usize = 4096;
+/// Bytes waiting for one peer; above one frame's ceiling, so that the largest always fits.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// Frames received and not yet taken by Raft.
+pub const INBOX_FRAMES: usize = 4096;
+/// Small frames that go out in one write.
+const BATCH_BYTES: usize = 64 * 1024;
+/// How long opening may take before what waits is dropped.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Pause after a failed opening: first, and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Sends frames to peers, in order, without ever waiting.
+#[derive(Clone)]
+pub struct Lane {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queues: Mutex<HashMap<PeerId, Queue>>,
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+    runtime: tokio::runtime::Handle,
+}
+
+struct Queue {
+    frames: mpsc::Sender<Bytes>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Lane {
+    pub(super) fn new(commands: mpsc::Sender<Command>, shared: Arc<Shared>) -> Self {
+        let runtime = tokio::runtime::Handle::current();
+        Self { inner: Arc::new(Inner { queues: Mutex::default(), commands, shared, runtime }) }
+    }
+
+    /// Queues a frame for a peer; it is dropped (and counted) when the queue is full or the peer cannot be reached.
+    pub fn send(&self, to: PeerId, frame: Bytes) {
+        let dropped = &self.inner.shared.counters.lane_dropped;
+        if frame.len() > FRAME_MAX_BYTES || to == self.inner.shared.local {
+            bump(dropped);
+            return;
+        }
+        let mut queues = self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = queues.entry(to).or_insert_with(|| self.spawn(to));
+        if queue.frames.is_closed() {
+            *queue = self.spawn(to);
+        }
+        let length = frame.len();
+        if queue.bytes.fetch_add(length, Ordering::Relaxed) + length > QUEUE_BYTES || queue.frames.try_send(frame).is_err() {
+            queue.bytes.fetch_sub(length, Ordering::Relaxed);
+            bump(dropped);
+        }
+    }
+
+    fn spawn(&self, peer: PeerId) -> Queue {
+        let (sender, receiver) = mpsc::channel(QUEUE_FRAMES);
+        let bytes = Arc::new(AtomicUsize::new(0));
+        let writer = Writer {
+            peer,
+            frames: receiver,
+            bytes: bytes.clone(),
+            commands: self.inner.commands.clone(),
+            shared: self.inner.shared.clone(),
+        };
+        self.inner.runtime.spawn(writer.run());
+        Queue { frames: sender, bytes }
+    }
+}
+
+struct Writer {
+    peer: PeerId,
+    frames: mpsc::Receiver<Bytes>,
+    bytes: Arc<AtomicUsize>,
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        let mut pause = PAUSE_MIN;
+        while let Some(first) = self.frames.recv().await {
+            self.took(&first);
+            let opened = timeout(OPEN_TIMEOUT, open(&self.commands, self.peer, LANE_PROTOCOL)).await;
+            let Ok(Ok(stream)) = opened else {
+                bump(&self.shared.counters.lane_dropped);
+                self.drop_for(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+                continue;
+            };
+            pause = PAUSE_MIN;
+            self.carry(first, stream).await;
+        }
+    }
+
+    /// Writes until the substream breaks or every sender is gone.
+    async fn carry(&mut self, first: Bytes, stream: libp2p::Stream) {
+        let (mut reader, mut writer) = stream.split();
+        let mut next = Some(first);
+        let mut probe = [0u8; 1];
+        let mut batch = BytesMut::new();
+        loop {
+            let frame = match next.take() {
+                Some(frame) => frame,
+                None => tokio::select! {
+                    frame = self.frames.recv() => match frame {
+                        Some(frame) => { self.took(&frame); frame }
+                        None => { let _ = writer.close().await; return; }
+                    },
+                    // The other side never writes here: anything read means that it is gone.
+                    _ = reader.read(&mut probe) => return,
+                },
+            };
+            batch.clear();
+            put(&mut batch, &frame);
+            while batch.len() < BATCH_BYTES
+                && let Ok(frame) = self.frames.try_recv()
+            {
+                self.took(&frame);
+                put(&mut batch, &frame);
+            }
+            if writer.write_all(&batch).await.is_err() || writer.flush().await.is_err() {
+                bump(&self.shared.counters.lane_dropped);
+                return;
+            }
+            if batch.capacity() > 4 * BATCH_BYTES {
+                batch = BytesMut::new();
+            }
+        }
+    }
+
+    /// Loses what comes for a while instead of dialling for every frame.
+    async fn drop_for(&mut self, pause: Duration) {
+        let until = Instant::now() + pause.mul_f64(0.75 + rand::random::<f64>() / 2.0);
+        while let Ok(Some(frame)) = tokio::time::timeout_at(until, self.frames.recv()).await {
+            self.took(&frame);
+            bump(&self.shared.counters.lane_dropped);
+        }
+    }
+
+    fn took(&self, frame: &Bytes) {
+        self.bytes.fetch_sub(frame.len(), Ordering::Relaxed);
+    }
+}
+
+fn put(batch: &mut BytesMut, frame: &Bytes) {
+    // The length was checked when the frame was queued.
+    if let Ok(header) = lane_header(frame.len()) {
+        batch.put_slice(&header);
+        batch.put_slice(frame);
+    }
+}
+
+/// Reads a peer's lane into Raft's inbox, in order; a full inbox slows the peer down.
+pub async fn serve(peer: PeerId, stream: libp2p::Stream, inbox: mpsc::Sender<(PeerId, Bytes)>) {
+    let mut stream = BufReader::with_capacity(BATCH_BYTES, stream);
+    loop {
+        match read_body(&mut stream).await {
+            Ok(Some(frame)) => {
+                if inbox.send((peer, frame)).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a lane ended");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,572 @@
+//! The consensus machine of one member: raft-rs with its store, fed commands, frames and time, and
+//! handling what it makes ready: persist before acknowledging, then send, then apply. Threads and
+//! clocks are the driver's.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use libp2p::{PeerId, identity::Keypair};
+use prost::Message as _;
+use raft::{
+    Config, RawNode, Ready, StateRole,
+    eraftpb::{Entry, EntryType, HardState, Message, MessageType},
+};
+use serde_json::{Value, json};
+
+use super::{
+    changes::{self, Pending},
+    election::{Election, Sight},
+    entry::{self, Draft, Key, LEADER},
+    follow::founding_body,
+    frames::{self, FRAME_TARGET_BYTES},
+    handle::{Placed, Reply},
+    members::Members,
+    proposals::{Proposals, Reads, answer},
+    shared::Shared,
+    storage::{Batch, Identity, Store},
+    types::{RaftEvent, RaftTransport, Role, Timings},
+};
+use crate::{Error, Result};
+
+/// An append message carries this much; larger entries go alone.
+const MAX_APPEND_BYTES: u64 = 256 * 1024;
+/// Append messages on their way to one member; with their size this bounds what lags in memory.
+const MAX_INFLIGHT: usize = 128;
+/// What a leader takes without a majority answering.
+const MAX_UNCOMMITTED_BYTES: u64 = 16 * 1024 * 1024;
+/// Committed entries handled at once.
+const MAX_READY_BYTES: u64 = 1024 * 1024;
+/// Ticks in an election timeout: how finely silence is measured.
+const TICKS_PER_TIMEOUT: u32 = 60;
+const TICK_MIN: Duration = Duration::from_millis(2);
+/// raft-rs's own random stand, put where it never comes: this agent stands by its score.
+const NEVER_TICKS: usize = 1 << 40;
+/// Newest entries whose repeats a new leader recognises.
+const REPEATS_KNOWN: u64 = 2048;
+const REPEATS_BYTES: u64 = 4 * 1024 * 1024;
+/// A commit index that no entry carried to disk is written after this much quiet.
+const COMMIT_SAVED_AFTER: Duration = Duration::from_secs(1);
+
+/// Time as passed in: since any fixed moment, and on the wall.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub at: Duration,
+    pub wall_ms: u64,
+}
+
+/// What a machine is made of.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub shared: Arc<Shared>,
+    pub transport: Arc<dyn RaftTransport>,
+    pub keypair: Keypair,
+}
+
+/// A leadership transfer under way.
+pub(super) struct Transfer {
+    pub to: u64,
+    pub deadline: Duration,
+    pub reply: Reply<()>,
+}
+
+pub(super) struct Machine {
+    pub(super) node: RawNode<Store>,
+    pub(super) store: Store,
+    pub(super) parts: Parts,
+    pub(super) peer: PeerId,
+    pub(super) identity: Identity,
+    pub(super) founding: Value,
+    pub(super) timings: Timings,
+    pub(super) members: Members,
+    pub(super) heard: HashMap<u64, Duration>,
+    pub(super) election: Election,
+    pub(super) proposals: Proposals,
+    pub(super) reads: Reads,
+    pub(super) read_at: Duration,
+    pub(super) change: Option<Pending>,
+    pub(super) transfer: Option<Transfer>,
+    pub(super) applied: u64,
+    pub(super) published: Option<Duration>,
+    tick: Duration,
+    next_tick: Duration,
+    batch: Vec<(Key, Bytes, Reply<Placed>)>,
+    role: Role,
+    leader_seen: (u64, u64),
+    /// The term whose `leader` entry this agent proposed.
+    led_term: u64,
+    last_stamp: u64,
+    unsaved_commit: bool,
+    wrote_at: Duration,
+    pub(super) lost_vote: bool,
+}
+
+impl Machine {
+    /// Resumes from what the store holds.
+    pub(super) fn open(parts: Parts, score: f64, seed: u64, now: Now) -> Result<Self> {
+        let store = parts.shared.store.clone();
+        let identity = store.identity().ok_or(Error::NoMesh)?;
+        let founding = founding_body(&identity.founding)?;
+        let timings = Timings::from_settings(founding.get("settings").unwrap_or(&Value::Null))?;
+        let tick = (timings.election_timeout / TICKS_PER_TIMEOUT).max(TICK_MIN).min(timings.heartbeat);
+        let ticks = |span: Duration| (span.as_nanos().div_ceil(tick.as_nanos().max(1))) as usize;
+        let applied = store.applied();
+        let config = Config {
+            id: identity.raft_id,
+            election_tick: ticks(timings.election_timeout),
+            heartbeat_tick: (timings.heartbeat.as_nanos() / tick.as_nanos().max(1)).max(1) as usize,
+            min_election_tick: NEVER_TICKS,
+            max_election_tick: NEVER_TICKS + 1,
+            applied,
+            max_size_per_msg: MAX_APPEND_BYTES,
+            max_inflight_msgs: MAX_INFLIGHT,
+            check_quorum: true,
+            pre_vote: true,
+            max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
+            max_committed_size_per_ready: MAX_READY_BYTES,
+            ..Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&config, store.clone(), &logger).map_err(failed)?;
+        parts.shared.applied.advance(applied);
+        Ok(Self {
+            node,
+            members: Members::load(&store)?,
+            store,
+            peer: parts.keypair.public().to_peer_id(),
+            parts,
+            identity,
+            founding,
+            timings,
+            heard: HashMap::new(),
+            election: Election::new(timings.election_timeout, score, seed),
+            proposals: Proposals::default(),
+            reads: Reads::default(),
+            read_at: now.at,
+            change: None,
+            transfer: None,
+            applied,
+            published: None,
+            tick,
+            next_tick: now.at + tick,
+            batch: Vec::new(),
+            role: Role::None,
+            leader_seen: (0, 0),
+            led_term: 0,
+            last_stamp: 0,
+            unsaved_commit: false,
+            wrote_at: now.at,
+            lost_vote: false,
+        })
+    }
+
+    pub(super) fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    pub(super) fn is_voter(&self) -> bool {
+        self.node.raft.promotable()
+    }
+
+    /// The leader's raft id, when it was heard within the election timeout.
+    pub(super) fn leader(&self) -> Option<u64> {
+        let raft = &self.node.raft;
+        let fresh = self.is_leader() || raft.election_elapsed <= raft.election_timeout();
+        Some(raft.leader_id).filter(|&id| id != 0 && fresh)
+    }
+
+    pub(super) fn peer_of(&self, id: u64) -> Option<PeerId> {
+        self.members.peer_of(id, self.applied)
+    }
+
+    pub(super) fn role(&self) -> Role {
+        match self.node.raft.state {
+            StateRole::Leader => Role::Leader,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            StateRole::Follower if self.is_voter() => Role::Follower,
+            StateRole::Follower => Role::Learner,
+        }
+    }
+
+    /// Takes a frame that `from` sent; answers why it is refused.
+    pub(super) fn receive(&mut self, from: PeerId, frame: Bytes, now: Now) -> Result<()> {
+        let frame = frames::decode(frame)?;
+        if frame.mesh != self.identity.mesh || frame.to != self.identity.raft_id {
+            return Err(Error::Refused("frame: for another mesh or member".into()));
+        }
+        if self.peer_of(frame.from).is_none() && !frame.introductions.is_empty() {
+            let learned = self.members.learn(&frame.introductions, &self.identity.mesh, self.applied);
+            if !learned.is_empty() {
+                self.store.write(&Batch { hints: &learned, ..Batch::default() })?;
+            }
+        }
+        if self.peer_of(frame.from) != Some(from) {
+            return Err(Error::Refused(format!("frame: {from} is not listed as member {}", frame.from)));
+        }
+        for message in frame.messages {
+            let raft = &self.node.raft;
+            let known = frames::Known {
+                raft_id: self.identity.raft_id,
+                term: raft.term,
+                leader_id: raft.leader_id,
+                committed: raft.raft_log.committed,
+                last: raft.raft_log.last_index(),
+                term_of: &|index| raft.raft_log.term(index).ok(),
+            };
+            frames::check(&message, frame.from, &known)?;
+            self.heard.insert(frame.from, now.at);
+            // What raft-rs refuses (an answer of one that it does not list) has no effect.
+            let _ = self.node.step(message);
+        }
+        Ok(())
+    }
+
+    /// Takes a signed and checked entry to append.
+    pub(super) fn propose(&mut self, entry: Bytes, key: Key, reply: Reply<Placed>) {
+        if reply.is_closed() {
+            return;
+        }
+        if !self.is_leader() {
+            let leader = self.leader().filter(|&id| id != self.identity.raft_id);
+            let placed = leader.and_then(|id| self.peer_of(id)).map(Placed::Leader);
+            return answer(reply, placed.ok_or(Error::NoLeader));
+        }
+        if self.proposals.is_full() || self.node.raft.lead_transferee.is_some() {
+            return answer(reply, Err(Error::Unavailable("the leader takes nothing now".into())));
+        }
+        if let Some((index, term)) = self.proposals.find(&key)
+            && self.node.raft.raft_log.term(index).is_ok_and(|stands| stands == term)
+        {
+            if index <= self.applied {
+                answer(reply, Ok(Placed::At(index)));
+            } else {
+                self.proposals.wait(index, term, reply);
+            }
+            return;
+        }
+        self.batch.push((key, entry, reply));
+    }
+
+    /// Appends what [`propose`](Self::propose) gathered, as one batch.
+    pub(super) fn flush(&mut self, now: Now) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        if !self.is_leader() {
+            return batch.into_iter().for_each(|(_, _, reply)| answer(reply, Err(Error::NotLeader)));
+        }
+        self.lead(now);
+        let stamp = self.stamp(now);
+        let entries = batch.iter().map(|(key, entry, _)| Entry {
+            data: entry::stamped(stamp, entry),
+            context: key.to_vec(),
+            ..Entry::default()
+        });
+        let first = self.node.raft.raft_log.last_index() + 1;
+        let term = self.node.raft.term;
+        let appended = self.append(entries.collect());
+        for (index, (key, _, reply)) in (first..).zip(batch) {
+            if appended {
+                self.proposals.remember(key, index, term);
+                self.proposals.wait(index, term, reply);
+            } else {
+                answer(reply, Err(Error::Unavailable("the leader takes nothing now".into())));
+            }
+        }
+    }
+
+    fn append(&mut self, entries: Vec<Entry>) -> bool {
+        let mut message = Message { from: self.identity.raft_id, entries, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        self.node.raft.step(message).is_ok()
+    }
+
+    /// The leader's clock, never below the stamp before.
+    pub(super) fn stamp(&mut self, now: Now) -> u64 {
+        self.last_stamp = self.last_stamp.max(now.wall_ms);
+        self.last_stamp
+    }
+
+    /// A new leader's first entry says that it leads.
+    pub(super) fn lead(&mut self, now: Now) {
+        let term = self.node.raft.term;
+        if !self.is_leader() || self.led_term == term {
+            return;
+        }
+        self.read_tail();
+        let body = json!({ "term": term }).to_string();
+        let draft = Draft {
+            mesh: &self.identity.mesh,
+            id: &entry::ulid(),
+            kind: LEADER,
+            seen: self.applied,
+            body: body.as_bytes(),
+        };
+        match entry::make(&self.parts.keypair, &self.peer, &draft) {
+            Ok(entry) => {
+                self.parts.shared.verified.insert(&entry);
+                let data = entry::stamped(self.stamp(now), &entry);
+                if self.append(vec![Entry { data, ..Entry::default() }]) {
+                    self.led_term = term;
+                }
+            }
+            Err(error) => tracing::error!(%error, "cannot sign the leader's entry"),
+        }
+    }
+
+    /// What a new leader must know of its log: the last stamp, and which proposals are in it.
+    fn read_tail(&mut self) {
+        let last = self.store.last();
+        let low = last.saturating_sub(REPEATS_KNOWN).max(2);
+        if let Ok(entries) = self.store.read(low, last + 1, REPEATS_BYTES) {
+            for entry in entries {
+                self.remember(&entry);
+            }
+        }
+        let mut stamp = entry::unstamp(&self.identity.founding).map_or(0, |(stamp, _)| stamp);
+        for index in (2..=last).rev() {
+            let Ok(entries) = self.store.read(index, index + 1, u64::MAX) else { break };
+            let Some(entry) = entries.first() else { break };
+            let context = changes::context(entry).unwrap_or_default();
+            let data = if entry.entry_type == EntryType::EntryNormal as i32 { &entry.data } else { &context };
+            if let Some((found, _)) = entry::unstamp(data) {
+                stamp = found;
+                break;
+            }
+        }
+        self.last_stamp = self.last_stamp.max(stamp);
+    }
+
+    fn remember(&mut self, entry: &Entry) {
+        if let Ok(key) = Key::try_from(entry.context.as_slice()) {
+            self.proposals.remember(key, entry.index, entry.term);
+        }
+    }
+
+    /// One turn after commands were taken: time, elections, reads, then everything that is ready.
+    pub(super) fn turn(&mut self, now: Now) -> Result<()> {
+        self.flush(now);
+        if now.at >= self.next_tick {
+            self.node.tick();
+            // Ticks missed while the disk was slow are not made up: the others were not silent.
+            self.next_tick = (self.next_tick + self.tick).max(now.at + self.tick / 2);
+        }
+        self.process(now)?;
+        if self.election.observe(now.at, self.sight()) {
+            // A refused campaign (a member change not applied yet) is tried again later.
+            let _ = self.node.campaign();
+            self.process(now)?;
+        }
+        self.lead(now);
+        self.begin_reads(now);
+        self.process(now)?;
+        self.note_role();
+        self.watch_transfer(now);
+        self.save_commit(now)?;
+        self.publish(now);
+        Ok(())
+    }
+
+    /// When [`turn`](Self::turn) is due without any command.
+    pub(super) fn next_wake(&self) -> Duration {
+        let transfer = self.transfer.as_ref().map(|transfer| transfer.deadline);
+        [self.election.next(), transfer].into_iter().flatten().fold(self.next_tick, Duration::min)
+    }
+
+    fn sight(&self) -> Sight {
+        let raft = &self.node.raft;
+        if raft.state == StateRole::Leader || !raft.promotable() {
+            return Sight::Settled;
+        }
+        let voters = raft.prs().conf().voters();
+        if voters.ids().len() == 1 {
+            return Sight::SoleVoter;
+        }
+        // One tick more than the others' lease, so that their pre-votes are not refused.
+        if raft.election_elapsed > raft.election_timeout() {
+            Sight::Silent
+        } else if raft.leader_id == 0 {
+            Sight::Leaderless
+        } else {
+            Sight::Settled
+        }
+    }
+
+    /// Handles everything that raft-rs has ready.
+    fn process(&mut self, now: Now) -> Result<()> {
+        while self.node.has_ready() {
+            let mut ready = self.node.ready();
+            let early = ready.take_messages();
+            // A leader sends entries while its own disk still writes them. Its term must be on disk
+            // first, though: a sole voter leads before its vote was persisted.
+            let stored = self.store.hard();
+            let new_term = ready.hs().is_some_and(|hs| (hs.term, hs.vote) != (stored.term, stored.vote));
+            let mut late = Vec::new();
+            if new_term {
+                late = early;
+            } else {
+                self.send(early);
+            }
+            self.persist(&ready, &stored, now)?;
+            late.extend(ready.take_persisted_messages());
+            self.send(late);
+            for read in ready.take_read_states() {
+                self.reads.finish(&read.request_ctx, read.index);
+            }
+            self.note_role();
+            self.apply(&ready.take_committed_entries(), now)?;
+            let mut light = self.node.advance_append(ready);
+            self.send(light.take_messages());
+            self.apply(&light.take_committed_entries(), now)?;
+            self.node.advance_apply();
+            self.unsaved_commit |= light.commit_index().is_some();
+            if std::mem::take(&mut self.lost_vote) {
+                self.step_aside();
+            }
+            self.lead(now);
+        }
+        Ok(())
+    }
+
+    fn persist(&mut self, ready: &Ready, stored: &HardState, now: Now) -> Result<()> {
+        if ready.must_sync() {
+            let hard = ready.hs().cloned().unwrap_or_else(|| self.node.raft.hard_state());
+            let applied = Some(self.applied);
+            self.store.write(&Batch { hard: Some(hard), entries: ready.entries(), applied, ..Batch::default() })?;
+            self.unsaved_commit = false;
+            self.wrote_at = now.at;
+        } else if ready.hs().is_some() {
+            self.unsaved_commit = true;
+        }
+        if let Some(hard) = ready.hs()
+            && hard.vote != 0
+            && (hard.term, hard.vote) != (stored.term, stored.vote)
+        {
+            if hard.vote != self.identity.raft_id {
+                self.election.voted(now.at);
+            } else {
+                self.parts.shared.emit(RaftEvent::Candidate { term: hard.term });
+            }
+            let candidate = self.peer_of(hard.vote).map_or_else(String::new, |peer| peer.to_string());
+            self.parts.shared.emit(RaftEvent::Voted { term: hard.term, candidate });
+        }
+        Ok(())
+    }
+
+    /// A commit index is worth no fsync of its own while entries come; after them it is kept, so
+    /// that a restart delivers at once.
+    fn save_commit(&mut self, now: Now) -> Result<()> {
+        if self.unsaved_commit && now.at >= self.wrote_at + COMMIT_SAVED_AFTER {
+            self.save()?;
+            self.wrote_at = now.at;
+        }
+        Ok(())
+    }
+
+    pub(super) fn save(&mut self) -> Result<()> {
+        if self.unsaved_commit {
+            let hard = Some(self.node.raft.hard_state());
+            self.store.write(&Batch { hard, applied: Some(self.applied), ..Batch::default() })?;
+            self.unsaved_commit = false;
+        }
+        Ok(())
+    }
+
+    /// Sends in frames per member.
+    fn send(&mut self, messages: Vec<Message>) {
+        let mut frames: BTreeMap<u64, Vec<Message>> = BTreeMap::new();
+        for message in messages {
+            frames.entry(message.to).or_default().push(message);
+        }
+        for (to, messages) in frames {
+            let Some(peer) = self.peer_of(to) else { continue };
+            let mut part = Vec::new();
+            let mut bytes = 0;
+            for message in messages {
+                let size = message.encoded_len();
+                if !part.is_empty() && bytes + size > FRAME_TARGET_BYTES {
+                    self.send_frame(to, peer, &std::mem::take(&mut part));
+                    bytes = 0;
+                }
+                bytes += size;
+                part.push(message);
+            }
+            self.send_frame(to, peer, &part);
+        }
+    }
+
+    fn send_frame(&mut self, to: u64, peer: PeerId, messages: &[Message]) {
+        let stranger = messages.iter().any(|message| {
+            let asks = [MessageType::MsgRequestVote as i32, MessageType::MsgRequestPreVote as i32];
+            asks.contains(&message.msg_type)
+        });
+        let introductions = if stranger || self.is_leader() {
+            let matched = self.node.raft.prs().get(to).map_or(0, |progress| progress.matched);
+            let matched = if self.is_leader() { matched } else { 0 };
+            self.members.introductions(self.identity.raft_id, matched, &self.store)
+        } else {
+            Vec::new()
+        };
+        let frame = frames::encode(&self.identity.mesh, self.identity.raft_id, to, &introductions, messages);
+        self.parts.transport.send(peer, frame);
+    }
+
+    fn apply(&mut self, entries: &[Entry], now: Now) -> Result<()> {
+        let Some(last) = entries.last() else { return Ok(()) };
+        for entry in entries {
+            if entry.entry_type != EntryType::EntryNormal as i32 {
+                self.apply_change(entry)?;
+            }
+            self.applied = entry.index;
+            self.remember(entry);
+        }
+        self.parts.shared.applied.advance(last.index);
+        for entry in entries {
+            self.proposals.committed(entry.index, entry.term);
+            self.settle_change(entry, now);
+        }
+        Ok(())
+    }
+
+    /// Tells what changed in who leads, and ends what only a leader can finish.
+    fn note_role(&mut self) {
+        let raft = &self.node.raft;
+        let (term, leader) = (raft.term, raft.leader_id);
+        let role = self.role();
+        let shared = Arc::clone(&self.parts.shared);
+        if role != self.role {
+            let before = std::mem::replace(&mut self.role, role);
+            shared.emit(RaftEvent::Role { role });
+            if before == Role::Leader {
+                let led = self.leader_seen.0;
+                let reason = match () {
+                    () if !self.is_voter() => "vote_taken",
+                    () if self.transfer.is_some() => "transfer",
+                    () if led == term => "quorum_loss",
+                    () => "higher_term",
+                };
+                shared.emit(RaftEvent::StepDown { term: led, reason: reason.into() });
+                tracing::info!(term = led, reason, "this agent leads the mesh no longer");
+                self.proposals.give_up();
+                self.reads.give_up();
+                if let Some(change) = self.change.take() {
+                    change.waiting.fail(&Error::NotLeader);
+                }
+            }
+        }
+        if leader != 0 && self.leader_seen != (term, leader) {
+            self.leader_seen = (term, leader);
+            let peer = self.peer_of(leader).map_or_else(String::new, |peer| peer.to_string());
+            tracing::info!(term, leader = %peer, "the mesh has a leader");
+            shared.emit(RaftEvent::Leader { term, peer });
+        }
+    }
+}
+
+pub(super) fn failed(error: raft::Error) -> Error {
+    Error::Internal(format!("consensus: {error}"))
+}

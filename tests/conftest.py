@@ -1,0 +1,62 @@
+"""What tests of several kinds need: a short private folder (Unix sockets), a Docker that answers, free
+settings.
+"""
+
+from __future__ import annotations
+
+import http.server
+import os
+import shutil
+import socketserver
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Names the marker of tests that take minutes: `make test-heavy` runs them, `make test` does not."""
+    config.addinivalue_line("markers", "heavy: takes minutes; runs with CHORUS_HEAVY=1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves heavy tests out unless they are asked for."""
+    if os.environ.get("CHORUS_HEAVY"):
+        return
+    for item in items:
+        if item.get_closest_marker("heavy"):
+            item.add_marker(pytest.mark.skip(reason="heavy: make test-heavy runs it"))
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A folder of this test's own whose path leaves room for the names of sockets."""
+    path = Path(tempfile.mkdtemp(prefix="chorus-t-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+class _Ping(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/_ping" else 404)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"OK")
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+@pytest.fixture
+def docker_that_pings(short_dir: Path) -> Iterator[str]:
+    """The address of a Docker daemon that can only answer a ping."""
+    path = short_dir / "docker.sock"
+    with socketserver.ThreadingUnixStreamServer(str(path), _Ping) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"unix://{path}"
+        server.shutdown()

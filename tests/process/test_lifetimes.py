@@ -1,0 +1,231 @@
+"""The parent with real signals, over stand-ins for its programs: who dies with whom, who comes back, how it
+ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Generous: other work shares the machine, and nothing here asserts how fast things are.
+DEADLINE_S = 60.0
+HERE = Path(__file__).parent
+PROGRAMS = ("node", "worker")
+
+
+class RunningAgent:
+    """A parent in its own process, seen from outside."""
+
+    def __init__(self, folder: Path, process: asyncio.subprocess.Process) -> None:
+        self.run_dir = folder / "run"
+        self.process = process
+        self.log = b""
+        assert process.stderr is not None
+        self._reader = asyncio.create_task(self._read(process.stderr))
+
+    async def _read(self, stderr: asyncio.StreamReader) -> None:
+        while data := await stderr.read(65536):
+            self.log += data
+
+    def pids(self, program: str) -> list[int]:
+        with contextlib.suppress(FileNotFoundError):
+            return [int(line) for line in (self.run_dir / f"{program}.pids").read_text().split()]
+        return []
+
+    def supervisord(self) -> int:
+        with contextlib.suppress(OSError):
+            return int((self.run_dir / "supervisord.pid").read_text())
+        return 0
+
+    async def until(self, what: Callable[[], Any]) -> Any:
+        async with asyncio.timeout(DEADLINE_S):
+            while not (found := what()):  # noqa: ASYNC110 - files and other processes have no events
+                await asyncio.sleep(0.02)
+        return found
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(DEADLINE_S):
+            code = await self.process.wait()
+            await self._reader
+        return code
+
+    async def stop(self) -> int:
+        """Two signals: nobody here has a hub to be asked over, and the second does not wait for one."""
+        self.process.terminate()
+        await self.until(lambda: b"SIGTERM: stopping" in self.log)
+        self.process.terminate()
+        return await self.ended()
+
+
+@pytest.fixture
+async def agent(short_dir: Path, docker_that_pings: str) -> AsyncIterator[RunningAgent]:
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(HERE.parents[1] / "python"), os.environ.get("PYTHONPATH")])
+        ),
+        "CHORUS_LICENSE_ID": "dev-lifetimes",
+        "CHORUS_DATA_DIR": str(short_dir / "data"),
+        "CHORUS_RUN_DIR": str(short_dir / "run"),
+        "CHORUS_P2P_PORT": "0",
+        "CHORUS_API_PORT": "0",
+        "CHORUS_HEALTH_PORT": "0",
+        "CHORUS_API_TOKEN": "a-token-that-nobody-inherits",
+        "CHORUS_LOG_LEVEL": "debug",
+        "DOCKER_HOST": docker_that_pings,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(HERE / "agent_with_stand_ins.py"),
+        *PROGRAMS,
+        env=environ,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    running = RunningAgent(short_dir, process)
+    try:
+        await running.until(
+            lambda: process.returncode is not None or all(running.pids(name) for name in PROGRAMS)
+        )
+        assert process.returncode is None, running.log.decode()
+        yield running
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await running.ended()
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_a_clean_stop(agent: RunningAgent) -> None:
+    supervisord = agent.supervisord()
+    everybody = [supervisord, *agent.pids("node"), *agent.pids("worker")]
+    assert await agent.stop() == 0
+    assert not any(lives(pid) for pid in everybody)
+    assert (agent.run_dir / "order").read_text().split() == ["worker", "node"]
+    assert not (agent.run_dir / "settings.json").exists()
+    assert all(json.loads(line) for line in agent.log.splitlines())
+
+
+async def test_only_the_parent_is_called_chorus_agent(agent: RunningAgent) -> None:
+    def names(pid: int) -> tuple[str, str]:
+        argv0 = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+        return argv0, Path(f"/proc/{pid}/comm").read_text().strip()
+
+    assert names(agent.process.pid) == ("chorus-agent", "chorus-agent")
+    for pid in (agent.supervisord(), *agent.pids("node"), *agent.pids("worker")):
+        assert "chorus-agent" not in names(pid)
+    if pidof := shutil.which("pidof"):
+        asked = await asyncio.create_subprocess_exec(pidof, "chorus-agent", stdout=asyncio.subprocess.PIPE)
+        out, _ = await asked.communicate()
+        found = {int(pid) for pid in out.split()}
+        assert agent.process.pid in found
+        assert not found & {agent.supervisord(), *agent.pids("node"), *agent.pids("worker")}
+
+
+async def test_supervisord_has_a_session_of_its_own(agent: RunningAgent) -> None:
+    assert os.getsid(agent.supervisord()) == agent.supervisord()
+    assert os.getsid(agent.process.pid) == agent.process.pid
+
+
+async def test_nothing_outlives_a_killed_parent(agent: RunningAgent) -> None:
+    everybody = [agent.supervisord(), *agent.pids("node"), *agent.pids("worker")]
+    assert all(lives(pid) for pid in everybody)
+    agent.process.kill()
+    await agent.until(lambda: not any(lives(pid) for pid in everybody))
+
+
+async def test_a_killed_program_comes_back_and_is_counted(agent: RunningAgent) -> None:
+    [first] = agent.pids("worker")
+    # Only one that has run for a while is started again at once.
+    await agent.until(lambda: agent.log.count(b"entered RUNNING state") >= 3)
+    os.kill(first, signal.SIGKILL)
+    await agent.until(lambda: len(agent.pids("worker")) == 2)
+    crashes = await agent.until(lambda: _json(agent.run_dir / "crashes.json"))
+    assert crashes["worker"]["count"] == 1
+    assert "node" not in crashes
+    assert agent.process.returncode is None
+
+
+async def test_a_killed_supervisord_is_started_anew(agent: RunningAgent) -> None:
+    old = [agent.supervisord(), *agent.pids("node"), *agent.pids("worker")]
+    os.kill(old[0], signal.SIGKILL)
+    await agent.until(lambda: all(len(agent.pids(name)) == 2 for name in PROGRAMS))
+    assert not any(lives(pid) for pid in old)
+    assert agent.supervisord() != old[0]
+    assert not (agent.run_dir / "alive.0").exists()
+    assert await agent.stop() == 0
+
+
+async def test_a_program_that_fails_again_and_again_is_never_left_dead(agent: RunningAgent) -> None:
+    marker = agent.run_dir / "fail.worker"
+    marker.touch()
+    os.kill(agent.pids("worker")[0], signal.SIGKILL)
+
+    def given_up() -> bool:
+        return bool(_json(agent.run_dir / "crashes.json").get("worker", {}).get("state") == "fatal")
+
+    await agent.until(given_up)
+    assert b"worker fails again and again" in agent.log
+    marker.unlink()
+    await agent.until(lambda: len(agent.pids("worker")) == 2)
+    await agent.until(lambda: _json(agent.run_dir / "crashes.json")["worker"]["state"] == "running")
+
+
+async def test_processes_inherit_no_secrets(agent: RunningAgent) -> None:
+    for pid in (agent.supervisord(), *agent.pids("node")):
+        assert b"nobody-inherits" not in _environ(pid)
+
+
+async def test_a_hangup_is_answered_and_nothing_restarts(agent: RunningAgent) -> None:
+    agent.process.send_signal(signal.SIGHUP)
+    await agent.until(lambda: b"ASSIGN_URL" in agent.log)
+    assert len(agent.pids("node")) == 1
+    assert agent.process.returncode is None
+
+
+async def test_orphans_are_reaped(agent: RunningAgent) -> None:
+    old = agent.supervisord()
+    os.kill(old, signal.SIGKILL)
+    await agent.until(lambda: all(len(agent.pids(name)) == 2 for name in PROGRAMS))
+
+    def zombies() -> list[str]:
+        return [stat for stat in _stats() if re.search(rf"\) Z {agent.process.pid} ", stat)]
+
+    await agent.until(lambda: not zombies())
+
+
+def _environ(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def _stats() -> list[str]:
+    found = []
+    for path in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            found.append((path / "stat").read_text(errors="replace"))
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return content

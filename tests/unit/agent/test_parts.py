@@ -1,0 +1,141 @@
+"""Smaller parts of the parent: the nurse of failing programs, the log relay, the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from pathlib import Path
+
+from chorus.agent import nurse as nursing
+from chorus.agent.drain import DRAINED, Drain
+from chorus.agent.relay import Relay, Writer
+from chorus.config import load_settings
+from chorus.hub import Hub, HubUnavailable, Request
+from chorus.process import crashes, logs
+from chorus.testing.fake_hub import FakeMesh
+
+SETTINGS = load_settings({"CHORUS_LICENSE_ID": "dev-1", "CHORUS_SHUTDOWN_TIMEOUT": "60s"})
+LOG = logs.bind()
+
+
+async def test_a_program_given_up_is_started_again_with_growing_waits(tmp_path: Path) -> None:
+    started: asyncio.Queue[str] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    path = tmp_path / "crashes.json"
+
+    def start(name: str) -> str:
+        loop.call_soon_threadsafe(started.put_nowait, name)
+        return ""
+
+    nurse = nursing.Nurse(path, LOG, start)
+    nurse._waits["node"] = 0.01
+    nurse.on_event("PROCESS_STATE_RUNNING", {"processname": "node"})
+    assert crashes.load(path) == {}
+    nurse.on_event("PROCESS_STATE_EXITED", {"processname": "node", "pid": "7"})
+    assert crashes.load(path)["node"].state == "restarting"
+    nurse.on_event("PROCESS_STATE_FATAL", {"processname": "node"})
+    assert crashes.repeating(path, 0) == ["node"]
+    assert await asyncio.wait_for(started.get(), 10) == "node"
+    assert nurse._waits["node"] == 0.02
+    nurse.on_event("PROCESS_STATE_RUNNING", {"processname": "node"})
+    record = crashes.load(path)["node"]
+    assert (record.state, record.count, record.next_start_ms) == ("running", 1, None)
+
+
+async def test_a_start_that_fails_is_tried_again(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    answers = ["no", "no", ""]
+    done = asyncio.Event()
+
+    def start(name: str) -> str:
+        answer = answers.pop(0)
+        if not answers:
+            loop.call_soon_threadsafe(done.set)
+        return answer
+
+    nurse = nursing.Nurse(tmp_path / "crashes.json", LOG, start)
+    nurse._waits["api"] = 0.01
+    nurse.on_event("PROCESS_STATE_FATAL", {"processname": "api"})
+    await asyncio.wait_for(done.wait(), 10)
+
+
+async def test_after_a_stop_nothing_is_started(tmp_path: Path) -> None:
+    nurse = nursing.Nurse(tmp_path / "crashes.json", LOG, lambda name: "never called")
+    nurse.on_event("PROCESS_STATE_FATAL", {"processname": "api"})
+    nurse.stop()
+    assert all(timer.cancelled() for timer in nurse._timers.values())
+
+
+def test_the_relay_passes_lines_and_tells_of_strays() -> None:
+    out = io.BytesIO()
+    told: list[bytes] = []
+    log = logs.configure("agent", "a", "debug", "json", write=told.append, redact=lambda line: line)
+    writer = Writer(out)
+    relay = Relay(writer, log, supervisord=False)
+    relay.take(b'{"event": "one"}\n{"event"')
+    relay.take(b': "two"}\nTraceback (most recent call last):\n\n')
+    writer.close(10)
+    assert out.getvalue() == b'{"event": "one"}\n{"event": "two"}\n'
+    assert len(told) == 1
+    assert b"Traceback" in told[0]
+    supervisord = Relay(writer, log, supervisord=True)
+    supervisord.take(b"2025-11-23 12:00:00,123 CRIT no more pids\n")
+    assert b'"level": "error"' in told[1]
+    assert b'"event": "no more pids"' in told[1]
+
+
+def test_a_line_without_end_does_not_grow_in_memory() -> None:
+    out = io.BytesIO()
+    log = logs.configure("agent", "a", "debug", "json", write=lambda line: None, redact=lambda line: line)
+    relay = Relay(Writer(out), log, supervisord=False)
+    for _ in range(100):
+        relay.take(b"x" * 64 * 1024)
+    assert len(relay._rest) <= 2 * 64 * 1024
+
+
+async def test_a_drain_asks_all_and_ends_when_they_have_answered() -> None:
+    mesh = FakeMesh()
+    asked: list[tuple[str, str, object]] = []
+    for name in DRAINED:
+
+        async def answer(request: Request) -> dict[str, object]:
+            asked.append((request.service, request.method, request.head["deadline_s"]))
+            return {}
+
+        await mesh.hub("a", name).offer(name, answer)
+
+    await Drain(SETTINGS, LOG, lambda settings: _hub(mesh)).run()
+    assert sorted(asked) == sorted((name, "drain", 60.0) for name in DRAINED)
+
+
+async def test_a_second_signal_gives_tasks_back() -> None:
+    mesh = FakeMesh()
+    draining, released = asyncio.Event(), asyncio.Event()
+
+    async def executor(request: Request) -> dict[str, object]:
+        if request.method == "release":
+            released.set()
+            return {}
+        draining.set()
+        await asyncio.Event().wait()
+        return {}
+
+    await mesh.hub("a", "executor").offer("executor", executor)
+    drain = Drain(SETTINGS, LOG, lambda settings: _hub(mesh))
+    running = asyncio.create_task(drain.run())
+    await asyncio.wait_for(draining.wait(), 10)
+    assert not running.done()
+    drain.hurry()
+    await asyncio.wait_for(running, 10)
+    assert released.is_set()
+
+
+async def test_a_drain_without_a_hub_ends() -> None:
+    async def nowhere(settings: object) -> Hub:
+        raise HubUnavailable("no hub")
+
+    await Drain(SETTINGS, LOG, nowhere).run()
+
+
+async def _hub(mesh: FakeMesh) -> Hub:
+    return mesh.hub("a", "agent")

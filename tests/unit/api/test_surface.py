@@ -1,0 +1,221 @@
+"""Tokens, problems, bodies, submission and the routes about the mesh."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from typing import Any
+
+import orjson
+import pytest
+
+from chorus.process import metrics
+
+from .conftest import TASK_ID, Surface, task_row
+
+
+def archive(size: int = 10) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        member = tarfile.TarInfo("f")
+        member.size = size
+        tar.addfile(member, io.BytesIO(b"x" * size))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("path", ["/api/v1/tasks", "/api/v1/status", "/docs", "/openapi.json", "/nothing"])
+@pytest.mark.parametrize("authorization", ["", "Bearer wrong", "Basic a-token-for-tests-only"])
+async def test_everything_needs_the_token(surface: Surface, path: str, authorization: str) -> None:
+    answer = await surface.api.get(path, headers={"Authorization": authorization})
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "WWW-Authenticate" in answer.headers
+    assert answer.json()["status"] == 401
+
+
+async def test_metrics_need_no_token_and_name_the_contract(surface: Surface) -> None:
+    answer = await surface.api.get("/metrics", headers={"Authorization": ""})
+    assert answer.status_code == 200
+    names = {line.split("{")[0].split(" ")[0] for line in answer.text.splitlines() if line[:1] != "#"}
+    for name in metrics.CONTRACT:
+        assert name in names or f"{name}_count" in names
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Host": "evil.example"},
+    ],
+)
+async def test_other_sites_are_refused(surface: Surface, headers: dict[str, str]) -> None:
+    answer = await surface.api.get("/api/v1/tasks", headers=headers)
+    assert answer.status_code == 403
+
+
+async def test_what_is_not_there_is_a_problem(surface: Surface) -> None:
+    for path in ("/nothing", "/api/v1/tasks/nope", f"/api/v1/tasks/{TASK_ID}", "/api/v1/decisions/zz"):
+        answer = await surface.api.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+    answer = await surface.api.put("/api/v1/tasks")
+    assert answer.status_code == 405
+    assert answer.json()["title"] == "Method Not Allowed"
+
+
+async def test_a_task_is_submitted_as_json(surface: Surface) -> None:
+    answer = await surface.api.post("/api/v1/tasks", json={"title": "t", "commands": ["true"]})
+    assert answer.status_code == 201
+    task_id = answer.json()["task_id"]
+    assert answer.headers["location"] == f"/api/v1/tasks/{task_id}"
+    assert surface.submitted[0]["task"]["task_id"] == task_id
+    assert surface.submitted[0]["submitted_by"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        (b"{", 400, None),
+        (b"\xff", 400, None),
+        (b"[]", 422, ""),
+        (b"{}", 422, "title"),
+        (b'{"title":"t","nonsense":1}', 422, "nonsense"),
+        (b'{"title":"t","commands":[""]}', 422, "commands.0"),
+        (b'{"title":"t","source":{"kind":"blob","sha256":"' + b"0" * 64 + b'"}}', 422, "source.sha256"),
+    ],
+)
+async def test_bad_tasks_name_the_field(
+    surface: Surface, body: bytes, status: int, field: str | None
+) -> None:
+    answer = await surface.api.post(
+        "/api/v1/tasks", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == status
+    if field is not None:
+        assert field in [error["field"] for error in answer.json()["errors"]]
+    assert not surface.submitted
+
+
+async def test_large_bodies_are_refused(surface: Surface) -> None:
+    answer = await surface.api.post("/api/v1/tasks", content=b" " * (1024 * 1024 + 1))
+    assert answer.status_code == 413
+
+    async def unannounced() -> Any:
+        for _ in range(20):
+            yield b" " * 65536
+
+    answer = await surface.api.post("/api/v1/tasks", content=unannounced())
+    assert answer.status_code == 413
+
+
+async def test_other_kinds_of_bodies_are_refused(surface: Surface) -> None:
+    answer = await surface.api.post("/api/v1/tasks", content=b"a", headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 415
+    for kind in ("multipart/form-data", "multipart/form-data; boundary=x"):
+        answer = await surface.api.post("/api/v1/tasks", content=b"junk", headers={"Content-Type": kind})
+        assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("size", [0, 10, 3_000_000])
+async def test_a_source_goes_to_the_blobs_whole(surface: Surface, size: int) -> None:
+    content = archive(size)
+    files = {"task": (None, b'{"title":"t"}'), "source": ("s.tar", content)}
+    answer = await surface.api.post("/api/v1/tasks", files=files)
+    assert answer.status_code == 201, answer.text
+    source = surface.submitted[0]["task"]["source"]
+    assert source["sha256"] == hashlib.sha256(content).hexdigest()
+    assert surface.context.blobs.path(source["sha256"]).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"source": ("s.tar", archive())},
+        {"task": (None, b'{"title":"t"}'), "source": ("s.tar", b"no archive")},
+        {"task": (None, b'{"title":"t"}'), "other": (None, b"")},
+        {"task": (None, b'{"title":"t","source":{"kind":"inline","files":{}}}'), "source": ("s", archive())},
+        {
+            "task": (None, b'{"title":"t","source":{"kind":"archive","sha256":"' + b"0" * 64 + b'"}}'),
+            "source": ("s", archive()),
+        },
+    ],
+)
+async def test_bad_parts_are_refused(surface: Surface, files: dict[str, Any]) -> None:
+    answer = await surface.api.post("/api/v1/tasks", files=files)
+    assert answer.status_code == 422
+    assert not surface.submitted
+
+
+async def test_large_inline_files_and_input_become_blobs(surface: Surface) -> None:
+    files = {"b.txt": "x" * 70_000, "a/c.txt": "y"}
+    for _ in range(2):
+        answer = await surface.api.post(
+            "/api/v1/tasks",
+            json={"title": "t", "source": {"kind": "inline", "files": files}, "stdin": "z" * 70_000},
+        )
+        assert answer.status_code == 201, answer.text
+    first, second = (head["task"] for head in surface.submitted)
+    assert first["source"]["kind"] == "blob"
+    assert first["source"]["sha256"] == second["source"]["sha256"]
+    with tarfile.open(surface.context.blobs.path(first["source"]["sha256"])) as tar:
+        assert sorted(tar.getnames()) == ["a/c.txt", "b.txt"]
+    assert surface.context.blobs.path(first["stdin_sha256"]).read_bytes() == b"z" * 70_000
+
+
+async def test_cancel(surface: Surface) -> None:
+    surface.table.row = task_row()
+    assert (await surface.api.post(f"/api/v1/tasks/{TASK_ID}/cancel")).status_code == 202
+    answer = await surface.api.post(f"/api/v1/tasks/{TASK_ID}/cancel", json={"why": "x"})
+    assert answer.status_code == 422
+    surface.table.row = task_row(state="completed", finished_at=1)
+    assert (await surface.api.post(f"/api/v1/tasks/{TASK_ID}/cancel")).status_code == 409
+    assert (await surface.api.post(f"/api/v1/tasks/{TASK_ID}/retry")).status_code == 409
+    surface.table.row = task_row(state="failed", finished_at=1)
+    assert (await surface.api.post(f"/api/v1/tasks/{TASK_ID}/retry")).status_code == 202
+
+
+@pytest.mark.parametrize("query", ["state=no", "limit=0", "limit=x", "cursor=x"])
+async def test_bad_filters_name_the_parameter(surface: Surface, query: str) -> None:
+    answer = await surface.api.get(f"/api/v1/tasks?{query}")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == query.partition("=")[0]
+
+
+async def test_the_mesh_is_shown(surface: Surface) -> None:
+    surface.table.row = task_row()
+    for path in ("status", "tasks", "agents", "peers", "members", "election", "decisions", "log"):
+        answer = await surface.api.get(f"/api/v1/{path}")
+        assert answer.status_code == 200, (path, answer.text)
+        if path not in ("status", "election"):
+            assert set(answer.json()) >= {"items", "next"}
+    assert (await surface.api.get("/api/v1/status")).json()["mesh"]["leader"] == "a"
+    assert (await surface.api.get("/openapi.json")).status_code == 200
+
+
+async def test_probes(surface: Surface) -> None:
+    assert (await surface.probes.get("/healthz")).status_code == 200
+    assert (await surface.probes.get("/ready")).status_code == 503
+    await surface.observer.observe()
+    answer = await surface.probes.get("/health")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert set(body) >= {
+        "status", "ready", "agent_id", "version", "license", "p2p", "dht", "election", "coordinator", "api",
+        "docker", "ai", "tasks", "last_heartbeat", "checks",
+    }  # fmt: skip
+    assert body["status"] == "healthy"
+    assert (await surface.probes.get("/ready")).status_code == 200
+    surface.mesh.cut("a", "b")
+    await surface.observer.observe()
+    assert (await surface.probes.get("/health")).json()["status"] == "unhealthy"
+    answer = await surface.probes.get("/ready")
+    assert answer.status_code == 503
+    assert any("peer" in reason for reason in answer.json()["reasons"])
+    assert (await surface.probes.get("/healthz")).status_code == 200
+
+
+def test_orjson_escapes_newlines() -> None:
+    # Server-sent events rely on it: `data` is one line.
+    assert b"\n" not in orjson.dumps({"text": "a\nb\r\u2028"})

@@ -1,0 +1,234 @@
+"""From environment to settings: defaults, rules, secrets, and all mistakes in one answer."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from chorus.config import Settings, SettingsError, load_run_settings, load_settings, save_run_settings
+from chorus.config.read import warnings
+from chorus.config.secret import derive_dev_secret
+from chorus.config.variables import BY_NAME, VARIABLES
+
+DEV = {"CHORUS_LICENSE_ID": "dev-123", "HOME": "/home/someone"}
+
+# One wrong value for each variable that has a form of its own: a new variable fails
+# `test_every_form_is_checked`.
+WRONG = {
+    "CHORUS_AGENT_ID": "a b",
+    "CHORUS_MODE": "human",
+    "CHORUS_LOG_LEVEL": "loud",
+    "CHORUS_LOG_FORMAT": "xml",
+    "DOCKER_HOST": "docker",
+    "CHORUS_P2P_PORT": "70000",
+    "CHORUS_API_PORT": "http",
+    "CHORUS_HEALTH_PORT": "-1",
+    "CHORUS_P2P_HOST": "localhost:1",
+    "CHORUS_API_HOST": "example",
+    "CHORUS_BOOTSTRAP_PEERS": "/ip4/999.1.1.1/tcp/9000",
+    "CHORUS_MDNS_ENABLED": "perhaps",
+    "CHORUS_DHT_ENABLED": "2",
+    "CHORUS_DHT_CACHE_SIZE": "much",
+    "CHORUS_CLUSTER_ID": "a/b",
+    "CHORUS_CLUSTER_SECRET": "short",
+    "CHORUS_API_TOKEN": "short",
+    "CHORUS_KACHING_URL": "kaching",
+    "CHORUS_LICENSE_GRACE": "1 day",
+    "CHORUS_AGENT_ROLE": "a/b",
+    "CHORUS_AGENT_EXPERTISE": "rust,a b",
+    "CHORUS_AGENT_REPORTS_TO": "a/b",
+    "CHORUS_AGENT_SPECIALIZATION": "a/b",
+    "CHORUS_AGENT_MAX_TASKS": "0",
+    "CHORUS_ELECTION_HEARTBEAT": "50ms",
+    "CHORUS_ELECTION_TIMEOUT": "200ms",
+    "CHORUS_VOTERS": "0",
+    "CHORUS_MEMBER_ABSENCE": "long",
+    "CHORUS_ELECTION_JOIN_WAIT": "3",
+    "CHORUS_LEADERLESS": "walk",
+    "CHORUS_TASK_LEASE": "1ms",
+    "CHORUS_SHUTDOWN_TIMEOUT": "now",
+    "CHORUS_RETENTION": "30",
+    "CHORUS_SANDBOX_IMAGES": "[1]",
+    "CHORUS_SANDBOX_CPUS": "-1",
+    "CHORUS_SANDBOX_MEMORY": "1KB",
+    "CHORUS_SANDBOX_PIDS": "1",
+    "CHORUS_SANDBOX_DISK": "0",
+    "CHORUS_SANDBOX_EGRESS": "example",
+    "CHORUS_SANDBOX_WARM": "many",
+    "CHORUS_HMMM_ENABLED": "x",
+    "CHORUS_UCXI_ENABLED": "x",
+    "CHORUS_AI_PROVIDER": "oracle",
+    "CHORUS_AI_MAX_STEPS": "0",
+    "CHORUS_AI_TIMEOUT": "0s",
+    "OLLAMA_ENDPOINT": "localhost",
+    "RESETDATA_BASE_URL": "x",
+    "ASSIGN_URL": "x",
+    "CHORUS_BACKBEAT_ENABLED": "x",
+    "CHORUS_BACKBEAT_ENDPOINT": "ftp://x",
+}
+FREE_TEXT = {
+    "CHORUS_LICENSE_ID",
+    "CHORUS_DATA_DIR",
+    "CHORUS_RUN_DIR",
+    "CHORUS_KACHING_PUBLIC_KEY",
+    "CHORUS_SANDBOX_ALLOW",
+    "CHORUS_PROMPTS_DIR",
+    "OLLAMA_MODEL",
+    "RESETDATA_API_KEY",
+    "RESETDATA_MODEL",
+    "CHORUS_FETCH_ALLOW",
+    "CHORUS_FETCH_CREDENTIALS_FILE",
+}
+
+
+def problems_of(**environ: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({**DEV, **environ})
+    return caught.value.problems
+
+
+def test_a_development_licence_is_all_it_takes() -> None:
+    settings = load_settings(DEV)
+    assert (settings.p2p_port, settings.api_port, settings.health_port) == (9000, 8080, 8081)
+    assert settings.p2p_hosts == ("127.0.0.1", "::1")
+    assert not settings.network_open
+    assert settings.api_host == "127.0.0.1"
+    assert settings.data_dir == Path("/home/someone/.local/state/chorus/p2p-9000")
+    assert settings.max_tasks == 3
+    assert settings.specialization == "general"
+    assert settings.heartbeat_s == 5
+    assert settings.election_timeout_s == 15
+    assert settings.task_lease_s == 30
+    assert settings.dht_cache_bytes == 100 << 20
+    assert settings.ai_provider == "none"
+
+
+def test_every_form_is_checked_and_all_mistakes_are_reported_together() -> None:
+    assert WRONG.keys() | FREE_TEXT == BY_NAME.keys()
+    named = [problem.partition(":")[0] for problem in problems_of(**WRONG)]
+    assert set(WRONG) <= set(named)
+
+
+def test_a_problem_says_what_was_expected_and_what_was_found() -> None:
+    [problem] = problems_of(CHORUS_P2P_PORT="abc")
+    assert problem.startswith("CHORUS_P2P_PORT: expected a port")
+    assert "'abc'" in problem
+
+
+def test_secrets_are_never_repeated() -> None:
+    text = "\n".join(problems_of(CHORUS_API_TOKEN="s3cr et", CHORUS_CLUSTER_SECRET="hunter2"))
+    assert "s3cr" not in text
+    assert "hunter2" not in text
+    settings = load_settings(
+        {**DEV, "CHORUS_CLUSTER_SECRET": "a-secret-of-many-bytes-indeed", "CHORUS_API_TOKEN": "t" * 20}
+    )
+    assert "many-bytes" not in repr(settings)
+    assert "t" * 20 not in repr(settings)
+
+
+def test_rules_between_settings() -> None:
+    assert "CHORUS_ELECTION_TIMEOUT" in problems_of(CHORUS_ELECTION_HEARTBEAT="6s")[0]
+    assert "CHORUS_TASK_LEASE" in problems_of(CHORUS_TASK_LEASE="29s")[0]
+    assert "CHORUS_HEALTH_PORT" in problems_of(CHORUS_API_PORT="8081")[0]
+    fast = {
+        "CHORUS_ELECTION_HEARTBEAT": "100ms",
+        "CHORUS_ELECTION_TIMEOUT": "300ms",
+        "CHORUS_TASK_LEASE": "600ms",
+    }
+    assert load_settings({**DEV, **fast}).election_timeout_s == pytest.approx(0.3)
+
+
+def test_ports_that_may_be_any_do_not_clash() -> None:
+    load_settings({**DEV, "CHORUS_P2P_PORT": "0", "CHORUS_API_PORT": "0", "CHORUS_HEALTH_PORT": "0"})
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/ip4/192.168.1.100/tcp/9000",
+        "/ip6/::1/tcp/1",
+        "/dns4/tasks.chorus-agent/tcp/9000",
+        "/dns/host.example/tcp/9000",
+    ],
+)
+def test_bootstrap_peers(address: str) -> None:
+    peer = f"{address}/p2p/12D3KooWGzBRs9LvWwmTeXv3fWEWJm4nJ3Yz6oSfLFZYhxCnFV1x"
+    settings = load_settings({**DEV, "CHORUS_BOOTSTRAP_PEERS": f" {address}, {peer},{address}"})
+    assert settings.bootstrap_peers == (address, peer)
+
+
+def test_the_cluster_secret_of_a_setting_comes_before_the_derived_one() -> None:
+    derived = load_settings(DEV).cluster_secret.get_secret_value()
+    assert derived == derive_dev_secret("dev-123")
+    assert len(derived) == 32
+    given = load_settings({**DEV, "CHORUS_CLUSTER_SECRET": "x" * 24}).cluster_secret.get_secret_value()
+    assert given == b"x" * 24
+    assert "24 bytes" in problems_of(CHORUS_CLUSTER_SECRET="x" * 23)[0]
+
+
+def test_the_derivation_is_hkdf() -> None:
+    # openssl kdf -keylen 32 -kdfopt digest:SHA256 -kdfopt key:dev-123 -kdfopt info:chorus/v1/dev-cluster HKDF
+    assert (
+        derive_dev_secret("dev-123").hex()
+        == "1deeb1450eb70dce11e934e573fa575603c48b3437ff46a18eef3fcbdd12a7e7"
+    )
+
+
+def test_without_any_cluster_secret_all_three_sources_are_named() -> None:
+    [problem] = problems_of(CHORUS_LICENSE_ID="prod-1")
+    assert all(source in problem for source in ("CHORUS_CLUSTER_SECRET", "KACHING", "dev-"))
+
+
+def test_secret_files(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("  a secret of thirty bytes, yes\n\n")
+    settings = load_settings({**DEV, "CHORUS_CLUSTER_SECRET_FILE": str(path)})
+    assert settings.cluster_secret.get_secret_value() == b"  a secret of thirty bytes, yes\n"
+    both = problems_of(CHORUS_CLUSTER_SECRET_FILE=str(path), CHORUS_CLUSTER_SECRET="x" * 30)
+    assert "unset one of the two" in both[0]
+    assert "CHORUS_API_TOKEN_FILE" in problems_of(CHORUS_API_TOKEN_FILE=str(tmp_path / "none"))[0]
+    path.write_bytes(b"\xff\xfe" * 20)
+    assert "not text" in problems_of(CHORUS_CLUSTER_SECRET_FILE=str(path))[0]
+
+
+def test_role_keys_are_refused_rather_than_ignored() -> None:
+    assert "later version" in problems_of(CHORUS_ROLE_KEYS_FILE="/keys")[0]
+
+
+def test_run_dir_must_leave_room_for_sockets() -> None:
+    assert "CHORUS_RUN_DIR" in problems_of(CHORUS_RUN_DIR="/tmp/" + "x" * 100)[0]
+
+
+def test_unknown_names_are_pointed_out_with_the_nearest() -> None:
+    [warning] = warnings({**DEV, "CHORUS_AGENT_MAXTASKS": "3"})
+    assert "CHORUS_AGENT_MAX_TASKS" in warning
+    assert warnings({**DEV, "CHORUS_API_TOKEN_FILE": "/x", "CHORUS_API_URL": "http://x"}) == []
+
+
+def test_what_has_no_effect_yet_is_said() -> None:
+    said = "\n".join(
+        warnings({"ASSIGN_URL": "https://x", "CHORUS_AI_PROVIDER": "ollama", "OLLAMA_MODEL": "m"})
+    )
+    assert all(name in said for name in ("ASSIGN_URL", "CHORUS_AI_PROVIDER", "OLLAMA_MODEL"))
+
+
+def test_run_settings_come_back_as_they_were(tmp_path: Path) -> None:
+    settings = load_settings({**DEV, "CHORUS_RUN_DIR": str(tmp_path), "CHORUS_API_TOKEN": "t" * 20})
+    save_run_settings(settings)
+    assert settings.paths.settings_json.stat().st_mode & 0o777 == 0o600
+    back = load_run_settings(tmp_path)
+    assert back == settings
+    assert back.cluster_secret.get_secret_value() == derive_dev_secret("dev-123")
+    assert isinstance(back, Settings)
+
+
+def test_every_default_has_the_form_it_asks_of_others() -> None:
+    for variable in VARIABLES:
+        if isinstance(variable.default, str) and variable.default:
+            assert variable.parse(variable.default) == variable.default, variable.name
+
+
+def test_names_are_environment_variables() -> None:
+    assert all(re.fullmatch(r"[A-Z0-9_]+", variable.name) for variable in VARIABLES)

@@ -1,0 +1,282 @@
+"""The life of a task over several coordinators: submit, award, claim, result, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import pytest
+from agents import fresh_id, world
+
+from chorus.coordinator import gossip, offers
+from chorus.hub import HubInvalid, HubNotFound, HubNotLeader, HubRefused
+from chorus.table.reader import TableReader
+
+SHA = hashlib.sha256(b"files").hexdigest()
+
+
+async def test_a_task_from_submission_to_result(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        answer = await w["b"].submit(title="hello")
+        task_id = answer["task"]["task_id"]
+        assert (answer["created"], answer["replicas"]) == (True, 2)
+        assert answer["task"]["submitted_by"] == "b"
+        task = await w["a"].state(task_id, "claimed")
+        executor = next(agent for agent in w.agents.values() if agent.peer == task.agent)
+        assert (await executor.executor.say("started", task_id=task_id, attempt=1))["accepted"]
+        done = await executor.executor.say(
+            "result", task_id=task_id, attempt=1, outcome="completed", exit_code=0
+        )
+        assert done["accepted"]
+        for agent in w.agents.values():
+            await agent.state(task_id, "completed")
+        again = await executor.executor.say("result", task_id=task_id, attempt=1, outcome="failed")
+        assert again["reason"].startswith("superseded")
+        assert ("a", "chorus/coordination/v1", "task_award") in {item[:3] for item in w.mesh.published}
+
+
+async def test_the_same_task_twice_is_one_task(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        task_id = fresh_id()
+        first, second = await asyncio.gather(w["b"].submit(task_id=task_id), w["c"].submit(task_id=task_id))
+        assert sorted((first["created"], second["created"])) == [False, True]
+        with pytest.raises(HubRefused, match="conflict"):
+            await w["c"].submit(task_id=task_id, title="another")
+
+
+async def test_bad_tasks_are_refused_at_once(tmp_path: Path) -> None:
+    async with world(tmp_path, "a") as w:
+        with pytest.raises(HubInvalid, match="title"):
+            await w["a"].submit(title="")
+        with pytest.raises(HubInvalid, match="blob"):
+            await w["a"].submit(source={"kind": "archive", "sha256": SHA})
+
+
+async def test_a_source_gets_a_second_copy(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w["c"].parts.blobs.put_bytes(b"files")
+        answer = await w["c"].submit(source={"kind": "archive", "sha256": SHA})
+        assert answer["replicas"] == 2
+        # The leader is asked first.
+        assert w["a"].parts.blobs.has(SHA)
+        task = w["a"].task(answer["task"]["task_id"])
+        assert task is not None
+        assert task.holders == (w["c"].peer, w["a"].peer)
+        await w["b"].call("blobs.fetch", sha256=SHA, holders=list(task.holders))
+        assert w["b"].parts.blobs.has(SHA)
+
+
+async def test_declined_means_the_next_is_asked(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        for name in "ab":
+            w[name].executor.decline = "no room"
+        answer = await w["a"].submit()
+        task = await w["a"].state(answer["task"]["task_id"], "claimed")
+        assert task.agent == w["c"].peer
+        assert task.lost == 0
+
+
+async def test_a_silent_executor_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offers, "REQUEST_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(offers, "GIVE_UP_S", 0.1)
+    async with world(tmp_path) as w:
+        for name in "ab":
+            w[name].executor.reachable = False
+        answer = await w["a"].submit()
+        task = await w["a"].state(answer["task"]["task_id"], "claimed")
+        assert task.agent == w["c"].peer
+
+
+async def test_a_lease_that_is_over_is_offered_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        task_id = (await w["a"].submit())["task"]["task_id"]
+        task = await w["a"].state(task_id, "claimed")
+        lost = next(agent for agent in w.agents.values() if agent.peer == task.agent)
+        lost.executor.reachable = False
+        renew = {"task_id": task_id, "attempt": 1, "mesh": w.mesh.mesh}
+        w.clock.now += 32
+        await lost.executor.hub.request(w["a"].peer, "coordinator", "renew", renew)
+        w.clock.now += 32
+        await w["a"].parts.leading.tick()
+        assert w["a"].parts.leading.leases.next_due() is not None
+        attempt = w["a"].attempt(task_id, 1)
+        assert attempt is not None
+        assert attempt.state == "claimed"
+        w.clock.now += 2
+        await w["a"].parts.leading.tick()
+        await w["a"].until(
+            lambda: (t := w["a"].task(task_id)) is not None and t.attempt == 2, "second attempt"
+        )
+        task = await w["a"].state(task_id, "claimed")
+        assert (task.attempt, task.lost) == (2, 1)
+        assert task.agent != lost.peer
+        with pytest.raises(HubRefused, match="superseded"):
+            await lost.executor.hub.request(w["a"].peer, "coordinator", "renew", renew)
+        assert not (await lost.executor.say("claim", task_id=task_id, attempt=1))["accepted"]
+
+
+async def test_only_the_leader_acknowledges_and_only_the_executor_renews(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        task_id = (await w["a"].submit())["task"]["task_id"]
+        task = await w["a"].state(task_id, "claimed")
+        other = next(agent for agent in w.agents.values() if agent.peer != task.agent)
+        renew = {"task_id": task_id, "attempt": 1}
+        with pytest.raises(HubNotLeader):
+            await w["b"].executor.hub.request(w["c"].peer, "coordinator", "renew", renew)
+        with pytest.raises(HubRefused, match="only the attempt's executor"):
+            await other.executor.hub.request(w["a"].peer, "coordinator", "renew", renew)
+
+
+async def test_a_new_leader_gives_fresh_leases_and_goes_on(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        for agent in w.agents.values():
+            agent.executor.claims = False
+        task_id = (await w["c"].submit())["task"]["task_id"]
+        await w["a"].until(lambda: any(agent.executor.awards for agent in w.agents.values()), "offered")
+        w.clock.now += 500
+        w.mesh.elect("b")
+        await w["b"].until(lambda: w["b"].parts.leading.active, "b leads")
+        await w["a"].until(lambda: not w["a"].parts.leading.active, "a does not")
+        assert not w["b"].parts.leading.leases.due(w.clock.now)
+        # The award that was not claimed is offered again, as the same attempt.
+        await w["b"].until(lambda: any(len(x.executor.awards) == 2 for x in w.agents.values()), "again")
+        assert {award for x in w.agents.values() for award in x.executor.awards} == {(task_id, 1)}
+        task_id = (await w["a"].submit())["task"]["task_id"]
+        await w["b"].until(lambda: (t := w["b"].task(task_id)) is not None and t.agent is not None, "awarded")
+
+
+async def test_a_restarted_coordinator_goes_on(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        task_id = (await w["a"].submit())["task"]["task_id"]
+        await w["a"].state(task_id, "claimed")
+        before = w["a"].parts.store.applied
+        await w["a"].stop()
+        w.clock.now += 500
+        await w["a"].start()
+        assert w["a"].parts.store.applied >= before
+        await w["a"].until(lambda: w["a"].parts.leading.active, "leads again")
+        assert (task_id, 1) in w["a"].parts.leading.leases
+        await w["a"].parts.leading.tick()
+        task = w["a"].task(task_id)
+        assert task is not None
+        assert (task.state, task.attempt) == ("claimed", 1)
+
+
+async def test_cancel_and_retry(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        task_id = (await w["a"].submit())["task"]["task_id"]
+        assert await w["b"].call("table.cancel", task_id=task_id, by="alice") == {
+            "state": "cancelled",
+            "cancelled": True,
+        }
+        assert (await w["b"].call("table.cancel", task_id=task_id))["cancelled"] is False
+        assert (await w["c"].call("table.retry", task_id=task_id))["task"]["state"] in (
+            "announced",
+            "claimed",
+        )
+        with pytest.raises(HubRefused, match="open"):
+            await w["c"].call("table.retry", task_id=task_id)
+        with pytest.raises(HubNotFound):
+            await w["c"].call("table.retry", task_id=fresh_id())
+
+
+async def test_why_a_task_waits_can_be_seen(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        task_id = (await w["b"].submit(required_role="pilot"))["task"]["task_id"]
+        goal = (await w["b"].submit(commands=[]))["task"]["task_id"]
+        first = (await w["b"].submit(depends_on=[task_id]))["task"]["task_id"]
+        await w["a"].parts.leading.tick()
+        await w["b"].until(lambda: bool((t := w["b"].task(first)) and t.reason), "reason")
+        reader = TableReader(tmp_path / "b" / "table.sqlite")
+        rows = {row.task_id: row.reason for row in reader.open_tasks()}
+        assert "role is not pilot" in rows[task_id]
+        assert "no model" in rows[goal]
+        assert rows[first] == f"waits for task {task_id}, which is announced"
+
+
+async def test_a_dependency_that_completes_lets_the_next_begin(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        first = (await w["b"].submit())["task"]["task_id"]
+        second = (await w["b"].submit(depends_on=[first]))["task"]["task_id"]
+        task = await w["a"].state(first, "claimed")
+        executor = next(agent for agent in w.agents.values() if agent.peer == task.agent).executor
+        await executor.say("result", task_id=first, attempt=1, outcome="completed")
+        await w["a"].state(second, "claimed")
+
+
+async def test_a_task_that_cannot_begin_in_time_expires(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        task_id = (await w["b"].submit(required_role="pilot", start_by="2024-01-01T00:00:00Z"))["task"][
+            "task_id"
+        ]
+        w.mesh.now_ms = 1_704_067_201_000
+        await w["a"].parts.leading.tick()
+        await w["b"].state(task_id, "expired")
+
+
+async def test_heard_tasks_are_proposed_by_the_leader(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        stranger = w.mesh.hub("x", "foreign")
+        await stranger.publish("chorus/tasks", "task_announcement", {"title": "heard", "commands": ["true"]})
+        await w["a"].until(lambda: bool(list(w["a"].parts.store.open_tasks())), "heard")
+        (task,) = w["a"].parts.store.open_tasks()
+        assert (task.submitter, task.submitted_by, task.vouched_by) == ("peer-x", "peer-x", w["a"].peer)
+        await w.mesh.hub("y", "foreign").publish("chorus/tasks", "task_cancel", {"task_id": task.task_id})
+        await stranger.publish("chorus/tasks", "task_cancel", {"task_id": task.task_id})
+        ended = await w["a"].state(task.task_id, "cancelled")
+        assert ended.submitter == "peer-x"
+        await stranger.publish("chorus/tasks", "task_announcement", {"nonsense": 1})
+
+
+async def test_others_propose_what_the_leader_did_not_hear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gossip.Gossip.__init__, "__kwdefaults__", {"patience_s": 0.01})
+    async with world(tmp_path) as w:
+        w.mesh.cut("a", "x")
+        await w.mesh.hub("x", "foreign").publish("chorus/tasks", "task_announcement", {"title": "heard"})
+        await w["c"].until(lambda: bool(list(w["c"].parts.store.open_tasks())), "heard")
+        assert len(list(w["c"].parts.store.open_tasks())) == 1
+
+
+async def test_drained_agents_get_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        assert await w["b"].call("drain", deadline_s=10) == {"accepting": False}
+        assert await w["c"].call("drain", deadline_s=10) == {"accepting": False}
+        for _ in range(2):
+            task_id = (await w["c"].submit())["task"]["task_id"]
+            assert (await w["a"].state(task_id, "claimed")).agent == w["a"].peer
+
+
+async def test_capacity_is_kept_and_used_up(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        ids = [(await w["c"].submit(priority=n))["task"]["task_id"] for n in range(9)]
+        await w["a"].until(lambda: len(w["a"].parts.leading.board.working) == 6, "all busy")
+        board = w["a"].parts.leading.board
+        assert sorted(board.load.values()) == [2, 2, 2]
+        assert [task.task_id for task in board.waiting()] == [ids[8], ids[7], ids[6]]
+
+
+async def test_a_lost_member_is_called_away_and_comes_back(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.mesh.cut("a", "c")
+        await w["a"].parts.leading.tick()
+        w.clock.now += 31
+        await w["a"].parts.leading.tick()
+        reader = TableReader(tmp_path / "b" / "table.sqlite")
+        await w["b"].until(lambda: bool((m := reader.member(w["c"].peer)) and not m.present), "away")
+        w.mesh.heal()
+        await w["a"].parts.leading.tick()
+        await w["b"].until(lambda: bool((m := reader.member(w["c"].peer)) and m.present), "back")
+
+
+async def test_health_names_the_table_of_another_mesh(tmp_path: Path) -> None:
+    async with world(tmp_path, "a") as w:
+        await w["a"].stop()
+        w.mesh.mesh = "mesh-other"
+        await w["a"].start()
+        await w["a"].until(lambda: w["a"].parts.follower.error is not None, "stopped")
+        health = await w["a"].call("health")
+        assert not health["ok"]
+        assert "mesh-other" in health["detail"]

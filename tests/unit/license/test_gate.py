@@ -1,0 +1,30 @@
+"""The licence gate: who passes without a licence server, and what the others are told."""
+
+from __future__ import annotations
+
+import pytest
+
+from chorus.license import LicenceRefused, check
+
+
+def test_a_development_id_passes_and_says_so() -> None:
+    licence = check("dev-local-123", "")
+    assert licence.kind == "dev"
+    assert licence.agents_max == 16
+    assert "development licence" in licence.notice
+
+
+@pytest.mark.parametrize(
+    ("license_id", "url", "told"),
+    [
+        ("", "", "CHORUS_LICENSE_ID is not set"),
+        ("prod-123", "", "CHORUS_KACHING_URL is not set"),
+        ("devil", "", "only development licences"),
+        ("dev-", "", "put a name"),
+        ("dev-1", "https://kaching.example", "KACHING is not supported yet in this version"),
+        ("prod-1", "https://kaching.example", "KACHING is not supported yet in this version"),
+    ],
+)
+def test_others_are_refused_with_a_reason(license_id: str, url: str, told: str) -> None:
+    with pytest.raises(LicenceRefused, match=told):
+        check(license_id, url)

@@ -1,0 +1,90 @@
+"""The log stream: one line per event, who and what in it, secrets cut, and never an error of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from chorus.process import logs
+
+
+@pytest.fixture
+def lines() -> Iterator[list[bytes]]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    written: list[bytes] = []
+    yield written
+    root.handlers[:], root.level = before
+    logging.captureWarnings(False)
+
+
+def configure(lines: list[bytes], form: str = "json", **more: object) -> logs.Logger:
+    return logs.configure("executor", "agent-1", "info", form, write=lines.append, redact=lambda b: b, **more)  # type: ignore[arg-type]
+
+
+def test_a_json_line_names_process_agent_and_task(lines: list[bytes]) -> None:
+    configure(lines).bind(task_id="01J").info("task started", attempt=2)
+    [line] = [json.loads(line) for line in lines]
+    assert line["process"] == "executor"
+    assert line["agent_id"] == "agent-1"
+    assert line["task_id"] == "01J"
+    assert line["event"] == "task started"
+    assert line["attempt"] == 2
+    assert line["level"] == "info"
+    assert line["time"].endswith("Z")
+
+
+def test_fields_cannot_pretend_to_be_another(lines: list[bytes]) -> None:
+    configure(lines).info("x", process="node", agent_id="other")
+    assert json.loads(lines[0])["process"] == "executor"
+
+
+def test_a_text_line_is_readable(lines: list[bytes]) -> None:
+    configure(lines, "text").warning("disk is full", free=0)
+    assert b"warning executor" in lines[0]
+    assert b"disk is full" in lines[0]
+    assert b"free=0" in lines[0]
+
+
+def test_secrets_are_cut_out_of_every_line(lines: list[bytes]) -> None:
+    logs.configure(
+        "api", "a", "info", "json", write=lines.append, redact=lambda line: line.replace(b"hunter2", b"[cut]")
+    )
+    logging.getLogger("chorus.api").warning("password is hunter2")
+    logs.bind().info("again", value="hunter2")
+    assert all(b"hunter2" not in line and b"[cut]" in line for line in lines)
+    assert len(lines) == 2
+
+
+def test_libraries_lines_have_the_same_form(lines: list[bytes]) -> None:
+    configure(lines)
+    logging.getLogger("somelib").warning("slow: %s", 3)
+    line = json.loads(lines[0])
+    assert (line["logger"], line["event"]) == ("somelib", "slow: 3")
+
+
+def test_exceptions_travel_in_the_line(lines: list[bytes]) -> None:
+    log = configure(lines)
+    try:
+        raise ValueError("odd")
+    except ValueError:
+        log.exception("failed")
+    assert "ValueError: odd" in json.loads(lines[0])["exception"]
+    assert lines[0].count(b"\n") == 1
+
+
+def test_a_huge_line_is_cut_and_still_json(lines: list[bytes]) -> None:
+    configure(lines).info("x" * 10 * logs.LINE_MAX_BYTES)
+    assert len(lines[0]) <= logs.LINE_MAX_BYTES + 1
+    assert "cut" in json.loads(lines[0])["event"]
+
+
+def test_a_closed_stderr_does_not_stop_work(lines: list[bytes]) -> None:
+    def broken(line: bytes) -> None:
+        raise BrokenPipeError
+
+    log = logs.configure("api", "a", "info", "json", write=broken, redact=lambda b: b)
+    log.info("nobody listens")

@@ -1,0 +1,109 @@
+"""The direction of imports: processes never import each other, floors never import processes, pure modules
+stay pure.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import chorus
+
+ROOT = Path(chorus.__file__).parent
+
+# What all processes stand on, then what is shared above it, then the processes and programs themselves.
+LOW = {"core", "_core", "config", "hub", "license", "wire"}
+MIDDLE = {"process", "table", "blobs", "decisions", "hmmm", "reasoning", "telemetry"}
+TOP = {"agent", "node", "election", "coordinator", "executor", "api", "ctl"}
+KITS = {"testing", "dev"}
+
+# Modules of these names take time and chance as arguments and do no I/O.
+PURE = {
+    "units",
+    "secret",
+    "gate",
+    "programs",
+    "problems",
+    "transitions",
+    "policy",
+    "score",
+    "matching",
+    "fit",
+}
+IMPURE_IMPORTS = {
+    "asyncio",
+    "socket",
+    "subprocess",
+    "random",
+    "time",
+    "chorus.core",
+    "chorus._core",
+    "chorus.hub",
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(ROOT.rglob("*.py")):
+        yield ".".join(("chorus", *path.relative_to(ROOT).with_suffix("").parts)), path
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def package_of(name: str) -> str | None:
+    parts = name.split(".")
+    return parts[1] if parts[0] == "chorus" and len(parts) > 1 else None
+
+
+def may_import(importer: str, imported: str) -> bool:
+    if importer == imported or imported in LOW:
+        # A low floor knows its neighbours, as configuration does the licence's prefix, but never what is
+        # above.
+        return True
+    if importer in LOW:
+        return False
+    if imported in MIDDLE:
+        return True
+    return importer in KITS and imported in KITS
+
+
+def test_every_package_has_a_floor() -> None:
+    packages = {path.name for path in ROOT.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert packages <= LOW | MIDDLE | TOP | KITS
+
+
+def test_imports_go_downwards() -> None:
+    wrong = []
+    for module, path in modules():
+        importer = package_of(module)
+        if importer is None or importer == "__init__":
+            continue
+        for imported in sorted({package_of(name) or "" for name in imports_of(path)}):
+            known = imported in LOW | MIDDLE | TOP | KITS
+            if known and not may_import(importer, imported):
+                wrong.append(f"{module} imports chorus.{imported}")
+    assert wrong == []
+
+
+def test_pure_modules_do_no_io() -> None:
+    wrong = []
+    for module, path in modules():
+        if path.stem in PURE:
+            wrong += [f"{module} imports {name}" for name in sorted(imports_of(path) & IMPURE_IMPORTS)]
+    assert wrong == []
+
+
+def test_mains_are_small() -> None:
+    for _, path in modules():
+        if limit := {"__main__.py": 15, "__init__.py": 80}.get(path.name):
+            lines = len(path.read_text(encoding="utf-8").splitlines())
+            assert lines <= limit, f"{path} has {lines} lines"
