@@ -24,7 +24,6 @@ PURE = {
     "secret",
     "gate",
     "programs",
-    "problems",
     "transitions",
     "policy",
     "score",
