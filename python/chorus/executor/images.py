@@ -1,5 +1,5 @@
-"""Which image a task runs in: the language named, else what the source shows, else what its words say, else
-base.
+"""Which image a task runs in: the language named, else what the source shows, else what its words say,
+else base.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _EXTENSIONS = {
 }  # fmt: skip
 # Words that also mean other things in prose ("go", "c", "node") need a neighbour to count.
 _WORDS = re.compile(
-    r"\b(python3?|pytest|pip|node\.?js|npm|javascript|typescript|rust|cargo|golang|go (?:program|module|code|test)"
-    r"|java|maven|gradle|kotlin|cpp|cmake)\b|(c\+\+)",
+    r"\b(python3?|pytest|pip|node\.?js|npm|javascript|typescript|rust|cargo"
+    r"|golang|go (?:program|module|code|test)|java|maven|gradle|kotlin|cpp|cmake)\b|(c\+\+)",
     re.IGNORECASE,
 )
 _WORD_LANGUAGES = {

@@ -30,7 +30,12 @@ class Outcome:
 
 
 async def propose(
-    hub: Hub, type: str, body: Mapping[str, Any], *, entry_id: str | None = None, within_s: float | None = None
+    hub: Hub,
+    type: str,
+    body: Mapping[str, Any],
+    *,
+    entry_id: str | None = None,
+    within_s: float | None = None,
 ) -> Outcome | None:
     """Proposes until there is an outcome; the one id makes repeats count once.
 

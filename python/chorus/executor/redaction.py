@@ -41,7 +41,7 @@ class LiteralRedactor:
         if self._pattern is None:
             return data
         data = self._held + data
-        out = []
+        out: list[bytes] = []
         position = 0
         keep = self._begins_at(data)
         for match in self._pattern.finditer(data):

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from chorus.blobs import BlobStore
-from chorus.blobs import fetch as fetch_blob
+from chorus.blobs.exchange import fetch as fetch_blob
 from chorus.executor import archive
 from chorus.executor.backend import FileEntry, NoSpace, Sandbox, SandboxError
 from chorus.executor.journal import ARTIFACT_FOLDER, ARTIFACTS
@@ -59,7 +59,7 @@ class Sources:
         source = task.source
         if source is None:
             return None, []
-        self._scratch.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self._scratch.mkdir, parents=True, exist_ok=True)
         into = self._scratch / "source.tar"
         if source.kind == "inline":
             return into, await asyncio.to_thread(archive.from_files, source.files, into)
@@ -80,7 +80,7 @@ class Sources:
             data = task.stdin.encode("utf-8", "surrogatepass")
         else:
             return None
-        self._scratch.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self._scratch.mkdir, parents=True, exist_ok=True)
         into = self._scratch / "stdin.tar"
         name = posixpath.basename(STDIN_PATH)
         await asyncio.to_thread(archive.from_files, {name: data}, into)
@@ -110,7 +110,9 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
     return re.compile("(?s:" + "".join(out) + ")(?:/.*)?")
 
 
-def choose_artifacts(entries: list[FileEntry], globs: Iterable[str], found: Artifacts) -> dict[str, FileEntry]:
+def choose_artifacts(
+    entries: list[FileEntry], globs: Iterable[str], found: Artifacts
+) -> dict[str, FileEntry]:
     """The files that the globs name, links followed inside the workspace.
 
     What may not leave is refused by name.
@@ -152,7 +154,7 @@ async def collect(sandbox: Sandbox, globs: Iterable[str], folder: Path, scratch:
     try:
         chosen = choose_artifacts(await sandbox.files(), globs, found)
         if chosen:
-            scratch.mkdir(parents=True, exist_ok=True)
+            await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
             packed = scratch / "artifacts.tar"
             await sandbox.get(sorted({entry.path for entry in chosen.values()}), packed)
             found.items = await asyncio.to_thread(_unpack, packed, chosen, folder)
