@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`make demo`: three agents run the test suites of three published packages, and a fourth look proves one result.
+"""`make demo`: three agents run the tests of three published packages; one result is then proven.
 
 Starts a mesh of its own with chorusctl, fetches the packages with pip, and leaves nothing behind. Without a
 network it takes the projects under examples/ and says so.
