@@ -1,4 +1,4 @@
-"""An executor with real sandboxes in a world in memory: fake hub, real table, a coordinator of a few lines."""
+"""An executor with real sandboxes in a world in memory: fake hub, real table, a tiny coordinator."""
 
 from __future__ import annotations
 
