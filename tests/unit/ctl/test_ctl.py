@@ -97,10 +97,12 @@ def test_following_goes_on_at_another_agent(monkeypatch: pytest.MonkeyPatch) -> 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append((request.url.host, request.headers.get("last-event-id")))
         if len(asked) == 1:
-            return httpx.Response(200, content=b'id: 1-1\nevent: output\ndata: {"text":"x"}\n\n')
+            return httpx.Response(
+                200, stream=httpx.ByteStream(b'id: 1-1\nevent: output\ndata: {"text":"x"}\n\n')
+            )
         if len(asked) == 2:
             raise httpx.ConnectError("refused")
-        return httpx.Response(200, content=b"id: 1-2\nevent: end\ndata: {}\n\n")
+        return httpx.Response(200, stream=httpx.ByteStream(b"id: 1-2\nevent: end\ndata: {}\n\n"))
 
     with served(monkeypatch, answer) as client:
         assert [event.id for event in follow(client, "T")] == ["1-1", "1-2"]
