@@ -36,7 +36,7 @@ build() {
     say "$image: making a root file system of Debian $suite with $packages"
     root=chorus-sandbox-root:$name-$recipe
     # Documentation and translations are of no use to a task.
-    mmdebstrap --variant=minbase --include="$packages" \
+    mmdebstrap --variant=minbase --include="$packages" --dpkgopt=force-unsafe-io \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
         --aptopt='Apt::Install-Recommends "false"' \

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import io
@@ -13,7 +12,7 @@ from pathlib import Path
 import docker
 import pytest
 import pytest_asyncio
-from world import World, stand_in_core
+from world import World, eventually, stand_in_core
 
 from chorus.executor.docker.container import LABEL_PEER
 from chorus.wire.messages import COORDINATION, DECISIONS
@@ -31,9 +30,7 @@ async def world(tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def until_said(world: World, type: str) -> None:
-    async with asyncio.timeout(30):
-        while not any(said[2] == type for said in world.mesh.published):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: any(said[2] == type for said in world.mesh.published))
 
 
 async def test_a_task_from_award_to_record(world: World) -> None:
@@ -121,7 +118,12 @@ async def test_binary_output_and_split_characters(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("../out", tarfile.REGTYPE), ("/etc/x", tarfile.REGTYPE), ("link", tarfile.SYMTYPE), ("dev", tarfile.CHRTYPE)],
+    [
+        ("../out", tarfile.REGTYPE),
+        ("/etc/x", tarfile.REGTYPE),
+        ("link", tarfile.SYMTYPE),
+        ("dev", tarfile.CHRTYPE),
+    ],
 )
 async def test_a_hostile_archive_is_refused_by_name(world: World, name: str, kind: bytes) -> None:
     data = io.BytesIO()
@@ -179,7 +181,9 @@ async def test_what_cannot_be_taken_is_declined_with_a_reason(world: World) -> N
         assert reason in row.reason
 
 
-async def test_a_refused_renewal_ends_the_attempt(tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_renewal_ends_the_attempt(
+    tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stand_in_core(monkeypatch)
     world = World(tmp_path / "data", image, lease_s=3.0)
     await world.start()
@@ -201,9 +205,8 @@ async def test_a_restarted_executor_gives_back_what_ran(world: World) -> None:
     row = await world.until(task_id, lambda row: row.lost == 1)
     assert "restarted" in row.reason
     client = docker.from_env()
-    async with asyncio.timeout(30):
-        while client.containers.list(all=True, filters={"label": f"{LABEL_PEER}={world.peer}"}):
-            await asyncio.sleep(0.05)
+    label = {"label": f"{LABEL_PEER}={world.peer}"}
+    await eventually(lambda: not client.containers.list(all=True, filters=label))
 
 
 async def test_results_outlive_a_restart(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,9 +215,8 @@ async def test_results_outlive_a_restart(world: World, monkeypatch: pytest.Monke
     await world.until(task_id, lambda row: row.state in ("claimed", "running", "completed"))
     await world.coordinator.close()
     assert world.executor
-    async with asyncio.timeout(30):
-        while not world.executor.room.outbox.items() and world.row(task_id).open:
-            await asyncio.sleep(0.01)
+    outbox = world.executor.room.outbox
+    await eventually(lambda: outbox.items() or not world.row(task_id).open)
     await world.crash()
     world.coordinator = world.mesh.hub("worker", "coordinator")
     await world.start()

@@ -1,4 +1,4 @@
-"""Docker and the session fail in every way we know; nothing hangs, nothing is left behind, everything has a name."""
+"""Docker and the session fail in every way we know: nothing hangs, everything has a name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import docker
 import pytest
 from proxy import DockerProxy
-from world import World, stand_in_core
+from world import World, eventually, stand_in_core
 
 from chorus.executor.backend import BackendUnavailable, Limits, Sandbox, SandboxGone
 from chorus.executor.docker.backend import DockerBackend
@@ -108,9 +108,7 @@ async def test_a_lost_daemon_gives_tasks_back_and_recovers(
         proxy.hang()
     row = await world.until(task_id, lambda row: row.lost == 1)
     assert "Docker" in row.reason
-    async with asyncio.timeout(60):
-        while executor.watch.state.ok:
-            await asyncio.sleep(0.05)
+    await eventually(lambda: not executor.watch.state.ok)
     profile = (await world.client.call_service("executor", "profile")).head
     assert not profile["accepting"]
     assert "docker" in profile["reason"]
@@ -119,9 +117,7 @@ async def test_a_lost_daemon_gives_tasks_back_and_recovers(
         await proxy.start()
     else:
         proxy.heal()
-    async with asyncio.timeout(60):
-        while not executor.watch.state.ok:
-            await asyncio.sleep(0.05)
+    await eventually(lambda: executor.watch.state.ok)
     assert (await world.client.call_service("executor", "profile")).head["accepting"]
     assert (await world.run(commands=["true"])).state == "completed"
     await world.stop()
@@ -129,9 +125,7 @@ async def test_a_lost_daemon_gives_tasks_back_and_recovers(
 
 
 async def test_a_warm_sandbox_is_taken_and_replaced(backend: DockerBackend, image: str) -> None:
-    warm = DockerBackend(
-        Engine(None), peer=backend._peer, boot="b", default=SMALL, warm=1, lease_s=30.0
-    )
+    warm = DockerBackend(Engine(None), peer=backend._peer, boot="b", default=SMALL, warm=1, lease_s=30.0)
     warm.prewarm(image)
     filling = warm._pool[image].filling
     assert filling

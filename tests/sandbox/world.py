@@ -1,14 +1,13 @@
-"""An executor with real sandboxes in a world in memory: fake hub, real table, a coordinator of a few lines."""
+"""An executor with real sandboxes in a world in memory: fake hub, real table, a tiny coordinator."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +243,8 @@ class World:
                 return {}
 
 
-def fields(row: TaskRow) -> dict[str, Any]:
-    """For assertion messages."""
-    return dataclasses.asdict(row)
+async def eventually(condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
+    """Waits for what nobody tells of."""
+    async with asyncio.timeout(deadline_s):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)

@@ -24,8 +24,8 @@ HUB_WAIT_S = 10.0
 class Node:
     """A libp2p node of a cluster.
 
-    `async with Node(cluster_secret) as node:` starts it; without `data_dir` it has a new identity each time and
-    leaves nothing behind. Everything else that the core can do is on `node.hub`.
+    `async with Node(cluster_secret) as node:` starts it; without `data_dir` its identity is new each
+    time and nothing stays behind. Everything else that the core can do is on `node.hub`.
     """
 
     def __init__(

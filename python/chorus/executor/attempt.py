@@ -190,7 +190,6 @@ class Attempt:
         }
         usage = body["usage"]
         self.journal.event("usage", {**dict(usage), "total": True})  # type: ignore[call-overload]
-        await asyncio.to_thread(self.journal.sync)
         record = {
             "task": {"title": redaction.cut_text(self._task.title, cut), "project": self._task.project},
             "source_sha256": self._task.source.blob if self._task.source else "",
@@ -200,7 +199,10 @@ class Attempt:
             "mesh": self._mesh,
         }
         item = Item(self.task_id, self.number, "result", new_id(), body, record)
-        await asyncio.to_thread(self._room.outbox.put, item)
+        # Both on the disk before the result is offered; a result without its last output is still a result.
+        await asyncio.gather(
+            asyncio.to_thread(self.journal.sync), asyncio.to_thread(self._room.outbox.put, item)
+        )
         # A result that comes before the start would hide when the task ran.
         if self._started_entry is not None:
             await asyncio.wait((self._started_entry,), timeout=self._room.lease_s)

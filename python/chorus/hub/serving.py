@@ -27,7 +27,7 @@ class Offer:
 
 
 class Server:
-    """Runs handlers for the calls of one process's connection. Whoever owns it makes and keeps the streams."""
+    """Runs handlers for the calls of one process's connection. Its owner makes and keeps streams."""
 
     def __init__(self, name: str, open_stream: Callable[[int, FrameProtocol], ByteStream]) -> None:
         self.offers: dict[str, Offer] = {}
@@ -69,7 +69,7 @@ class Server:
             task.cancel()
 
     def on_lost(self) -> None:
-        """The connection is gone. Handlers that run go on (what they do may matter); their answers go nowhere."""
+        """The connection is gone. Handlers that run go on (they may matter), unheard."""
         self._by_call.clear()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The core's counters as the agent's metrics: totals of this core's life become increments of lasting counters."""
+"""The core's counters as the agent's metrics: its totals become increments of lasting counters."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import tarfile
@@ -47,7 +48,10 @@ def test_refused_by_name(members: list[tuple[str, bytes, str]], tmp_path: Path) 
 
 def test_what_may_pass_passes_without_its_special_bits(tmp_path: Path) -> None:
     data = archive(
-        ("./", tarfile.DIRTYPE, ""), ("d", tarfile.DIRTYPE, ""), ("d/l", tarfile.SYMTYPE, "../f"), ("f", tarfile.REGTYPE, "")
+        ("./", tarfile.DIRTYPE, ""),
+        ("d", tarfile.DIRTYPE, ""),
+        ("d/l", tarfile.SYMTYPE, "../f"),
+        ("f", tarfile.REGTYPE, ""),
     )
     packed = io.BytesIO(gzip.compress(data.getvalue()))
     assert sanitize(packed, tmp_path / "out.tar", bytes_max=1 << 20) == ["f"]
@@ -68,10 +72,8 @@ def test_a_bomb_is_too_large(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"not a tar", b"\x1f\x8b" + b"x" * 100, bytes(10), b"x" * 1024])
 def test_garbage_is_refused_or_empty(data: bytes, tmp_path: Path) -> None:
-    try:
+    with contextlib.suppress(ArchiveRefused):
         assert sanitize(io.BytesIO(data), tmp_path / "out.tar", bytes_max=1 << 20) == []
-    except ArchiveRefused:
-        pass
 
 
 def test_inline_scripts_can_be_run(tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ async def test_a_torn_event_is_cut_after_a_crash(tmp_path: Path) -> None:
     assert len(told(tmp_path)) == 2
 
 
-@given(st.lists(st.binary(max_size=12) | st.sampled_from([b"secret", b"secretly", b"sec", b"ret"]), max_size=12))
+@given(
+    st.lists(st.binary(max_size=12) | st.sampled_from([b"secret", b"secretly", b"sec", b"ret"]), max_size=12)
+)
 def test_secrets_are_cut_however_they_are_split(pieces: list[bytes]) -> None:
     secrets = [b"secret", b"secretly-more"]
     whole = LiteralRedactor(secrets)

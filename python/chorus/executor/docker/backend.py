@@ -33,6 +33,9 @@ from chorus.executor.docker.session import Session
 # Images beyond these that were used longest ago keep no warm container.
 _WARM_IMAGES_MAX = 3
 _WARM_RETRY_S = 30.0
+# Making a container costs as much CPU as a small task: it waits until the task that took the last one has
+# begun.
+_REFILL_DELAY_S = 0.1
 
 
 @dataclass(slots=True)
@@ -182,6 +185,8 @@ class DockerBackend:
         warm.filling = asyncio.get_running_loop().create_task(self._fill(image, warm))
 
     async def _fill(self, image: str, warm: _Warm) -> None:
+        if warm.used_at:
+            await asyncio.sleep(_REFILL_DELAY_S)
         await self._shrink()
         while not self._closing and self._pool.get(image) is warm:
             for sandbox in [dead for dead in warm.ready if not dead.alive]:
