@@ -57,10 +57,8 @@ async def entry(agents: list[dict[str, Any]]) -> Comparison:
     async with await Hub.connect(Path(run_dir) / "hub.sock", "bench") as hub:
         # Cancelling a task that nobody knows: a real entry that sets nothing in motion.
         async def once(_: int) -> None:
-            body = {"task_id": new_id(), "by": "bench", "reason": "x" * (PAYLOAD_BYTES - 70)}
-            await hub.call_service(
-                "coordinator", "table.propose", {"type": "cancel"}, json.dumps(body).encode()
-            )
+            head = {"task_id": new_id(), "by": "bench", "reason": "x" * (PAYLOAD_BYTES - 70)}
+            await hub.call_service("coordinator", "table.cancel", head)
 
         ours = await measured(ENTRIES, once)
     async with _etcd() as follower_url:
@@ -94,7 +92,8 @@ async def _etcd() -> AsyncIterator[str]:
                 "etcd", "--name", f"m{i}", "--data-dir", f"{folder}/m{i}",
                 "--initial-cluster", ",".join(members),
                 "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-                "--listen-client-urls", client, "--advertise-client-urls", client, "--log-level", "error", stderr=subprocess.DEVNULL,
+                "--listen-client-urls", client, "--advertise-client-urls", client,
+                "--log-level", "error", stderr=subprocess.DEVNULL,
             )  # fmt: skip
             stack.push_async_callback(_end, process)
         yield await _etcd_follower([f"http://127.0.0.1:{port}" for port in ports[3:]])
