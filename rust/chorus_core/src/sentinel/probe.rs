@@ -59,7 +59,10 @@ impl Prober {
                 let Some(start) = behind.start(text, at) else { return Probe::No };
                 (start, *max_bytes)
             }
-            Form::Assigned { max_bytes, .. } => {
+            Form::Assigned { max_bytes, unless_after, .. } => {
+                if !unless_after.is_empty() && text[..at].ends_with(unless_after.as_bytes()) {
+                    return Probe::No;
+                }
                 let reach = text.len().min(at + LEAD_MAX_BYTES);
                 let Some(lead) = self.lead.as_ref().and_then(|lead| lead.find(&text[at..reach])) else {
                     return Probe::No;

@@ -66,6 +66,7 @@ pub(super) const DISCORD_BOT_TOKEN: Rule = Rule {
     id: "discord-bot-token",
     keywords: &["discord", "bot_token", "bottoken", "bot ", "client.run"],
     form: Form::Assigned {
+        unless_after: "",
         lead: r#"(?i)(?:(?:discord|bot_?token)[a-z_.-]{0,32}\\?["']?[ \t]{0,4}(?::=|=>|=|:)[ \t]{0,4}(?:bot[ ])?\\?["'`]?|bot |client\.run\(["'])"#,
         pattern: r"([MNO][A-Za-z0-9_-]{22,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,40})(?:[^A-Za-z0-9_.-]|$)",
         alphabet: "A-Za-z0-9_.-",

@@ -27,6 +27,7 @@ pub(super) const AWS_SECRET_KEY: Rule = Rule {
     id: "aws-secret-key",
     keywords: &["secret_access_key", "secretaccesskey", "aws_secret", "aws-secret", "awssecret", "secret_key", "secretkey"],
     form: Form::Assigned {
+        unless_after: "",
         lead: r#"(?i)(?:aws[_-]?secret|secret[_-]?(?:access[_-]?)?key)(?:[_-]?[a-z]{1,12}){0,3}\\?["']?[ \t]{0,4}(?::=|=>|=|:)[ \t]{0,4}\\?["'`]?"#,
         pattern: "([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|$)",
         alphabet: "A-Za-z0-9/+=",

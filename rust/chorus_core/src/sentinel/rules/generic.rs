@@ -8,6 +8,8 @@ pub(super) const URL_PASSWORD: Rule = Rule {
     id: "url-password",
     keywords: &["://"],
     form: Form::Assigned {
+        // A UCXL address, `ucxl://agent:role@project:task`, has the form and no password.
+        unless_after: "ucxl",
         lead: r#"://[^\s/?#:@"'<>`\[\]]{0,64}:"#,
         pattern: r#"([^\s/?#@"'<>`]{3,})@"#,
         alphabet: "^/?#@\"'<>`",
@@ -20,6 +22,7 @@ pub(super) const URL_PASSWORD: Rule = Rule {
     found: &["postgres://app:s3cr3t-pw@db:5432/x", "curl https://me:p%40ss@example.org/", "redis://:hunter22@cache"],
     ignored: &[
         "http://localhost:8080/a@b",
+        "ucxl://agent-1:developer@chorus:01M84AFG91PKPGRF72X67GDWMC/*^/1/decision.json",
         "https://user@example.org",
         "postgres://app:${DB_PASSWORD}@db",
         "postgres://app:<password>@db",
@@ -39,6 +42,7 @@ pub(super) const AUTHORIZATION_HEADER: Rule = Rule {
     id: "authorization-header",
     keywords: &["authorization"],
     form: Form::Assigned {
+        unless_after: "",
         lead: r#"(?i)authorization\\?["']?[ \t]{0,4}[:=,][ \t]{0,4}\\?["'`]?(?:bearer|basic|token|bot|apikey)[ \t]{1,4}"#,
         pattern: "[A-Za-z0-9._~+/=-]{12,}",
         alphabet: "A-Za-z0-9._~+/=-",
@@ -61,6 +65,7 @@ pub(super) const ASSIGNED_SECRET: Rule = Rule {
     id: "assigned-secret",
     keywords: &["api_key", "apikey", "api-key", "secret", "token", "passw", "credential", "private_key", "access_key", "auth_key"],
     form: Form::Assigned {
+        unless_after: "",
         lead: r#"(?i)(?:api[_-]?key|secret|token|passw(?:or)?d|credentials?|private_key|access_key|auth_key)(?:[_.-][a-z0-9]{1,16}){0,2}\\?["'\]]{0,2}[ \t]{0,4}(?::=|=>|=|:)[ \t]{0,4}\\?["'`]?"#,
         pattern: "[A-Za-z0-9+/=_.!$%&*^~-]{12,}",
         alphabet: "A-Za-z0-9+/=_.!$%&*^~-",

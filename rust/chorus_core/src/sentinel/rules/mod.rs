@@ -70,7 +70,8 @@ pub(super) enum Form {
     /// The secret begins at the keyword and tells its kind by itself.
     Token { behind: Behind, pattern: &'static str, alphabet: &'static str, max_bytes: usize },
     /// The keyword and what is around it (the `lead`) say that the value after it is secret.
-    Assigned { lead: &'static str, pattern: &'static str, alphabet: &'static str, max_bytes: usize },
+    /// Right after `unless_after` (when not empty) it is something else.
+    Assigned { unless_after: &'static str, lead: &'static str, pattern: &'static str, alphabet: &'static str, max_bytes: usize },
     /// A private key between BEGIN and END lines.
     Pem,
 }
