@@ -4,9 +4,10 @@
 use std::{path::PathBuf, str::FromStr, sync::Mutex, sync::PoisonError};
 
 use libp2p::PeerId;
-use pyo3::{exceptions::PyValueError, prelude::*, types::PyBytes};
+use pyo3::{prelude::*, types::PyBytes};
 use zeroize::Zeroizing;
 
+use super::to_python;
 use crate::{Error, crypto, identity, sentinel};
 
 /// Adds these classes and functions to the extension module.
@@ -29,9 +30,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// The error's code goes before its text, as in the hub's ERR frames.
 fn raise(error: Error) -> PyErr {
-    PyValueError::new_err(format!("{}: {error}", error.code()))
+    to_python(&error)
 }
 
 fn parse(json: &[u8]) -> PyResult<serde_json::Value> {
