@@ -40,6 +40,7 @@ lint: setup ## ruff, rustfmt, clippy
 	$(VENV)/bin/ruff format --check .
 	cargo fmt --check
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	PYO3_PYTHON=$(abspath $(VENV)/bin/python) cargo clippy --release -- -D warnings
 
 types: setup ## mypy, and the core's stub against the built module
 	$(VENV)/bin/mypy

@@ -5,6 +5,7 @@ a stop.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,9 +24,11 @@ LISTEN_POLL_S = 0.1
 
 Connect = Callable[[Settings], Awaitable[Hub]]
 
-# Who is asked, in this order; their work then ends side by side. The coordinator stops taking tasks, the
-# executor finishes those it has, election hands leadership over.
-DRAINED = ("coordinator", "executor", "election")
+# Only running tasks are worth a long wait; a mesh without a leader must not hold up the rest.
+WORD_S = 10.0
+# Who is asked, in this order, for how long at most; their work then ends side by side. The coordinator takes
+# no more tasks and tells the mesh, the executor finishes those it has, election hands leadership over.
+DRAINED = {"coordinator": WORD_S, "executor": math.inf, "election": WORD_S}
 
 
 async def connect_to_hub(settings: Settings) -> Hub:
@@ -71,28 +74,25 @@ class Drain:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
         self._log.warning("cut short: unfinished tasks are given back to the mesh")
-        await self._ask(("executor",), "release", {}, RELEASE_S)
+        await self._ask("release", {"executor": RELEASE_S})
 
     async def _finish(self) -> None:
-        deadline = self._settings.shutdown_timeout_s
-        await self._ask(DRAINED, "drain", {"deadline_s": deadline}, deadline + ANSWER_S)
+        timeout = self._settings.shutdown_timeout_s
+        await self._ask("drain", {name: min(most, timeout) for name, most in DRAINED.items()})
 
-    async def _ask(
-        self, services: tuple[str, ...], method: str, head: dict[str, Any], timeout_s: float
-    ) -> None:
+    async def _ask(self, method: str, deadlines: dict[str, float]) -> None:
         try:
             hub = await self._connect(self._settings)
         except HubError as error:
             self._log.warning(f"nobody can be asked to {method}: {error}")
             return
         async with hub, asyncio.TaskGroup() as group:
-            for service in services:
-                group.create_task(self._call(hub, service, method, head, timeout_s))
+            for service, deadline_s in deadlines.items():
+                group.create_task(self._call(hub, service, method, deadline_s))
 
-    async def _call(
-        self, hub: Hub, service: str, method: str, head: dict[str, Any], timeout_s: float
-    ) -> None:
+    async def _call(self, hub: Hub, service: str, method: str, deadline_s: float) -> None:
+        head = {"deadline_s": deadline_s}
         try:
-            await hub.call_service(service, method, head, timeout=timeout_s)
+            await hub.call_service(service, method, head, timeout=deadline_s + ANSWER_S)
         except HubError as error:
             self._log.warning(f"{service} did not confirm {method}: {error}", code=error.code)

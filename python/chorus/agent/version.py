@@ -20,8 +20,8 @@ def build_info() -> tuple[str, str, str]:
         return release(__version__), UNKNOWN, UNKNOWN
     return (
         release(str(getattr(_core, "__version__", __version__))),
-        str(getattr(_core, "__commit__", UNKNOWN)),
-        str(getattr(_core, "__build_date__", UNKNOWN)),
+        str(getattr(_core, "BUILD_COMMIT", UNKNOWN)),
+        str(getattr(_core, "BUILD_DATE", UNKNOWN)),
     )
 
 

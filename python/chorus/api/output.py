@@ -21,6 +21,8 @@ from chorus.table.rows import AttemptRow
 # Proxies cut idle streams after a minute or less.
 HEARTBEAT_S: Final = 15.0
 _HEARTBEAT: Final = b": still here\n\n"
+# A refusal comes at once; an answer's head does not wait longer than this for output that may never come.
+FIRST_BYTES_S: Final = 0.25
 # How long an EventSource waits before it comes back.
 _RETRY_LINE: Final = b"retry: 1000\n\n"
 
@@ -95,24 +97,27 @@ async def get_logs(
     media_type = "text/plain; charset=utf-8"
     if not known and not (follow and row.open):
         return Response(b"", media_type=media_type, headers=headers)
-    first = None
     if known:
-        first = known[-1]
-        opened = await _open_logs(context, first, stream, follow and first.open)
-        chunks = _logs(context, first, opened, stream, follow and attempt is None)
+        newest = known[-1]
+        opened, first = await _open_logs(context, newest, stream, follow and newest.open)
+        chunks = _logs(context, newest, opened, first, stream, follow and attempt is None)
     else:
         chunks = _coming_logs(context, row.task_id, 0, stream)
     return StreamingResponse(chunks, media_type=media_type, headers=headers)
 
 
-async def _open_logs(context: Context, attempt: AttemptRow, stream: str, follow: bool) -> ByteStream:
+async def _open_logs(
+    context: Context, attempt: AttemptRow, stream: str, follow: bool
+) -> tuple[ByteStream, bytes]:
+    """The stream and what came first on it: an executor that has nothing says so after it was opened."""
     head = {"task_id": attempt.task_id, "attempt": attempt.attempt, "stream": stream, "follow": follow}
     wait = RETRY_FIRST_S
     while True:
         try:
-            return await context.hub.open_stream(
+            opened = await context.hub.open_stream(
                 "output", "logs", head, peer=attempt.agent, timeout=OPEN_TIMEOUT_S
             )
+            return opened, await _first(opened)
         except HubError as error:
             # An executor hears of its claim at about the time that the table shows it.
             if error.code != "not_found" or not attempt.open or wait >= RETRY_MAX_S:
@@ -122,9 +127,10 @@ async def _open_logs(context: Context, attempt: AttemptRow, stream: str, follow:
 
 
 async def _logs(
-    context: Context, attempt: AttemptRow, opened: ByteStream, stream: str, follow: bool
+    context: Context, attempt: AttemptRow, opened: ByteStream, first: bytes, stream: str, follow: bool
 ) -> AsyncGenerator[bytes]:
     async with opened:
+        yield first
         async for chunk in _until_stopped(context, opened):
             yield chunk
     if follow:
@@ -143,16 +149,29 @@ async def _coming_logs(context: Context, task_id: str, after: int, stream: str) 
             if coming:
                 after = coming[0].attempt
                 try:
-                    opened = await _open_logs(context, coming[0], stream, True)
+                    opened, first = await _open_logs(context, coming[0], stream, True)
                 except Problem:
                     continue  # its executor is gone; the mesh will offer the task again
                 async with opened:
+                    yield first
                     async for chunk in _until_stopped(context, opened):
                         yield chunk
             elif not row.open:
                 return
             else:
                 await watch.changed()
+
+
+async def _first(opened: ByteStream) -> bytes:
+    """The first bytes, or none when the command has nothing to say yet."""
+    try:
+        async with asyncio.timeout(FIRST_BYTES_S):
+            return await opened.read()
+    except TimeoutError:
+        return b""
+    except BaseException:
+        await opened.close()
+        raise
 
 
 async def _until_stopped(context: Context, opened: ByteStream) -> AsyncGenerator[bytes]:
@@ -191,6 +210,8 @@ async def get_artifact(context: Here, task_id: str, path: str) -> Response:
         opened = await context.hub.open_stream(
             "output", "artifact", head, peer=row.agent, timeout=OPEN_TIMEOUT_S
         )
+        # Nothing is promised before the first bytes are here.
+        first = await opened.read()
     except HubError as error:
         raise _holder_away(context.table.attempts(row.task_id)[-1], error) from None
     headers = {
@@ -201,6 +222,7 @@ async def get_artifact(context: Here, task_id: str, path: str) -> Response:
 
     async def chunks() -> AsyncGenerator[bytes]:
         async with opened:
+            yield first
             async for chunk in _until_stopped(context, opened):
                 yield chunk
 

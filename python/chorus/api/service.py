@@ -17,7 +17,7 @@ from chorus.api.app import api_app, guarded, guarded_probes
 from chorus.api.context import Changes, Context
 from chorus.api.health import Observer, health_app
 from chorus.blobs import BlobStore
-from chorus.process import Process
+from chorus.process import Process, metrics
 from chorus.table.reader import TableReader
 
 # After this, connections that are still open are cut.
@@ -42,6 +42,7 @@ class Server(uvicorn.Server):
 async def main(process: Process) -> None:
     """The body of the process."""
     settings = process.settings
+    metrics.note_start(process.name)
     changes = Changes()
     table = TableReader(settings.paths.table_db)
     context = Context(

@@ -49,6 +49,7 @@ class Follower:
         self._listeners: list[Listener] = []
         self._expected: dict[str, list[asyncio.Future[Applied]]] = {}
         self._mesh: str | None = None
+        self._advanced: asyncio.Future[None] | None = None
         self._news: dict[str, Any] | None = None
         self._publishing: asyncio.Task[None] | None = None
 
@@ -69,6 +70,13 @@ class Follower:
             futures.remove(future)
         if not futures:
             self._expected.pop(entry_id, None)
+
+    async def reached(self, index: int) -> None:
+        """Returns when the entry at `index` is applied."""
+        while self.store.applied < index:
+            if self._advanced is None or self._advanced.done():
+                self._advanced = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._advanced)
 
     def known(self, entry_id: str) -> Known | None:
         """What came of an entry that was applied before."""
@@ -140,6 +148,8 @@ class Follower:
             self._tell(applied)
         for listener in self._listeners:
             listener(batch)
+        if self._advanced is not None and not self._advanced.done():
+            self._advanced.set_result(None)
         self._publish(batch)
         if self.store.blocked is not None:
             raise self.store.blocked

@@ -22,7 +22,7 @@ from chorus.wire.task import TaskInvalid, check_entry_size, parse_task
 # The leader is given this long before another member proposes what both heard.
 PATIENCE_S = 5.0
 PROPOSE_S = 30.0
-# What is heard and waits to be proposed; more is dropped and counted in the log: a flood must not grow memory.
+# What is heard and waits to be proposed; more is dropped, and said: a flood must not grow memory.
 HEARD_MAX = 1_000
 
 

@@ -118,9 +118,10 @@ class Leading:
             raise HubNotLeader("this agent does not lead the mesh")
         if mesh and mesh != self._follower.mesh().mesh:
             raise HubRefused("superseded: that attempt is of another mesh")
-        self._check_attempt(task_id, attempt, peer)
         heard = self._clock()
-        await self._barrier.wait()
+        # Refused only by what is applied up to a proof of leadership: a table that lags behind its log, as
+        # after a restart, must not end an attempt that it has not seen yet.
+        await self._follower.reached(await self._barrier.wait())
         if not self.active:
             raise HubNotLeader("this agent no longer leads the mesh")
         self._check_attempt(task_id, attempt, peer)
@@ -198,23 +199,38 @@ class Leading:
     async def _check_leadership(self) -> None:
         status = await self._hub.raft_status()
         mesh = self._store.get(Mesh, "mesh")
-        # The table's own leader entry of this very term: an entry of an earlier life of this agent does not do.
+        # The leader entry of this very term: one of an earlier life of this agent does not do.
         leads = (
             status.role == "leader"
             and mesh is not None
             and mesh.leader == self._hub.peer_id
             and mesh.term == status.term
         )
+        # What was committed before this agent's coordinator started has to be in the table first.
+        if leads and not self.active and self._store.applied < status.commit:
+            self._catch_up(status.commit)
+            return
         if leads and not self.active:
             self._start()
         elif not leads and self.active:
             self._stop()
+
+    def _catch_up(self, index: int) -> None:
+        async def wake() -> None:
+            await self._follower.reached(index)
+            self._wake.set()
+
+        self._spawn_once(("catch up",), wake())
 
     def _start(self) -> None:
         self.active = True
         self.board.rebuild()
         self._presence.reset()
         self.exclusions.clear()
+        # The mesh's settings, not this agent's own, say how long a lease is.
+        lease_ms = self._follower.mesh().settings.get("lease_ms")
+        if isinstance(lease_ms, int | float) and lease_ms > 0:
+            self.leases.lease_s = lease_ms / 1000
         self._connected = {self._hub.peer_id}
         self.leases.reset(
             ((working.task_id, working.attempt) for working in self.board.working.values()), self._clock()

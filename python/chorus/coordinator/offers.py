@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from chorus.hub import Hub, HubError
+from chorus.hub import Hub, HubError, HubTimeout
 from chorus.process.logs import Logger
 from chorus.wire.messages import COORDINATION
 
 if TYPE_CHECKING:
     from chorus.coordinator.leading import Leading
 
-# One request: the executor answers when its own table shows the award.
-REQUEST_TIMEOUT_S = 5.0
-# An executor that cannot be reached for this long is passed over for another.
-GIVE_UP_S = 10.0
+# One request: the executor answers when its own table shows the award and it has an image.
+REQUEST_TIMEOUT_S = 10.0
+# An executor that cannot be reached for this long is passed over. One that is silent has its lease.
+GIVE_UP_S = 5.0
 RETRY_S = 0.25
 # An executor that declines says so by an entry; if that does not come, the leader takes the award back.
 DECLINE_GRACE_S = 2.0
@@ -59,6 +59,9 @@ class Offers:
         while loop.time() < give_up:
             try:
                 reply = await self._hub.request(peer, "executor", "award", head, timeout=REQUEST_TIMEOUT_S)
+            except HubTimeout:
+                give_up = loop.time() + GIVE_UP_S
+                continue
             except HubError as error:
                 why = f"did not answer: {error}"
                 await asyncio.sleep(RETRY_S)

@@ -1,4 +1,4 @@
-"""The coordinator process: wires follower, leader's duties, services and news, and runs them until the stop."""
+"""The coordinator process: wires follower, leader's duties, services and news, and runs them."""
 
 from __future__ import annotations
 

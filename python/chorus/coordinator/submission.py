@@ -84,7 +84,7 @@ class Submission:
         raise HubRefused(settled.reason)
 
     async def cancel(self, request: Request) -> dict[str, Any]:
-        """`table.cancel` {task_id, by?, reason?} -> {state, cancelled}; of an unknown task it is remembered."""
+        """`table.cancel` {task_id, by?, reason?} -> {state, cancelled}; remembered of an unknown task."""
         task_id = _task_id(request)
         body = {"task_id": task_id, "by": _text(request, "by"), "reason": _text(request, "reason")}
         settled = await self._proposals.propose("cancel", body, request.timeout)

@@ -1,4 +1,6 @@
-"""Decision records: immutable, signed statements of what was decided and on what grounds, checkable by anyone."""
+"""Decision records: immutable, signed statements of what was decided and on what grounds, checkable by
+anyone.
+"""
 
 from chorus.decisions.encoding import DecisionError
 from chorus.decisions.publisher import fetch, publish

@@ -1,4 +1,7 @@
-"""Brings a signed record to where readers look for it. Every step may be repeated; the record's hash makes it count once."""
+"""Brings a signed record to where readers look for it.
+
+Every step may be repeated; the record's hash makes it count once.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ Enter = Callable[[str, dict[str, Any]], Awaitable[None]]
 async def publish(hub: Hub, encoded: bytes, record: dict[str, Any], *, enter: Enter) -> str:
     """Seals the record into the DHT, enters it into the table, announces and logs it; returns its hash.
 
-    `enter(type, body)` proposes an entry and returns once its outcome is known. Raises HubError when the DHT or the
+    `enter(type, body)` proposes an entry and returns once its outcome is known. Raises HubError when the
+    DHT or the
     log did not take it: publish again.
     """
     name = hash_of(encoded)

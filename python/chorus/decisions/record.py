@@ -106,7 +106,10 @@ async def sign(record: Mapping[str, Any], signer: Callable[[bytes], Awaitable[st
 
 
 def verify(encoded: bytes, *, expected_hash: str | None = None) -> VerifiedRecord:
-    """Checks form, encoding, hash and signature, offline. Raises DecisionError naming the first thing wrong."""
+    """Checks form, encoding, hash and signature, offline.
+
+    Raises DecisionError naming the first thing wrong.
+    """
     if len(encoded) > RECORD_BYTES_MAX:
         raise DecisionError(f"larger than {RECORD_BYTES_MAX} bytes")
     name = hash_of(encoded)

@@ -1,4 +1,6 @@
-"""Checks tar archives on their way in and out: nothing leaves the workspace, nothing but files, folders and links."""
+"""Checks tar archives on their way in and out: nothing leaves the workspace, nothing but files, folders
+and links.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,15 @@ class ArchiveTooLarge(ArchiveRefused):
     """Unpacked it would not fit on the sandbox's disk."""
 
 
+class _Circle(ArchiveRefused):
+    """Links that lead to each other."""
+
+
 class PathRules:
     """Follows links lexically, so that no path leads out through a link that came before it."""
 
     def __init__(self) -> None:
+        # By the place where a link really lies, links above it followed.
         self._links: dict[str, str] = {}
 
     def clean(self, name: str) -> str:
@@ -37,25 +44,37 @@ class PathRules:
         if ".." in name.split("/"):
             raise ArchiveRefused(f"{name}: leaves the workspace")
         path = posixpath.normpath(name)
-        self._resolve(posixpath.dirname(path), name)
+        self._place(path)
         return path
 
     def link(self, path: str, target: str) -> None:
-        """Admits a symbolic link whose target lies in the workspace."""
-        if target.startswith("/"):
-            raise ArchiveRefused(f"{path}: a link out of the workspace, to {target}")
-        self._links[path] = target
+        """Admits a symbolic link whose target lies in the workspace.
+
+        One that leads in a circle leads nowhere out.
+        """
+        place = self._place(path)
+        before = self._links.get(place)
+        self._links[place] = target
         try:
-            self._resolve(path, path)
+            self._resolve(place, path)
+        except _Circle:
+            pass
         except ArchiveRefused:
-            del self._links[path]
+            self._links.pop(place)
+            if before is not None:
+                self._links[place] = before
             raise ArchiveRefused(f"{path}: a link out of the workspace, to {target}") from None
 
     def plain(self, path: str) -> None:
         """A file or folder takes the place of a link of the same name."""
-        self._links.pop(path, None)
+        self._links.pop(self._place(path), None)
 
-    def _resolve(self, path: str, name: str) -> None:
+    def _place(self, path: str) -> str:
+        folder = self._resolve(posixpath.dirname(path), path)
+        return posixpath.join(folder, posixpath.basename(path))
+
+    def _resolve(self, path: str, name: str) -> str:
+        """Where a path really leads, below the workspace."""
         todo = [part for part in path.split("/") if part not in ("", ".")][::-1]
         done: list[str] = []
         hops = 0
@@ -74,10 +93,11 @@ class PathRules:
                 continue
             hops += 1
             if hops > _LINK_DEPTH_MAX:
-                raise ArchiveRefused(f"{name}: links in a circle")
+                raise _Circle(f"{name}: links in a circle")
             if target.startswith("/"):
                 raise ArchiveRefused(f"{name}: leaves the workspace")
             todo.extend(target.split("/")[::-1])
+        return "/".join(done)
 
 
 def from_files(files: Mapping[str, str | bytes], into: Path) -> list[str]:
@@ -144,7 +164,10 @@ def _clean(member: tarfile.TarInfo, rules: PathRules) -> tarfile.TarInfo | None:
         clean.type, clean.linkname = tarfile.SYMTYPE, member.linkname
     elif member.islnk():
         rules.plain(path)
-        clean.type, clean.linkname = tarfile.LNKTYPE, rules.clean(member.linkname)
+        try:
+            clean.type, clean.linkname = tarfile.LNKTYPE, rules.clean(member.linkname)
+        except ArchiveRefused as error:
+            raise ArchiveRefused(f"{member.name}: a hard link out of the workspace ({error})") from None
     elif member.isfifo():
         raise ArchiveRefused(f"{member.name}: a FIFO")
     elif member.ischr() or member.isblk():

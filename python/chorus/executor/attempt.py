@@ -1,4 +1,5 @@
-"""One executor per attempt: claim, lease, sandbox, result. What follows the result's commit is the publisher's.
+"""One executor per attempt: claim, lease, sandbox, result. What follows the result's commit is the
+publisher's.
 
 awarded -> claim acknowledged -> running -> result in the outbox
                 \\-> refused: nothing was run     \\-> given back: daemon, image or inputs gone, lease over
@@ -44,7 +45,9 @@ class Stop:
 class Attempt:
     """Runs one awarded attempt. `stop` ends it from outside."""
 
-    def __init__(self, room: Room, row: TaskRow, task: TaskSubmission, choice: ImageChoice, mesh: str) -> None:
+    def __init__(
+        self, room: Room, row: TaskRow, task: TaskSubmission, choice: ImageChoice, mesh: str
+    ) -> None:
         self._room = room
         self._row = row
         self._task = task
@@ -86,14 +89,23 @@ class Attempt:
             keeping = asyncio.create_task(self._keep_lease(sent))
             self._state("claimed", f"claimed by {self._room.settings.agent_id}")
             self._later(self._announce("task_claim", {}))
-            self._later(self._log_entry("task_started", {"image": self._choice.image, "why": self._choice.why}))
+            self._later(
+                self._log_entry("task_started", {"image": self._choice.image, "why": self._choice.why})
+            )
             sandbox, pulling_s = await preparing
             ran = await self._execute(sandbox, pulling_s)
             if self._stop is not None and self._stop.why != "cancel":
                 await self._give_back(self._stop.reason)
                 return
             await self._keep_result(ran, sandbox, pulling_s)
-        except (BackendUnavailable, ImageUnavailable, InputsMissing, SandboxError, HubError, OSError) as error:
+        except (
+            BackendUnavailable,
+            ImageUnavailable,
+            InputsMissing,
+            SandboxError,
+            HubError,
+            OSError,
+        ) as error:
             if isinstance(error, BackendUnavailable):
                 self._room.backend_lost(error.reason)
             await self._give_back(self._stop.reason if self._stop else str(error))
@@ -105,7 +117,7 @@ class Attempt:
                 keeping.cancel()
             self._room.spawn(self._dispose(preparing))
 
-    # ---- steps ----------------------------------------------------------------------------------------------
+    # ---- steps -----------------------------------------------------------------------------------
 
     async def _acquire(self) -> tuple[Sandbox, float]:
         """The sandbox, got ready while the claim is on its way; nothing of the task runs in it yet."""
@@ -160,7 +172,8 @@ class Attempt:
         cut = self._secrets
         listed = [{key: item[key] for key in ("path", "size", "sha256")} for item in ran.artifacts.items]
         commands = [
-            {**item, "command": redaction.cut_text(item["command"], cut)} for item in summary.shorten(facts.commands)
+            {**item, "command": redaction.cut_text(item["command"], cut)}
+            for item in summary.shorten(facts.commands)
         ]
         body = {
             "task_id": self.task_id,
@@ -177,7 +190,6 @@ class Attempt:
         }
         usage = body["usage"]
         self.journal.event("usage", {**dict(usage), "total": True})  # type: ignore[call-overload]
-        await asyncio.to_thread(self.journal.sync)
         record = {
             "task": {"title": redaction.cut_text(self._task.title, cut), "project": self._task.project},
             "source_sha256": self._task.source.blob if self._task.source else "",
@@ -187,7 +199,10 @@ class Attempt:
             "mesh": self._mesh,
         }
         item = Item(self.task_id, self.number, "result", new_id(), body, record)
-        await asyncio.to_thread(self._room.outbox.put, item)
+        # Both on the disk before the result is offered; a result without its last output is still a result.
+        await asyncio.gather(
+            asyncio.to_thread(self.journal.sync), asyncio.to_thread(self._room.outbox.put, item)
+        )
         # A result that comes before the start would hide when the task ran.
         if self._started_entry is not None:
             await asyncio.wait((self._started_entry,), timeout=self._room.lease_s)
@@ -216,7 +231,7 @@ class Attempt:
         lease = Lease(room.hub, room.table, self.task_id, self.number, self._mesh, room.lease_s, sent)
         self.stop("lost", await lease.keep())
 
-    # ---- telling --------------------------------------------------------------------------------------------
+    # ---- telling ---------------------------------------------------------------------------------
 
     def _redactor(self) -> redaction.StreamRedactor:
         return redaction.Chain(redaction.LiteralRedactor(self._secrets), self._room.redactor())

@@ -89,7 +89,9 @@ class Sample:
 
 
 class OutputSink(Protocol):
-    """Takes what commands write. Called from a thread of the backend, in order for each stream; may block it."""
+    """Takes what commands write. Called from a thread of the backend, in order for each stream; may block
+    it.
+    """
 
     def write(self, stream: Stream, command: int, data: bytes) -> None:
         """Takes bytes of a command."""

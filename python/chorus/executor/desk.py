@@ -92,7 +92,7 @@ class Desk:
             elif row.open:
                 attempt.stop("lost", row.reason or "the mesh took the attempt back")
 
-    # ---------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     async def _consider(self, key: Key, index: int) -> Answer:
         if key in self._running:

@@ -1,4 +1,6 @@
-"""Which image a task runs in: the language named, else what the source shows, else what its words say, else base."""
+"""Which image a task runs in: the language named, else what the source shows, else what its words say,
+else base.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,8 @@ _EXTENSIONS = {
 }  # fmt: skip
 # Words that also mean other things in prose ("go", "c", "node") need a neighbour to count.
 _WORDS = re.compile(
-    r"\b(python3?|pytest|pip|node\.?js|npm|javascript|typescript|rust|cargo|golang|go (?:program|module|code|test)"
-    r"|java|maven|gradle|kotlin|cpp|cmake)\b|(c\+\+)",
+    r"\b(python3?|pytest|pip|node\.?js|npm|javascript|typescript|rust|cargo"
+    r"|golang|go (?:program|module|code|test)|java|maven|gradle|kotlin|cpp|cmake)\b|(c\+\+)",
     re.IGNORECASE,
 )
 _WORD_LANGUAGES = {
@@ -66,7 +68,9 @@ class ImageRefused(Exception):
 
 
 def choose(language: str, files: Iterable[str], words: str, table: Mapping[str, str]) -> ImageChoice:
-    """Four tiers; a language that only the source or the words suggest falls back to base when it has no image."""
+    """Four tiers; a language that only the source or the words suggest falls back to base when it has no
+    image.
+    """
     if wanted := language.strip().lower():
         known = _NAMES.get(wanted, wanted)
         if known not in table:

@@ -1,4 +1,5 @@
-"""The story of one attempt on disk: numbered events as JSON lines, and the raw output. Read while it is written.
+"""The story of one attempt on disk: numbered events as JSON lines, and the raw output. Read while it is
+written.
 
 Written by the loop and by the sandbox's thread alike; readers follow the file.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -125,10 +127,8 @@ class Journal:
 
     def _notify(self) -> None:
         if self._followers:
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop may be gone, and with it the followers
                 self._loop.call_soon_threadsafe(self._wake)
-            except RuntimeError:
-                pass  # the loop is gone, and with it the followers
 
     def _wake(self) -> None:
         for follower in self._followers:

@@ -1,4 +1,6 @@
-"""The lease of an attempt: renewed with the leader, counted on a clock that also runs while the machine sleeps."""
+"""The lease of an attempt: renewed with the leader, counted on a clock that also runs while the machine
+sleeps.
+"""
 
 from __future__ import annotations
 
@@ -61,14 +63,18 @@ class Lease:
                 wait = self._lease_s / 3
 
     async def _renew(self, timeout_s: float) -> str | None:
-        """"" when acknowledged, the reason when refused, None when nobody could say."""
+        """ "" when acknowledged, the reason when refused, None when nobody could say."""
         try:
             mesh = self._table.mesh()
             leader = (await self._hub.raft_status()).leader or (mesh.leader if mesh else None)
             if leader is None:
                 return None
             reply = await self._hub.request(
-                leader, "coordinator", "renew", self._head, timeout=max(0.1, min(timeout_s, self._lease_s / 3))
+                leader,
+                "coordinator",
+                "renew",
+                self._head,
+                timeout=max(0.1, min(timeout_s, self._lease_s / 3)),
             )
         except HubError as error:
             return f"the mesh took the attempt back: {error.message}" if error.code == "refused" else None

@@ -1,4 +1,6 @@
-"""What must still be said to the mesh, on disk: results and the steps that follow them, through any restart."""
+"""What must still be said to the mesh, on disk: results and the steps that follow them, through any
+restart.
+"""
 
 from __future__ import annotations
 
@@ -79,8 +81,13 @@ class Outbox:
     def items(self) -> list[Item]:
         """What is left to say."""
         with self._lock:
-            rows = self._db.execute("SELECT task_id, attempt, step, entry_id, body, record FROM outbox").fetchall()
-        return [Item(*row[:4], orjson.loads(row[4]), orjson.loads(row[5])) for row in rows]
+            rows = self._db.execute(
+                "SELECT task_id, attempt, step, entry_id, body, record FROM outbox"
+            ).fetchall()
+        return [
+            Item(task_id, attempt, step, entry_id, orjson.loads(body), orjson.loads(record))
+            for task_id, attempt, step, entry_id, body, record in rows
+        ]
 
     def get(self, task_id: str, attempt: int) -> Item | None:
         """One attempt's item."""

@@ -1,4 +1,6 @@
-"""What a task writes, on its way to the journal: secrets cut, bounded on disk, and never held up beyond that."""
+"""What a task writes, on its way to the journal: secrets cut, bounded on disk, and never held up beyond
+that.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from chorus.executor.redaction import RedactorFactory, StreamRedactor
 
 # Kept per attempt, both streams together.
 OUTPUT_BYTES_MAX = 64 * 1024 * 1024
-# An event costs about this much beside its text; a task that writes byte by byte must not fill the disk with them.
+# An event costs about this much beside its text; a task that writes byte by byte must not fill the disk
+# with them.
 _EVENT_COST_BYTES = 96
 _STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
@@ -26,7 +29,9 @@ class _State:
 
 
 class OutputGate:
-    """The sink of one attempt. Runs on the sandbox's thread, which a slow disk may hold up, and so the task."""
+    """The sink of one attempt. Runs on the sandbox's thread, which a slow disk may hold up, and so the
+    task.
+    """
 
     def __init__(self, journal: Journal, make: RedactorFactory, *, bytes_max: int = OUTPUT_BYTES_MAX) -> None:
         self._journal = journal
@@ -123,7 +128,9 @@ class OutputGate:
 
 
 def _split_text(data: bytes) -> tuple[str | bytes, bytes]:
-    """Text when it is UTF-8, with a character that the end cuts off carried over; else the bytes themselves."""
+    """Text when it is UTF-8, with a character that the end cuts off carried over; else the bytes
+    themselves.
+    """
     try:
         return data.decode(), b""
     except UnicodeDecodeError as error:

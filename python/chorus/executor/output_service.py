@@ -43,9 +43,13 @@ class OutputService:
         follow = bool(request.head.get("follow")) and journal is not None and not journal.over
         match request.method:
             case "events":
-                await self._events(folder, journal if follow else None, int(request.head.get("after") or 0), stream)
+                await self._events(
+                    folder, journal if follow else None, int(request.head.get("after") or 0), stream
+                )
             case "logs":
-                await self._logs(folder, journal if follow else None, str(request.head.get("stream", "both")), stream)
+                await self._logs(
+                    folder, journal if follow else None, str(request.head.get("stream", "both")), stream
+                )
             case "artifact":
                 await self._artifact(folder, str(request.head.get("path", "")), stream)
             case other:

@@ -1,4 +1,6 @@
-"""Facts about attempts on their way into the log, through the coordinator: repeated until their outcome is known."""
+"""Facts about attempts on their way into the log, through the coordinator: repeated until their outcome is
+known.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,17 @@ class Outcome:
 
 
 async def propose(
-    hub: Hub, type: str, body: Mapping[str, Any], *, entry_id: str | None = None, within_s: float | None = None
+    hub: Hub,
+    type: str,
+    body: Mapping[str, Any],
+    *,
+    entry_id: str | None = None,
+    within_s: float | None = None,
 ) -> Outcome | None:
-    """Proposes until there is an outcome; the one id makes repeats count once. None when `within_s` is over."""
+    """Proposes until there is an outcome; the one id makes repeats count once.
+
+    None when `within_s` is over.
+    """
     head = {"type": type, "id": entry_id or new_id()}
     payload = orjson.dumps(dict(body))
     wait = _RETRY_FIRST_S

@@ -1,6 +1,7 @@
 """Says results to the mesh until they are committed or superseded, and then what follows them.
 
-result committed -> `end` event -> decision record (DHT, table, announcement, log) -> `task_complete` and log entry.
+result committed -> `end` event -> decision record (DHT, table, announcement, log) -> `task_complete` and
+log entry.
 Every step is in the outbox before it is begun, so that a killed agent goes on where it was.
 """
 
@@ -87,7 +88,8 @@ class Publisher:
             await asyncio.sleep(wait)
             wait = min(wait * 2, _RETRY_MAX_S)
             item = next(
-                (i for i in room.outbox.items() if (i.task_id, i.attempt) == (item.task_id, item.attempt)), item
+                (i for i in room.outbox.items() if (i.task_id, i.attempt) == (item.task_id, item.attempt)),
+                item,
             )
 
     def _committed(self, item: Item, journal: Journal) -> None:

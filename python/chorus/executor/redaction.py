@@ -1,4 +1,6 @@
-"""Cuts secrets out of a stream of output: a task's own secret values here, everything else by SHHH, the sentinel."""
+"""Cuts secrets out of a stream of output: a task's own secret values here, everything else by SHHH, the
+sentinel.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ class LiteralRedactor:
         if self._pattern is None:
             return data
         data = self._held + data
-        out = []
+        out: list[bytes] = []
         position = 0
         keep = self._begins_at(data)
         for match in self._pattern.finditer(data):

@@ -32,7 +32,7 @@ class Ran:
 
     facts: Facts
     artifacts: workspace.Artifacts = field(default_factory=workspace.Artifacts)
-    usage: Usage = Usage(0.0, 0, 0, 0)
+    usage: Usage = field(default_factory=lambda: Usage(0.0, 0, 0, 0))
 
 
 @dataclass(frozen=True, slots=True)

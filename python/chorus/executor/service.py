@@ -83,7 +83,9 @@ class Executor:
                 group.create_task(self._prewarm()),
                 group.create_task(self._say_health()),
             ]
-            output = OutputService(self.room.settings.paths.tasks, lambda task, attempt: self.desk.journals.get((task, attempt)))
+            output = OutputService(
+                self.room.settings.paths.tasks, lambda task, attempt: self.desk.journals.get((task, attempt))
+            )
             await self.room.hub.offer("output", output.handle, peers=True, streams=output.stream)
             await self._process.offer(
                 {
@@ -113,7 +115,10 @@ class Executor:
         await self.room.settle(_LAST_WORDS_S)
 
     def _give_back_earlier(self) -> None:
-        """Attempts of an earlier life of this process: their sandboxes are gone. Those with a result are not lost."""
+        """Attempts of an earlier life of this process: their sandboxes are gone.
+
+        Those with a result are not lost.
+        """
         room = self.room
         kept = {(item.task_id, item.attempt) for item in room.outbox.items()}
         for row in room.table.running_on(room.settings.peer_id):
@@ -126,13 +131,15 @@ class Executor:
             if folder.is_dir():
                 with contextlib.suppress(OSError):
                     journal = Journal(folder, row.attempt)
-                    journal.event("gap", {"lost": "unknown", "detail": "output written while the executor was gone"})
+                    journal.event(
+                        "gap", {"lost": "unknown", "detail": "output written while the executor was gone"}
+                    )
                     journal.event("state", {"state": "released", "reason": reason, "at": room.now()})
                     journal.close()
             body = {"task_id": row.task_id, "attempt": row.attempt, "reason": reason}
             room.spawn(propose(room.hub, "release", body))
 
-    # ---- services -------------------------------------------------------------------------------------------
+    # ---- services --------------------------------------------------------------------------------
 
     async def _award(self, request: Request) -> dict[str, Any]:
         """`award` {task_id, attempt, index}: the table has the last word, so whoever asks may ask."""
@@ -165,7 +172,9 @@ class Executor:
         }
 
     async def _drain(self, request: Request) -> dict[str, Any]:
-        """`drain` {deadline_s}: takes nothing new, answers when what runs has ended or the deadline is over."""
+        """`drain` {deadline_s}: takes nothing new, answers when what runs has ended or the deadline is
+        over.
+        """
         self.desk.closed_reason = "draining: this agent is about to stop"
         deadline = float(request.head.get("deadline_s") or request.timeout)
         done = await self.desk.settle(deadline)
@@ -198,10 +207,12 @@ class Executor:
             raise HubNotFound(f"no believable record of that hash: {error.reason}") from None
         return Reply({"hash": name}, decisions.encode(found.record))
 
-    # ---- loops ----------------------------------------------------------------------------------------------
+    # ---- loops -----------------------------------------------------------------------------------
 
     async def _prewarm(self) -> None:
-        """The first task should not wait for a container either: the base image and Python are what most ask for."""
+        """The first task should not wait for a container either: the base image and Python are what most
+        ask for.
+        """
         await self.watch.known.wait()
         for language in ("base", "python"):
             image = self.room.settings.sandbox.images.get(language)

@@ -46,7 +46,9 @@ def reason(facts: Facts) -> str:
         case "cancel":
             return "cancelled while it ran"
         case "timeout":
-            return f"timed out after {facts.timeout_s:g} s in command {number} of {facts.total_commands}{note}"
+            return (
+                f"timed out after {facts.timeout_s:g} s in command {number} of {facts.total_commands}{note}"
+            )
         case "out_of_memory":
             return f"out of memory in command {number} of {facts.total_commands}{note}"
         case "pids":
@@ -81,7 +83,9 @@ def compose(facts: Facts) -> str:
         parts.append(f"{facts.artifacts} artifact{'s' if facts.artifacts > 1 else ''} kept.")
     if facts.refused:
         named = ", ".join(item["path"] or item["reason"] for item in facts.refused[:3])
-        parts.append(f"{len(facts.refused)} artifact{'s' if len(facts.refused) > 1 else ''} refused: {named}.")
+        parts.append(
+            f"{len(facts.refused)} artifact{'s' if len(facts.refused) > 1 else ''} refused: {named}."
+        )
     return " ".join(parts)
 
 
@@ -89,6 +93,9 @@ def shorten(commands: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Commands for the entry: long ones are cut, visibly; the whole ones stand in the task."""
     room = max(80, min(_COMMAND_CHARS_MAX, _COMMANDS_BYTES_MAX // max(1, len(commands)) // 4))
     return [
-        {**item, "command": item["command"] if len(item["command"]) <= room else item["command"][: room - 1] + "…"}
+        {
+            **item,
+            "command": item["command"] if len(item["command"]) <= room else item["command"][: room - 1] + "…",
+        }
         for item in commands
     ]

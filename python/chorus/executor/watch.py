@@ -93,6 +93,8 @@ async def watch_table(room: Room, desk: Desk) -> None:
                 desk.applied.set()
                 said = message.data if isinstance(message.data, dict) else {}
                 tasks = said.get("tasks")
-                desk.check(None if message.gap or not isinstance(tasks, list) else {str(task) for task in tasks})
+                desk.check(
+                    None if message.gap or not isinstance(tasks, list) else {str(task) for task in tasks}
+                )
     finally:
         sweeping.cancel()

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from chorus.blobs import BlobStore
-from chorus.blobs import fetch as fetch_blob
+from chorus.blobs.exchange import fetch as fetch_blob
 from chorus.executor import archive
 from chorus.executor.backend import FileEntry, NoSpace, Sandbox, SandboxError
 from chorus.executor.journal import ARTIFACT_FOLDER, ARTIFACTS
@@ -52,11 +52,14 @@ class Sources:
     async def prepare(
         self, task: TaskSubmission, holders: Iterable[str], bytes_max: int
     ) -> tuple[Path | None, list[str]]:
-        """A clean tar of the source, or None without one, and the names in it. Raises ArchiveRefused, HubError."""
+        """A clean tar of the source, or None without one, and the names in it.
+
+        Raises ArchiveRefused, HubError.
+        """
         source = task.source
         if source is None:
             return None, []
-        self._scratch.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self._scratch.mkdir, parents=True, exist_ok=True)
         into = self._scratch / "source.tar"
         if source.kind == "inline":
             return into, await asyncio.to_thread(archive.from_files, source.files, into)
@@ -77,7 +80,7 @@ class Sources:
             data = task.stdin.encode("utf-8", "surrogatepass")
         else:
             return None
-        self._scratch.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self._scratch.mkdir, parents=True, exist_ok=True)
         into = self._scratch / "stdin.tar"
         name = posixpath.basename(STDIN_PATH)
         await asyncio.to_thread(archive.from_files, {name: data}, into)
@@ -107,8 +110,13 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
     return re.compile("(?s:" + "".join(out) + ")(?:/.*)?")
 
 
-def choose_artifacts(entries: list[FileEntry], globs: Iterable[str], found: Artifacts) -> dict[str, FileEntry]:
-    """The files that the globs name, links followed inside the workspace. What may not leave is refused by name."""
+def choose_artifacts(
+    entries: list[FileEntry], globs: Iterable[str], found: Artifacts
+) -> dict[str, FileEntry]:
+    """The files that the globs name, links followed inside the workspace.
+
+    What may not leave is refused by name.
+    """
     patterns = [glob_pattern(glob) for glob in globs]
     known = {entry.path: entry for entry in entries}
     chosen: dict[str, FileEntry] = {}
@@ -146,7 +154,7 @@ async def collect(sandbox: Sandbox, globs: Iterable[str], folder: Path, scratch:
     try:
         chosen = choose_artifacts(await sandbox.files(), globs, found)
         if chosen:
-            scratch.mkdir(parents=True, exist_ok=True)
+            await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
             packed = scratch / "artifacts.tar"
             await sandbox.get(sorted({entry.path for entry in chosen.values()}), packed)
             found.items = await asyncio.to_thread(_unpack, packed, chosen, folder)

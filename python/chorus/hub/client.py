@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +18,9 @@ from chorus.hub import frames
 from chorus.hub.errors import HubClosed, HubError, HubTimeout, HubTooLarge, HubUnavailable, error_from
 from chorus.hub.feeds import DEFAULT_QUEUE, EntryFeed, EventFeed, Feed, Subscription
 from chorus.hub.methods import HubMethods
+from chorus.hub.serving import Offer, Server
 from chorus.hub.streams import ByteStream
-from chorus.hub.types import Handler, Reply, Request, StreamHandler
+from chorus.hub.types import Handler, Reply, StreamHandler
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +37,6 @@ FOLLOW_QUEUE = 256
 class _Pending:
     future: asyncio.Future[Reply]
     on_ok: Callable[[dict[str, Any]], None] | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    handler: Handler
-    peers: bool
-    streams: StreamHandler | None
 
 
 class Hub(HubMethods):
@@ -63,10 +57,8 @@ class Hub(HubMethods):
         self._calls: dict[int, _Pending] = {}
         self._feeds: list[Feed[Any]] = []
         self._by_sub: dict[int, Feed[Any]] = {}
-        self._offers: dict[str, _Offer] = {}
         self._streams: dict[int, ByteStream] = {}
-        self._serving: dict[int, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = Server(name, self._add_stream)
         self._runner: asyncio.Task[None] | None = None
 
     @classmethod
@@ -100,8 +92,7 @@ class Hub(HubMethods):
         self._on_lost(None)
         for feed in self._feeds:
             feed.on_end()
-        for task in (*self._serving.values(), *self._tasks):
-            task.cancel()
+        self._server.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -154,8 +145,7 @@ class Hub(HubMethods):
         self, service: str, handler: Handler, *, peers: bool = False, streams: StreamHandler | None = None
     ) -> None:
         """Serves `service` to siblings, and with `peers` to other agents; offered anew after a reconnect."""
-        offer = _Offer(handler, peers, streams)
-        self._offers[service] = offer
+        self._server.offers[service] = Offer(handler, peers, streams)
         await self.call("offer", {"service": service, "peers": peers})
 
     async def open_stream(
@@ -175,8 +165,7 @@ class Hub(HubMethods):
             raise HubUnavailable("not connected to the hub")
         # Streams made here are odd; chosen before the call, so that nothing after its OK is missed.
         self._next_stream += 2
-        stream = ByteStream(self._next_stream, link, self._forget_stream)
-        self._streams[stream.ident] = stream
+        stream = self._add_stream(self._next_stream, link)
         try:
             routed = {**_routed(service, method, head, timeout), "peer": peer, "stream": stream.ident}
             await self._call("stream", routed, b"", timeout)
@@ -265,7 +254,7 @@ class Hub(HubMethods):
         self.peer_id = str(hello.head.get("peer_id", ""))
         self.agent_id = str(hello.head.get("agent_id", ""))
         self.version = str(hello.head.get("version", ""))
-        for service, offer in list(self._offers.items()):
+        for service, offer in list(self._server.offers.items()):
             await self._call("offer", {"service": service, "peers": offer.peers}, b"", HELLO_TIMEOUT_S)
         for feed in list(self._feeds):
             await self._attach(feed)
@@ -334,11 +323,10 @@ class Hub(HubMethods):
             else:
                 pending.future.set_exception(error_from(str(said.get("code")), str(said.get("message", ""))))
         elif op == frames.CALL:
-            self._serve(ident, orjson.loads(head), payload)
+            if self._link is not None:
+                self._server.on_call(self._link, ident, orjson.loads(head), payload)
         elif op == frames.CANCEL:
-            task = self._serving.pop(ident, None)
-            if task is not None:
-                task.cancel()
+            self._server.on_cancel(ident)
         else:
             stream = self._streams.get(ident)
             if stream is not None:
@@ -360,79 +348,14 @@ class Hub(HubMethods):
         for stream in list(self._streams.values()):
             stream.on_lost(HubClosed("the connection to the hub was lost"))
         self._streams.clear()
-        # Handlers that run go on (what they do may matter); only their answers have nowhere to go.
-        self._tasks.update(self._serving.values())
-        self._serving.clear()
+        self._server.on_lost()
 
-    # Serving
+    # Streams
 
-    def _serve(self, ident: int, head: dict[str, Any], payload: bytes) -> None:
-        link = self._link
-        assert link is not None
-        offer = self._offers.get(str(head.get("service")))
-        request = Request(
-            service=str(head.get("service")),
-            method=str(head.get("method")),
-            head=head.get("head") or {},
-            payload=payload,
-            peer=head.get("peer"),
-            process=head.get("process"),
-            timeout=float(head.get("timeout_ms") or 10_000) / 1000,
-        )
-        if offer is None:
-            _refuse(link, ident, "unavailable", f"{self.name} does not offer {request.service}")
-        elif head.get("m") == "serve":
-            self._spawn(ident, self._answer(link, ident, offer.handler(request)))
-        elif head.get("m") == "stream":
-            if offer.streams is None:
-                _refuse(link, ident, "invalid", f"{request.service} takes no streams")
-                return
-            stream = ByteStream(int(head["stream"]), link, self._forget_stream)
-            self._streams[stream.ident] = stream
-            link.send(frames.OK, ident)
-            self._spawn(None, self._run_stream(offer.streams, request, stream))
-        else:
-            _refuse(link, ident, "invalid", f"unknown call {head.get('m')!r}")
-
-    def _spawn(self, ident: int | None, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work)
-        if ident is None:
-            self._tasks.add(task)
-        else:
-            self._serving[ident] = task
-        task.add_done_callback(self._tasks.discard)
-
-    async def _answer(
-        self, link: frames.FrameProtocol, ident: int, work: Awaitable[Reply | dict[str, Any] | None]
-    ) -> None:
-        try:
-            reply = await work
-            if isinstance(reply, Reply):
-                link.send(frames.OK, ident, reply.head, reply.payload)
-            else:
-                link.send(frames.OK, ident, reply)
-        except HubError as error:
-            _refuse(link, ident, error.code, error.message)
-        except frames.FrameError as error:
-            _refuse(link, ident, "too_large", str(error))
-        except Exception as error:
-            log.exception("a handler of %s failed", self.name)
-            _refuse(link, ident, "internal", f"{type(error).__name__} in {self.name}")
-        finally:
-            self._serving.pop(ident, None)
-
-    async def _run_stream(self, handler: StreamHandler, request: Request, stream: ByteStream) -> None:
-        try:
-            await handler(request, stream)
-            await stream.end()
-        except HubError as error:
-            await stream.close(error)
-        except asyncio.CancelledError:
-            await stream.close()
-            raise
-        except Exception as error:
-            log.exception("a stream handler of %s failed", self.name)
-            await stream.close(error_from("internal", f"{type(error).__name__} in {self.name}"))
+    def _add_stream(self, ident: int, link: frames.FrameProtocol) -> ByteStream:
+        stream = ByteStream(ident, link, self._forget_stream)
+        self._streams[ident] = stream
+        return stream
 
     def _forget_stream(self, ident: int) -> None:
         self._streams.pop(ident, None)
@@ -451,7 +374,3 @@ def _routed(
     if peer is not None:
         routed["peer"] = peer
     return routed
-
-
-def _refuse(link: frames.FrameProtocol, ident: int, code: str, message: str) -> None:
-    link.send(frames.ERR, ident, {"code": code, "message": message})

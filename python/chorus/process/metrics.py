@@ -1,7 +1,7 @@
-"""Every metric of an agent, by name, for all its processes; values live in prometheus_client's multiprocess folder.
+"""Every metric of an agent, by name, for all its processes, in prometheus_client's multiprocess folder.
 
-The folder is wiped when the agent starts, not when a process does, so that counters are whole across restarts of
-processes. Serving them is the api process's work.
+The folder is wiped when the agent starts, not when a process does, so that counters are whole across restarts
+of processes. Serving them is the api process's work.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 # From a warm `true` (tens of milliseconds) to the longest timeout in common use (an hour).
 _DURATION_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
-# The sixteen names of the contract carry no labels: a labelled metric has no series, and so no name on the page,
-# before its first event. Its gauges are `livesum`, which shows 0 before the first `set`; each has one writing process,
-# and a dead writer's value is not a fact.
+# The sixteen names of the contract carry no labels: a labelled metric has no series, and so no name on the
+# page, before its first event. Its gauges are `livesum`, which shows 0 before the first `set`; each has one
+# writing process, and a dead writer's value is not a fact.
 TASKS_ACTIVE = Gauge("chorus_tasks_active", "Current active tasks", multiprocess_mode="livesum")
 TASKS_COMPLETED = Counter("chorus_tasks_completed_total", "Total completed tasks")
 TASKS_FAILED = Counter("chorus_tasks_failed_total", "Total failed tasks")

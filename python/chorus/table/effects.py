@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
-from chorus.table.records import RECORDS, Record
+from chorus.table.records import RECORDS, Record, key_of
 
 R = TypeVar("R", bound=Record)
 Key = tuple[Any, ...]
@@ -113,8 +113,3 @@ class MemoryView:
                 self.records[effect.kind].pop(effect.key, None)
             else:
                 self.records[type(effect)][key_of(effect)] = effect
-
-
-def key_of(record: Record) -> Key:
-    """The record's key as a tuple."""
-    return tuple([getattr(record, name) for name in record.KEY])

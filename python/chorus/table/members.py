@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from chorus.table.effects import Draft, Refuse
 from chorus.table.entries import Entry, Found, Join, Leader, MemberProfile, Presence, Profile, Voter
-from chorus.table.records import Member, Mesh
+from chorus.table.records import Member, Mesh, changed
 
 FOUNDER_RAFT_ID = 1
 Touched = tuple[str, ...]
@@ -35,7 +34,7 @@ def leader(draft: Draft, entry: Entry, fact: Leader) -> Touched:
     mesh = _mesh(draft)
     if fact.term <= mesh.term:
         raise Refuse(f"term {fact.term} is not newer than {mesh.term}")
-    draft.put(replace(mesh, leader=entry.author, term=fact.term))
+    draft.put(changed(mesh, leader=entry.author, term=fact.term))
     return ()
 
 
@@ -47,13 +46,13 @@ def join(draft: Draft, entry: Entry, fact: Join) -> Touched:
     known = draft.get(Member, fact.peer)
     if known is None:
         known = Member(fact.peer, agent_id=fact.agent_id)
-    draft.put(replace(known, raft_id=entry.index, voter=False, present=True, joined_at=entry.stamp_ms))
+    draft.put(changed(known, raft_id=entry.index, voter=False, present=True, joined_at=entry.stamp_ms))
     return ()
 
 
 def voter(draft: Draft, entry: Entry, fact: Voter) -> Touched:
     """A vote given or taken."""
-    draft.put(replace(_member(draft, fact.peer), voter=fact.voter))
+    draft.put(changed(_member(draft, fact.peer), voter=fact.voter))
     return ()
 
 
@@ -68,12 +67,12 @@ def presence(draft: Draft, entry: Entry, fact: Presence) -> Touched:
     member = _member(draft, fact.peer)
     if member.present == fact.present:
         raise Refuse("that is known")
-    draft.put(replace(member, present=fact.present))
+    draft.put(changed(member, present=fact.present))
     return ()
 
 
 def _with_profile(member: Member, said: Profile) -> Member:
-    return replace(
+    return changed(
         member,
         agent_id=said.agent_id,
         role=said.role,

@@ -138,6 +138,16 @@ class TableReader:
             )
         ]
 
+    def ended_by(self, peer: str, up_to: int = 500) -> int:
+        """How many tasks ended at `peer`, counted no further than `up_to`."""
+        rows = self._query(
+            "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE agent IS NOT NULL AND agent = ?"
+            " AND finished_at IS NOT NULL LIMIT ?)",
+            peer,
+            up_to,
+        )
+        return int(rows[0][0]) if rows else 0
+
     def members(self) -> list[MemberRow]:
         """All members by the order of their joining."""
         return [_member(row) for row in self._query(_MEMBER + " ORDER BY m.raft_id")]

@@ -5,10 +5,10 @@ Readers get the friendlier rows of `chorus.table.rows`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
-
-Key = tuple[str, ...] | tuple[str, int] | tuple[str, int, str]
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import Any, ClassVar, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,3 +202,37 @@ Record = Mesh | Member | Task | Body | Attempt | Change | Counter | Cancel | Kno
 RECORDS: tuple[type[Record], ...] = (
     Mesh, Member, Task, Body, Attempt, Change, Counter, Cancel, Known, Decision, Superseded
 )  # fmt: skip
+
+R = TypeVar("R", bound=Record)
+
+
+def _values(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    if len(names) > 1:
+        return attrgetter(*names)
+    only = attrgetter(names[0])
+    return lambda record: (only(record),)
+
+
+# Made once: these run for every record of every entry, where `dataclasses.replace` took a third of the time.
+VALUES: dict[Any, Callable[[Any], tuple[Any, ...]]] = {
+    kind: _values(tuple(item.name for item in fields(kind))) for kind in RECORDS
+}
+_KEYS = {kind: _values(kind.KEY) for kind in RECORDS}
+_PLACES: dict[Any, dict[str, int]] = {
+    kind: {item.name: place for place, item in enumerate(fields(kind))} for kind in RECORDS
+}
+
+
+def changed(record: R, **new: Any) -> R:
+    """The record with other values in the named fields."""
+    kind = type(record)
+    values = list(VALUES[kind](record))
+    places = _PLACES[kind]
+    for name, value in new.items():
+        values[places[name]] = value
+    return kind(*values)
+
+
+def key_of(record: Record) -> tuple[Any, ...]:
+    """The record's key as a tuple."""
+    return _KEYS[type(record)](record)

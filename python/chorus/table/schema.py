@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from chorus.table.records import RECORDS, Record
+from chorus.table.records import RECORDS, VALUES, Record
 
 # The form of the file. A file of another form is refused by name rather than misread.
 SCHEMA_VERSION = 1
@@ -63,9 +63,11 @@ class Form:
         self.kind = kind
         self.names = tuple(item.name for item in fields(kind))
         kinds = [str(item.type) for item in fields(kind)]
-        self._encode: list[Callable[[Any], Any]] = []
+        self._values = VALUES[kind]
+        # Only the columns that SQLite does not take as they are.
+        self._encode: list[tuple[int, Callable[[Any], Any]]] = []
         self._decode: list[Callable[[Any], Any]] = []
-        columns = []
+        columns: list[str] = []
         for name, text in zip(self.names, kinds, strict=True):
             encode, decode, sql = _plain, _plain, "TEXT"
             if text.startswith("tuple"):
@@ -78,7 +80,8 @@ class Form:
                 sql = "INTEGER"
             elif text.startswith("float"):
                 sql = "REAL"
-            self._encode.append(encode)
+            if encode is not _plain:
+                self._encode.append((len(columns), encode))
             self._decode.append(decode)
             columns.append(f"{name} {sql}" + ("" if "None" in text else " NOT NULL"))
         key = ", ".join(kind.KEY)
@@ -97,15 +100,12 @@ class Form:
             f"{name}=?" for name in kind.KEY
         )
 
-    def key(self, record: Record) -> tuple[Any, ...]:
-        """The record's key as a tuple."""
-        return tuple(getattr(record, name) for name in self.kind.KEY)
-
     def row(self, record: Record) -> tuple[Any, ...]:
         """The record as SQLite takes it."""
-        return tuple(
-            [encode(getattr(record, name)) for name, encode in zip(self.names, self._encode, strict=True)]
-        )
+        values = list(self._values(record))
+        for place, encode in self._encode:
+            values[place] = encode(values[place])
+        return tuple(values)
 
     def record(self, row: tuple[Any, ...]) -> Record:
         """The record of a row read with `select`."""

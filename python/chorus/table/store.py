@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from chorus.table.bounds import CANCEL_KEPT_MS
-from chorus.table.effects import Drop, Outcome, UnknownEntryType, key_of
+from chorus.table.effects import Drop, Outcome, UnknownEntryType
 from chorus.table.entries import Entry
-from chorus.table.records import Attempt, Counter, Member, Mesh, Record, Task
+from chorus.table.records import Attempt, Counter, Member, Mesh, Record, Task, key_of
 from chorus.table.schema import FORMS, INDEXES, SCHEMA_VERSION
 from chorus.table.transitions import SEEN_MAX_AGE, apply
 

@@ -10,14 +10,13 @@ failed, cancelled, expired --retry--> announced
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from chorus.table import entries as facts
 from chorus.table.bounds import CANCEL_KEPT_MS, count_open
 from chorus.table.effects import Draft, Refuse
 from chorus.table.entries import Entry
-from chorus.table.records import Attempt, Body, Cancel, Change, Decision, Member, Superseded, Task
+from chorus.table.records import Attempt, Body, Cancel, Change, Decision, Member, Superseded, Task, changed
 from chorus.table.rows import OPEN_ATTEMPTS
 from chorus.wire.task import TaskInvalid, check_entry_size, parse_task
 
@@ -81,7 +80,7 @@ def award(draft: Draft, entry: Entry, fact: facts.Award) -> Touched:
     if draft.get(Member, fact.agent) is None:
         raise Refuse("no such member")
     draft.put(Attempt(fact.task_id, fact.attempt, fact.agent, "awarded", entry.stamp_ms))
-    task = replace(task, attempt=fact.attempt, agent=fact.agent)
+    task = changed(task, attempt=fact.attempt, agent=fact.agent)
     # announced -> announced: an award is an offer until it is claimed.
     _step(draft, entry, task, "announced", f"awarded to {_agent_id(draft, fact.agent)}")
     return (fact.task_id,)
@@ -90,19 +89,19 @@ def award(draft: Draft, entry: Entry, fact: facts.Award) -> Touched:
 def decline(draft: Draft, entry: Entry, fact: facts.Decline) -> Touched:
     """The member asked does not take it; the next is asked. Not counted in `max_attempts`."""
     task, attempt = _current(draft, entry, fact.task_id, fact.attempt, ("awarded",))
-    draft.put(replace(attempt, state="declined", reason=fact.reason, finished_at=entry.stamp_ms))
+    draft.put(changed(attempt, state="declined", reason=fact.reason, finished_at=entry.stamp_ms))
     # announced (awarded) -> announced
     reason = f"declined by {_agent_id(draft, attempt.agent)}: {fact.reason or 'no reason given'}"
-    _step(draft, entry, replace(task, agent=None), "announced", reason)
+    _step(draft, entry, changed(task, agent=None), "announced", reason)
     return (fact.task_id,)
 
 
 def claim(draft: Draft, entry: Entry, fact: facts.Claim) -> Touched:
     """The member asked takes it."""
     task, attempt = _current(draft, entry, fact.task_id, fact.attempt, ("awarded",))
-    draft.put(replace(attempt, state="claimed", claimed_at=entry.stamp_ms))
+    draft.put(changed(attempt, state="claimed", claimed_at=entry.stamp_ms))
     # announced (awarded) -> claimed
-    task = replace(task, claimed_at=entry.stamp_ms)
+    task = changed(task, claimed_at=entry.stamp_ms)
     _step(draft, entry, task, "claimed", f"claimed by {_agent_id(draft, attempt.agent)}")
     return (fact.task_id,)
 
@@ -110,12 +109,12 @@ def claim(draft: Draft, entry: Entry, fact: facts.Claim) -> Touched:
 def started(draft: Draft, entry: Entry, fact: facts.Started) -> Touched:
     """The sandbox runs."""
     task, attempt = _current(draft, entry, fact.task_id, fact.attempt, ("claimed",))
-    attempt = replace(
+    attempt = changed(
         attempt, state="running", started_at=entry.stamp_ms, image=fact.image, pulling_s=fact.pulling_s
     )
     draft.put(attempt)
     # claimed -> running
-    task = replace(task, started_at=entry.stamp_ms, pulling_s=fact.pulling_s)
+    task = changed(task, started_at=entry.stamp_ms, pulling_s=fact.pulling_s)
     _step(draft, entry, task, "running", "")
     return (fact.task_id,)
 
@@ -132,7 +131,7 @@ def result(draft: Draft, entry: Entry, fact: facts.Result) -> Touched:
     too_late = Superseded(fact.task_id, fact.attempt, entry.author, entry.index, body)
     if task.attempt != fact.attempt:
         raise Refuse("superseded: there is a newer attempt", too_late)
-    done = replace(
+    done = changed(
         attempt, reason=fact.reason, result=body, finished_at=attempt.finished_at or entry.stamp_ms
     )
     if task.state == "cancelled" and attempt.state == "cancelled" and attempt.result is None:
@@ -146,10 +145,10 @@ def result(draft: Draft, entry: Entry, fact: facts.Result) -> Touched:
     # An attempt whose lease ended is still the newest until another is awarded: its work is not thrown away.
     if attempt.state not in ("claimed", "running", "lost"):
         raise Refuse(f"superseded: the attempt is {attempt.state}", too_late)
-    draft.put(replace(done, state=fact.outcome, finished_at=entry.stamp_ms))
+    draft.put(changed(done, state=fact.outcome, finished_at=entry.stamp_ms))
     # claimed, running, announced (lease over) -> completed, failed, cancelled
-    task = replace(task, agent=attempt.agent, claimed_at=attempt.claimed_at, started_at=attempt.started_at)
-    _end(draft, entry, replace(task, pulling_s=attempt.pulling_s), fact.outcome, fact.reason)
+    task = changed(task, agent=attempt.agent, claimed_at=attempt.claimed_at, started_at=attempt.started_at)
+    _end(draft, entry, changed(task, pulling_s=attempt.pulling_s), fact.outcome, fact.reason)
     return (fact.task_id,)
 
 
@@ -180,7 +179,7 @@ def cancel(draft: Draft, entry: Entry, fact: facts.Cancel) -> Touched:
         raise Refuse(f"ended: the task is {task.state}")
     attempt = draft.get(Attempt, fact.task_id, task.attempt)
     if attempt is not None and attempt.state in OPEN_ATTEMPTS:
-        draft.put(replace(attempt, state="cancelled", reason=fact.reason, finished_at=entry.stamp_ms))
+        draft.put(changed(attempt, state="cancelled", reason=fact.reason, finished_at=entry.stamp_ms))
     # announced, claimed, running -> cancelled
     _end(draft, entry, task, "cancelled", fact.reason or f"cancelled by {fact.by or 'its submitter'}")
     return (fact.task_id,)
@@ -195,7 +194,7 @@ def retry(draft: Draft, entry: Entry, fact: facts.Retry) -> Touched:
         raise Refuse("ended: the task is completed")
     count_open(draft, task.submitted_by, 1)
     # failed, cancelled, expired -> announced
-    task = replace(_waiting(task), finished_at=None, lost=0, decision=None, start_by=None)
+    task = changed(_waiting(task), finished_at=None, lost=0, decision=None, start_by=None)
     _step(draft, entry, task, "announced", f"tried again by {fact.by}" if fact.by else "tried again by hand")
     return (fact.task_id,)
 
@@ -219,7 +218,7 @@ def waiting(draft: Draft, entry: Entry, fact: facts.Waiting) -> Touched:
         task = draft.get(Task, item.task_id)
         waits = task is not None and task.finished_at is None and task.agent is None
         if task is not None and waits and task.reason != item.reason:
-            draft.put(replace(task, reason=item.reason))
+            draft.put(changed(task, reason=item.reason))
             touched.append(item.task_id)
     return tuple(touched)
 
@@ -237,7 +236,7 @@ def decision(draft: Draft, entry: Entry, fact: facts.DecisionPublished) -> Touch
         if attempt.agent != entry.author:
             raise Refuse("only the attempt's executor reports on it")
         if task.attempt == fact.attempt:
-            draft.put(replace(task, decision=fact.address or None))
+            draft.put(changed(task, decision=fact.address or None))
         touched = (fact.task_id,)
     draft.put(
         Decision(
@@ -257,11 +256,11 @@ def decision(draft: Draft, entry: Entry, fact: facts.DecisionPublished) -> Touch
 def _given_back(draft: Draft, entry: Entry, task: Task, attempt: Attempt, state: str, reason: str) -> Touched:
     began = attempt.state != "awarded"
     lost = task.lost + (1 if began else 0)
-    attempt = replace(attempt, state=state, reason=reason, finished_at=entry.stamp_ms)
+    attempt = changed(attempt, state=state, reason=reason, finished_at=entry.stamp_ms)
     if lost < task.max_attempts:
         draft.put(attempt)
         # announced (awarded), claimed, running -> announced
-        _step(draft, entry, replace(_waiting(task), lost=lost), "announced", reason)
+        _step(draft, entry, changed(_waiting(task), lost=lost), "announced", reason)
         return (task.task_id,)
     why = f"given up after {lost} lost attempts: {reason}"
     ended = facts.Result(
@@ -272,24 +271,24 @@ def _given_back(draft: Draft, entry: Entry, task: Task, attempt: Attempt, state:
         summary=why,
         ended_by="lost",
     )
-    draft.put(replace(attempt, result=ended.model_dump(exclude={"task_id", "attempt"})))
+    draft.put(changed(attempt, result=ended.model_dump(exclude={"task_id", "attempt"})))
     # claimed, running -> failed
-    _end(draft, entry, replace(task, lost=lost), "failed", why)
+    _end(draft, entry, changed(task, lost=lost), "failed", why)
     return (task.task_id,)
 
 
 def _waiting(task: Task) -> Task:
-    return replace(task, agent=None, claimed_at=None, started_at=None, pulling_s=None)
+    return changed(task, agent=None, claimed_at=None, started_at=None, pulling_s=None)
 
 
 def _end(draft: Draft, entry: Entry, task: Task, state: str, reason: str) -> None:
     count_open(draft, task.submitted_by, -1)
-    _step(draft, entry, replace(task, finished_at=entry.stamp_ms), state, reason)
+    _step(draft, entry, changed(task, finished_at=entry.stamp_ms), state, reason)
 
 
 def _step(draft: Draft, entry: Entry, task: Task, state: str, reason: str) -> Task:
     draft.put(Change(task.task_id, task.changes, task.attempt, state, entry.stamp_ms, reason))
-    task = replace(task, state=state, reason=reason, changes=task.changes + 1)
+    task = changed(task, state=state, reason=reason, changes=task.changes + 1)
     draft.put(task)
     return task
 

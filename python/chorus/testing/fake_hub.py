@@ -108,11 +108,14 @@ class FakeMesh:
 
     def elect(self, leader: str | None) -> None:
         """Another agent leads (None: nobody); a new term begins with its `leader` entry."""
+        before = self.by_peer(self.leader) if self.leader else None
         self.leader = None if leader is None else self.agents[leader].peer_id
+        if before is not None and before.peer_id != self.leader:
+            self.emit({"kind": "step_down", "term": self.term, "reason": "quorum_loss"}, before.agent_id)
         if self.leader is not None:
             self.term += 1
             self.append("leader", self.leader, {"term": self.term})
-        self.emit({"kind": "leader", "leader": self.leader, "term": self.term})
+            self.emit({"kind": "leader", "peer": self.leader, "term": self.term})
 
     def emit(self, event: Mapping[str, Any], agent: str | None = None) -> None:
         """An event for every process, or for those of one agent."""
@@ -191,8 +194,7 @@ class FakeHub(FakeMethods):
             del self.agent.offers[service]
         for feed in self._feeds:
             feed.on_end()
-        for task in self._tasks:
-            task.cancel()
+        self._server.close()
 
     # Topics
 
@@ -336,9 +338,7 @@ class FakeHub(FakeMethods):
         near = ByteStream(1, ours, lambda _: None)
         far = ByteStream(1, theirs, lambda _: None)
         ours.far, theirs.far = far, near
-        task = asyncio.create_task(owner._run_stream(handler, request, far))
-        owner._tasks.add(task)
-        task.add_done_callback(owner._tasks.discard)
+        owner._server.spawn(owner._server.run_stream(handler, request, far))
         return near
 
     def _reach(self, peer: str) -> FakeAgent:

@@ -171,11 +171,13 @@ def parse_task(value: object) -> TaskSubmission:
 
 
 def check_entry_size(task: TaskSubmission) -> None:
-    """Raises TaskInvalid when the task is too large for an entry, whatever its single fields are."""
+    """Raises TaskInvalid when the task cannot travel in an entry: too large, or its source is not named."""
     if not task.fits_entry:
         raise TaskInvalid(
             [("source", f"inline files or stdin above {INLINE_MAX_BYTES} bytes must be made a blob first")]
         )
+    if task.source is not None and task.source.kind != "inline" and not task.source.sha256:
+        raise TaskInvalid([("source.sha256", "missing: store the archive first and name it by its hash")])
     size = len(orjson.dumps(task.body()))
     if size > TASK_MAX_BYTES:
         raise TaskInvalid([("", f"the task holds {size} bytes in all, the limit is {TASK_MAX_BYTES}")])

@@ -1,4 +1,6 @@
-"""The life of a task over several coordinators: submit, award, claim, result, and what goes wrong on the way."""
+"""The life of a task over several coordinators: submit, award, claim, result, and what goes wrong on the
+way.
+"""
 
 from __future__ import annotations
 
@@ -77,15 +79,33 @@ async def test_declined_means_the_next_is_asked(tmp_path: Path) -> None:
         assert task.lost == 0
 
 
-async def test_a_silent_executor_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offers, "REQUEST_TIMEOUT_S", 0.05)
+async def test_an_executor_that_cannot_be_reached_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(offers, "GIVE_UP_S", 0.1)
     async with world(tmp_path) as w:
         for name in "ab":
-            w[name].executor.reachable = False
+            await w[name].executor.hub.close()
         answer = await w["a"].submit()
         task = await w["a"].state(answer["task"]["task_id"], "claimed")
         assert task.agent == w["c"].peer
+
+
+async def test_a_silent_executor_has_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offers, "REQUEST_TIMEOUT_S", 0.05)
+    async with world(tmp_path) as w:
+        for agent in w.agents.values():
+            agent.executor.reachable = False
+        task_id = (await w["a"].submit())["task"]["task_id"]
+        await w["a"].until(lambda: any(len(x.executor.awards) > 2 for x in w.agents.values()), "asked again")
+        silent = next(agent for agent in w.agents.values() if agent.executor.awards)
+        for agent in w.agents.values():
+            agent.executor.reachable = agent is not silent
+        w.clock.now += 34
+        await w["a"].parts.leading.tick()
+        task = await w["a"].state(task_id, "claimed")
+        assert task.agent != silent.peer
+        assert (task.attempt, task.lost) == (2, 0)
 
 
 async def test_a_lease_that_is_over_is_offered_again(tmp_path: Path) -> None:

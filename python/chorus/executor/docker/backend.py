@@ -1,4 +1,6 @@
-"""Docker as a backend of sandboxes: makes containers, keeps warm ones, sweeps what an earlier boot left behind."""
+"""Docker as a backend of sandboxes: makes containers, keeps warm ones, sweeps what an earlier boot left
+behind.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +33,9 @@ from chorus.executor.docker.session import Session
 # Images beyond these that were used longest ago keep no warm container.
 _WARM_IMAGES_MAX = 3
 _WARM_RETRY_S = 30.0
+# Making a container costs as much CPU as a small task: it waits until the task that took the last one has
+# begun.
+_REFILL_DELAY_S = 0.1
 
 
 @dataclass(slots=True)
@@ -45,7 +50,9 @@ class _Warm:
 class DockerBackend:
     """The one backend of this release. `default` is the shape that warm containers have."""
 
-    def __init__(self, engine: Engine, *, peer: str, boot: str, default: Limits, warm: int, lease_s: float) -> None:
+    def __init__(
+        self, engine: Engine, *, peer: str, boot: str, default: Limits, warm: int, lease_s: float
+    ) -> None:
         self._engine = engine
         self._peer = peer
         self._boot = boot
@@ -116,7 +123,9 @@ class DockerBackend:
         return BackendState(True, f"Docker {version}")
 
     async def sweep(self) -> list[str]:
-        """Only one executor of a peer lives at a time: what bears the peer's label and is not ours is left over."""
+        """Only one executor of a peer lives at a time: what bears the peer's label and is not ours is left
+        over.
+        """
         tasks = []
         for container in await self._engine.containers(f"{LABEL_PEER}={self._peer}"):
             if container["Id"] in self._live:
@@ -142,9 +151,11 @@ class DockerBackend:
         await self.forget_warm()
         self._engine.close()
 
-    # ---------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
-    async def _make(self, image: str, limits: Limits, lease_s: float, labels: Mapping[str, str]) -> DockerSandbox:
+    async def _make(
+        self, image: str, limits: Limits, lease_s: float, labels: Mapping[str, str]
+    ) -> DockerSandbox:
         digest = await self._engine.image_id(image)
         if digest is None:
             raise ImageUnavailable(f"image {image} is not here")
@@ -174,6 +185,8 @@ class DockerBackend:
         warm.filling = asyncio.get_running_loop().create_task(self._fill(image, warm))
 
     async def _fill(self, image: str, warm: _Warm) -> None:
+        if warm.used_at:
+            await asyncio.sleep(_REFILL_DELAY_S)
         await self._shrink()
         while not self._closing and self._pool.get(image) is warm:
             for sandbox in [dead for dead in warm.ready if not dead.alive]:

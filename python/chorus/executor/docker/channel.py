@@ -1,6 +1,7 @@
 """The two-way byte channel to a Docker Exec session: one thread that reads, demultiplexes and writes.
 
-Works on plain and TLS sockets alike. What comes in is handed over on the thread itself, so a slow receiver slows the
+Works on plain and TLS sockets alike. What comes in is handed over on the thread itself, so a slow receiver
+slows the
 sandbox and nothing piles up in memory.
 """
 

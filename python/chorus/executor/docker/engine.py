@@ -1,4 +1,5 @@
-"""Every call to the Docker daemon, each with a deadline. A daemon that is stopped, hung or restarting is one error.
+"""Every call to the Docker daemon, each with a deadline. A daemon that is stopped, hung or restarting is
+one error.
 
 Calls run on threads of their own, since the SDK blocks; nothing here knows what a task is.
 """
@@ -54,7 +55,7 @@ class Engine:
 
         def call(client: docker.APIClient) -> str | None:
             try:
-                return str(client.inspect_image(image)["Id"])
+                return str(cast(Any, client).inspect_image(image)["Id"])
             except docker_errors.ImageNotFound:
                 return None
 
@@ -62,7 +63,9 @@ class Engine:
 
     async def pull(self, image: str, timeout_s: float = PULL_TIMEOUT_S) -> None:
         """Pulls an image; raises ImageUnavailable with the registry's reason."""
-        repository, _, tag = image.partition("@")[0].rpartition(":") if ":" in image.rsplit("/", 1)[-1] else (image, "", "latest")
+        # A colon before the last slash is a registry's port, not a tag.
+        tagged = ":" in image.rsplit("/", 1)[-1]
+        repository, _, tag = image.rpartition(":") if tagged else (image, "", "latest")
 
         def call(client: docker.APIClient) -> None:
             try:
@@ -81,7 +84,7 @@ class Engine:
         """Creates a container from a whole configuration; returns its id."""
 
         def call(client: docker.APIClient) -> str:
-            return str(client.create_container_from_config(dict(config), name)["Id"])
+            return str(cast(Any, client).create_container_from_config(dict(config), name)["Id"])
 
         return await self._run(call)
 
@@ -92,7 +95,9 @@ class Engine:
     async def open_exec(
         self, container: str, command: list[str], user: str
     ) -> tuple[str, socket.socket, Any]:
-        """Starts an exec with its streams; returns its id, the raw socket and what must be kept alive with it."""
+        """Starts an exec with its streams; returns its id, the raw socket and what must be kept alive with
+        it.
+        """
 
         def call(client: docker.APIClient) -> tuple[str, socket.socket, Any]:
             exec_id = client.exec_create(container, command, stdin=True, user=user)["Id"]
@@ -183,7 +188,8 @@ class Engine:
             except docker_errors.NotFound as error:
                 raise SandboxError(_explain(error)) from error
             except docker_errors.APIError as error:
-                # 500 is what the daemon says of one container it cannot make; a proxy says the others of the daemon.
+                # 500 is what the daemon says of one container it cannot make; a proxy says the others of
+                # the daemon.
                 if (error.status_code or 0) > 500:
                     raise BackendUnavailable(f"Docker: {_explain(error)}") from error
                 raise SandboxError(f"Docker: {_explain(error)}") from error
@@ -198,7 +204,9 @@ class Engine:
         loop = asyncio.get_running_loop()
         try:
             # The SDK's own timeout counts from byte to byte; this one counts from the call.
-            return await asyncio.wait_for(loop.run_in_executor(threads or self._threads, guarded), deadline + 1)
+            return await asyncio.wait_for(
+                loop.run_in_executor(threads or self._threads, guarded), deadline + 1
+            )
         except TimeoutError:
             raise BackendUnavailable(f"Docker does not answer within {deadline:.0f} s") from None
         except RuntimeError as error:  # the threads are shut down

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-./:=,@%+{}[]()<>|&;*?!~^#$\"")
+_PLAIN = frozenset(
+    b'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-./:=,@%+{}[]()<>|&;*?!~^#$"'
+)
 
 
 def bash_word(value: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from chorus.executor.backend import (
-    BackendUnavailable,
     CommandEnd,
     EndedBy,
     FileEntry,
@@ -137,14 +137,20 @@ class DockerSandbox:
             raise SandboxError("the workspace holds too many files to list")
         fields = [field.decode("utf-8", "surrogateescape") for field in bytes(listing).split(b"\0")]
         entries = []
-        for kind, size, path, target in zip(fields[0::4], fields[1::4], fields[2::4], fields[3::4], strict=False):
-            entries.append(FileEntry(path, _KINDS.get(kind, "other"), int(size) if size.isdigit() else 0, target))
+        for kind, size, path, target in zip(
+            fields[0::4], fields[1::4], fields[2::4], fields[3::4], strict=False
+        ):
+            entries.append(
+                FileEntry(path, _KINDS.get(kind, "other"), int(size) if size.isdigit() else 0, target)
+            )
         return entries
 
     async def get(self, paths: Sequence[str], into: Path, directory: str = WORKSPACE) -> None:
         names = b"".join(f"./{path}".encode("utf-8", "surrogateescape") + b"\0" for path in paths)
         with into.open("wb") as file:
-            code = await self._checked(self.session.get(names, directory, lambda data: void(file.write(data))))
+            code = await self._checked(
+                self.session.get(names, directory, lambda data: void(file.write(data)))
+            )
         if code != 0:
             raise SandboxError(f"packing the files failed with code {code}")
 
@@ -176,10 +182,8 @@ class DockerSandbox:
                         break
             except Exception:  # a daemon that goes away ends the samples; the task's watch says so by itself
                 pass
-            try:
+            with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(offer, None)
-            except RuntimeError:
-                pass
 
         threading.Thread(target=read, name="sandbox-stats", daemon=True).start()
         while (sample := await queue.get()) is not None:
@@ -195,7 +199,7 @@ class DockerSandbox:
             task.cancel()
         await self._engine.remove(self.container)
 
-    # ---------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     async def _judge(self, ended: Ended) -> CommandEnd:
         """Names what ended a command. Only a failure has a cause to name."""
@@ -244,7 +248,10 @@ class DockerSandbox:
             words = [int(word) for word in await self.session.space()]
         except (SandboxGone, ValueError):
             return []
-        return [(words[i] * words[i + 1], (words[i + 2] - words[i]) * words[i + 1]) for i in range(0, len(words) - 2, 3)]
+        return [
+            (words[i] * words[i + 1], (words[i + 2] - words[i]) * words[i + 1])
+            for i in range(0, len(words) - 2, 3)
+        ]
 
     async def _disk_full(self) -> bool:
         return any(free < _DISK_FULL_BYTES for free, _ in await self._disk_space())
@@ -262,10 +269,9 @@ class DockerSandbox:
 
     def _in_background(self, work: Any) -> None:
         async def quietly() -> None:
-            try:
+            # A name or a second kill: the removal at the end is what counts.
+            with contextlib.suppress(SandboxError):
                 await work
-            except (SandboxError, BackendUnavailable):
-                pass  # a name or a second kill: the removal at the end is what counts
 
         task = asyncio.get_running_loop().create_task(quietly())
         self._background.add(task)

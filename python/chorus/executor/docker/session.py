@@ -1,4 +1,6 @@
-"""The session protocol on the agent's side: requests as lines, answers as marks (session.sh is the other side)."""
+"""The session protocol on the agent's side: requests as lines, answers as marks (session.sh is the other
+side).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from chorus.executor.backend import OutputSink, SandboxGone, Stream
 from chorus.executor.docker.channel import Channel, ChannelClosed
@@ -76,9 +78,13 @@ class Session:
         self._sink = sink
 
     def export(self, environment: Mapping[str, str]) -> None:
-        """Sets variables for the commands that follow. They travel in the stream, so no process list shows them."""
+        """Sets variables for the commands that follow.
+
+        They travel in the stream, so no process list shows them.
+        """
         if lines := b"".join(
-            b"export " + name.encode() + b"=" + bash_word(value) + b"\n" for name, value in environment.items()
+            b"export " + name.encode() + b"=" + bash_word(value) + b"\n"
+            for name, value in environment.items()
         ):
             self._write(lines)
 
@@ -108,7 +114,7 @@ class Session:
 
     async def put(self, archive: Path, directory: str) -> int:
         """Sends a tar archive to be unpacked; returns tar's exit code."""
-        size = archive.stat().st_size
+        size = (await asyncio.to_thread(archive.stat)).st_size
         async with self._asking:
             self._sending_file = True
             try:
@@ -143,7 +149,7 @@ class Session:
         self._keepalive.cancel()
         self._channel.close()
 
-    # ---- requests -------------------------------------------------------------------------------------------
+    # ---- requests --------------------------------------------------------------------------------
 
     async def _ask(
         self, line: bytes, reply: str, collector: Collector | None = None, timeout_s: float = _ASK_TIMEOUT_S
@@ -202,7 +208,7 @@ class Session:
                 if not self._sending_file:
                     self._channel.write(b"k\n")
 
-    # ---- on the channel's thread ----------------------------------------------------------------------------
+    # ---- on the channel's thread -----------------------------------------------------------------
 
     def _receive(self, stream: int, data: bytes) -> None:
         finder = self._finders.get(stream)
@@ -245,7 +251,7 @@ class Session:
         with contextlib.suppress(RuntimeError):  # the loop may be gone already
             self._loop.call_soon_threadsafe(self._finish_closed, why)
 
-    # ---- back on the loop -----------------------------------------------------------------------------------
+    # ---- back on the loop ------------------------------------------------------------------------
 
     def _resolve(self, reply: str, words: tuple[str, ...]) -> None:
         if self._answer is not None and self._answer[0] == reply and not self._answer[1].done():

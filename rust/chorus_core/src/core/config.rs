@@ -13,6 +13,17 @@ const DEFAULT_DHT_CACHE_BYTES: u64 = 100 * 1024 * 1024;
 /// The least that a cluster secret may have.
 const MIN_SECRET_BYTES: usize = 24;
 
+/// A secret in the configuration: wiped when dropped, never printed.
+#[derive(Deserialize)]
+#[serde(from = "String")]
+pub struct SecretText(Zeroizing<String>);
+
+impl From<String> for SecretText {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
 /// Configuration of a core; unknown fields are mistakes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,13 +55,13 @@ pub struct CoreConfig {
     pub role: Option<String>,
     /// The cluster's secret as text.
     #[serde(default)]
-    pub cluster_secret: Option<Zeroizing<String>>,
+    pub cluster_secret: Option<SecretText>,
     /// The cluster's secret as base64, for secrets that are no text.
     #[serde(default)]
-    pub cluster_secret_base64: Option<Zeroizing<String>>,
+    pub cluster_secret_base64: Option<SecretText>,
     /// Earlier secrets (base64), so that old values stay readable.
     #[serde(default)]
-    pub previous_secrets_base64: Vec<Zeroizing<String>>,
+    pub previous_secrets_base64: Vec<SecretText>,
     /// Threads of the core's runtime; the machine's cores, at most four, when missing.
     #[serde(default)]
     pub threads: Option<usize>,
@@ -79,7 +90,7 @@ impl CoreConfig {
     /// `invalid` when it is missing, given twice or too short.
     pub fn secret(&self) -> Result<Zeroizing<Vec<u8>>> {
         let secret = match (&self.cluster_secret, &self.cluster_secret_base64) {
-            (Some(text), None) => Zeroizing::new(text.as_bytes().to_vec()),
+            (Some(text), None) => Zeroizing::new(text.0.as_bytes().to_vec()),
             (None, Some(text)) => decode(text)?,
             _ => {
                 return Err(Error::Invalid("give either cluster_secret or cluster_secret_base64".into()));
@@ -96,11 +107,11 @@ impl CoreConfig {
     /// # Errors
     /// `invalid` when one is not base64.
     pub fn previous_secrets(&self) -> Result<Vec<Zeroizing<Vec<u8>>>> {
-        self.previous_secrets_base64.iter().map(|text| decode(text)).collect()
+        self.previous_secrets_base64.iter().map(decode).collect()
     }
 }
 
-fn decode(text: &str) -> Result<Zeroizing<Vec<u8>>> {
-    let bytes = STANDARD.decode(text).map_err(|_| Error::Invalid("a cluster secret is not base64".into()))?;
+fn decode(text: &SecretText) -> Result<Zeroizing<Vec<u8>>> {
+    let bytes = STANDARD.decode(text.0.as_bytes()).map_err(|_| Error::Invalid("a cluster secret is not base64".into()))?;
     Ok(Zeroizing::new(bytes))
 }

@@ -20,7 +20,7 @@ use crate::{
         methods::{CoreBackend, Findings, Parts},
     },
     identity::Identity,
-    log::LogHandle,
+    log::{LogHandle, Repair},
     net::{NetConfig, NetEvent, NetHandle},
     raft::{RaftConfig, RaftHandle},
     sentinel::Scanner,
@@ -59,7 +59,7 @@ impl Running {
             .iter()
             .map(|addr| addr.parse().map_err(|error| Error::Invalid(format!("listen address {addr}: {error}"))))
             .collect::<Result<Vec<_>>>()?;
-        let (log, repair) = LogHandle::open(stores.join("log"), identity.keypair().clone()).await?;
+        let (log, repair) = open_log(&stores, &identity).await?;
         if let Some(repair) = repair {
             tracing::warn!(?repair, "the log was repaired after a crash");
         }
@@ -143,8 +143,17 @@ impl Running {
         self.tasks.close();
         self.tasks.wait().await;
         self.parts.raft.shutdown().await;
+        self.parts.log.close().await;
         self.parts.net.shutdown().await;
     }
+}
+
+/// Opening reads, and after a crash repairs, the whole log: not for a runtime's thread.
+async fn open_log(stores: &Path, identity: &Identity) -> Result<(LogHandle, Option<Repair>)> {
+    let (folder, keypair) = (stores.join("log"), identity.keypair().clone());
+    tokio::task::spawn_blocking(move || LogHandle::open(folder, &keypair))
+        .await
+        .map_err(|error| Error::Internal(format!("opening the log broke off: {error}")))?
 }
 
 fn private_folder(path: &Path) -> Result<()> {

@@ -154,6 +154,12 @@ impl Store {
         }
     }
 
+    /// Lays a record in readers' way without any check.
+    #[cfg(test)]
+    pub(crate) fn plant(&self, key: Vec<u8>, record: Vec<u8>) {
+        self.coming.lock().unwrap_or_else(PoisonError::into_inner).insert(key, record);
+    }
+
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let read = self.database.begin_read().map_err(disk)?;
         let table = read.open_table(RECORDS).map_err(disk)?;

@@ -262,7 +262,7 @@ impl Inner {
         more.insert("stream".into(), far.into());
         more.insert("peer".into(), Value::Null);
         more.insert("process".into(), connection.label().into());
-        let caller = Caller::Stream { connection: Arc::downgrade(connection), call, near, far };
+        let caller = Caller::Stream { connection: Arc::downgrade(connection), call, near };
         touched.add(&to);
         if let Err((error, caller)) = hand_over(&to, "stream", ask, more, &Bytes::new(), caller) {
             settle(caller, Err(error), touched);

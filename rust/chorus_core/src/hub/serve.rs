@@ -47,8 +47,8 @@ pub(super) struct Waiting {
 pub(super) enum Caller {
     /// A sibling's call.
     Sibling { connection: Weak<Connection>, call: u32 },
-    /// A sibling that opens a stream: `near` is its end's id, `far` the serving process's.
-    Stream { connection: Weak<Connection>, call: u32, near: u32, far: u32 },
+    /// A sibling that opens a stream, under the id `near`.
+    Stream { connection: Weak<Connection>, call: u32, near: u32 },
     /// Somebody in the core, on behalf of a peer.
     Core(oneshot::Sender<Result<net::Reply>>),
 }
@@ -228,7 +228,7 @@ pub(super) fn settle(caller: Caller, outcome: Result<net::Reply>, touched: &mut 
             }
             touched.add(&connection);
         }
-        Caller::Stream { connection, call, near, far: _ } => {
+        Caller::Stream { connection, call, near } => {
             let Some(connection) = connection.upgrade() else { return };
             locked(&connection.running).remove(&call);
             match outcome {

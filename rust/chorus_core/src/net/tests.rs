@@ -1,0 +1,7 @@
+//! Real nodes on loopback: port 0, temporary folders, every wait on an event with a generous deadline.
+
+mod discovery;
+mod gossip;
+mod kit;
+mod lanes;
+mod requests;

@@ -1,0 +1,57 @@
+"""Runs the benches and prints their table; figures go into a JSON file too."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import uvloop
+
+from bench import local, mesh
+from bench.figures import Comparison, table
+
+NAMES = ("hub", "pubsub", "entry", "tasks")
+
+
+def main() -> int:
+    """All benches, or those of --only."""
+    parser = argparse.ArgumentParser(prog="bench", description="Measures CHORUS beside its peers.")
+    parser.add_argument("--only", action="append", choices=NAMES, help="only these (may be repeated)")
+    parser.add_argument("--json", type=Path, default=Path("dist/bench.json"), metavar="FILE")
+    arguments = parser.parse_args()
+    chosen = arguments.only or NAMES
+    rows: list[Comparison] = []
+    if "hub" in chosen:
+        rows.append(uvloop.run(local.hub_call()))
+    if "pubsub" in chosen:
+        rows.append(uvloop.run(local.pubsub()))
+    if "entry" in chosen or "tasks" in chosen:
+        with (
+            tempfile.TemporaryDirectory(prefix="chorus-bench-") as folder,
+            mesh.mesh({**os.environ, "XDG_STATE_HOME": folder}) as agents,
+        ):
+            if "entry" in chosen:
+                rows.append(uvloop.run(mesh.entry(agents)))
+            if "tasks" in chosen:
+                rows += mesh.tasks(agents)
+    print(table(rows))
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": f"{platform.system()} {platform.release()}, {os.cpu_count()} cores",
+        "unit": "microseconds",
+        "rows": [row.as_json() for row in rows],
+    }
+    arguments.json.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    print(f"\nwritten to {arguments.json}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Figures out of many single times, and the table of them. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Times of one thing, in microseconds."""
+
+    name: str
+    count: int
+    p50: float
+    p90: float
+    p99: float
+    most: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A measurement of ours beside its peer's; `target` is the largest ratio of medians that is wanted."""
+
+    what: str
+    ours: Figures
+    peer: Figures
+    target: float
+
+    @property
+    def ratio(self) -> float:
+        """Our median over the peer's."""
+        return self.ours.p50 / self.peer.p50
+
+    def as_json(self) -> dict[str, Any]:
+        """For the file."""
+        return {**asdict(self), "ratio": self.ratio, "reached": self.ratio <= self.target}
+
+
+def figures(name: str, taken: Sequence[float]) -> Figures:
+    """The median and the tail of `taken`, microseconds each."""
+    ordered = sorted(taken)
+
+    def at(share: float) -> float:
+        return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
+
+    return Figures(name, len(ordered), at(0.5), at(0.9), at(0.99), ordered[-1])
+
+
+def table(rows: Sequence[Comparison]) -> str:
+    """All comparisons, as text."""
+    lines: list[tuple[str, ...]] = [("what", "who", "n", "p50", "p90", "p99", "most", "ratio", "target")]
+    for row in rows:
+        for one, ratio, target in ((row.ours, f"{row.ratio:.2f}", f"≤ {row.target:g}"), (row.peer, "", "")):
+            times = [_time(value) for value in (one.p50, one.p90, one.p99, one.most)]
+            lines.append(
+                (row.what if one is row.ours else "", one.name, str(one.count), *times, ratio, target)
+            )
+    widths = [max(len(line[column]) for line in lines) for column in range(9)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
+
+
+def _time(microseconds: float) -> str:
+    return f"{microseconds / 1000:.2f} ms" if microseconds >= 1000 else f"{microseconds:.0f} µs"

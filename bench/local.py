@@ -1,0 +1,93 @@
+"""Benches of cores without agents: a call between two processes, a pubsub round trip of two nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from bench.figures import Comparison, figures
+from bench.processes import go_peers, module, running, times
+from bench.stand_ins import TOPIC, TYPE
+from chorus.hub import Hub
+
+PAYLOAD_BYTES = 256
+CALLS = 5000
+ROUND_TRIPS = 1000
+WARM_UPS = 50
+# Two heartbeats of gossipsub: both nodes are in the topic's mesh.
+SETTLE_S = 2.0
+
+
+async def measured(count: int, once: Callable[[int], Awaitable[object]]) -> list[float]:
+    """Microseconds of each of `count` runs, after some that do not count."""
+    taken = []
+    for number in range(-WARM_UPS, count):
+        started = time.perf_counter_ns()
+        await once(number)
+        if number >= 0:
+            taken.append((time.perf_counter_ns() - started) / 1000)
+    return taken
+
+
+async def hub_call() -> Comparison:
+    """A service of a sibling called through the hub, beside the same bytes over a raw socket."""
+    payload = b"x" * PAYLOAD_BYTES
+    async with running(*module("stand_ins", "core", "")) as line:
+        hub_path = line.split()[0]
+        async with (
+            running(*module("stand_ins", "service", hub_path)),
+            await Hub.connect(hub_path, "bench") as hub,
+        ):
+            ours = await measured(CALLS, lambda _: hub.call_service("echo", "echo", None, payload))
+    with tempfile.TemporaryDirectory(prefix="chorus-bench-") as folder:
+        path = str(Path(folder) / "raw.sock")
+        async with running(*module("stand_ins", "raw", path)):
+            peer = await measured(CALLS, await _raw_client(path, payload))
+    what = f"hub call between two processes, {PAYLOAD_BYTES} B"
+    return Comparison(what, figures("chorus", ours), figures("asyncio on a raw Unix socket", peer), 2.0)
+
+
+async def _raw_client(path: str, payload: bytes) -> Callable[[int], Awaitable[object]]:
+    reader, writer = await asyncio.open_unix_connection(path)
+
+    async def once(_: int) -> object:
+        writer.write(payload)
+        return await reader.readexactly(len(payload))
+
+    return once
+
+
+async def pubsub() -> Comparison:
+    """Python, hub, core, mesh, core, hub, Python and back, beside go-libp2p with one node in each process."""
+    async with running(*module("stand_ins", "core", "")) as far:
+        far_hub, address = far.split()
+        async with running(*module("stand_ins", "core", address)) as near:
+            near_hub = near.split()[0]
+            async with running(*module("stand_ins", "gossip", far_hub)):
+                ours = await _round_trips(near_hub)
+    peers = go_peers()
+    async with running(str(peers / "gossip"), "echo") as address:
+        peer = await times(str(peers / "gossip"), "ping", address, str(ROUND_TRIPS), str(PAYLOAD_BYTES))
+    what = f"pubsub round trip, {PAYLOAD_BYTES} B, signed"
+    return Comparison(what, figures("chorus", ours), figures("go-libp2p, no hub", peer), 1.0)
+
+
+async def _round_trips(hub_path: str) -> list[float]:
+    async with await Hub.connect(hub_path, "bench") as hub, hub.subscribe(TOPIC) as messages:
+        async with hub.events() as events:
+            while not (await hub.net_state()).get("peers"):
+                await events.get()
+        await asyncio.sleep(SETTLE_S)
+
+        async def once(number: int) -> None:
+            data = {"status": "healthy", "details": {"n": number, "pad": ""}}
+            # The envelope's own fields count too: all in all about PAYLOAD_BYTES.
+            data["details"] = {"n": number, "pad": "x" * (PAYLOAD_BYTES - 200)}
+            await hub.publish(TOPIC, TYPE, data)
+            while (await messages.get()).data["details"]["n"] != number:
+                pass
+
+        return await measured(ROUND_TRIPS, once)

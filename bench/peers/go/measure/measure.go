@@ -1,0 +1,43 @@
+// Package measure times something many times over and prints what it took.
+package measure
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+)
+
+const warmUps = 50
+
+// Times runs `once` and prints how long each run took, as a JSON array of microseconds.
+func Times(count int, once func(int)) {
+	taken := make([]float64, 0, count)
+	for i := range count + warmUps {
+		started := time.Now()
+		once(i)
+		if i >= warmUps {
+			taken = append(taken, float64(time.Since(started).Nanoseconds())/1000)
+		}
+	}
+	Check(json.NewEncoder(os.Stdout).Encode(taken))
+}
+
+// Number is the argument at an index.
+func Number(index int) int {
+	if index >= len(os.Args) {
+		Check(fmt.Errorf("argument %d is missing", index))
+	}
+	value, err := strconv.Atoi(os.Args[index])
+	Check(err)
+	return value
+}
+
+// Check ends the program at an error.
+func Check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,147 @@
+"""The Rust core: handles, bytes and frozen values. Names and types here are checked against the built module."""
+
+from os import PathLike
+from typing import final
+
+__version__: str
+BUILD_COMMIT: str
+BUILD_DATE: str
+
+class CoreError(Exception):
+    """The core said no; `code` is one of the hub's error codes."""
+
+    code: str
+
+@final
+class Core:
+    """A running core. It belongs to the process that started it; a forked child is refused."""
+
+    @staticmethod
+    def start(config_json: str) -> Core:
+        """Starts a core; returns when its hub's socket is there and it listens."""
+
+    def stop(self) -> None:
+        """Stops it, flushing what is to be kept. Safe to call twice."""
+
+    def stats(self) -> str:
+        """Counters of every part, as JSON."""
+
+    def info(self) -> str:
+        """`peer_id`, `agent_id` and `listen`, as JSON."""
+
+@final
+class Identity:
+    """An agent's Ed25519 key."""
+
+    @staticmethod
+    def load_or_create(path: str | PathLike[str]) -> Identity:
+        """Reads the identity at a path, or makes one there when nothing exists."""
+
+    @staticmethod
+    def generate() -> Identity:
+        """An identity that lives in memory only."""
+
+    @property
+    def peer_id(self) -> str:
+        """The libp2p peer id."""
+
+    def sign(self, message: bytes) -> bytes:
+        """The Ed25519 signature over the bytes."""
+
+@final
+class RoleKeys:
+    """The role keys of a cluster, as an agent with a role holds them."""
+
+    def __new__(
+        cls,
+        cluster_secret: bytes,
+        role: str | None = None,
+        *,
+        old_secrets: list[bytes] = ...,
+        grants: list[tuple[str, str]] = ...,
+    ) -> RoleKeys: ...
+    def readers(self, role: str | None = None) -> list[str]:
+        """The roles whose holders can read a value for a role."""
+
+    @property
+    def roles(self) -> list[str]:
+        """The roles held."""
+
+@final
+class Finding:
+    """A secret that was found: the rule, the place and a keyed hash, never the secret."""
+
+    @property
+    def rule(self) -> str: ...
+    @property
+    def severity(self) -> str: ...
+    @property
+    def action(self) -> str: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def audit(self) -> str: ...
+
+@final
+class Scanner:
+    """Finds secrets by the built-in rules."""
+
+    def __new__(cls, audit_key: bytes | None = None) -> Scanner: ...
+    def scan(self, text: bytes) -> list[Finding]:
+        """The secrets in a text, in order."""
+
+    def redact(self, text: bytes) -> bytes:
+        """The text with every secret replaced by `[REDACTED:<rule>]`."""
+
+    def redact_json(self, json: bytes) -> tuple[bytes, list[Finding]]:
+        """A JSON document with the secrets in its strings and names replaced, and what was found."""
+
+    def rules(self) -> list[tuple[str, str, str]]:
+        """Each rule's id, severity and action."""
+
+@final
+class Redactor:
+    """Takes secrets out of a stream of bytes."""
+
+    def __new__(cls, scanner: Scanner | None = None) -> Redactor: ...
+    def add_secret(self, value: bytes) -> bool:
+        """Also takes out this very value; false when it is too short to be looked for."""
+
+    def push(self, piece: bytes) -> bytes:
+        """Takes the next piece and gives what can go out now."""
+
+    def settle(self) -> bytes:
+        """Says that the stream rests, and gives what is held back only because a token might just have begun."""
+
+    def finish(self) -> bytes:
+        """Says that nothing more comes, and gives the rest."""
+
+    @property
+    def held(self) -> int:
+        """How many bytes are held back."""
+
+    def take_findings(self) -> list[Finding]:
+        """What was found since the last call."""
+
+def seal(keys: RoleKeys, role: str | None, plain: bytes) -> bytes:
+    """Seals a value to a role and to every role that may read it; no role means every member."""
+
+def open_sealed(keys: RoleKeys, sealed: bytes) -> bytes:
+    """Opens a sealed value with the roles held."""
+
+def canonical_json(json: bytes) -> bytes:
+    """The RFC 8785 form of a JSON document."""
+
+def sign_json(identity: Identity, json: bytes) -> bytes:
+    """A JSON object with `sig` added, in RFC 8785 form."""
+
+def verify_json(json: bytes, peer_id: str) -> None:
+    """Checks the `sig` of a JSON object against a peer id; raises when it does not fit."""
+
+def derive_dev_secret(license_id: str) -> bytes:
+    """The cluster secret of a development cluster that was given none."""
+
+def derive_network_key(cluster_secret: bytes) -> bytes:
+    """The pre-shared key of the network that belongs to a cluster secret."""

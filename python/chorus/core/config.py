@@ -1,0 +1,48 @@
+"""The core's configuration as Python writes it: the JSON that `chorus._core.Core.start` reads."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+
+def core_config(
+    *,
+    data_dir: Path,
+    hub: Path,
+    cluster_secret: bytes,
+    listen: Sequence[str] = (),
+    bootstrap: Sequence[str] = (),
+    mdns: bool = False,
+    dht: bool = True,
+    dht_cache_bytes: int | None = None,
+    agent_id: str | None = None,
+    role: str | None = None,
+    previous_secrets: Sequence[bytes] = (),
+    threads: int | None = None,
+) -> str:
+    """The JSON text for `Core.start`; what is None is left to the core."""
+    config: dict[str, Any] = {
+        "data_dir": str(data_dir),
+        "hub": str(hub),
+        "cluster_secret_base64": base64.b64encode(cluster_secret).decode(),
+        "previous_secrets_base64": [base64.b64encode(secret).decode() for secret in previous_secrets],
+        "listen": list(listen),
+        "bootstrap": list(bootstrap),
+        "mdns": mdns,
+        "dht": dht,
+        "dht_cache_bytes": dht_cache_bytes,
+        "agent_id": agent_id or None,
+        "role": role or None,
+        "threads": threads,
+    }
+    return orjson.dumps({name: value for name, value in config.items() if value is not None}).decode()
+
+
+def multiaddr(host: str, port: int) -> str:
+    """The multiaddr of a TCP port on an IP address."""
+    return f"/ip{'6' if ':' in host else '4'}/{host}/tcp/{port}"

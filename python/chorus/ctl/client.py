@@ -1,0 +1,141 @@
+"""Talks HTTP with the agents of a mesh: any of them answers, so when one is away the next is asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Final, Self
+
+import httpx
+
+from chorus.ctl.contexts import Endpoint, Target
+from chorus.ctl.problems import MESH_FAILED, CtlError
+
+CONNECT_TIMEOUT_S: Final = 5.0
+# A submission may wait for an election.
+ANSWER_TIMEOUT_S: Final = 60.0
+# A live stream is silent for at most a heartbeat (15 s).
+STREAM_TIMEOUT_S: Final = 45.0
+
+
+class Unreachable(CtlError):
+    """No agent of the mesh could be asked."""
+
+
+class Refused(CtlError):
+    """An agent answered with a problem."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message, MESH_FAILED if status >= 500 else 1)
+        self.status = status
+
+
+class Client:
+    """The agents of one mesh behind one face."""
+
+    def __init__(self, target: Target) -> None:
+        self._endpoints = list(target.endpoints)
+        timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        # Proxies of the environment are for the world outside, not for an agent.
+        self._http = httpx.Client(timeout=timeout, trust_env=False)
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The agents, the one that answered last first."""
+        return tuple(self._endpoints)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def get(self, path: str, **params: Any) -> Any:
+        """JSON of a GET."""
+        chosen = {name: value for name, value in params.items() if value is not None}
+        return self._ask("GET", path, params=chosen).json()
+
+    def get_bytes(self, path: str) -> httpx.Response:
+        """A small answer that is not to be decoded."""
+        return self._ask("GET", path)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """JSON of a POST that may be repeated without harm."""
+        return (
+            self._ask("POST", path, json=body).json() if body is not None else self._ask("POST", path).json()
+        )
+
+    def submit(self, task: dict[str, Any], source: BinaryIO | None) -> dict[str, Any]:
+        """Submits a task that has its id already, and so may be sent twice."""
+        if source is None:
+            answer = self._ask("POST", "/api/v1/tasks", json=task)
+        else:
+            files = {"task": (None, json.dumps(task).encode()), "source": ("source.tar", source)}
+            answer = self._ask("POST", "/api/v1/tasks", files=files, rewind=source)
+        body: dict[str, Any] = answer.json()
+        return body
+
+    @contextmanager
+    def stream(
+        self, path: str, headers: dict[str, str] | None = None, **params: Any
+    ) -> Iterator[httpx.Response]:
+        """A long answer from the agent that answered last; raises httpx.TransportError when it breaks."""
+        endpoint = self._endpoints[0]
+        timeout = httpx.Timeout(STREAM_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        headers = {**_bearer(endpoint), **(headers or {})}
+        with self._http.stream(
+            "GET", endpoint.url + path, headers=headers, params=params, timeout=timeout
+        ) as response:
+            if response.status_code >= 400:
+                response.read()
+                raise _refused(response, endpoint)
+            yield response
+
+    def pass_over(self) -> None:
+        """Puts the agent that was asked last behind the others."""
+        self._endpoints.append(self._endpoints.pop(0))
+
+    def _ask(self, method: str, path: str, *, rewind: BinaryIO | None = None, **more: Any) -> httpx.Response:
+        errors = []
+        for _ in range(len(self._endpoints)):
+            endpoint = self._endpoints[0]
+            if rewind is not None:
+                rewind.seek(0)
+            try:
+                response = self._http.request(method, endpoint.url + path, headers=_bearer(endpoint), **more)
+            except httpx.TransportError as error:
+                errors.append(f"{endpoint.url}: {str(error) or type(error).__name__}")
+                self.pass_over()
+                continue
+            if response.status_code == 503 and len(errors) + 1 < len(self._endpoints):
+                errors.append(f"{endpoint.url}: {_detail(response)}")
+                self.pass_over()
+                continue
+            if response.status_code >= 400:
+                raise _refused(response, endpoint)
+            return response
+        listed = "; ".join(errors)
+        raise Unreachable(f"no agent of the mesh answers ({listed}); is it up? chorusctl up", MESH_FAILED)
+
+
+def _bearer(endpoint: Endpoint) -> dict[str, str]:
+    return {"Authorization": f"Bearer {endpoint.token}"}
+
+
+def _refused(response: httpx.Response, endpoint: Endpoint) -> Refused:
+    return Refused(f"{endpoint.agent_id or endpoint.url}: {_detail(response)}", response.status_code)
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        problem = response.json()
+        lines = [str(problem["detail"])]
+        lines += [f"  {error['field']}: {error['message']}" for error in problem.get("errors", ())]
+        return "\n".join(lines)
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {response.status_code}"

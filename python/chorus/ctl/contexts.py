@@ -1,0 +1,188 @@
+"""Which mesh a command is for: the environment, a context made by `up`, or the agent on the default port."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from chorus.ctl.problems import USAGE, CtlError
+
+DEFAULT_NAME: Final = "local"
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+DEFAULT_API_PORT: Final = 8080
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentEntry:
+    """One agent of a context, as `up --json` prints it."""
+
+    agent_id: str
+    api: str
+    health: str
+    multiaddr: str
+    token_file: str
+    data_dir: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeshContext:
+    """A mesh that `up` made. Its licence id is its own, so that meshes on one machine do not meet."""
+
+    name: str
+    license_id: str
+    agents: tuple[AgentEntry, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of this mesh lies."""
+        return contexts_folder() / self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An agent's API and how to be let in."""
+
+    url: str
+    token: str
+    agent_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The agents a command may ask, in the order of preference, and the data folders of local ones."""
+
+    endpoints: tuple[Endpoint, ...]
+    data_dirs: tuple[Path, ...] = field(default=())
+
+
+def state_folder() -> Path:
+    """`$XDG_STATE_HOME/chorus`."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    root = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
+    return root / "chorus"
+
+
+def contexts_folder() -> Path:
+    """Where contexts lie."""
+    return state_folder() / "contexts"
+
+
+def check_name(name: str) -> str:
+    """A context's name is a folder's name."""
+    if not _NAME.fullmatch(name):
+        raise CtlError(f"context {name!r}: use 1 to 32 letters, digits, _ or -", USAGE)
+    return name
+
+
+def load(name: str) -> MeshContext | None:
+    """The context, if `up` made it."""
+    try:
+        content = json.loads((contexts_folder() / check_name(name) / "context.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    agents = tuple(AgentEntry(**agent) for agent in content.pop("agents"))
+    return MeshContext(**content, agents=agents)
+
+
+def save(context: MeshContext) -> None:
+    """Writes the context and makes it the last one brought up."""
+    context.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _write(context.folder / "context.json", json.dumps(asdict(context), indent=2))
+    _write(contexts_folder() / "last", context.name)
+
+
+def stopped(context: MeshContext) -> None:
+    """Notes that none of its agents runs any more; the mesh itself stays on disk."""
+    save(replace(context, agents=tuple(replace(agent, pid=0) for agent in context.agents)))
+
+
+def remove(context: MeshContext) -> None:
+    """Removes the mesh with all its data."""
+    shutil.rmtree(context.folder, ignore_errors=True)
+    last = contexts_folder() / "last"
+    if last_name() == context.name:
+        last.unlink(missing_ok=True)
+    for folder in (contexts_folder(), state_folder()):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def last_name() -> str | None:
+    """The context brought up last."""
+    try:
+        return (contexts_folder() / "last").read_text().strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def target(name: str | None, environ: Mapping[str, str]) -> Target:
+    """Which agents to ask: `--context`, the environment, the last context, the default port."""
+    if name is None and environ.get("CHORUS_API_URL"):
+        return Target((Endpoint(environ["CHORUS_API_URL"].rstrip("/"), _environment_token(environ)),))
+    chosen = name or environ.get("CHORUS_CONTEXT") or last_name()
+    if chosen is not None:
+        context = load(chosen)
+        if context is not None and context.agents:
+            return _of_context(context)
+        if name is not None or environ.get("CHORUS_CONTEXT"):
+            raise CtlError(f"there is no context {chosen}; chorusctl up --context {chosen} makes one", USAGE)
+    token, folder = _default_token(environ)
+    return Target((Endpoint(DEFAULT_URL, token),), () if folder is None else (folder,))
+
+
+def _of_context(context: MeshContext) -> Target:
+    endpoints = []
+    for agent in context.agents:
+        try:
+            token = Path(agent.token_file).read_text().strip()
+        except OSError as error:
+            raise CtlError(f"the token of {agent.agent_id} cannot be read: {error}") from None
+        endpoints.append(Endpoint(agent.api, token, agent.agent_id))
+    return Target(tuple(endpoints), tuple(Path(agent.data_dir) for agent in context.agents))
+
+
+def _environment_token(environ: Mapping[str, str]) -> str:
+    if environ.get("CHORUS_API_TOKEN"):
+        return environ["CHORUS_API_TOKEN"]
+    path = environ.get("CHORUS_API_TOKEN_FILE")
+    if not path:
+        raise CtlError("CHORUS_API_URL is set: set CHORUS_API_TOKEN or CHORUS_API_TOKEN_FILE too", USAGE)
+    try:
+        return Path(path).read_text().removesuffix("\n")
+    except OSError as error:
+        raise CtlError(f"CHORUS_API_TOKEN_FILE: {error}", USAGE) from None
+
+
+def _default_token(environ: Mapping[str, str]) -> tuple[str, Path | None]:
+    """The token of the agent on the default port, out of its data folder."""
+    if environ.get("CHORUS_API_TOKEN") or environ.get("CHORUS_API_TOKEN_FILE"):
+        return _environment_token(environ), None
+    folders = [Path(environ["CHORUS_DATA_DIR"])] if environ.get("CHORUS_DATA_DIR") else []
+    if state_folder().is_dir():
+        folders += sorted(path for path in state_folder().iterdir() if path.is_dir())
+    for folder in folders:
+        try:
+            agent = json.loads((folder / "agent.json").read_bytes())
+            if agent["ports"]["api"] == DEFAULT_API_PORT:
+                return (folder / "api-token").read_text().strip(), folder
+        except (OSError, ValueError, KeyError):
+            continue
+    raise CtlError(
+        "no mesh is known here: start one with `chorusctl up`, or point at an agent with CHORUS_API_URL and "
+        "CHORUS_API_TOKEN_FILE",
+        USAGE,
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text + "\n")
+    temporary.rename(path)

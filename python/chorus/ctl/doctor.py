@@ -1,0 +1,157 @@
+"""`chorusctl doctor`: what an agent needs of this machine, what of it is missing, and how to mend it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import socket
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from chorus.ctl.contexts import state_folder
+
+DISK_FREE_MIN_BYTES: Final = 2 * 1024**3
+DOCKER_TIMEOUT_S: Final = 5
+_PORTS: Final = (("CHORUS_P2P_PORT", 9000), ("CHORUS_API_PORT", 8080), ("CHORUS_HEALTH_PORT", 8081))
+_IMAGES: Final = ("anthonyrawlins/chorus-base:latest", "anthonyrawlins/chorus-python-dev:latest")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. One that is not needed does not make the doctor fail."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    needed: bool = True
+
+
+def doctor(arguments: Namespace) -> int:
+    """Looks at everything; exit code 1 when something that is needed is missing."""
+    findings: list[Finding] = []
+    for look in _LOOKS:
+        findings += look()
+    if arguments.json:
+        print(json.dumps({"checks": [asdict(finding) for finding in findings]}))
+    else:
+        for finding in findings:
+            mark = "ok  " if finding.ok else ("MISS" if finding.needed else "note")
+            print(f"{mark}  {finding.name}: {finding.detail}")
+            if not finding.ok and finding.remedy:
+                print(f"      → {finding.remedy}")
+    return 0 if all(finding.ok or not finding.needed for finding in findings) else 1
+
+
+def _python() -> list[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    ok = sys.version_info >= (3, 11)
+    return [Finding("python", ok, version, "install Python 3.11 or newer")]
+
+
+def _extension() -> list[Finding]:
+    try:
+        importlib.import_module("chorus._core")
+    except ImportError as error:
+        return [
+            Finding(
+                "core",
+                False,
+                f"the Rust extension does not load: {error}",
+                "pip install chorus-agent, or make wheel",
+            )
+        ]
+    return [Finding("core", True, "the Rust extension loads")]
+
+
+def _docker() -> list[Finding]:
+    import docker
+    from docker.errors import DockerException, ImageNotFound
+
+    try:
+        client = docker.from_env(timeout=DOCKER_TIMEOUT_S)
+        info = client.info()
+    except (DockerException, OSError) as error:
+        remedy = (
+            "start the daemon (apt-get install docker.io; dockerd), let this user use it, or set DOCKER_HOST"
+        )
+        return [Finding("docker", False, f"the daemon cannot be reached: {error}", remedy)]
+    cgroup = f"{info.get('ServerVersion')}, cgroup v{info.get('CgroupVersion', '1')}, {info.get('Driver')}"
+    findings = [Finding("docker", True, cgroup)]
+    for key, what in (("MemoryLimit", "memory"), ("PidsLimit", "process")):
+        if info.get(key) is False:
+            remedy = (
+                "enable the cgroup controller (kernel command line: cgroup_enable=memory) and restart Docker"
+            )
+            findings.append(Finding("cgroups", False, f"no {what} limits for containers", remedy))
+    for image in _IMAGES:
+        try:
+            client.images.get(image)
+        except ImageNotFound:
+            findings.append(Finding("image", False, f"{image} is not here", "make image, or docker pull it"))
+        except DockerException as error:
+            findings.append(Finding("image", False, f"{image}: {error}", "make image"))
+        else:
+            findings.append(Finding("image", True, image))
+    client.close()
+    return findings
+
+
+def _ports() -> list[Finding]:
+    findings = []
+    for variable, default in _PORTS:
+        port = int(os.environ.get(variable) or default)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+                findings.append(Finding("port", True, f"{port} ({variable}) is free"))
+            except OSError as error:
+                remedy = f"set {variable} to a free port (0 takes any), or stop the program that has it"
+                # `up` takes free ports; only an agent with the defaults needs these.
+                findings.append(
+                    Finding("port", False, f"{port} ({variable}): {error.strerror}", remedy, False)
+                )
+    return findings
+
+
+def _disk() -> list[Finding]:
+    folder = state_folder()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    detail = f"{free / 1024**3:.1f} GiB free at {folder}"
+    remedy = "free some space, or set XDG_STATE_HOME or CHORUS_DATA_DIR to a larger disk"
+    findings = [Finding("disk", free >= DISK_FREE_MIN_BYTES, detail, remedy)]
+    if not os.access(folder, os.W_OK):
+        findings.append(
+            Finding("disk", False, f"{folder} is not writable", "set XDG_STATE_HOME or CHORUS_DATA_DIR")
+        )
+    return findings
+
+
+def _kernel() -> list[Finding]:
+    release = os.uname().release
+    unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    detail = f"Linux {release}, cgroup v{2 if unified else 1}"
+    findings = [Finding("kernel", os.uname().sysname == "Linux", detail, "CHORUS agents run on Linux")]
+    if not limit.exists():
+        findings.append(Finding("kernel", False, "/proc is not mounted", "mount /proc", needed=True))
+    return findings
+
+
+_LOOKS: Final[tuple[Callable[[], list[Finding]], ...]] = (
+    _python,
+    _extension,
+    _kernel,
+    _docker,
+    _ports,
+    _disk,
+)

@@ -1,0 +1,171 @@
+"""`chorusctl run`: one command in a sandbox of the mesh, as if it ran here. Also `wait` and `logs`."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from chorus.ctl.client import Client, Refused
+from chorus.ctl.follow import TaskEvent, follow
+from chorus.ctl.pack import pack
+from chorus.ctl.problems import CANCELLED, MESH_FAILED, TIMED_OUT, USAGE, CtlError
+from chorus.wire.ids import new_id
+from chorus.wire.task import TITLE_MAX_CHARS
+
+# Archives up to this size are packed in memory.
+SPOOL_MAX_BYTES: Final = 16 * 1024 * 1024
+_OUTPUT_CHUNK_BYTES: Final = 256 * 1024
+
+
+def run(client: Client, arguments: Namespace) -> int:
+    """Submits, follows, and ends as the command ended."""
+    task = task_of(arguments)
+    with tempfile.SpooledTemporaryFile(SPOOL_MAX_BYTES) as archive:
+        source = None
+        if arguments.dir is not None:
+            pack(Path(arguments.dir), archive)  # type: ignore[arg-type]
+            source = archive
+        try:
+            client.submit(task, source)  # type: ignore[arg-type]
+        except Refused as error:
+            raise CtlError(str(error), MESH_FAILED) from None
+        except KeyboardInterrupt:
+            # It may have been taken just now; nobody would follow it.
+            _cancel(client, task["task_id"], False)
+            raise
+    if arguments.json:
+        print(task["task_id"], file=sys.stderr)
+    return _follow_to_end(client, task["task_id"], arguments)
+
+
+def task_of(arguments: Namespace) -> dict[str, Any]:
+    """The task that the arguments describe. It gets its id here, so that it may be sent twice."""
+    words: list[str] = arguments.command
+    if words[:1] == ["--"]:
+        words = words[1:]
+    if not words:
+        raise CtlError("what is to be run? chorusctl run [options] -- COMMAND…", USAGE)
+    # One word may be a whole command line; several are arguments and kept apart.
+    command = words[0] if len(words) == 1 else shlex.join(words)
+    task: dict[str, Any] = {
+        "task_id": new_id(),
+        "title": (arguments.title or command)[:TITLE_MAX_CHARS],
+        "commands": [command],
+        "env": _environment(arguments.env),
+        "artifacts": arguments.artifact,
+    }
+    if arguments.language:
+        task["language"] = arguments.language
+    if arguments.timeout:
+        task["timeout_s"] = arguments.timeout
+    if arguments.project:
+        task["project"] = arguments.project
+    return task
+
+
+def _environment(pairs: list[str]) -> dict[str, str]:
+    values = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise CtlError(f"--env {pair}: expected NAME=VALUE", USAGE)
+        values[name] = value
+    return values
+
+
+def _follow_to_end(client: Client, task_id: str, arguments: Namespace) -> int:
+    end: TaskEvent | None = None
+    last = ""
+    cancelled = False
+    progress = sys.stderr.isatty() and not arguments.json
+    while end is None:
+        try:
+            for event in follow(client, task_id, last):
+                last = event.id or last
+                _show(event, progress, arguments.json)
+                if event.event == "end":
+                    end = event
+        except KeyboardInterrupt:
+            if cancelled:
+                raise
+            cancelled = True
+            _cancel(client, task_id, progress)
+    if cancelled and end.data.get("state") == "cancelled":
+        return CANCELLED
+    return exit_code(end.data)
+
+
+def _cancel(client: Client, task_id: str, progress: bool) -> None:
+    if progress:
+        print("cancelling; Ctrl-C again leaves it to the mesh", file=sys.stderr)
+    # 409: it has ended already, and its end is on the way.
+    with contextlib.suppress(Refused):
+        client.post(f"/api/v1/tasks/{task_id}/cancel", {"reason": "interrupted by the submitter"})
+
+
+def _show(event: TaskEvent, progress: bool, as_json: bool) -> None:
+    if as_json:
+        import orjson
+
+        line = orjson.dumps({"id": event.id or None, "event": event.event, "data": event.data})
+        sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.flush()
+    elif event.event == "output":
+        stream = sys.stderr.buffer if event.data.get("stream") == "stderr" else sys.stdout.buffer
+        stream.write(event.output())
+        stream.flush()
+    elif event.event == "gap":
+        # Whoever takes the output for complete must know better.
+        print(f"chorusctl: something was lost: {event.data.get('detail')}", file=sys.stderr)
+    elif event.event == "state" and progress:
+        reason = event.data.get("reason")
+        print(f"· {event.data.get('state')}{f': {reason}' if reason else ''}", file=sys.stderr)
+
+
+def exit_code(end: dict[str, Any]) -> int:
+    """The code for a task's end: the command's own where it has one."""
+    state, code, ended_by = end.get("state"), end.get("exit_code"), end.get("ended_by")
+    if state == "cancelled":
+        return CANCELLED
+    if ended_by == "timeout":
+        print(f"chorusctl: timed out: {end.get('reason')}", file=sys.stderr)
+        return TIMED_OUT
+    if ended_by in (None, "exit") and code is not None:
+        return int(code)
+    print(f"chorusctl: {state}: {end.get('reason') or ended_by}", file=sys.stderr)
+    return int(code) if code else MESH_FAILED
+
+
+def wait(client: Client, arguments: Namespace) -> int:
+    """Waits for a task's end without its output."""
+    for event in follow(client, arguments.task):
+        if event.event == "end":
+            task = client.get(f"/api/v1/tasks/{arguments.task}")
+            if arguments.json:
+                import orjson
+
+                print(orjson.dumps(task).decode())
+            else:
+                print(f"{task['state']}{': ' + task['reason'] if task['reason'] else ''}")
+            return exit_code(event.data)
+    return MESH_FAILED
+
+
+def logs(client: Client, arguments: Namespace) -> int:
+    """The raw output of a task."""
+    params = {"stream": arguments.stream, "follow": "true" if arguments.follow else "false"}
+    try:
+        with client.stream(f"/api/v1/tasks/{arguments.task}/logs", **params) as response:
+            for chunk in response.iter_raw(_OUTPUT_CHUNK_BYTES if not arguments.follow else None):
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
+    except httpx.TransportError as error:
+        raise CtlError(f"the output broke off: {str(error) or type(error).__name__}", MESH_FAILED) from None
+    return 0

@@ -1,0 +1,232 @@
+"""Lists and single things of the mesh, as tables for people or as JSON as it came."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from chorus.ctl.client import Client
+from chorus.ctl.problems import FAILED, CtlError
+
+Row = dict[str, Any]
+Columns = tuple[tuple[str, Callable[[Row], Any]], ...]
+
+_TASKS: Final[Columns] = (
+    ("task", lambda row: row["task_id"]),
+    ("state", lambda row: row["state"]),
+    ("agent", lambda row: row["agent_id"]),
+    ("title", lambda row: row["title"]),
+    ("running", lambda row: _seconds(row["running_s"])),
+    ("reason", lambda row: row["reason"]),
+)
+_PEERS: Final[Columns] = (
+    ("agent", lambda row: row["agent_id"]),
+    ("peer", lambda row: row["peer_id"]),
+    ("address", lambda row: ", ".join(row["addresses"])),
+    ("rtt", lambda row: None if row["rtt_ms"] is None else f"{row['rtt_ms']:.1f} ms"),
+)
+_MEMBERS: Final[Columns] = (
+    ("agent", lambda row: row["agent_id"]),
+    ("votes", lambda row: row["voter"]),
+    ("present", lambda row: row["present"]),
+    ("role", lambda row: row["role"]),
+    ("version", lambda row: row["version"]),
+    ("peer", lambda row: row["peer_id"]),
+)
+_AGENTS: Final[Columns] = (
+    ("agent", lambda row: row["agent_id"]),
+    ("leads", lambda row: row["leader"]),
+    ("present", lambda row: row["present"]),
+    ("tasks", lambda row: f"{row['tasks']['active']}/{row['tasks']['max']}"),
+    ("accepting", lambda row: row["accepting"]),
+    ("languages", lambda row: ", ".join(row["languages"])),
+    ("reason", lambda row: row["reason"]),
+)
+_DECISIONS: Final[Columns] = (
+    ("hash", lambda row: row["hash"][:12]),
+    ("kind", lambda row: row["kind"]),
+    ("agent", lambda row: row["agent_id"]),
+    ("created", lambda row: row["created_at"]),
+    ("address", lambda row: row["address"]),
+)
+_ARTIFACTS: Final[Columns] = (
+    ("path", lambda row: row["path"]),
+    ("size", lambda row: row["size"]),
+    ("sha256", lambda row: row["sha256"]),
+)
+
+
+def tasks(client: Client, arguments: Namespace) -> int:
+    """The newest tasks."""
+    page = client.get(
+        "/api/v1/tasks",
+        state=arguments.state,
+        agent=arguments.agent,
+        project=arguments.project,
+        limit=arguments.limit,
+    )
+    return _list(page, _TASKS, arguments)
+
+
+def task(client: Client, arguments: Namespace) -> int:
+    """One task."""
+    return _print_json(client.get(f"/api/v1/tasks/{arguments.task}"))
+
+
+def cancel(client: Client, arguments: Namespace) -> int:
+    """Cancels a task."""
+    answer = client.post(f"/api/v1/tasks/{arguments.task}/cancel", {"reason": arguments.reason})
+    return _print_json(answer) if arguments.json else _say(f"{arguments.task}: {answer['state']}")
+
+
+def retry(client: Client, arguments: Namespace) -> int:
+    """Offers an ended task again."""
+    answer = client.post(f"/api/v1/tasks/{arguments.task}/retry")
+    return _print_json(answer) if arguments.json else _say(f"{arguments.task}: {answer['state']}")
+
+
+def artifacts(client: Client, arguments: Namespace) -> int:
+    """Lists a task's artifacts, or saves them with --output."""
+    base = f"/api/v1/tasks/{arguments.task}/artifacts"
+    page = client.get(base)
+    if arguments.output is None:
+        return _list(page, _ARTIFACTS, arguments)
+    wanted = [item for item in page["items"] if arguments.path in (None, item["path"])]
+    if not wanted:
+        raise CtlError(f"task {arguments.task} has no such artifact; chorusctl artifacts lists them")
+    root = Path(arguments.output)
+    for item in wanted:
+        _save(client, f"{base}/{item['path']}", item, root)
+        print(f"{item['path']}  {item['size']} bytes", file=sys.stderr)
+    return 0
+
+
+def _save(client: Client, path: str, item: Row, root: Path) -> None:
+    goal = root / item["path"]
+    if not Path(os.path.normpath(goal)).is_relative_to(os.path.normpath(root)):
+        raise CtlError(f"artifact {item['path']} leads out of {root}")
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    aside = goal.with_name(f".{goal.name}.part")
+    digest = hashlib.sha256()
+    from urllib.parse import quote
+
+    with client.stream(quote(path)) as response, aside.open("wb") as file:
+        for chunk in response.iter_raw():
+            digest.update(chunk)
+            file.write(chunk)
+    if digest.hexdigest() != item["sha256"]:
+        aside.unlink()
+        raise CtlError(f"artifact {item['path']} arrived damaged; try again", FAILED)
+    aside.rename(goal)
+
+
+def peers(client: Client, arguments: Namespace) -> int:
+    """Connected peers."""
+    return _list(client.get("/api/v1/peers"), _PEERS, arguments)
+
+
+def members(client: Client, arguments: Namespace) -> int:
+    """Members of the mesh."""
+    return _list(client.get("/api/v1/members"), _MEMBERS, arguments)
+
+
+def agents(client: Client, arguments: Namespace) -> int:
+    """Who can be given work."""
+    return _list(client.get("/api/v1/agents"), _AGENTS, arguments)
+
+
+def decisions(client: Client, arguments: Namespace) -> int:
+    """The newest decision records."""
+    page = client.get("/api/v1/decisions", limit=arguments.limit, task_id=arguments.task)
+    return _list(page, _DECISIONS, arguments)
+
+
+def status(client: Client, arguments: Namespace) -> int:
+    """The agent that answers, at a glance."""
+    said = client.get("/api/v1/status")
+    if arguments.json:
+        return _print_json(said)
+    mesh, load = said["mesh"], said["tasks"]
+    rows = [
+        ("agent", f"{said['agent_id']} {said['version']}"),
+        ("peer id", said["peer_id"]),
+        ("mesh", f"{mesh['id'] or 'none yet'}, {mesh['members']} members, {mesh['voters']} vote"),
+        ("leader", f"{mesh['leader'] or 'none now'}, term {mesh['term']}; this agent is {mesh['state']}"),
+        (
+            "tasks",
+            f"{load['active']} of {load['max']} active{', ' + load['reason'] if load['reason'] else ''}",
+        ),
+        ("peers", str(said["peers"])),
+        ("model", said["ai"]["detail"]),
+    ]
+    return _pairs(rows)
+
+
+def election(client: Client, arguments: Namespace) -> int:
+    """Who leads and since when."""
+    said = client.get("/api/v1/election")
+    if arguments.json:
+        return _print_json(said)
+    rows = [(key, str(said[key])) for key in ("mesh", "term", "state", "leader", "since", "score", "trigger")]
+    rows += [("member", f"{m['agent_id']}{' votes' if m['voter'] else ''}") for m in said["members"]]
+    return _pairs(rows)
+
+
+def token(client: Client, arguments: Namespace) -> int:
+    """The bearer token of the agent that would be asked."""
+    endpoint = client.endpoints[0]
+    if arguments.json:
+        return _print_json({"url": endpoint.url, "token": endpoint.token})
+    print(endpoint.token)
+    return 0
+
+
+def _list(page: dict[str, Any], columns: Columns, arguments: Namespace) -> int:
+    return _print_json(page) if arguments.json else _table(page["items"], columns)
+
+
+def _table(rows: Iterable[Row], columns: Columns) -> int:
+    cells = [[name for name, _ in columns]]
+    cells += [[_cell(value(row)) for _, value in columns] for row in rows]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(columns))]
+    room = os.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in cells:
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        print(text[:room])
+    return 0
+
+
+def _pairs(rows: list[tuple[str, str]]) -> int:
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name.ljust(width)}  {value}")
+    return 0
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    # A title may hold anything; a table stays one line per row and moves no cursor.
+    return "".join(char if char.isprintable() else " " for char in str(value))
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1f} s"
+
+
+def _print_json(value: Any) -> int:
+    print(json.dumps(value, ensure_ascii=False))
+    return 0
+
+
+def _say(text: str) -> int:
+    print(text)
+    return 0

@@ -1,0 +1,68 @@
+"""News of the election for watchers, on `chorus/election/v1`, and what the others say of themselves there."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from chorus.hub import Hub, HubError, Message
+from chorus.process import Process
+from chorus.wire.messages import ELECTION, Heartbeat
+
+# A score older than so many heartbeats says nothing.
+FRESH_HEARTBEATS = 3
+# More signers than a mesh has members are not remembered.
+SIGNERS_MAX = 1_000
+
+Trigger = Literal["heartbeat_timeout", "discovery_failure", "split_brain", "quorum_loss", "manual", ""]
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    score: float
+    mesh: str | None
+    at: float
+
+
+class News:
+    """Publishes, and listens. A message lost is no harm: nothing is decided by it."""
+
+    def __init__(self, process: Process, hub: Hub) -> None:
+        self._process, self._hub = process, hub
+        self._heard: dict[str, _Heard] = {}
+
+    async def listen(self) -> None:
+        """Takes heartbeats until cancelled."""
+        async with self._hub.subscribe(ELECTION) as messages:
+            async for message in messages:
+                self.hear(message)
+
+    def hear(self, message: Message) -> None:
+        """One message of another agent about itself."""
+        if message.type != "heartbeat":
+            return
+        try:
+            said = Heartbeat.model_validate(message.data)
+        except ValidationError:
+            return
+        if message.sender in self._heard or len(self._heard) < SIGNERS_MAX:
+            self._heard[message.sender] = _Heard(said.score, said.mesh, time.monotonic())
+
+    def scores(self, mesh: str | None) -> dict[str, float]:
+        """The fresh scores of those that say they are in this mesh."""
+        oldest = time.monotonic() - FRESH_HEARTBEATS * self._process.settings.heartbeat_s
+        return {
+            peer: heard.score
+            for peer, heard in self._heard.items()
+            if heard.at >= oldest and heard.mesh == mesh
+        }
+
+    async def say(self, type: str, **data: Any) -> None:
+        """Publishes a message of this agent."""
+        try:
+            await self._hub.publish(ELECTION, type, data)
+        except HubError as error:
+            self._process.log.debug("news of the election not published", type=type, error=str(error))

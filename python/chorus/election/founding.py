@@ -1,0 +1,70 @@
+"""Join a mesh, found one, or wait: decided from what the peers met so far have answered. Pure.
+
+Agents that start together meet within the join wait; of those that know of no mesh the smallest peer id
+founds, and the others join it. An answer counts only while it is fresh: who gave it may have founded since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+# "None yet" says nothing about later than this.
+FRESH_S = 1.0
+# A peer that is connected and does not answer (its processes are starting) may be about to found: it is
+# waited for, but not for ever.
+SILENT_WAIT_S = 10.0
+# A mesh whose leader did not take us in is asked again after this.
+JOIN_RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """A connected peer. `answered_at` is when its newest answer came; `mesh` what it said then."""
+
+    peer: str
+    since: float
+    answered_at: float | None = None
+    mesh: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Ask this peer to be taken in."""
+
+    peer: str
+    mesh: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Found a mesh of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Neither yet."""
+
+    why: str
+
+
+Step = Join | Found | Wait
+
+
+def next_step(me: str, now: float, started: float, wait_s: float, met: Iterable[Met]) -> Step:
+    """What an agent without a mesh does now. `wait_s` is the join wait and the agent's stagger."""
+    peers = sorted(met, key=lambda peer: peer.peer)
+    for peer in peers:
+        if peer.mesh is not None:
+            return Join(peer.peer, peer.mesh)
+    if now - started < wait_s:
+        return Wait("looking for a mesh")
+    for peer in peers:
+        fresh = peer.answered_at is not None and now - peer.answered_at <= FRESH_S
+        if not fresh and now - peer.since < SILENT_WAIT_S:
+            return Wait(f"{peer.peer} has not said yet whether it has a mesh")
+        if not fresh and peer.answered_at is not None and now - peer.answered_at < SILENT_WAIT_S:
+            return Wait(f"{peer.peer} had no mesh and has not answered since")
+        if fresh and peer.peer < me:
+            return Wait(f"{peer.peer} has no mesh either and the smaller id: it founds")
+    return Found()

@@ -1,0 +1,271 @@
+"""The election process: wires search, admission, duties and news; answers for the mesh's leadership."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from chorus.election.admission import Admission
+from chorus.election.announce import News, Trigger
+from chorus.election.duties import Duties
+from chorus.election.score import Figures, Score, score
+from chorus.election.search import PEER_SERVICE, Search
+from chorus.hub import Handler, Hub, HubError, HubInvalid, RaftStatus, Reply, Request
+from chorus.process import Process, metrics
+from chorus.table.reader import TableReader
+from chorus.wire.task import rfc3339
+
+SERVICE = "election"
+# The leader looks at its members this often, unless the heartbeat is shorter.
+BEAT_MAX_S = 0.5
+DRAIN_S = 10.0
+
+
+class Election:
+    """All parts of the process. `run` ends when it is cancelled."""
+
+    def __init__(self, process: Process, hub: Hub, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._process, self._hub = process, hub
+        self._reader = TableReader(process.settings.paths.table_db)
+        self.search = Search(process, hub)
+        self.admission = Admission(process, hub, self.search)
+        self.news = News(process, hub)
+        self.duties = Duties(process, hub, self.admission, self.news, self._reader, clock=clock)
+        self._started = time.monotonic()
+        self._score = Score(0.0)
+        self._trigger: Trigger = ""
+        self._leader: str | None = None
+        self._leader_since_ms: int | None = None
+        self._status = RaftStatus(None, 0, 0, "none", None, 0, 0)
+        self._wake = asyncio.Event()
+        self._methods: dict[str, Handler] = {
+            "health": self._health,
+            "status": self._say_status,
+            "transfer": self._transfer,
+            "drain": self._drain,
+        }
+
+    async def run(self) -> None:
+        """Serves and works until cancelled."""
+        await self._hub.offer(SERVICE, self._serve)
+        await self._hub.offer(PEER_SERVICE, self.admission.serve, peers=True)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._search())
+            group.create_task(self._watch())
+            group.create_task(self.news.listen())
+            group.create_task(self._beats())
+            group.create_task(self._heartbeats())
+
+    async def _search(self) -> None:
+        while True:
+            try:
+                await self.search.run()
+            except HubError as error:
+                self._process.log.warning("the search for a mesh goes on", error=str(error))
+                await asyncio.sleep(BEAT_MAX_S)
+                continue
+            break
+        if self.search.founded:
+            self._set_trigger("discovery_failure")
+        self._wake.set()
+
+    async def _beats(self) -> None:
+        pause = min(BEAT_MAX_S, self._process.settings.heartbeat_s)
+        while True:
+            try:
+                await self.beat()
+            except HubError as error:
+                self._process.log.info("a look at the mesh failed", error=str(error))
+            try:
+                # Who does not lead has nothing to do until something happens.
+                async with asyncio.timeout(pause if self._status.role == "leader" else 4 * pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def beat(self) -> None:
+        """One look at the machine."""
+        status = await self._hub.raft_status()
+        self._status = status
+        if status.leader != self._leader:
+            self._leader = status.leader
+            self._leader_since_ms = time.time_ns() // 1_000_000 if status.leader else None
+        metrics.ELECTION_TERM.set(status.term)
+        metrics.ELECTION_LEADER.set(1 if status.role == "leader" else 0)
+        await self.duties.beat(status, self._score.total)
+
+    async def _heartbeats(self) -> None:
+        while True:
+            try:
+                await self._update_score()
+            except (HubError, OSError) as error:
+                self._process.log.info("the score was not updated", error=str(error))
+            status = self._status
+            await self.news.say(
+                "heartbeat",
+                mesh=status.mesh,
+                term=status.term,
+                state=status.role,
+                leader=status.leader,
+                score=self._score.total,
+                agent_id=self._process.settings.agent_id,
+            )
+            await asyncio.sleep(self._process.settings.heartbeat_s)
+
+    async def _update_score(self) -> None:
+        state = await self._hub.net_state()
+        members = self._status.members
+        listed = {member.peer for member in members}
+        near = [float(peer.get("rtt_ms") or 0) for peer in state["peers"] if peer["peer"] in listed]
+        mine = self._reader.member(self._hub.peer_id)
+        settings = self._process.settings
+        self._score = score(
+            Figures(
+                uptime_s=time.monotonic() - self._started,
+                expertise=len(settings.expertise),
+                max_tasks=settings.max_tasks,
+                active=mine.active if mine is not None else 0,
+                load_per_core=os.getloadavg()[0] / (os.cpu_count() or 1),
+                free_memory=_free_memory(),
+                members=len(members),
+                connected=len(near),
+                rtt_ms=sorted(near)[len(near) // 2] if near else 0.0,
+                tasks_done=self._reader.ended_by(self._hub.peer_id),
+            )
+        )
+        if self.duties.draining:
+            self._score = Score(0.0)
+        await self._hub.raft_set_score(self._score.total)
+
+    async def _watch(self) -> None:
+        async for event in self._hub.events():
+            self._wake.set()
+            await self._on_event(event)
+
+    async def _on_event(self, event: dict[str, Any]) -> None:
+        mesh, term = self._status.mesh, int(event.get("term") or self._status.term)
+        leader = event.get("peer") or event.get("leader")
+        match event.get("kind"):
+            case "candidate":
+                self._set_trigger("heartbeat_timeout")
+                score_now = self._score.total
+                await self.news.say("candidacy", mesh=mesh, term=term, score=score_now, trigger=self._trigger)
+            case "voted" | "vote":
+                await self.news.say("vote", mesh=mesh, term=term, candidate=str(event.get("for") or ""))
+            case "leader" if leader == self._hub.peer_id:
+                await self.news.say("leader", mesh=mesh, term=term, trigger=self._trigger)
+            case "step_down":
+                if event.get("reason") == "quorum_loss":
+                    self._set_trigger("quorum_loss")
+                await self.news.say("resign", mesh=mesh, term=term, reason=str(event.get("reason") or ""))
+            case "peer_up" | "peer_down":
+                self.search.look_again()
+
+    def _set_trigger(self, trigger: Trigger) -> None:
+        self._trigger = trigger
+        self._process.log.info("election", trigger=trigger)
+
+    # What others ask
+
+    async def _serve(self, request: Request) -> Reply | dict[str, Any] | None:
+        method = self._methods.get(request.method)
+        if method is None or request.peer is not None:
+            raise HubInvalid(f"{SERVICE} has no method {request.method!r}")
+        return await method(request)
+
+    async def _health(self, request: Request) -> dict[str, Any]:
+        status = await self._hub.raft_status()
+        if status.mesh is None:
+            ok, detail = False, self.search.why
+        elif status.leader is None:
+            ok, detail = False, f"mesh {status.mesh} has no leader now"
+        else:
+            ok, detail = True, f"{status.role} in mesh {status.mesh}"
+        other = self._differing(status)
+        if other:
+            detail = f"{detail}; the mesh's settings are used, not this agent's own: {', '.join(other)}"
+        return {"ok": ok, "detail": detail, **await self._say_status(request)}
+
+    async def _say_status(self, request: Request) -> dict[str, Any]:
+        """`status`: what `GET /api/v1/election` answers."""
+        status = await self._hub.raft_status()
+        mesh = self._reader.mesh()
+        present = {member.peer: member for member in self._reader.members()}
+        return {
+            "mesh": status.mesh,
+            "term": status.term,
+            "state": status.role,
+            "leader": self._name(status.leader),
+            "since": rfc3339(self._leader_since_ms) if self._leader_since_ms is not None else None,
+            "members": [
+                {
+                    "agent_id": self._name(member.peer),
+                    "peer": member.peer,
+                    "voter": member.voter,
+                    "present": present[member.peer].present if member.peer in present else True,
+                }
+                for member in status.members
+            ],
+            "version": mesh.version if mesh is not None else 1,
+            "score": self._score.total,
+            "trigger": self._trigger or None,
+        }
+
+    async def _transfer(self, request: Request) -> dict[str, Any]:
+        """`transfer` {to?}: by hand; `to` is a peer id or an agent id."""
+        to = request.head.get("to")
+        if to is not None:
+            member = self._reader.member_by_agent(str(to))
+            to = member.peer if member is not None else str(to)
+        self._set_trigger("manual")
+        return {"to": await self.duties.transfer(to, "asked for by hand")}
+
+    async def _drain(self, request: Request) -> dict[str, Any]:
+        """`drain` {deadline_s?}: hands leadership over before the stop."""
+        deadline = min(float(request.head.get("deadline_s") or DRAIN_S), DRAIN_S)
+        return {"left": await self.duties.leave(deadline)}
+
+    def _name(self, peer: str | None) -> str | None:
+        if peer is None:
+            return None
+        member = self._reader.member(peer)
+        return member.agent_id if member is not None and member.agent_id else peer
+
+    def _differing(self, status: RaftStatus) -> list[str]:
+        mine = {
+            "voters": self._process.settings.voters,
+            "heartbeat_ms": int(self._process.settings.heartbeat_s * 1000),
+            "election_timeout_ms": int(self._process.settings.election_timeout_s * 1000),
+            "lease_ms": int(self._process.settings.task_lease_s * 1000),
+        }
+        if status.mesh is None:
+            return []
+        return [name for name, value in mine.items() if status.settings.get(name, value) != value]
+
+
+def _free_memory() -> float:
+    """The share of the machine's memory that is free to use."""
+    figures = {}
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        figures[name] = int(rest.split()[0])
+    return figures.get("MemAvailable", 0) / max(1, figures.get("MemTotal", 1))
+
+
+async def main(process: Process) -> None:
+    """The process's body."""
+    election = Election(process, process.hub)
+    work = asyncio.create_task(election.run())
+    stop = asyncio.create_task(process.stopping.wait())
+    await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if work.done():
+        # Only an error ends it.
+        await work
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)

@@ -1,0 +1,60 @@
+"""The node's body: starts the core out of the settings, exports its counters, stops it last of all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import orjson
+
+from chorus._core import Core, CoreError
+from chorus.config import Settings
+from chorus.core.config import core_config, multiaddr
+from chorus.node.metrics import CoreMetrics
+from chorus.process import Process
+
+# Counters are seen outside at most this late.
+METRICS_INTERVAL_S = 0.5
+
+
+def config_of(settings: Settings) -> str:
+    """The core's configuration for these settings."""
+    return core_config(
+        data_dir=settings.data_dir,
+        hub=settings.paths.hub_socket,
+        cluster_secret=settings.cluster_secret.get_secret_value(),
+        listen=[multiaddr(host, settings.p2p_port) for host in settings.p2p_hosts],
+        bootstrap=settings.bootstrap_peers,
+        mdns=settings.mdns_enabled,
+        dht=settings.dht_enabled,
+        dht_cache_bytes=settings.dht_cache_bytes,
+        agent_id=settings.agent_id,
+        role=settings.role,
+    )
+
+
+async def main(process: Process) -> None:
+    """Serves the core until the process is asked to stop."""
+    core = await asyncio.to_thread(Core.start, config_of(process.settings))
+    try:
+        await process.connect()
+        process.log.info("core started", **orjson.loads(core.info()))
+        await _export(process, core)
+    finally:
+        await process.close()
+        await asyncio.to_thread(core.stop)
+
+
+async def _export(process: Process, core: Core) -> None:
+    exported = CoreMetrics()
+    while not process.stopping.is_set():
+        try:
+            stats = orjson.loads(core.stats())
+        except CoreError as error:
+            process.health.set(False, f"the core does not answer: {error}")
+            raise
+        exported.update(stats)
+        process.health.set(True, "running", peers=stats.get("peers_connected", 0))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(METRICS_INTERVAL_S):
+                await process.stopping.wait()

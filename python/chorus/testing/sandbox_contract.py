@@ -1,0 +1,247 @@
+"""The contract of a sandbox backend: what every backend must pass, whatever it is made of.
+
+Subclass `SandboxContract`, give it a fixture `acquire` that returns a clean sandbox for some limits, and
+pytest does
+the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from chorus.executor.backend import CommandEnd, Limits, Sandbox, Stream
+
+Acquire = Callable[[Limits], Awaitable[Sandbox]]
+
+MIB = 1024 * 1024
+SMALL = Limits(cpus=1.0, memory_bytes=128 * MIB, pids=32, disk_bytes=64 * MIB)
+# A command of the contract that has not ended by then never will.
+COMMAND_DEADLINE_S = 120.0
+
+
+class Collected:
+    """A sink that keeps what it is given, up to a bound, and counts the rest."""
+
+    def __init__(self, keep: int = 64 * MIB) -> None:
+        self.streams: dict[Stream, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+        self.total = 0
+        self.ended: list[int] = []
+        self.wrote = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._keep = keep
+
+    def write(self, stream: Stream, command: int, data: bytes) -> None:
+        """Takes bytes of a command."""
+        self.total += len(data)
+        self._loop.call_soon_threadsafe(self.wrote.set)
+        if len(self.streams[stream]) < self._keep:
+            self.streams[stream] += data
+
+    def end(self, command: int) -> None:
+        """A command's output is whole."""
+        self.ended.append(command)
+
+    def take(self, stream: Stream = "stdout") -> bytes:
+        """What came since the last take."""
+        data = bytes(self.streams[stream])
+        self.streams[stream].clear()
+        return data
+
+
+class Bench:
+    """One sandbox under test, with its sink and a running number of commands."""
+
+    def __init__(self, sandbox: Sandbox, sink: Collected) -> None:
+        self.sandbox = sandbox
+        self.sink = sink
+        self._number = 0
+
+    async def run(self, command: str, **how: str) -> CommandEnd:
+        """Runs the next command."""
+        self._number += 1
+        async with asyncio.timeout(COMMAND_DEADLINE_S):
+            end = await self.sandbox.run(self._number, command, **how)
+        assert self.sink.ended[-1:] == [self._number], "all output comes before the end"
+        return end
+
+
+async def bench(
+    acquire: Acquire, limits: Limits = SMALL, env: Mapping[str, str] | None = None, keep: int = 64 * MIB
+) -> Bench:
+    """A sandbox that has begun a task."""
+    sandbox = await acquire(limits)
+    sink = Collected(keep)
+    await sandbox.begin({}, env or {}, sink)
+    return Bench(sandbox, sink)
+
+
+def tar_of(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """A tar archive of some files."""
+    path = folder / "in.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            member.mode = 0o644
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+class SandboxContract:
+    """The tests. All that a task may do to its sandbox ends with a name, and the sandbox says it."""
+
+    async def test_exit_codes_and_streams_are_exact(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        end = await box.run("printf out; printf err >&2; exit 3")
+        assert (end.exit_code, end.ended_by) == (3, "exit")
+        assert (box.sink.take(), box.sink.take("stderr")) == (b"out", b"err")
+        assert (await box.run("kill -TERM $$")).exit_code == 143
+        assert (await box.run("true")).exit_code == 0
+
+    async def test_commands_share_files_but_no_shell(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        await box.run("cd /tmp; leak=1; export leak; set -f; echo hello > /workspace/file")
+        await box.run('pwd; echo "${leak-none}"; cat file')
+        assert box.sink.take() == b"/workspace\nnone\nhello\n"
+
+    async def test_environment_and_stdin_arrive_byte_for_byte(self, acquire: Acquire, tmp_path: Path) -> None:
+        value = "a'b\"c\\d\n\té€😀 $HOME `id` "
+        box = await bench(acquire, env={"VALUE": value, "nonce": "mine", "line": "x", "IFS": ":"})
+        await box.run('printf %s "$VALUE$nonce$line"')
+        assert box.sink.take().decode() == value + "minex"
+        data = os.urandom(100_000)
+        await box.sandbox.put(tar_of(tmp_path, {"stdin": data}), "/tmp")
+        await box.run("cat", stdin="/tmp/stdin")
+        assert box.sink.take() == data
+
+    async def test_workdir_is_where_a_command_runs(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        await box.run("mkdir -p 'a b/c'")
+        await box.run("pwd", workdir="/workspace/a b/c")
+        assert box.sink.take() == b"/workspace/a b/c\n"
+        assert (await box.run("pwd", workdir="/workspace/missing")).exit_code == 126
+
+    async def test_twenty_megabytes_go_in_and_out_unchanged(self, acquire: Acquire, tmp_path: Path) -> None:
+        box = await bench(acquire)
+        data = os.urandom(20 * MIB)
+        await box.sandbox.put(tar_of(tmp_path, {"data": data}))
+        await box.run("sha256sum < data; cp data copy")
+        assert box.sink.take().split()[0].decode() == hashlib.sha256(data).hexdigest()
+        await box.run("cat copy")
+        assert box.sink.take() == data
+        listed = {entry.path: entry for entry in await box.sandbox.files()}
+        assert listed["copy"].kind == "file"
+        assert listed["copy"].size == len(data)
+        await box.sandbox.get(["copy"], tmp_path / "out.tar")
+        with tarfile.open(tmp_path / "out.tar") as archive:
+            member = archive.extractfile("./copy")
+            assert member is not None
+            assert member.read() == data
+
+    async def test_files_are_listed_as_what_they_are(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        await box.run("mkdir d; mkfifo p; ln -s /etc/passwd l; printf xy > 'd/two words\n'")
+        listed = {entry.path: entry for entry in await box.sandbox.files()}
+        assert {path: entry.kind for path, entry in listed.items()} == {
+            "d": "directory",
+            "p": "other",
+            "l": "link",
+            "d/two words\n": "file",
+        }
+        assert listed["l"].target == "/etc/passwd"
+
+    async def test_an_endless_line_and_a_flood_pass_through(self, acquire: Acquire) -> None:
+        box = await bench(acquire, keep=MIB)
+        end = await box.run("head -c 200000000 /dev/zero | tr '\\0' x")
+        assert end.exit_code == 0
+        assert box.sink.total == 200_000_000
+
+    async def test_nothing_of_the_host_is_there(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        await box.run("id -u; grep -c : /proc/net/dev; ls /sys/class/net; grep CapEff /proc/self/status")
+        words = box.sink.take().split()
+        assert words[0] != b"0"
+        assert words[2:3] == [b"lo"]
+        assert int(words[-1], 16) == 0
+        for attempt in (
+            "touch /etc/x",
+            "touch /usr/x",
+            "mount -t tmpfs x /mnt",
+            "chroot / true",
+            "ls /var/run/docker.sock",
+        ):
+            assert (await box.run(attempt)).exit_code != 0
+
+    async def test_a_killed_group_is_the_command_alone(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        assert (await box.run("kill -9 0")).exit_code == 137
+        await box.run("echo on")
+        assert box.sink.take() == b"on\n"
+
+    async def test_a_stop_kills_the_whole_tree(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        running = asyncio.create_task(
+            box.run("(setsid sh -c 'trap \"\" TERM; sleep 1000' &) ; nohup sleep 1000 & echo go; sleep 1000")
+        )
+        async with asyncio.timeout(COMMAND_DEADLINE_S):
+            await box.sink.wrote.wait()
+        await box.sandbox.stop("timeout")
+        end = await running
+        assert (end.ended_by, end.exit_code) == ("timeout", 137)
+
+    async def test_orphans_are_reaped(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        for _ in range(6):
+            end = await box.run("for i in 1 2 3 4 5 6 7 8; do (sleep 0.01 &); done; sleep 0.1")
+            assert end.exit_code == 0
+        await box.run("cat /proc/[0-9]*/stat 2>/dev/null | cut -d' ' -f3 | sort | uniq -c | grep Z; true")
+        assert box.sink.take() == b""
+
+    async def test_a_memory_bomb_is_named(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        end = await box.run("head -c 1000000000 /dev/zero | tail")
+        assert (end.ended_by, end.exit_code != 0) == ("out_of_memory", True)
+        assert (await box.run("true")).exit_code == 0
+
+    async def test_a_fork_bomb_is_contained_and_named(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        end = await box.run("i=0; while [ $i -lt 200 ]; do sleep 1000 & i=$((i+1)); done")
+        assert end.ended_by == "pids"
+        await box.sandbox.stop("exit")
+
+    async def test_a_wild_fork_bomb_can_be_stopped(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        running = asyncio.create_task(box.run("b() { b | b & }; b; sleep 1000"))
+        await asyncio.sleep(1)
+        await box.sandbox.stop("timeout")
+        assert (await running).ended_by in ("timeout", "pids")
+
+    async def test_a_full_disk_is_named(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        end = await box.run("head -c 1000000000 /dev/zero > filler")
+        assert (end.ended_by, end.exit_code != 0) == ("disk", True)
+        assert (await box.run("rm filler; echo fine > small")).exit_code == 0
+
+    async def test_both_folders_full_is_the_disk_too(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        fill = "head -c 63000000 /dev/zero > a; head -c 63000000 /dev/zero > /tmp/b"
+        end = await box.run(f"{fill}; head -c 90000000 /dev/zero | tail")
+        assert (end.ended_by, end.exit_code != 0) == ("disk", True)
+
+    async def test_usage_is_counted(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        await box.run("i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done")
+        used = await box.sandbox.usage()
+        assert used.cpu_s > 0
+        assert used.memory_peak_bytes > 0
+
+    async def test_closing_twice_is_fine(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        await box.sandbox.close()
+        await box.sandbox.close()

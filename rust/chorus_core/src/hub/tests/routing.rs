@@ -1,0 +1,149 @@
+//! Calls, requests and streams between processes.
+
+use serde_json::{Value, json};
+
+use super::{backend::Served, client::Client};
+
+async fn offer(served: &Served, name: &str, peers: bool) -> Client {
+    let mut client = Client::hello(&served.path(), name).await;
+    assert_eq!(client.call(json!({"m": "offer", "service": "s", "peers": peers}), b"").await.op, 2);
+    client
+}
+
+#[tokio::test]
+async fn calls_reach_the_process_that_offers_and_answers_come_back() {
+    let served = Served::start();
+    let mut server = offer(&served, "server", false).await;
+    let mut caller = Client::hello(&served.path(), "caller").await;
+    let call = caller.start(json!({"m": "call", "service": "s", "method": "m", "head": {"a": [1]}, "timeout_ms": 5000}), b"in").await;
+    let asked = server.serve().await;
+    assert_eq!(asked.payload, b"in");
+    assert_eq!(
+        asked.head,
+        json!({"m": "serve", "service": "s", "method": "m", "head": {"a": [1]}, "timeout_ms": 5000, "peer": null, "process": "caller"})
+    );
+    server.send(2, asked.id, &json!({"b": 2}), b"out").await;
+    let got = caller.answer(call).await;
+    assert_eq!((got.head, got.payload.as_slice()), (json!({"head": {"b": 2}}), &b"out"[..]));
+
+    let call = caller.start(json!({"m": "call", "service": "s", "method": "m"}), b"").await;
+    let asked = server.serve().await;
+    server.send(3, asked.id, &json!({"code": "refused", "message": "busy"}), b"").await;
+    assert_eq!(caller.answer(call).await.head, json!({"code": "refused", "message": "busy"}));
+}
+
+#[tokio::test]
+async fn deadlines_cancels_and_deaths_end_calls() {
+    let served = Served::start();
+    let mut server = offer(&served, "server", false).await;
+    let mut caller = Client::hello(&served.path(), "caller").await;
+    let ask = |ms: u64| json!({"m": "call", "service": "s", "method": "m", "timeout_ms": ms});
+
+    let call = caller.start(ask(1), b"").await;
+    let asked = server.serve().await;
+    assert_eq!(caller.answer(call).await.head["code"], "timeout");
+    assert_eq!(server.expect(|got| got.op == 6).await.id, asked.id);
+    // Too late: nobody minds.
+    server.send(2, asked.id, &Value::Null, b"").await;
+
+    let call = caller.start(ask(60_000), b"").await;
+    let asked = server.serve().await;
+    caller.send(6, call, &Value::Null, b"").await;
+    assert_eq!(server.expect(|got| got.op == 6).await.id, asked.id);
+
+    let call = caller.start(ask(60_000), b"").await;
+    server.serve().await;
+    drop(server);
+    assert_eq!(caller.answer(call).await.head["code"], "unavailable");
+    assert_eq!(caller.call(ask(60_000), b"").await.head["code"], "unavailable");
+
+    let mut newer = offer(&served, "newer", false).await;
+    let call = caller.start(ask(60_000), b"").await;
+    let asked = newer.serve().await;
+    newer.send(2, asked.id, &Value::Null, b"").await;
+    assert_eq!(caller.answer(call).await.op, 2);
+}
+
+#[tokio::test]
+async fn a_garbled_answer_ends_its_server_and_tells_the_caller() {
+    let served = Served::start();
+    let mut server = offer(&served, "server", false).await;
+    let mut caller = Client::hello(&served.path(), "caller").await;
+    let call = caller.start(json!({"m": "call", "service": "s", "method": "m"}), b"").await;
+    let asked = server.serve().await;
+    server.send(2, asked.id, &json!([1]), b"").await;
+    server.closed().await;
+    assert_eq!(caller.answer(call).await.head["code"], "internal");
+}
+
+#[tokio::test]
+async fn peers_reach_only_what_is_offered_to_peers() {
+    let served = Served::start();
+    let mut caller = Client::hello(&served.path(), "caller").await;
+    let ask = |service: &str| json!({"m": "request", "peer": "other", "service": service, "method": "m", "head": {"x": 1}});
+    let mut server = offer(&served, "server", false).await;
+    assert_eq!(caller.call(ask("s"), b"").await.head["code"], "unavailable");
+    assert_eq!(server.call(json!({"m": "offer", "service": "s", "peers": true}), b"").await.op, 2);
+    let call = caller.start(ask("s"), b"in").await;
+    let asked = server.serve().await;
+    assert!(asked.head["peer"].is_string() && asked.head["process"].is_null() && asked.head["head"]["x"] == 1);
+    server.send(2, asked.id, &json!({"y": 2}), b"out").await;
+    let got = caller.answer(call).await;
+    assert_eq!((&got.head["head"]["y"], got.payload.as_slice()), (&json!(2), &b"out"[..]));
+    assert_eq!(caller.call(ask("_core"), b"").await.head["head"]["core"], true);
+}
+
+#[tokio::test]
+async fn streams_carry_bytes_windows_ends_and_resets() {
+    let served = Served::start();
+    let mut server = offer(&served, "server", false).await;
+    let mut caller = Client::hello(&served.path(), "caller").await;
+    let open = |id: u32| json!({"m": "stream", "service": "s", "method": "m", "stream": id});
+
+    let call = caller.start(open(1), b"").await;
+    let asked = server.serve().await;
+    let far = asked.head["stream"].as_u64().unwrap() as u32;
+    assert_eq!((asked.head["m"].as_str(), far % 2), (Some("stream"), 0));
+    server.send(2, asked.id, &Value::Null, b"").await;
+    assert_eq!(caller.answer(call).await.head["stream"], 1);
+
+    caller.send(7, 1, &Value::Null, b"abc").await;
+    let data = server.expect(|got| got.op == 7).await;
+    assert_eq!((data.id, data.payload.as_slice()), (far, &b"abc"[..]));
+    server.send(8, far, &json!({"n": 3}), b"").await;
+    assert_eq!(caller.expect(|got| got.op == 8).await.head["n"], 3);
+    caller.send(9, 1, &Value::Null, b"").await;
+    assert_eq!(server.expect(|got| got.op == 9).await.head, json!({}));
+    server.send(7, far, &Value::Null, b"back").await;
+    assert_eq!(caller.expect(|got| got.op == 7).await.payload, b"back");
+    server.send(9, far, &json!({"code": "refused", "message": "enough"}), b"").await;
+    assert_eq!(caller.expect(|got| got.op == 9).await.head["code"], "refused");
+
+    // Refused at the door, and a server that dies in the middle.
+    let call = caller.start(open(3), b"").await;
+    let asked = server.serve().await;
+    server.send(3, asked.id, &json!({"code": "not_found", "message": "no"}), b"").await;
+    assert_eq!(caller.answer(call).await.head["code"], "not_found");
+    let call = caller.start(open(5), b"").await;
+    let asked = server.serve().await;
+    server.send(2, asked.id, &Value::Null, b"").await;
+    caller.answer(call).await;
+    drop(server);
+    let end = caller.expect(|got| got.op == 9).await;
+    assert_eq!((end.id, end.head["code"].as_str()), (5, Some("closed")));
+}
+
+#[tokio::test]
+async fn more_than_the_window_closes_the_connection() {
+    let served = Served::start();
+    let mut server = offer(&served, "server", false).await;
+    let mut caller = Client::hello(&served.path(), "caller").await;
+    let call = caller.start(json!({"m": "stream", "service": "s", "method": "m", "stream": 1}), b"").await;
+    let asked = server.serve().await;
+    server.send(2, asked.id, &Value::Null, b"").await;
+    caller.answer(call).await;
+    caller.send(7, 1, &Value::Null, &vec![0; 1024 * 1024]).await;
+    caller.send(7, 1, &Value::Null, b"x").await;
+    caller.closed().await;
+    assert_eq!(server.expect(|got| got.op == 9).await.head["code"], "closed");
+}

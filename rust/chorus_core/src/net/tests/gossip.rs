@@ -1,0 +1,189 @@
+//! Gossip between real nodes: delivery, verdicts, what waits for listeners.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use libp2p::gossipsub::IdentTopic;
+use tokio::time::timeout;
+
+use super::kit::{PATIENCE, meet, node, node_beside, node_with, until};
+use crate::{
+    Error,
+    net::{GossipSubscription, NetHandle, Publish, behaviour},
+    wire::Draft,
+};
+
+fn tasks(n: usize) -> Publish {
+    Publish {
+        topic: "chorus/tasks".into(),
+        kind: "task_announcement".into(),
+        data: Bytes::from(format!("{{\"n\":{n}}}")),
+        hop_count: None,
+        priority: None,
+        thread_id: None,
+    }
+}
+
+fn listen(net: &NetHandle) -> GossipSubscription {
+    net.subscribe(&["chorus/tasks".to_owned()], 4096)
+}
+
+async fn next(subscription: &mut GossipSubscription) -> serde_json::Value {
+    let (gap, message) = timeout(PATIENCE, subscription.recv()).await.unwrap().unwrap();
+    assert_eq!(gap, 0);
+    serde_json::from_slice(&message.raw).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_reach_everybody_but_their_author() {
+    let a = node().await;
+    let (b, c) = (node_beside(&a).await, node_beside(&a).await);
+    let (mut at_a, mut at_b, mut at_c) = (listen(&a.net), listen(&b.net), listen(&c.net));
+    b.net.publish(tasks(1)).await.unwrap();
+    for subscription in [&mut at_a, &mut at_c] {
+        let message = next(subscription).await;
+        assert_eq!(message["data"]["n"], 1);
+        assert_eq!(message["from"], b.peer().to_string());
+        assert_eq!(message["from_role"], "developer");
+    }
+    a.net.publish(tasks(2)).await.unwrap();
+    // b's own message never came back: the first that it sees is a's.
+    assert_eq!(next(&mut at_b).await["data"]["n"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_arrives_whole_and_in_order() {
+    let a = node().await;
+    let b = node_beside(&a).await;
+    let mut at_b = b.net.subscribe(&["chorus/tasks".to_owned()], 50_000);
+    for n in 0..20_000 {
+        a.net.publish(tasks(n)).await.unwrap();
+    }
+    for n in 0..20_000 {
+        assert_eq!(next(&mut at_b).await["data"]["n"], n);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_hears_yet_is_kept_for_a_listener() {
+    let a = node().await;
+    let id = a.net.publish(tasks(1)).await.unwrap();
+    assert!(id.starts_with("held-"));
+    assert_eq!(a.net.stats().pubsub_held, 1);
+    let b = node_beside(&a).await;
+    let mut at_b = listen(&b.net);
+    assert_eq!(next(&mut at_b).await["data"]["n"], 1);
+    until(|| a.net.stats().pubsub_held == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_is_refused_at_its_author() {
+    let a = node().await;
+    let mut wrong = tasks(1);
+    wrong.kind = "vote".into();
+    assert!(matches!(a.net.publish(wrong).await, Err(Error::Invalid(_))));
+    let mut wrong = tasks(1);
+    wrong.topic = "elsewhere".into();
+    assert!(matches!(a.net.publish(wrong).await, Err(Error::Invalid(_))));
+    let mut wrong = tasks(1);
+    wrong.data = Bytes::from(format!("\"{}\"", "x".repeat(256 * 1024)));
+    assert!(matches!(a.net.publish(wrong).await, Err(Error::TooLarge(_))));
+}
+
+/// A member that speaks gossipsub itself, past our own checks.
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_messages_are_counted_by_reason_and_never_delivered() {
+    use futures::StreamExt;
+    let good = node().await;
+    let mut at_good = listen(&good.net);
+    let hostile = libp2p::identity::Keypair::generate_ed25519();
+    let mut swarm = behaviour::swarm(&hostile, super::kit::KEY, "hostile", None).unwrap();
+    let own = hostile.public().to_peer_id().to_string();
+    let topic = IdentTopic::new("chorus/tasks");
+    swarm.behaviour_mut().gossip.subscribe(&topic).unwrap();
+    swarm.dial(good.address().parse::<libp2p::Multiaddr>().unwrap()).unwrap();
+    let now = crate::net::shared::now_ms();
+    let draft = |from: &str, kind: &str, at: u64, hops: u32| {
+        Draft { kind, from, timestamp_ms: at, data: b"{}", hop_count: Some(hops), from_role: None, priority: None, thread_id: None }
+            .write()
+            .unwrap()
+    };
+    let mut messages = vec![
+        b"not json".to_vec(),
+        draft(&good.peer().to_string(), "task_cancel", now, 0),
+        draft(&own, "task_cancel", now - 3_600_000, 0),
+        draft(&own, "task_cancel", now, 9),
+        draft(&own, "nonsense", now, 0),
+        draft(&own, "task_cancel", now, 0),
+    ];
+    messages.reverse();
+    let driver = tokio::spawn(async move {
+        let mut pause = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            tokio::select! {
+                _ = swarm.select_next_some() => {}
+                _ = pause.tick() => {
+                    if let Some(message) = messages.last()
+                        && swarm.behaviour_mut().gossip.publish(topic.clone(), message.clone()).is_ok()
+                    {
+                        messages.pop();
+                    }
+                }
+            }
+        }
+    });
+    assert_eq!(next(&mut at_good).await["type"], "task_cancel");
+    let stats = good.net.stats();
+    for reason in ["schema", "forged", "clock", "hops", "unknown_type"] {
+        assert_eq!(stats.rejected.get(reason), Some(&1), "{reason}: {:?}", stats.rejected);
+    }
+    assert_eq!(stats.pubsub_received, 1);
+    assert!(!good.net.state().clock_skew);
+    driver.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_a_topic_ends_its_messages() {
+    let a = node().await;
+    let b = node_beside(&a).await;
+    let at_b = listen(&b.net);
+    let mut other = b.net.subscribe(&["chorus/tasks".to_owned()], 10);
+    a.net.publish(tasks(1)).await.unwrap();
+    assert_eq!(next(&mut other).await["data"]["n"], 1);
+    drop((at_b, other));
+    // Nobody listens any more: what is published now is held.
+    timeout(PATIENCE, async {
+        loop {
+            if a.net.publish(tasks(2)).await.unwrap().starts_with("held-") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_of_nodes_forwards() {
+    // Without the DHT nobody introduces a to c: b has to pass it on.
+    let a = node_with(|config| config.dht = false).await;
+    let address = a.address();
+    let b = node_with(|config| {
+        config.dht = false;
+        config.bootstrap = vec![address];
+    })
+    .await;
+    let address = b.address();
+    let c = node_with(|config| {
+        config.dht = false;
+        config.bootstrap = vec![address];
+    })
+    .await;
+    meet(&a, &b).await;
+    meet(&b, &c).await;
+    let (_at_a, _at_b, mut at_c) = (listen(&a.net), listen(&b.net), listen(&c.net));
+    a.net.publish(tasks(5)).await.unwrap();
+    assert_eq!(next(&mut at_c).await["data"]["n"], 5);
+    assert!(!c.net.connected(&a.peer()));
+}

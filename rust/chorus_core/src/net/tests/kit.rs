@@ -1,0 +1,132 @@
+//! Nodes for tests.
+
+use std::{sync::Once, time::Duration};
+
+use libp2p::{Multiaddr, PeerId, identity::Keypair};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use crate::net::{NetConfig, NetEvent, NetHandle};
+
+/// Far beyond what anything here takes, also on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const KEY: [u8; 32] = [7; 32];
+
+/// A node and the folder that it keeps things in.
+pub struct Node {
+    pub net: NetHandle,
+    pub keypair: Keypair,
+    pub folder: TempDir,
+}
+
+impl Node {
+    pub fn peer(&self) -> PeerId {
+        self.net.local_peer()
+    }
+
+    /// Its address with the peer id.
+    pub fn address(&self) -> String {
+        self.net.state().listen[0].clone()
+    }
+
+    /// Its address without the peer id.
+    pub fn bare_address(&self) -> String {
+        let mut address: Multiaddr = self.address().parse().unwrap();
+        address.pop();
+        address.to_string()
+    }
+}
+
+pub fn config(keypair: &Keypair, folder: &TempDir) -> NetConfig {
+    static LOGS: Once = Once::new();
+    LOGS.call_once(|| {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+    });
+    NetConfig {
+        keypair: keypair.clone(),
+        network_key: KEY,
+        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        bootstrap: Vec::new(),
+        mdns: false,
+        data_dir: folder.path().to_owned(),
+        agent_id: "test".into(),
+        role: Some("developer".into()),
+        dht: true,
+    }
+}
+
+/// A node with changed settings.
+pub async fn node_with(change: impl FnOnce(&mut NetConfig)) -> Node {
+    let (keypair, folder) = (Keypair::generate_ed25519(), tempfile::tempdir().unwrap());
+    let mut config = config(&keypair, &folder);
+    change(&mut config);
+    let net = NetHandle::start(config).await.unwrap();
+    Node { net, keypair, folder }
+}
+
+pub async fn node() -> Node {
+    node_with(|_| {}).await
+}
+
+/// A node that knows another.
+pub async fn node_beside(other: &Node) -> Node {
+    let address = other.address();
+    let node = node_with(|config| config.bootstrap = vec![address]).await;
+    meet(&node, other).await;
+    node
+}
+
+/// Waits until two nodes are connected, seen from both.
+pub async fn meet(one: &Node, other: &Node) {
+    connected(&one.net, other.peer()).await;
+    connected(&other.net, one.peer()).await;
+}
+
+pub async fn connected(net: &NetHandle, peer: PeerId) {
+    let mut events = net.events();
+    timeout(PATIENCE, async {
+        while !net.connected(&peer) {
+            let _ = events.recv().await.unwrap();
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("{} never met {peer}", net.local_peer()));
+}
+
+/// Waits until a connection to the peer is gone.
+pub async fn parted(net: &NetHandle, peer: PeerId) {
+    let mut events = net.events();
+    timeout(PATIENCE, async {
+        while net.connected(&peer) {
+            let _ = events.recv().await.unwrap();
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// Waits until an event of the wanted kind comes.
+pub async fn event(events: &mut tokio::sync::broadcast::Receiver<NetEvent>, wanted: impl Fn(&NetEvent) -> bool) -> NetEvent {
+    timeout(PATIENCE, async {
+        loop {
+            let event = events.recv().await.unwrap();
+            if wanted(&event) {
+                return event;
+            }
+        }
+    })
+    .await
+    .unwrap()
+}
+
+/// Looks again and again until something holds; for counters that announce themselves to nobody.
+pub async fn until(mut holds: impl FnMut() -> bool) {
+    timeout(PATIENCE, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+}

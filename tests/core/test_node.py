@@ -1,0 +1,211 @@
+"""What a library user gets from `Node`: topics, requests, streams, records and the log between real cores."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from chorus.core import Log, Node
+from chorus.hub import (
+    ByteStream,
+    Hub,
+    HubError,
+    HubNotFound,
+    HubRefused,
+    HubTimeout,
+    HubUnavailable,
+    Reply,
+    Request,
+)
+from conftest import PATIENCE_S, StartNode
+
+STREAM_BYTES = 20 * 1024 * 1024
+
+
+async def test_messages_reach_every_other_node_with_their_sender(three: list[Node]) -> None:
+    sender, *others = three
+    async with asyncio.timeout(PATIENCE_S):
+        feeds = [await node.subscribe("chorus/tasks").open() for node in others]
+        for n in range(20):
+            await sender.publish("chorus/tasks", "task_cancel", {"task_id": str(n)})
+        for feed in feeds:
+            got = [await feed.get() for _ in range(20)]
+            assert [message.data["task_id"] for message in got] == [str(n) for n in range(20)]
+            assert {(m.sender, m.topic, m.type, m.gap) for m in got} == {
+                (sender.peer_id, "chorus/tasks", "task_cancel", 0)
+            }
+            assert got[0].envelope["from"] == sender.peer_id
+
+
+async def test_secrets_do_not_leave_by_gossip_but_commands_stay_whole(three: list[Node]) -> None:
+    sender, receiver, _ = three
+    secret = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+    async with asyncio.timeout(PATIENCE_S), receiver.subscribe("chorus/tasks") as messages:
+        await sender.publish(
+            "chorus/tasks", "task_announcement", {"title": f"use {secret}", "commands": [f"echo {secret}"]}
+        )
+        data = (await messages.get()).data
+        assert secret not in data["title"]
+        assert "[REDACTED:" in data["title"]
+        assert data["commands"] == [f"echo {secret}"]
+    assert sum((await sender.hub.stats())["shhh_findings"].values()) >= 1
+
+
+async def test_requests_find_their_service_and_errors_keep_their_code(three: list[Node]) -> None:
+    server, client, _ = three
+
+    async def handler(request: Request) -> Reply | None:
+        if request.method == "refuse":
+            raise HubRefused("not today")
+        if request.method == "break":
+            raise KeyError("oops")
+        if request.method == "hang":
+            await asyncio.Event().wait()
+        return Reply({"peer": request.peer, **request.head}, request.payload * 2)
+
+    async with asyncio.timeout(PATIENCE_S):
+        await server.serve("echo", handler)
+        reply = await client.request(server.peer_id, "echo", "x", {"a": 1}, b"ab")
+        assert (reply.head, reply.payload) == ({"peer": client.peer_id, "a": 1}, b"abab")
+        big = os.urandom(4 * 1024 * 1024)
+        assert (await client.request(server.peer_id, "echo", "x", None, big)).payload == big * 2
+        with pytest.raises(HubRefused, match="not today"):
+            await client.request(server.peer_id, "echo", "refuse")
+        with pytest.raises(HubError) as broken:
+            await client.request(server.peer_id, "echo", "break")
+        assert broken.value.code == "internal"
+        with pytest.raises(HubTimeout):
+            await client.request(server.peer_id, "echo", "hang", timeout=0.2)
+        with pytest.raises(HubUnavailable):
+            await client.request(server.peer_id, "nobody", "x")
+        many = await asyncio.gather(
+            *(client.request(server.peer_id, "echo", "x", {"n": n}) for n in range(500))
+        )
+        assert [reply.head["n"] for reply in many] == list(range(500))
+        own = await server.request(server.peer_id, "echo", "x")
+        assert own.head == {"peer": None}
+
+
+@pytest.mark.parametrize("local", [True, False])
+async def test_streams_carry_much_both_ways(three: list[Node], local: bool) -> None:
+    server, client, _ = three
+    data = os.urandom(1024 * 1024) * (STREAM_BYTES // (1024 * 1024))
+
+    async def echo(request: Request, stream: ByteStream) -> None:
+        async for chunk in stream:
+            await stream.write(chunk)
+
+    async def handler(request: Request) -> None:
+        return None
+
+    async with asyncio.timeout(PATIENCE_S):
+        await server.serve("echo", handler, streams=echo)
+        opener = server.hub if local else client.hub
+        stream = await opener.open_stream("echo", "x", peer=server.peer_id)
+
+        async def send() -> None:
+            await stream.write(data)
+            await stream.end()
+
+        sending = asyncio.create_task(send())
+        received = await stream.read_all(STREAM_BYTES)
+        await sending
+        assert hashlib.sha256(received).digest() == hashlib.sha256(data).digest()
+
+
+async def test_a_stream_that_fails_is_never_taken_for_whole(three: list[Node]) -> None:
+    server, client, _ = three
+
+    async def half(request: Request, stream: ByteStream) -> None:
+        if request.method == "refuse":
+            await stream.write(b"some")
+            raise HubRefused("no more of it")
+        await stream.write(b"some")
+        await stream.read()
+        await server.close()
+
+    async def handler(request: Request) -> None:
+        return None
+
+    async with asyncio.timeout(PATIENCE_S):
+        await server.serve("half", handler, streams=half)
+        stream = await client.open_stream(server.peer_id, "half", "refuse")
+        with pytest.raises(HubRefused, match="no more"):
+            await stream.read_all(100)
+        stream = await client.open_stream(server.peer_id, "half", "die")
+        assert await stream.read() == b"some"
+        await stream.write(b"now")
+        with pytest.raises(HubError):
+            await stream.read_all(100)
+        with pytest.raises(HubUnavailable):
+            await client.open_stream(client.peer_id, "nobody", "x")
+
+
+async def test_records_are_found_opened_and_checked(three: list[Node]) -> None:
+    writer, reader, _ = three
+    value = b"a decision"
+    name = hashlib.sha256(value).hexdigest()
+    async with asyncio.timeout(PATIENCE_S):
+        await writer.dht_put("content", name, value)
+        found = await reader.dht_get("content", name)
+        assert (found.payload, found.author) == (value, writer.peer_id)
+        with pytest.raises(HubNotFound):
+            await reader.dht_get("content", "0" * 64)
+        secret = (
+            b"-----BEGIN RSA PRIVATE KEY-----\n"
+            + b"MIIEpAIBAAKCAQEA" * 40
+            + b"\n-----END RSA PRIVATE KEY-----\n"
+        )
+        with pytest.raises(HubRefused):
+            await writer.dht_put("content", hashlib.sha256(secret).hexdigest(), secret)
+        sealed = await writer.hub.seal(b"for members")
+        assert await reader.hub.open_sealed(sealed) == b"for members"
+
+
+async def test_the_log_is_kept(start_node: StartNode, data_dir: Path) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        node = await start_node(data_dir=data_dir)
+        log = Log(node.hub)
+        numbers = await asyncio.gather(*(log.append("note", {"n": n}) for n in range(50)))
+        peer = node.peer_id
+        await node.close()
+        again = await start_node(data_dir=data_dir)
+        assert again.peer_id == peer
+        entries = [entry async for entry in Log(again.hub).entries()]
+        assert sorted(numbers) == list(range(50))
+        assert sorted(entry["data"]["n"] for entry in entries) == list(range(50))
+        assert {entry["author"] for entry in entries} == {peer}
+
+
+async def test_a_mesh_of_one_commits_and_another_joins(three: list[Node]) -> None:
+    founder, joiner, stranger = three
+    hub = founder.hub
+    settings = {"heartbeat_ms": 100, "election_timeout_ms": 400}
+    async with asyncio.timeout(PATIENCE_S):
+        mesh = await hub.raft_found(settings, {"agent_id": founder.agent_id})
+        first = await hub.propose("submit", {"task_id": "1"}, entry_id="01ARZ3NDEKTSV4RRFFQ69G5FAV")
+        assert await hub.propose("submit", {"task_id": "1"}, entry_id=first.id) == first
+        added = await hub.raft_add(joiner.peer_id, {"agent_id": joiner.agent_id})
+        members = [(member.raft_id, member.peer) for member in (await hub.raft_status()).members]
+        async with joiner.hub.follow(1) as entries:
+            await joiner.hub.raft_adopt(mesh, added.raft_id, added.founding, members)
+            through = await joiner.hub.propose("submit", {"task_id": "2"})
+            seen = []
+            while not seen or seen[-1].index < through.index:
+                seen.append(await entries.get())
+        assert [entry.index for entry in seen] == list(range(1, through.index + 1))
+        tasks = [(entry.body["task_id"], entry.author) for entry in seen if entry.type == "submit"]
+        assert tasks == [("1", founder.peer_id), ("2", joiner.peer_id)]
+        assert (await joiner.hub.raft_status()).leader == founder.peer_id
+        with pytest.raises(HubError) as outside:
+            await stranger.hub.propose("submit", {}, timeout=1)
+        assert outside.value.code == "no_mesh"
+
+
+async def test_a_hub_that_is_not_there_is_said_so(data_dir: Path) -> None:
+    with pytest.raises(HubUnavailable):
+        await Hub.connect(data_dir / "hub.sock", "x", retry_for=0.2)

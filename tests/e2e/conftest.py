@@ -1,0 +1,148 @@
+"""Three real agents, brought up by chorusctl; skipped where there is no core or Docker."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+# A mesh on a busy machine comes up in well under this; nothing is asserted about it.
+GENEROUS_S = 240
+IMAGE = "anthonyrawlins/chorus-python-dev:latest"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "e2e: three real agents, a Docker daemon and the sandbox images")
+
+
+@dataclass(frozen=True)
+class Agent:
+    """One running agent."""
+
+    agent_id: str
+    api: str
+    health: str
+    multiaddr: str
+    token: str
+    data_dir: Path
+    pid: int
+
+    def get(self, path: str, **params: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.get(self.api + path, headers=headers, params=params, timeout=60, trust_env=False)
+
+    def metrics(self) -> dict[str, float]:
+        """All series without labels, by name."""
+        found = {}
+        for line in httpx.get(f"{self.api}/metrics", trust_env=False).text.splitlines():
+            name, _, value = line.rpartition(" ")
+            if name and not line.startswith("#") and "{" not in name:
+                found[name] = float(value)
+        return found
+
+    def processes(self) -> dict[str, int]:
+        """The pids of its processes by name, supervisord among them."""
+        found = {}
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit():
+                continue
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                environ = (folder / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if f"CHORUS_RUN_DIR={self.run_dir}".encode() in environ:
+                module = next((word.decode() for word in words if word.startswith(b"chorus.")), "")
+                if module.count(".") == 1:
+                    found[module.removeprefix("chorus.")] = int(folder.name)
+        pid_file = Path(self.run_dir) / "supervisord.pid"
+        if pid_file.exists():
+            found["supervisord"] = int(pid_file.read_text())
+        return found
+
+    @property
+    def run_dir(self) -> str:
+        return str(json.loads((self.data_dir / "agent.json").read_text())["run_dir"])
+
+
+@dataclass
+class Mesh:
+    """The agents and the command that talks to them."""
+
+    agents: list[Agent]
+    environ: dict[str, str]
+    name: str = "e2e"
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "chorus.ctl", words[0], "--context", self.name, *words[1:]]
+
+    def ctl(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+        done = subprocess.run(self.command(*words), env=self.environ, capture_output=True, timeout=GENEROUS_S)
+        if check and done.returncode:
+            raise AssertionError(f"chorusctl {' '.join(words)}: {done.returncode}\n{done.stderr.decode()}")
+        return done
+
+    def popen(self, *words: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self.command(*words), env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def tasks(self) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = json.loads(self.ctl("tasks", "--json", "--limit", "500").stdout)[
+            "items"
+        ]
+        return items
+
+    def up(self) -> None:
+        """Brings the agents up, again if they were there before."""
+        said = json.loads(self.ctl("up", "-n", "3", "--detach", "--json").stdout)
+        self.agents = [
+            Agent(
+                agent["agent_id"],
+                agent["api"],
+                agent["health"],
+                agent["multiaddr"],
+                Path(agent["token_file"]).read_text().strip(),
+                Path(agent["data_dir"]),
+                agent["pid"],
+            )
+            for agent in said["agents"]
+        ]
+
+    def down(self, extra: Sequence[str] = ()) -> None:
+        self.ctl("down", *extra, check=False)
+
+
+@pytest.fixture(scope="session")
+def needs() -> None:
+    pytest.importorskip("chorus._core", reason="the core is not built: make setup")
+    docker = pytest.importorskip("docker")
+    try:
+        docker.from_env(timeout=10).images.get(IMAGE)
+    except Exception as error:
+        pytest.skip(f"no Docker with {IMAGE}: {error}")
+
+
+@pytest.fixture(scope="module")
+def mesh(needs: None) -> Iterator[Mesh]:
+    with tempfile.TemporaryDirectory(prefix="chorus-e2e-") as folder:
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("CHORUS_")}
+        environ |= {"XDG_STATE_HOME": folder, "CHORUS_SHUTDOWN_TIMEOUT": "30s"}
+        # Elections of a second, so that a leader's death does not make a test wait for a quarter of a minute.
+        environ |= {"CHORUS_ELECTION_HEARTBEAT": "300ms", "CHORUS_ELECTION_TIMEOUT": "1s"}
+        environ |= {"CHORUS_TASK_LEASE": "5s"}
+        made = Mesh([], environ)
+        try:
+            made.up()
+            yield made
+        finally:
+            made.down(["--purge"])

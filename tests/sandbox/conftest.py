@@ -1,0 +1,63 @@
+"""A real Docker backend for the sandbox tests. Without a daemon or an image they are skipped, saying so."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import docker
+import pytest
+import pytest_asyncio
+
+from chorus.executor.backend import Limits, Sandbox, SandboxError
+from chorus.executor.docker.backend import DockerBackend
+from chorus.executor.docker.engine import Engine
+
+IMAGES = ("anthonyrawlins/chorus-base:latest", "chorus-test-base:latest")
+LEASE_S = 30.0
+USUAL = Limits(cpus=1.0, memory_bytes=128 << 20, pids=32, disk_bytes=64 << 20)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "docker: needs a Docker daemon and a sandbox image")
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    try:
+        client = docker.from_env(timeout=10)
+        known = {tag for found in client.images.list() for tag in found.tags}
+    except Exception as error:
+        pytest.skip(f"no Docker daemon: {error}")
+    for name in (os.environ.get("CHORUS_TEST_IMAGE", ""), *IMAGES):
+        if name in known:
+            return name
+    pytest.skip("no sandbox image: run deploy/sandbox/build.sh")
+
+
+@pytest_asyncio.fixture
+async def backend() -> AsyncIterator[DockerBackend]:
+    made = DockerBackend(
+        Engine(None), peer=f"test-{uuid.uuid4().hex}", boot="boot", default=USUAL, warm=0, lease_s=LEASE_S
+    )
+    yield made
+    await made.close()
+
+
+@pytest_asyncio.fixture
+async def acquire(
+    backend: DockerBackend, image: str
+) -> AsyncIterator[Callable[[Limits], Awaitable[Sandbox]]]:
+    made: list[Sandbox] = []
+
+    async def get(limits: Limits) -> Sandbox:
+        sandbox = await backend.acquire(image, limits, LEASE_S)
+        made.append(sandbox)
+        return sandbox
+
+    yield get
+    for sandbox in made:
+        with contextlib.suppress(SandboxError):
+            await sandbox.close()

@@ -1,0 +1,231 @@
+"""The executor with real sandboxes: from the award to the decision record, and what goes wrong in between."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import tarfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import docker
+import pytest
+import pytest_asyncio
+from world import World, eventually, stand_in_core
+
+from chorus.executor.docker.container import LABEL_PEER
+from chorus.wire.messages import COORDINATION, DECISIONS
+
+pytestmark = pytest.mark.docker
+
+
+@pytest_asyncio.fixture
+async def world(tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    stand_in_core(monkeypatch)
+    made = World(tmp_path / "data", image)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def until_said(world: World, type: str) -> None:
+    await eventually(lambda: any(said[2] == type for said in world.mesh.published))
+
+
+async def test_a_task_from_award_to_record(world: World) -> None:
+    row = await world.run(
+        commands=["cat hello.txt; echo err >&2", "mkdir out; printf 42 > out/answer.txt"],
+        source={"kind": "inline", "files": {"hello.txt": "hello\n"}},
+        artifacts=["out/*.txt"],
+    )
+    assert row.state == "completed", row
+    assert row.result is not None
+    assert [command["exit_code"] for command in row.result["commands"]] == [0, 0]
+    digest = hashlib.sha256(b"42").hexdigest()
+    assert row.result["artifacts"] == [{"path": "out/answer.txt", "size": 2, "sha256": digest}]
+    assert row.result["usage"]["cpu_s"] > 0
+    await until_said(world, "task_complete")
+    assert {(topic, type) for _, topic, type, _ in world.mesh.published} >= {
+        (COORDINATION, "task_claim"),
+        (COORDINATION, "task_progress"),
+        (COORDINATION, "task_complete"),
+        (DECISIONS, "decision_published"),
+    }
+    log = [entry["type"] for entry in world.mesh.agents["worker"].log]
+    assert log == ["task_started", "decision_published", "task_completed"]
+    events = await world.events(row.task_id)
+    assert [event["id"] for event in events] == [f"1-{n}" for n in range(1, len(events) + 1)]
+    assert events[-1]["event"] == "end"
+    assert events[-1]["data"]["state"] == "completed"
+    assert await world.logs(row.task_id) == b"hello\n"
+    assert await world.logs(row.task_id, "stderr") == b"err\n"
+    assert await world.events(row.task_id, after=3) == events[3:]
+    head = {"task_id": row.task_id, "attempt": 1, "path": "out/answer.txt"}
+    async with await world.client.open_stream("output", "artifact", head) as stream:
+        assert await stream.read_all(100) == b"42"
+    decision = world.table.decisions().items[0]
+    assert world.row(row.task_id).decision == decision.address
+    reply = await world.client.call_service("executor", "decision", {"hash": decision.hash})
+    assert hashlib.sha256(reply.payload).hexdigest() == decision.hash
+    assert world.executor
+    assert world.executor.room.outbox.items() == []
+
+
+async def test_the_first_command_that_fails_ends_the_task(world: World) -> None:
+    row = await world.run(commands=["true", "exit 7", "echo never"])
+    assert (row.state, row.result and row.result["exit_code"]) == ("failed", 7)
+    assert row.result is not None
+    assert len(row.result["commands"]) == 2
+    assert row.reason == "command 2 of 3 exited with 7"
+
+
+async def test_a_timeout_keeps_the_artifacts(world: World) -> None:
+    row = await world.run(commands=["echo part > part.txt; sleep 1000"], timeout_s=1, artifacts=["*.txt"])
+    assert row.result is not None
+    assert (row.state, row.result["ended_by"]) == ("failed", "timeout")
+    assert [item["path"] for item in row.result["artifacts"]] == ["part.txt"]
+
+
+async def test_a_cancel_reaches_the_sandbox(world: World) -> None:
+    task_id = await world.submit(commands=["echo begun; sleep 1000"])
+    assert (await world.award(task_id))["accepted"]
+    await world.until(task_id, lambda row: row.state == "running")
+    await world.propose("cancel", {"task_id": task_id, "by": "somebody"})
+    row = await world.until(task_id, lambda row: row.result is not None)
+    assert row.state == "cancelled"
+    assert row.result is not None
+    assert row.result["ended_by"] == "cancel"
+
+
+async def test_secrets_are_given_and_cut(world: World) -> None:
+    secret = "hunter2-hunter2"
+    row = await world.run(commands=[f'printf "%s|" "$TOKEN"; printf "{secret}"'], secrets={"TOKEN": secret})
+    assert await world.logs(row.task_id) == b"[REDACTED:task-secret]|[REDACTED:task-secret]"
+    assert row.result is not None
+    assert secret not in str(row.result)
+
+
+async def test_binary_output_and_split_characters(world: World) -> None:
+    row = await world.run(commands=["printf '\\303'; sleep 0.3; printf '\\251\\377'", "printf '\\303'"])
+    assert await world.logs(row.task_id) == b"\xc3\xa9\xff\xc3"
+    outputs = [event["data"] for event in await world.events(row.task_id) if event["event"] == "output"]
+    said = b"".join(
+        base64.b64decode(data["base64"]) if "base64" in data else data["text"].encode() for data in outputs
+    )
+    assert said == b"\xc3\xa9\xff\xc3"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("../out", tarfile.REGTYPE),
+        ("/etc/x", tarfile.REGTYPE),
+        ("link", tarfile.SYMTYPE),
+        ("dev", tarfile.CHRTYPE),
+    ],
+)
+async def test_a_hostile_archive_is_refused_by_name(world: World, name: str, kind: bytes) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.type = kind
+        member.linkname = "../../etc/passwd"
+        archive.addfile(member)
+    assert world.executor
+    blob = await world.executor.room.blobs.put_bytes(data.getvalue())
+    row = await world.run(commands=["true"], source={"kind": "archive", "sha256": blob.sha256})
+    assert row.state == "failed"
+    assert name in row.reason
+
+
+async def test_links_out_of_the_workspace_are_no_artifacts(world: World) -> None:
+    row = await world.run(
+        commands=["ln -s /etc/passwd leak; echo x > real; ln -s real inside; mkfifo pipe"], artifacts=["*"]
+    )
+    assert row.result is not None
+    assert {item["path"] for item in row.result["artifacts"]} == {"real", "inside"}
+    listed = await world.client.call_service("output", "artifacts", {"task_id": row.task_id, "attempt": 1})
+    assert {item["path"] for item in listed.head["refused"]} == {"leak", "pipe"}
+
+
+async def test_a_gigabyte_of_output_is_cut_and_costs_no_memory(world: World) -> None:
+    before = _resident()
+    row = await world.run(commands=["head -c 1000000000 /dev/zero | tr '\\0' 'x'; echo end >&2"])
+    grown = _resident() - before
+    assert row.state == "completed"
+    kept = await world.logs(row.task_id)
+    assert 60 << 20 < len(kept) < 65 << 20
+    assert b"bytes of stdout were cut here" in kept[-100:]
+    assert any(event["event"] == "gap" for event in await world.events(row.task_id))
+    assert grown < 200 << 20
+
+
+async def test_a_sandbox_that_ends_itself_is_the_tasks_own_doing(world: World) -> None:
+    row = await world.run(commands=["kill -9 -1"])
+    assert row.result is not None
+    assert (row.state, row.result["ended_by"]) == ("failed", "exit")
+    assert "killed" in row.reason
+
+
+async def test_what_cannot_be_taken_is_declined_with_a_reason(world: World) -> None:
+    for fields, reason in (
+        ({"description": "do something"}, "no model"),
+        ({"commands": ["true"], "language": "cobol"}, "no sandbox image for language 'cobol'"),
+    ):
+        task_id = await world.submit(**fields)
+        answer = await world.award(task_id)
+        assert not answer["accepted"]
+        assert reason in answer["reason"]
+        row = await world.until(task_id, lambda row: row.agent is None)
+        assert reason in row.reason
+
+
+async def test_a_refused_renewal_ends_the_attempt(
+    tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in_core(monkeypatch)
+    world = World(tmp_path / "data", image, lease_s=3.0)
+    await world.start()
+    task_id = await world.submit(commands=["sleep 1000"])
+    await world.award(task_id)
+    world.refuse_renewals = True
+    row = await world.until(task_id, lambda row: row.lost == 1)
+    assert "took the attempt back" in row.reason
+    assert world.renewals == 1
+    await world.stop()
+
+
+async def test_a_restarted_executor_gives_back_what_ran(world: World) -> None:
+    task_id = await world.submit(commands=["sleep 1000"])
+    await world.award(task_id)
+    await world.until(task_id, lambda row: row.state == "running")
+    await world.crash()
+    await world.start()
+    row = await world.until(task_id, lambda row: row.lost == 1)
+    assert "restarted" in row.reason
+    client = docker.from_env()
+    label = {"label": f"{LABEL_PEER}={world.peer}"}
+    await eventually(lambda: not client.containers.list(all=True, filters=label))
+
+
+async def test_results_outlive_a_restart(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    task_id = await world.submit(commands=["true"])
+    await world.award(task_id)
+    await world.until(task_id, lambda row: row.state in ("claimed", "running", "completed"))
+    await world.coordinator.close()
+    assert world.executor
+    outbox = world.executor.room.outbox
+    await eventually(lambda: outbox.items() or not world.row(task_id).open)
+    await world.crash()
+    world.coordinator = world.mesh.hub("worker", "coordinator")
+    await world.start()
+    row = await world.until(task_id, lambda row: not row.open)
+    assert row.state == "completed"
+
+
+def _resident() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) * 1024
+    return 0

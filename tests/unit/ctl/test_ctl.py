@@ -1,0 +1,213 @@
+"""chorusctl without a mesh: packing, following, exit codes, contexts, words."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import tarfile
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from chorus.ctl import client as client_module
+from chorus.ctl import contexts
+from chorus.ctl.cli import build_parser, main
+from chorus.ctl.client import Client, Unreachable
+from chorus.ctl.contexts import AgentEntry, Endpoint, MeshContext, Target
+from chorus.ctl.follow import follow, parse
+from chorus.ctl.pack import pack
+from chorus.ctl.problems import CtlError
+from chorus.ctl.run import exit_code, task_of
+
+
+def packed(folder: Path) -> bytes:
+    buffer = io.BytesIO()
+    pack(folder, buffer)
+    return buffer.getvalue()
+
+
+def names(archive: bytes) -> list[str]:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        return tar.getnames()
+
+
+def test_packing_is_deterministic_and_whole(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text("x")
+    (tmp_path / "sub" / "b").write_bytes(bytes(range(256)))
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "a").chmod(0o755)
+    (tmp_path / "sub" / "link").symlink_to("../a")
+    first = packed(tmp_path)
+    os.utime(tmp_path / "a", (1, 1))
+    assert packed(tmp_path) == first
+    assert sorted(names(first)) == ["a", "empty", "sub/b", "sub/link"]
+
+
+def test_gitignored_files_stay_behind(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / ".gitignore").write_text("*.o\n")
+    (tmp_path / "x.o").write_text("x")
+    (tmp_path / "x.c").write_text("x")
+    assert names(packed(tmp_path)) == [".gitignore", "x.c"]
+
+
+@pytest.mark.parametrize("goal", ["../outside", "/etc/passwd", "sub/../../x"])
+def test_links_out_of_the_folder_are_refused_by_name(tmp_path: Path, goal: str) -> None:
+    (tmp_path / "bad-link").symlink_to(goal)
+    with pytest.raises(CtlError, match="bad-link"):
+        packed(tmp_path)
+
+
+def test_special_files_are_refused_by_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CtlError, match="pipe"):
+        packed(tmp_path)
+
+
+def test_events_are_parsed_at_every_cut() -> None:
+    stream = (
+        b'retry: 1\n\n: hi\n\nid: 1-1\nevent: output\ndata: {"base64":"AP8="}\n\nevent: gap\ndata: {}\n\n'
+    )
+    for cut in range(len(stream)):
+        events = list(parse(iter([stream[:cut], stream[cut:]])))
+        assert [(event.id, event.event) for event in events] == [("1-1", "output"), ("", "gap")]
+        assert events[0].output() == b"\x00\xff"
+
+
+def served(
+    monkeypatch: pytest.MonkeyPatch, answers: Any, urls: tuple[str, ...] = ("http://a", "http://b")
+) -> Client:
+    made = Client(Target(tuple(Endpoint(url, "t") for url in urls)))
+    made._http = httpx.Client(transport=httpx.MockTransport(answers))
+    monkeypatch.setattr("chorus.ctl.follow.PAUSE_FIRST_S", 0.001)
+    return made
+
+
+def test_following_goes_on_at_another_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append((request.url.host, request.headers.get("last-event-id")))
+        if len(asked) == 1:
+            return httpx.Response(
+                200, stream=httpx.ByteStream(b'id: 1-1\nevent: output\ndata: {"text":"x"}\n\n')
+            )
+        if len(asked) == 2:
+            raise httpx.ConnectError("refused")
+        return httpx.Response(200, stream=httpx.ByteStream(b"id: 1-2\nevent: end\ndata: {}\n\n"))
+
+    with served(monkeypatch, answer) as client:
+        assert [event.id for event in follow(client, "T")] == ["1-1", "1-2"]
+    assert asked == [("a", None), ("b", "1-1"), ("a", "1-1")]
+
+
+def test_following_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr("chorus.ctl.follow.GIVE_UP_S", 0.01)
+    with served(monkeypatch, answer) as client, pytest.raises(Unreachable):
+        list(follow(client, "T"))
+
+
+def test_requests_go_to_the_next_agent_and_say_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "a":
+            raise httpx.ConnectError("refused")
+        problem = {"detail": "no", "errors": [{"field": "title", "message": "missing"}]}
+        return httpx.Response(422, json=problem)
+
+    with served(monkeypatch, answer) as client, pytest.raises(client_module.Refused) as refused:
+        client.get("/x")
+    assert "title: missing" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ({"state": "completed", "exit_code": 0, "ended_by": "exit"}, 0),
+        ({"state": "failed", "exit_code": 3, "ended_by": "exit"}, 3),
+        ({"state": "failed", "exit_code": 137, "ended_by": "timeout"}, 124),
+        ({"state": "failed", "exit_code": 137, "ended_by": "out_of_memory"}, 137),
+        ({"state": "failed", "exit_code": None, "ended_by": "daemon"}, 125),
+        ({"state": "expired"}, 125),
+        ({"state": "cancelled"}, 130),
+    ],
+)
+def test_exit_codes(end: dict[str, Any], code: int) -> None:
+    assert exit_code(end) == code
+
+
+def run_arguments(*words: str) -> Namespace:
+    return build_parser().parse_args(["run", *words])
+
+
+def test_the_command_is_kept_word_by_word() -> None:
+    task = task_of(
+        run_arguments("--language", "python", "--env", "A=b=c", "--", "python3", "-c", "print(6*7)")
+    )
+    assert task["commands"] == ["python3 -c 'print(6*7)'"]
+    assert (task["env"], task["language"]) == ({"A": "b=c"}, "python")
+    assert task_of(run_arguments("--", "echo a; echo b"))["commands"] == ["echo a; echo b"]
+    with pytest.raises(CtlError):
+        task_of(run_arguments())
+    with pytest.raises(CtlError):
+        task_of(run_arguments("--env", "x", "--", "true"))
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def entry(folder: Path, name: str = "agent-1") -> AgentEntry:
+    (folder / "token").write_text("secret\n")
+    return AgentEntry(name, "http://127.0.0.1:1", "http://127.0.0.1:2", "/ip4", str(folder / "token"), "d", 0)
+
+
+def test_which_mesh(state: Path) -> None:
+    with pytest.raises(CtlError, match="chorusctl up"):
+        contexts.target(None, {})
+    contexts.save(MeshContext("one", "dev-1", (entry(state),)))
+    contexts.save(MeshContext("two", "dev-2", (entry(state, "agent-2"),)))
+    assert contexts.target(None, {}).endpoints[0].agent_id == "agent-2"
+    assert contexts.target("one", {"CHORUS_API_URL": "http://x"}).endpoints[0].agent_id == "agent-1"
+    environ = {"CHORUS_API_URL": "http://x/", "CHORUS_API_TOKEN_FILE": str(state / "token")}
+    assert contexts.target(None, environ).endpoints == (Endpoint("http://x", "secret"),)
+    with pytest.raises(CtlError, match="CHORUS_API_TOKEN"):
+        contexts.target(None, {"CHORUS_API_URL": "http://x"})
+    two = contexts.load("two")
+    assert two is not None
+    contexts.remove(two)
+    assert contexts.last_name() is None
+    for bad in ("../x", "", "a b"):
+        with pytest.raises(CtlError):
+            contexts.load(bad)
+
+
+def test_the_agent_on_the_default_port_is_found(state: Path) -> None:
+    folder = state / "chorus" / "p2p-9000"
+    folder.mkdir(parents=True)
+    (folder / "agent.json").write_text(json.dumps({"ports": {"api": 8080}}))
+    (folder / "api-token").write_text("t\n")
+    assert contexts.target(None, {}).endpoints == (Endpoint("http://127.0.0.1:8080", "t"),)
+
+
+def test_words(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert main(["completion", shell]) == 0
+        assert "doctor" in capsys.readouterr().out
+    assert main(["down"]) == 1
+    assert "chorusctl: no mesh" in capsys.readouterr().err
+    assert main(["status"]) == 2
+    assert main([]) == 2
+    assert main(["--version"]) == 0

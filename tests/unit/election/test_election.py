@@ -1,0 +1,200 @@
+"""Election processes of several agents over the fake hub: one mesh, votes, admission, hand-over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chorus.config import Settings
+from chorus.election.service import Election
+from chorus.hub import HubNotLeader, HubRefused
+from chorus.license.gate import DEV_AGENTS_MAX
+from chorus.process import Process
+from chorus.process.logs import Logger
+from chorus.testing.fake_hub import FakeMesh
+
+DEADLINE_S = 30.0
+
+
+class World:
+    """Agents' election processes in one fake world."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mesh = FakeMesh()
+        self.folder = folder
+        self.elections: dict[str, Election] = {}
+        self.running: list[asyncio.Task[None]] = []
+
+    def start(self, name: str, **settings: Any) -> Election:
+        hub = self.mesh.hub(name, "election")
+        given = {
+            "agent_id": name, "peer_id": hub.peer_id, "version": "0", "data_dir": self.folder / name,
+            "run_dir": self.folder / name, "role": "", "expertise": (), "specialization": "general",
+            "max_tasks": 2, "task_lease_s": 30.0, "election_timeout_s": 15.0, "heartbeat_s": 0.05,
+            "voters": 5, "join_wait_s": 0.3,
+            "member_absence_s": 600.0, "leaderless": "run", "license_id": "dev-1", **settings,
+        }  # fmt: skip
+        process = Process(
+            "election", Settings.model_construct(**given), Logger(logging.getLogger("chorus.test"))
+        )
+        election = Election(process, hub)
+        self.elections[name] = election
+        self.running.append(asyncio.create_task(election.run()))
+        return election
+
+    async def call(self, name: str, method: str, **head: Any) -> dict[str, Any]:
+        hub = self.mesh.hub(name, "api")
+        return (await hub.call_service("election", method, head, timeout=DEADLINE_S)).head
+
+    @property
+    def members(self) -> list[str]:
+        return sorted(agent.agent_id for agent in self.mesh.agents.values() if agent.raft_id)
+
+    @property
+    def voters(self) -> list[str]:
+        return sorted(agent.agent_id for agent in self.mesh.agents.values() if agent.voter)
+
+    async def until(self, true: Callable[[], bool], what: str) -> None:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while not true():
+                    for task in self.running:
+                        if task.done():
+                            await task
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            raise AssertionError(f"it did not come to that: {what}") from None
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[World]:
+    made = World(folder)
+    try:
+        yield made
+    finally:
+        for task in made.running:
+            task.cancel()
+        await asyncio.gather(*made.running, return_exceptions=True)
+
+
+async def test_three_that_start_at_once_make_one_mesh_of_three_voters(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        for name in "cab":
+            w.start(name)
+        await w.until(lambda: w.members == ["a", "b", "c"], "all in")
+        assert w.mesh.leader == "peer-a"
+        await w.until(lambda: w.voters == ["a", "b", "c"], "all vote")
+        founded = [entry.head for entry in w.mesh.entries if entry.head["type"] == "found"]
+        assert len(founded) == 1
+        assert w.mesh.settings["voters"] == 5
+        assert w.mesh.settings["election_timeout_ms"] == 15000
+        status = await w.call("b", "status")
+        assert (status["mesh"], status["state"], status["term"]) == (w.mesh.mesh, "follower", 1)
+        assert len(status["members"]) == 3
+        assert (await w.call("a", "status"))["trigger"] == "discovery_failure"
+        assert (await w.call("c", "health"))["ok"]
+
+
+async def test_a_peer_whose_process_is_not_up_yet_is_waited_for(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.mesh.hub("a", "node")
+        late = w.start("b")
+        await w.until(lambda: "has not said yet" in late.search.why, "waits")
+        assert w.mesh.mesh is None
+        w.start("a")
+        await w.until(lambda: w.members == ["a", "b"], "both in")
+        assert w.mesh.leader == "peer-a"
+        assert w.voters == ["a"]
+
+
+async def test_a_late_comer_joins_through_any_member(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.start("a")
+        await w.until(lambda: w.members == ["a"], "founded")
+        w.start("b")
+        await w.until(lambda: w.members == ["a", "b"], "joined")
+        w.mesh.cut("a", "c")
+        search = w.start("c").search
+        await w.until(lambda: "has not taken" in search.why, "not without the leader")
+        w.mesh.heal()
+        await w.until(lambda: w.members == ["a", "b", "c"], "joined")
+
+
+async def test_another_licence_is_refused_with_the_reason(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.start("a")
+        await w.until(lambda: w.members == ["a"], "founded")
+        w.start("b", license_id="dev-2")
+        await w.until(lambda: "licence" in w.elections["b"].search.why, "refused")
+        health = await w.call("b", "health")
+        assert not health["ok"]
+        assert "licence" in health["detail"]
+        assert "dev-1" not in health["detail"]
+
+
+async def test_the_licence_bounds_the_members(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.start("a")
+        await w.until(lambda: w.members == ["a"], "founded")
+        leader = w.mesh.hub("a", "test")
+        for n in range(DEV_AGENTS_MAX - 1):
+            added = await leader.raft_add(w.mesh.agent(f"m{n}").peer_id, {})
+            w.mesh.agent(f"m{n}").raft_id = added.raft_id
+        w.start("z")
+        await w.until(lambda: f"{DEV_AGENTS_MAX} agents" in w.elections["z"].search.why, "refused")
+
+
+async def test_transfer_by_hand(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        for name in "abc":
+            w.start(name)
+        await w.until(lambda: len(w.voters) == 3, "all vote")
+        with pytest.raises(HubNotLeader):
+            await w.call("b", "transfer")
+        with pytest.raises(HubRefused):
+            await w.call("a", "transfer", to="peer-x")
+        assert await w.call("a", "transfer", to="peer-c") == {"to": "peer-c"}
+        assert w.mesh.leader == "peer-c"
+        assert (await w.call("a", "status"))["trigger"] == "manual"
+
+
+async def test_drain_hands_over_a_sole_voters_vote_too(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        for name in "ab":
+            w.start(name)
+        await w.until(lambda: w.members == ["a", "b"], "both in")
+        assert w.voters == ["a"]
+        assert await w.call("a", "drain", deadline_s=20) == {"left": True}
+        assert (w.mesh.leader, w.voters) == ("peer-b", ["b"])
+
+
+async def test_drain_alone_has_nothing_to_hand_over(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.start("a")
+        await w.until(lambda: w.members == ["a"], "founded")
+        assert await w.call("a", "drain") == {"left": True}
+
+
+async def test_everybody_is_told(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        for name in "abc":
+            w.start(name)
+        await w.until(lambda: len(w.voters) == 3, "all vote")
+        w.mesh.emit({"kind": "candidate", "term": 7}, "b")
+        w.mesh.emit({"kind": "voted", "term": 7, "for": "peer-b"}, "c")
+        w.mesh.emit({"kind": "step_down", "term": 6, "reason": "quorum_loss"}, "a")
+
+        def said(type: str) -> bool:
+            return any(item[1] == "chorus/election/v1" and item[2] == type for item in w.mesh.published)
+
+        for kind in ("heartbeat", "candidacy", "vote", "resign", "member_change"):
+            await w.until(lambda kind=kind: said(kind), kind)  # type: ignore[misc]
+        assert (await w.call("b", "status"))["trigger"] == "heartbeat_timeout"
+        assert (await w.call("a", "status"))["trigger"] == "quorum_loss"
+        await w.until(lambda: len(w.elections["a"].news.scores(w.mesh.mesh)) == 2, "scores")

@@ -1,0 +1,86 @@
+"""Output is redacted, bounded and told exactly otherwise."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chorus.executor.journal import Journal
+from chorus.executor.output import OutputGate
+from chorus.executor.redaction import Chain, LiteralRedactor
+
+
+def told(folder: Path) -> list[dict[str, object]]:
+    return [orjson.loads(line) for line in (folder / "events.jsonl").read_bytes().splitlines()]
+
+
+async def test_characters_over_chunks_are_whole(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 1)
+    gate = OutputGate(journal, lambda: LiteralRedactor([]))
+    for piece in (b"\xe2", b"\x82", b"\xac\xf0", b"\x9f\x98\x80"):
+        gate.write("stdout", 1, piece)
+    gate.write("stdout", 1, b"\xff\xfe")
+    gate.write("stdout", 1, b"\xc3")
+    gate.end(1)
+    gate.finish()
+    data = [event["data"] for event in told(tmp_path)]
+    assert "".join(item.get("text", "") for item in data) == "€😀"  # type: ignore[attr-defined]
+    binary = b"".join(base64.b64decode(item["base64"]) for item in data if "base64" in item)  # type: ignore[operator,index]
+    assert binary == b"\xff\xfe\xc3"
+    assert (tmp_path / "stdout").read_bytes() == "€😀".encode() + b"\xff\xfe\xc3"
+
+
+async def test_beyond_the_limit_is_cut_and_counted(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 3)
+    gate = OutputGate(journal, lambda: LiteralRedactor([]), bytes_max=10_000)
+    for _ in range(1000):
+        gate.write("stderr", 1, b"x" * 1000)
+    gate.end(1)
+    gate.finish()
+    kept = (tmp_path / "stderr").read_bytes()
+    assert len(kept) < 11_000
+    assert gate.seen() == {"stdout": 0, "stderr": 1_000_000}
+    gaps = [event for event in told(tmp_path) if event["event"] == "gap"]
+    lost = int(gaps[-1]["data"]["lost"].split()[0])  # type: ignore[index]
+    assert lost + kept.count(b"x") == 1_000_000
+    assert [event["id"] for event in told(tmp_path)] == [f"3-{n}" for n in range(1, len(told(tmp_path)) + 1)]
+
+
+async def test_byte_by_byte_cannot_fill_the_disk(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 1)
+    gate = OutputGate(journal, lambda: LiteralRedactor([]), bytes_max=100_000)
+    for _ in range(20_000):
+        gate.write("stdout", 1, b"x")
+    gate.finish()
+    assert (tmp_path / "events.jsonl").stat().st_size < 200_000
+
+
+async def test_a_torn_event_is_cut_after_a_crash(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 1)
+    journal.event("state", {})
+    journal.close()
+    with (tmp_path / "events.jsonl").open("ab") as file:
+        file.write(b'{"id":"1-2","ev')
+    assert Journal(tmp_path, 1).event("state", {}) == "1-2"
+    assert len(told(tmp_path)) == 2
+
+
+@given(
+    st.lists(st.binary(max_size=12) | st.sampled_from([b"secret", b"secretly", b"sec", b"ret"]), max_size=12)
+)
+def test_secrets_are_cut_however_they_are_split(pieces: list[bytes]) -> None:
+    secrets = [b"secret", b"secretly-more"]
+    whole = LiteralRedactor(secrets)
+    expected = whole.push(b"".join(pieces)) + whole.finish()
+    split = Chain(LiteralRedactor(secrets))
+    out = b"".join(split.push(piece) for piece in pieces) + split.finish()
+    assert out == expected
+    assert b"secret" not in out.replace(b"task-secret", b"")
+
+
+def test_nothing_harmless_is_held_back() -> None:
+    assert LiteralRedactor([b"secret"]).push(b"hello\n") == b"hello\n"

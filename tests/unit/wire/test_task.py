@@ -1,0 +1,136 @@
+"""The task as submitted: what is taken, what is refused and how that is said."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chorus.wire.ids import encode, heard_task_id, is_id, new_id
+from chorus.wire.messages import MESSAGES
+from chorus.wire.offload import offload
+from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task, rfc3339
+
+# Other work shares the machine: how long an example takes says nothing here.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def test_only_the_title_is_required() -> None:
+    task = parse_task({"title": "x"})
+    assert (task.priority, task.timeout_s, task.max_attempts, task.network) == (5, 900, 3, "none")
+    assert parse_task(orjson.loads(orjson.dumps(task.body()))) == task
+
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"title": ""}, "title", "at least 1"),
+    ({"title": "x" * 201}, "title", "at most 200"),
+    ({"description": "x" * (64 * 1024 + 1)}, "description", "65536"),
+    ({"commands": ["x"] * 65}, "commands", "at most 64"),
+    ({"commands": ["x" * (16 * 1024 + 1)]}, "commands.0", "16384"),
+    ({"commands": ["a\0b"]}, "commands.0", "zero byte"),
+    ({"commands": "true"}, "commands", "tuple"),
+    ({"colour": "red"}, "colour", "unknown field"),
+    ({"priority": 11}, "priority", "less than or equal to 10"),
+    ({"timeout_s": 0}, "timeout_s", "greater than 0"),
+    ({"timeout_s": float("nan")}, "timeout_s", "finite"),
+    ({"env": {"A B": "x"}}, "env", "'A B' is not a name"),
+    ({"env": {"A": "x"}, "secrets": {"A": "y"}}, "", "stands in env too"),
+    ({"workdir": "../x"}, "workdir", "inside the workspace"),
+    ({"artifacts": ["/etc/passwd"]}, "artifacts.0", "inside the workspace"),
+    ({"network": "egress"}, "", "not supported yet"),
+    ({"idempotency_key": "k"}, "", "not supported yet"),
+    ({"start_by": "2024-01-01T00:00:00"}, "start_by", "timezone"),
+    ({"task_id": "x"}, "task_id", "pattern"),
+    ({"depends_on": ["x"]}, "depends_on.0", "pattern"),
+    ({"source": {"kind": "git", "url": "https://x/y"}}, "source", "git sources are not supported yet"),
+    ({"source": {"kind": "archive", "url": "https://x/y"}}, "source", "not supported yet"),
+    ({"source": {"kind": "inline", "files": {"../x": ""}}}, "source.files", "inside the workspace"),
+    ({"source": {"kind": "inline", "files": {"a": "", "a/b": ""}}}, "source.files", "another file"),
+    ({"source": {"kind": "blob", "sha256": "xyz"}}, "source.sha256", "pattern"),
+    ({"resources": {"cpus": 0}}, "resources.cpus", "greater than 0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fields", "place", "what"), REFUSED, ids=[f"{p or w} {n}" for n, (_, p, w) in enumerate(REFUSED)]
+)
+def test_refused_by_name(fields: dict[str, Any], place: str, what: str) -> None:
+    with pytest.raises(TaskInvalid) as refused:
+        parse_task({"title": "t", **fields})
+    assert any(found.startswith(place) and what in said for found, said in refused.value.problems), (
+        refused.value.problems
+    )
+
+
+def test_all_mistakes_at_once() -> None:
+    with pytest.raises(TaskInvalid) as refused:
+        parse_task({"priority": -1, "x": 1})
+    assert {place for place, _ in refused.value.problems} == {"title", "priority", "x"}
+
+
+@UNHURRIED
+@given(JSON | st.fixed_dictionaries({"title": JSON, "source": JSON, "commands": JSON, "env": JSON}))
+def test_no_json_breaks_it(value: object) -> None:
+    with suppress(TaskInvalid):
+        parse_task(value)
+
+
+def test_large_parts_become_blobs() -> None:
+    files = {"a/b.txt": "x" * 70_000, "c.txt": "y"}
+    task = parse_task({"title": "t", "source": {"kind": "inline", "files": files}, "stdin": "z" * 70_000})
+    with pytest.raises(TaskInvalid, match="blob first"):
+        check_entry_size(task)
+    small = offload(task)
+    check_entry_size(small.task)
+    assert len(small.blobs) == 2
+    assert len(small.task.blobs) == 2
+    assert offload(task) == small
+    assert parse_task(small.task.body()) == small.task
+    plain = parse_task({"title": "t", "stdin": "z"})
+    assert offload(plain).task is plain
+
+
+def test_an_entry_has_a_size() -> None:
+    with pytest.raises(TaskInvalid, match="in all"):
+        check_entry_size(TaskSubmission(title="t", commands=("x" * 16_000,) * 20))
+
+
+def test_an_archive_is_named_by_its_hash_before_it_is_submitted() -> None:
+    task = parse_task({"title": "t", "source": {"kind": "archive"}})
+    with pytest.raises(TaskInvalid, match="sha256"):
+        check_entry_size(task)
+
+
+def test_ids() -> None:
+    assert encode(bytes(16)) == "0" * 26
+    assert encode(b"\xff" * 16) == "7" + "Z" * 25
+    assert new_id(1, bytes(10)) < new_id(2, bytes(10))
+    assert is_id(new_id())
+    assert not is_id("x")
+    assert heard_task_id("peer", 1) == heard_task_id("peer", 1) != heard_task_id("peer", 2)
+    assert is_id(heard_task_id("peer", 1))
+
+
+def test_times() -> None:
+    assert rfc3339(1_700_000_000_007) == "2023-11-14T22:13:20.007Z"
+
+
+def test_every_topic_of_the_protocol_has_its_messages() -> None:
+    assert {topic: len(types) for topic, types in MESSAGES.items()} == {
+        "chorus/tasks": 2,
+        "chorus/coordination/v1": 11,
+        "hmmm/meta-discussion/v1": 4,
+        "chorus/election/v1": 6,
+        "chorus/decisions": 2,
+        "chorus/health": 1,
+    }
