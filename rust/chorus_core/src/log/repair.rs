@@ -50,7 +50,6 @@ struct Files {
     oplog: File,
     tree: File,
     data: File,
-    bitfield: File,
 }
 
 /// Brings the log in `folder` into a state that can be opened. `None` when there was nothing to cut.
@@ -60,7 +59,6 @@ pub(super) fn mend(folder: &Path, key: &SigningKey) -> Result<Option<Repair>> {
         oplog: open_file(folder, OPLOG)?,
         tree: open_file(folder, TREE)?,
         data: open_file(folder, DATA)?,
-        bitfield: open_file(folder, BITFIELD)?,
     };
     sync_folder(folder)?;
     let size = files.oplog.metadata()?.len();
@@ -99,7 +97,7 @@ pub(super) fn mend(folder: &Path, key: &SigningKey) -> Result<Option<Repair>> {
     };
     // The header may have been written anew, so its bits are read anew.
     let oplog = Oplog::parse(&fs::read(folder.join(OPLOG))?);
-    set_presence(&files, &state, oplog.entry_bit())?;
+    set_presence(folder, &state, oplog.entry_bit())?;
     Ok(repair)
 }
 
@@ -208,11 +206,19 @@ fn rebuild(
     let mut oplog_bytes = oplog::encode_header(key, &state, &root_hash, false);
     oplog_bytes.resize(2 * SLOT_BYTES, 0);
     // A crash in between is found at the next start: the tree then proves no more than these blocks.
-    overwrite(&files.tree, &tree_bytes)?;
-    overwrite(&files.oplog, &oplog_bytes)?;
+    replace(folder, TREE, &tree_bytes)?;
+    replace(folder, OPLOG, &oplog_bytes)?;
     files.data.set_len(grower.byte_length)?;
     files.data.sync_all()?;
     Ok((state, Some(Repair { reason, length, lost, cut_bytes, kept: Some(kept) })))
+}
+
+/// Puts a whole file in the place of another: at every moment there is the old one or the new one.
+fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let draft = format!("{name}.new");
+    overwrite(&open_file(folder, &draft)?, bytes)?;
+    fs::rename(folder.join(draft), folder.join(name))?;
+    sync_folder(folder)
 }
 
 fn overwrite(file: &File, bytes: &[u8]) -> io::Result<()> {
@@ -227,7 +233,7 @@ fn keep_damaged(folder: &Path, files: &Files, data_from: u64) -> Result<PathBuf>
     let kept = (0..).map(|n| folder.join(format!("damaged-{seconds}-{n}"))).find(|path| !path.exists());
     let kept = kept.unwrap_or_else(|| folder.join("damaged"));
     make_folder(&kept)?;
-    for name in [OPLOG, TREE, BITFIELD] {
+    for name in [OPLOG, TREE] {
         fs::copy(folder.join(name), kept.join(name))?;
     }
     let mut tail = io::BufReader::new(files.data.try_clone()?);
@@ -239,20 +245,22 @@ fn keep_damaged(folder: &Path, files: &Files, data_from: u64) -> Result<PathBuf>
 
 /// Says that all blocks are there, in a way that the crate reads rightly: as bits while one page has them all, above
 /// that by an entry of the oplog from which it sets the bits itself.
-fn set_presence(files: &Files, state: &Signed, entry_bit: bool) -> Result<()> {
+fn set_presence(folder: &Path, state: &Signed, entry_bit: bool) -> Result<()> {
+    let bitfield = open_file(folder, BITFIELD)?;
     if state.length > MAX_BITFIELD_BLOCKS {
-        files.oplog.write_all_at(&oplog::encode_presence(state, entry_bit), ENTRIES_AT as u64)?;
-        files.oplog.sync_all()?;
-        return Ok(overwrite(&files.bitfield, &[])?);
+        let oplog = open_file(folder, OPLOG)?;
+        oplog.write_all_at(&oplog::encode_presence(state, entry_bit), ENTRIES_AT as u64)?;
+        oplog.sync_all()?;
+        return Ok(overwrite(&bitfield, &[])?);
     }
     let mut page = vec![0u8; if state.length == 0 { 0 } else { BITFIELD_PAGE_BYTES }];
     for index in 0..usize::try_from(state.length).unwrap_or(0) {
         page[index / 8] |= 1 << (index % 8);
     }
     let mut found = vec![0; page.len()];
-    let same_size = files.bitfield.metadata()?.len() == page.len() as u64;
-    if same_size && files.bitfield.read_exact_at(&mut found, 0).is_ok() && found == page {
+    let same_size = bitfield.metadata()?.len() == page.len() as u64;
+    if same_size && bitfield.read_exact_at(&mut found, 0).is_ok() && found == page {
         return Ok(());
     }
-    Ok(overwrite(&files.bitfield, &page)?)
+    Ok(overwrite(&bitfield, &page)?)
 }

@@ -97,8 +97,15 @@ impl Engine {
         Ok(Self { probers, keywords, owners, openings })
     }
 
-    /// All hits in the text, unmerged, and where the first secret begins that may not be whole yet.
+    /// All hits in the text, unmerged, and where the first secret begins, or may just begin, that is not whole yet.
     pub(super) fn sweep(&self, text: &[u8], complete: bool) -> (Vec<Hit>, usize) {
+        let (hits, open_from) = self.probe(text, complete);
+        let beginning = if complete { text.len() } else { self.opening_at_end(text) };
+        (hits, open_from.min(beginning))
+    }
+
+    /// The same, without tokens of which not even the keyword is whole.
+    pub(super) fn probe(&self, text: &[u8], complete: bool) -> (Vec<Hit>, usize) {
         let mut hits = Vec::new();
         let mut open_from = text.len();
         let mut looked_to = vec![0; self.probers.len()];
@@ -124,9 +131,6 @@ impl Engine {
                     }
                 }
             }
-        }
-        if !complete {
-            open_from = open_from.min(self.opening_at_end(text));
         }
         (hits, open_from)
     }

@@ -125,18 +125,17 @@ impl Redactor {
     /// Says that the stream rests for now, and gives what is held back only because a token might just have begun (a
     /// letter typed at a terminal), never any of a token's own bytes.
     pub fn settle(&mut self) -> Vec<u8> {
-        let (hits, open_from) = self.sweep(true);
-        let certain = hits.is_empty() && self.scanner.engine.sweep(&self.window, false).0.is_empty();
-        let held = self.window.len() - self.released;
-        let is_opening = self.scanner.engine.openings.iter().any(|o| {
-            o.len() > held && o.as_bytes().starts_with(&self.window[self.released..])
-        });
-        let literal = self.literals.iter().any(|l| l.begun_at_end(&self.window) > 0);
-        if held == 0 || !certain || !is_opening || literal || open_from < self.window.len() {
+        let end = self.window.len();
+        let held = &self.window[self.released..];
+        let (hits, open_from) = self.scanner.engine.probe(&self.window, false);
+        let is_beginning = self.scanner.engine.openings.iter().any(|o| o.as_bytes().starts_with(held));
+        let has_begun = open_from < end || hits.iter().any(|hit| hit.range.end > self.released);
+        let is_known = self.literals.iter().any(|literal| literal.begun_at_end(&self.window) > 0);
+        if !is_beginning || has_begun || is_known {
             return Vec::new();
         }
-        let out = self.window[self.released..].to_vec();
-        self.released = self.window.len();
+        let out = held.to_vec();
+        self.released = end;
         out
     }
 

@@ -169,6 +169,10 @@ fn a_resting_stream_lets_go_of_mere_beginnings_but_of_no_secret() {
     assert_eq!(redactor.push(&token.as_bytes()[2..]), b"");
     assert_eq!(redactor.settle(), b"", "a token may have begun");
     assert_eq!(redactor.push(b"\n"), b"[REDACTED:github-token]\n");
+    assert_eq!(redactor.push(b"s"), b"");
+    assert_eq!(redactor.settle(), b"s");
+    assert_eq!(redactor.push(b"h\npassword=g"), b"h\npassword=");
+    assert_eq!(redactor.settle(), b"", "a value may have begun");
 }
 
 #[test]
