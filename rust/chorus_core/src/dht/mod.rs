@@ -11,6 +11,7 @@ pub mod record;
 mod republish;
 mod store;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests;
 
 pub use facade::{Dht, DhtConfig, DhtValue, Sealer, VALUE_MAX_BYTES};

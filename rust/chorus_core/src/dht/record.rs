@@ -142,6 +142,7 @@ fn public_key(peer: &PeerId) -> Option<PublicKey> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests {
     use proptest::prelude::*;
 

@@ -67,6 +67,7 @@ pub async fn resolve(address: &Multiaddr) -> Result<Vec<Multiaddr>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests {
     use super::*;
 

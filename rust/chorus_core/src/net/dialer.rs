@@ -131,6 +131,7 @@ impl Dialer {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests {
     use super::*;
 

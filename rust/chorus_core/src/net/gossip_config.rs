@@ -17,7 +17,9 @@ const TRANSMIT_MAX_BYTES: usize = ENVELOPE_MAX_BYTES + 4096;
 /// Longer than twice the tolerance on timestamps, so that what leaves this cache is too old to pass again.
 const DUPLICATE_CACHE: Duration = Duration::from_secs(11 * 60);
 /// Messages waiting to be written to one peer.
-const PEER_QUEUE: usize = 10_000;
+const PEER_QUEUE: usize = 8192;
+/// How long a message may wait there; by then a ping has shown whether the peer is alive.
+const PEER_QUEUE_TIME: Duration = Duration::from_secs(20);
 /// Messages this large are worth telling others that they need not send them.
 const IDONTWANT_BYTES: usize = 2048;
 /// How long a peer that sent rubbish is remembered for it.
@@ -37,8 +39,8 @@ pub fn behaviour(keypair: &Keypair) -> Result<Behaviour> {
         .heartbeat_initial_delay(Duration::from_millis(200))
         .heartbeat_interval(Duration::from_secs(1))
         .connection_handler_queue_len(PEER_QUEUE)
-        .publish_queue_duration(Duration::from_secs(10))
-        .forward_queue_duration(Duration::from_secs(5))
+        .publish_queue_duration(PEER_QUEUE_TIME)
+        .forward_queue_duration(PEER_QUEUE_TIME)
         .idontwant_message_size_threshold(IDONTWANT_BYTES)
         // A peer that lost its connection and comes back must not wait a minute for its place in the mesh.
         .prune_backoff(Duration::from_secs(10))

@@ -102,10 +102,10 @@ impl Queries {
                     tracing::debug!(%source, %error, "a record was refused");
                 }
             }
-            kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } } => {
-                if key::RecordKey::parse(record.key.as_ref()).is_ok() {
-                    let _ = kademlia.store_mut().add_provider(record);
-                }
+            kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } }
+                if key::RecordKey::parse(record.key.as_ref()).is_ok() =>
+            {
+                let _ = kademlia.store_mut().add_provider(record);
             }
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
                 self.progress(kademlia, id, result);

@@ -115,6 +115,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests {
     use super::*;
 

@@ -25,6 +25,7 @@ mod subscription;
 mod substream;
 mod transport;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests;
 mod types;
 

@@ -101,6 +101,7 @@ impl Subscribers {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests {
     use super::*;
 

@@ -121,6 +121,7 @@ fn text<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests {
     use proptest::prelude::*;
 

@@ -230,6 +230,7 @@ impl Bucket {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests {
     use proptest::prelude::*;
 

@@ -101,6 +101,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests {
     use proptest::prelude::*;
 

@@ -112,6 +112,7 @@ fn is_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests {
     use proptest::prelude::*;
 
