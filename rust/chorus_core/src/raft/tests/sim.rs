@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use libp2p::{PeerId, identity::Keypair};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::disk::Disk;
@@ -129,11 +129,20 @@ impl Sim {
     pub(super) fn start(&mut self, node: usize) {
         let now = self.clock();
         let seed = self.rng.random();
-        let node = &mut self.nodes[node];
-        let shared = Arc::new(Shared::new(node.disk.open().unwrap()));
-        let parts = Parts { shared, transport: node.outbox.clone(), keypair: node.keypair.clone() };
-        node.machine = Some(Machine::open(parts, 0.5, seed, now).unwrap());
-        node.back_at = None;
+        let agent = &mut self.nodes[node];
+        agent.back_at = None;
+        let opened = agent.disk.open().and_then(|store| {
+            let shared = Arc::new(Shared::new(store));
+            let parts = Parts { shared, transport: agent.outbox.clone(), keypair: agent.keypair.clone() };
+            Machine::open(parts, 0.5, seed, now)
+        });
+        match opened {
+            Ok(machine) => agent.machine = Some(machine),
+            Err(Error::Internal(why)) if why.contains("no power") => {
+                self.crash(node, Duration::from_millis(20));
+            }
+            Err(error) => panic!("seed {}: {error}", self.seed),
+        }
     }
 
     /// Takes a node's power; it comes back later.
@@ -216,9 +225,10 @@ impl Sim {
             }
         }
         let mut touched = vec![false; self.nodes.len()];
-        let (due, later) = std::mem::take(&mut self.parcels).into_iter().partition(|parcel| parcel.at <= self.now);
+        let (due, later): (Vec<Parcel>, _) =
+            std::mem::take(&mut self.parcels).into_iter().partition(|parcel| parcel.at <= self.now);
         self.parcels = later;
-        for parcel in Vec::<Parcel>::into_iter(due) {
+        for parcel in due {
             let from = self.nodes[parcel.from].peer;
             let Some(machine) = &mut self.nodes[parcel.to].machine else { continue };
             touched[parcel.to] = true;
@@ -325,10 +335,6 @@ impl Sim {
         let last = machines[0].node.raft.raft_log.last_index();
         self.leader().is_some()
             && machines.iter().all(|machine| machine.applied == last && machine.store.last() == last)
-    }
-
-    pub(super) fn settings(&self) -> Value {
-        self.nodes[0].machine.as_ref().map_or(Value::Null, |machine| machine.founding["settings"].clone())
     }
 }
 
