@@ -9,11 +9,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message as _;
 use raft::eraftpb::{EntryType, Message, MessageType};
 
-use super::{
-    entry::ULID_CHARS,
-    storage::FOUNDING_INDEX,
-    types::MAX_ENTRY_BYTES,
-};
+use super::{entry::ULID_CHARS, storage::FOUNDING_INDEX, types::MAX_ENTRY_BYTES};
 use crate::{Error, Result};
 
 const VERSION: u8 = 1;
@@ -43,8 +39,15 @@ pub(super) struct Frame {
 }
 
 /// Builds a frame around encoded messages.
-pub(super) fn encode(mesh: &str, from: u64, to: u64, introductions: &[Bytes], messages: &[Message]) -> Bytes {
-    let mut frame = BytesMut::with_capacity(64 + messages.iter().map(|m| m.encoded_len() + 8).sum::<usize>());
+pub(super) fn encode(
+    mesh: &str,
+    from: u64,
+    to: u64,
+    introductions: &[Bytes],
+    messages: &[Message],
+) -> Bytes {
+    let mut frame =
+        BytesMut::with_capacity(64 + messages.iter().map(|m| m.encoded_len() + 8).sum::<usize>());
     frame.put_u8(VERSION);
     frame.put_slice(mesh.as_bytes());
     frame.put_u64(from);
@@ -91,7 +94,13 @@ pub(super) fn decode(mut frame: Bytes) -> Result<Frame> {
     if frame.has_remaining() {
         return Err(bad("bytes after the last message"));
     }
-    Ok(Frame { mesh, from, to, introductions, messages })
+    Ok(Frame {
+        mesh,
+        from,
+        to,
+        introductions,
+        messages,
+    })
 }
 
 fn get_parts(frame: &mut Bytes, limit: usize) -> Result<Vec<Bytes>> {
@@ -224,7 +233,8 @@ fn check_append(message: &Message, known: &Known<'_>) -> Result<()> {
         if entry.data.len() + entry.context.len() > MAX_ENTRY_BYTES + ENTRY_OVERHEAD_BYTES {
             return refuse("entry too large");
         }
-        if index <= known.committed && (known.term_of)(index).is_some_and(|term| term != entry.term) {
+        if index <= known.committed && (known.term_of)(index).is_some_and(|term| term != entry.term)
+        {
             return refuse("contradicts what is committed");
         }
     }

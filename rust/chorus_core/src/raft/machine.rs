@@ -48,7 +48,7 @@ const NEVER_TICKS: usize = 1 << 40;
 /// Newest entries whose repeats a new leader recognises.
 const REPEATS_KNOWN: u64 = 2048;
 const REPEATS_BYTES: u64 = 4 * 1024 * 1024;
-/// A commit index that no entry carried to disk is written after this much quiet.
+/// A commit index reaches the disk at least this often, with entries or without.
 const COMMIT_SAVED_AFTER: Duration = Duration::from_secs(1);
 
 /// Time as passed in: since any fixed moment, and on the wall.
@@ -69,6 +69,9 @@ pub(super) struct Parts {
 /// A leadership transfer under way.
 pub(super) struct Transfer {
     pub to: u64,
+    pub asked: Duration,
+    /// The other answered since, and was told to stand.
+    pub begun: bool,
     pub deadline: Duration,
     pub reply: Reply<()>,
 }
@@ -100,7 +103,7 @@ pub(super) struct Machine {
     led_term: u64,
     last_stamp: u64,
     unsaved_commit: bool,
-    wrote_at: Duration,
+    saved_at: Duration,
     pub(super) lost_vote: bool,
 }
 
@@ -111,7 +114,9 @@ impl Machine {
         let identity = store.identity().ok_or(Error::NoMesh)?;
         let founding = founding_body(&identity.founding)?;
         let timings = Timings::from_settings(founding.get("settings").unwrap_or(&Value::Null))?;
-        let tick = (timings.election_timeout / TICKS_PER_TIMEOUT).max(TICK_MIN).min(timings.heartbeat);
+        let tick = (timings.election_timeout / TICKS_PER_TIMEOUT)
+            .max(TICK_MIN)
+            .min(timings.heartbeat);
         let ticks = |span: Duration| (span.as_nanos().div_ceil(tick.as_nanos().max(1))) as usize;
         let applied = store.applied();
         let config = Config {
@@ -158,7 +163,7 @@ impl Machine {
             led_term: 0,
             last_stamp: 0,
             unsaved_commit: false,
-            wrote_at: now.at,
+            saved_at: now.at,
             lost_vote: false,
         })
     }
@@ -198,13 +203,21 @@ impl Machine {
             return Err(Error::Refused("frame: for another mesh or member".into()));
         }
         if self.peer_of(frame.from).is_none() && !frame.introductions.is_empty() {
-            let learned = self.members.learn(&frame.introductions, &self.identity.mesh, self.applied);
+            let learned =
+                self.members
+                    .learn(&frame.introductions, &self.identity.mesh, self.applied);
             if !learned.is_empty() {
-                self.store.write(&Batch { hints: &learned, ..Batch::default() })?;
+                self.store.write(&Batch {
+                    hints: &learned,
+                    ..Batch::default()
+                })?;
             }
         }
         if self.peer_of(frame.from) != Some(from) {
-            return Err(Error::Refused(format!("frame: {from} is not listed as member {}", frame.from)));
+            return Err(Error::Refused(format!(
+                "frame: {from} is not listed as member {}",
+                frame.from
+            )));
         }
         for message in frame.messages {
             let raft = &self.node.raft;
@@ -235,10 +248,18 @@ impl Machine {
             return answer(reply, placed.ok_or(Error::NoLeader));
         }
         if self.proposals.is_full() || self.node.raft.lead_transferee.is_some() {
-            return answer(reply, Err(Error::Unavailable("the leader takes nothing now".into())));
+            return answer(
+                reply,
+                Err(Error::Unavailable("the leader takes nothing now".into())),
+            );
         }
         if let Some((index, term)) = self.proposals.find(&key)
-            && self.node.raft.raft_log.term(index).is_ok_and(|stands| stands == term)
+            && self
+                .node
+                .raft
+                .raft_log
+                .term(index)
+                .is_ok_and(|stands| stands == term)
         {
             if index <= self.applied {
                 answer(reply, Ok(Placed::At(index)));
@@ -257,7 +278,9 @@ impl Machine {
         }
         let batch = std::mem::take(&mut self.batch);
         if !self.is_leader() {
-            return batch.into_iter().for_each(|(_, _, reply)| answer(reply, Err(Error::NotLeader)));
+            return batch
+                .into_iter()
+                .for_each(|(_, _, reply)| answer(reply, Err(Error::NotLeader)));
         }
         self.lead(now);
         let stamp = self.stamp(now);
@@ -274,13 +297,20 @@ impl Machine {
                 self.proposals.remember(key, index, term);
                 self.proposals.wait(index, term, reply);
             } else {
-                answer(reply, Err(Error::Unavailable("the leader takes nothing now".into())));
+                answer(
+                    reply,
+                    Err(Error::Unavailable("the leader takes nothing now".into())),
+                );
             }
         }
     }
 
     fn append(&mut self, entries: Vec<Entry>) -> bool {
-        let mut message = Message { from: self.identity.raft_id, entries, ..Message::default() };
+        let mut message = Message {
+            from: self.identity.raft_id,
+            entries,
+            ..Message::default()
+        };
         message.set_msg_type(MessageType::MsgPropose);
         self.node.raft.step(message).is_ok()
     }
@@ -310,7 +340,10 @@ impl Machine {
             Ok(entry) => {
                 self.parts.shared.verified.insert(&entry);
                 let data = entry::stamped(self.stamp(now), &entry);
-                if self.append(vec![Entry { data, ..Entry::default() }]) {
+                if self.append(vec![Entry {
+                    data,
+                    ..Entry::default()
+                }]) {
                     self.led_term = term;
                 }
             }
@@ -329,10 +362,16 @@ impl Machine {
         }
         let mut stamp = entry::unstamp(&self.identity.founding).map_or(0, |(stamp, _)| stamp);
         for index in (2..=last).rev() {
-            let Ok(entries) = self.store.read(index, index + 1, u64::MAX) else { break };
+            let Ok(entries) = self.store.read(index, index + 1, u64::MAX) else {
+                break;
+            };
             let Some(entry) = entries.first() else { break };
             let context = changes::context(entry).unwrap_or_default();
-            let data = if entry.entry_type == EntryType::EntryNormal as i32 { &entry.data } else { &context };
+            let data = if entry.entry_type == EntryType::EntryNormal as i32 {
+                &entry.data
+            } else {
+                &context
+            };
             if let Some((found, _)) = entry::unstamp(data) {
                 stamp = found;
                 break;
@@ -363,9 +402,9 @@ impl Machine {
         }
         self.lead(now);
         self.begin_reads(now);
+        self.watch_transfer(now);
         self.process(now)?;
         self.note_role();
-        self.watch_transfer(now);
         self.save_commit(now)?;
         self.publish(now);
         Ok(())
@@ -374,7 +413,10 @@ impl Machine {
     /// When [`turn`](Self::turn) is due without any command.
     pub(super) fn next_wake(&self) -> Duration {
         let transfer = self.transfer.as_ref().map(|transfer| transfer.deadline);
-        [self.election.next(), transfer].into_iter().flatten().fold(self.next_tick, Duration::min)
+        [self.election.next(), transfer]
+            .into_iter()
+            .flatten()
+            .fold(self.next_tick, Duration::min)
     }
 
     fn sight(&self) -> Sight {
@@ -404,7 +446,9 @@ impl Machine {
             // A leader sends entries while its own disk still writes them. Its term must be on disk
             // first, though: a sole voter leads before its vote was persisted.
             let stored = self.store.hard();
-            let new_term = ready.hs().is_some_and(|hs| (hs.term, hs.vote) != (stored.term, stored.vote));
+            let new_term = ready
+                .hs()
+                .is_some_and(|hs| (hs.term, hs.vote) != (stored.term, stored.vote));
             let mut late = Vec::new();
             if new_term {
                 late = early;
@@ -433,36 +477,50 @@ impl Machine {
     }
 
     fn persist(&mut self, ready: &Ready, stored: &HardState, now: Now) -> Result<()> {
+        let new_term = ready
+            .hs()
+            .is_some_and(|hard| (hard.term, hard.vote) != (stored.term, stored.vote));
         if ready.must_sync() {
-            let hard = ready.hs().cloned().unwrap_or_else(|| self.node.raft.hard_state());
-            let applied = Some(self.applied);
-            self.store.write(&Batch { hard: Some(hard), entries: ready.entries(), applied, ..Batch::default() })?;
-            self.unsaved_commit = false;
-            self.wrote_at = now.at;
+            // The commit index alone may lag on disk: it is learnt again.
+            let save = new_term || now.at >= self.saved_at + COMMIT_SAVED_AFTER;
+            self.store.write(&Batch {
+                hard: save.then(|| self.node.raft.hard_state()),
+                entries: ready.entries(),
+                applied: save.then_some(self.applied),
+                ..Batch::default()
+            })?;
+            self.unsaved_commit = !save;
+            self.saved_at = if save { now.at } else { self.saved_at };
         } else if ready.hs().is_some() {
             self.unsaved_commit = true;
         }
         if let Some(hard) = ready.hs()
             && hard.vote != 0
-            && (hard.term, hard.vote) != (stored.term, stored.vote)
+            && new_term
         {
             if hard.vote != self.identity.raft_id {
                 self.election.voted(now.at);
             } else {
-                self.parts.shared.emit(RaftEvent::Candidate { term: hard.term });
+                self.parts
+                    .shared
+                    .emit(RaftEvent::Candidate { term: hard.term });
             }
-            let candidate = self.peer_of(hard.vote).map_or_else(String::new, |peer| peer.to_string());
-            self.parts.shared.emit(RaftEvent::Voted { term: hard.term, candidate });
+            let candidate = self
+                .peer_of(hard.vote)
+                .map_or_else(String::new, |peer| peer.to_string());
+            self.parts.shared.emit(RaftEvent::Voted {
+                term: hard.term,
+                candidate,
+            });
         }
         Ok(())
     }
 
-    /// A commit index is worth no fsync of its own while entries come; after them it is kept, so
-    /// that a restart delivers at once.
+    /// The last commit index is kept although no entry follows, so that a restart delivers at once.
     fn save_commit(&mut self, now: Now) -> Result<()> {
-        if self.unsaved_commit && now.at >= self.wrote_at + COMMIT_SAVED_AFTER {
+        if self.unsaved_commit && now.at >= self.saved_at + COMMIT_SAVED_AFTER {
             self.save()?;
-            self.wrote_at = now.at;
+            self.saved_at = now.at;
         }
         Ok(())
     }
@@ -470,7 +528,11 @@ impl Machine {
     pub(super) fn save(&mut self) -> Result<()> {
         if self.unsaved_commit {
             let hard = Some(self.node.raft.hard_state());
-            self.store.write(&Batch { hard, applied: Some(self.applied), ..Batch::default() })?;
+            self.store.write(&Batch {
+                hard,
+                applied: Some(self.applied),
+                ..Batch::default()
+            })?;
             self.unsaved_commit = false;
         }
         Ok(())
@@ -483,7 +545,9 @@ impl Machine {
             frames.entry(message.to).or_default().push(message);
         }
         for (to, messages) in frames {
-            let Some(peer) = self.peer_of(to) else { continue };
+            let Some(peer) = self.peer_of(to) else {
+                continue;
+            };
             let mut part = Vec::new();
             let mut bytes = 0;
             for message in messages {
@@ -501,22 +565,39 @@ impl Machine {
 
     fn send_frame(&mut self, to: u64, peer: PeerId, messages: &[Message]) {
         let stranger = messages.iter().any(|message| {
-            let asks = [MessageType::MsgRequestVote as i32, MessageType::MsgRequestPreVote as i32];
+            let asks = [
+                MessageType::MsgRequestVote as i32,
+                MessageType::MsgRequestPreVote as i32,
+            ];
             asks.contains(&message.msg_type)
         });
         let introductions = if stranger || self.is_leader() {
-            let matched = self.node.raft.prs().get(to).map_or(0, |progress| progress.matched);
+            let matched = self
+                .node
+                .raft
+                .prs()
+                .get(to)
+                .map_or(0, |progress| progress.matched);
             let matched = if self.is_leader() { matched } else { 0 };
-            self.members.introductions(self.identity.raft_id, matched, &self.store)
+            self.members
+                .introductions(self.identity.raft_id, matched, &self.store)
         } else {
             Vec::new()
         };
-        let frame = frames::encode(&self.identity.mesh, self.identity.raft_id, to, &introductions, messages);
+        let frame = frames::encode(
+            &self.identity.mesh,
+            self.identity.raft_id,
+            to,
+            &introductions,
+            messages,
+        );
         self.parts.transport.send(peer, frame);
     }
 
     fn apply(&mut self, entries: &[Entry], now: Now) -> Result<()> {
-        let Some(last) = entries.last() else { return Ok(()) };
+        let Some(last) = entries.last() else {
+            return Ok(());
+        };
         for entry in entries {
             if entry.entry_type != EntryType::EntryNormal as i32 {
                 self.apply_change(entry)?;
@@ -549,7 +630,10 @@ impl Machine {
                     () if led == term => "quorum_loss",
                     () => "higher_term",
                 };
-                shared.emit(RaftEvent::StepDown { term: led, reason: reason.into() });
+                shared.emit(RaftEvent::StepDown {
+                    term: led,
+                    reason: reason.into(),
+                });
                 tracing::info!(term = led, reason, "this agent leads the mesh no longer");
                 self.proposals.give_up();
                 self.reads.give_up();
@@ -560,7 +644,9 @@ impl Machine {
         }
         if leader != 0 && self.leader_seen != (term, leader) {
             self.leader_seen = (term, leader);
-            let peer = self.peer_of(leader).map_or_else(String::new, |peer| peer.to_string());
+            let peer = self
+                .peer_of(leader)
+                .map_or_else(String::new, |peer| peer.to_string());
             tracing::info!(term, leader = %peer, "the mesh has a leader");
             shared.emit(RaftEvent::Leader { term, peer });
         }

@@ -106,19 +106,30 @@ impl Applied {
         if *index > seen {
             return *index;
         }
-        let (index, _) = self.moved.wait_timeout(index, patience).unwrap_or_else(PoisonError::into_inner);
+        let (index, _) = self
+            .moved
+            .wait_timeout(index, patience)
+            .unwrap_or_else(PoisonError::into_inner);
         *index
     }
 }
 
+type Hash = [u8; 16];
+
 /// Entries whose signature was checked or made here, by hash; bounded, oldest out first.
 #[derive(Default)]
-pub(super) struct Verified(Mutex<(HashSet<[u8; 16]>, VecDeque<[u8; 16]>)>);
+pub(super) struct Verified(Mutex<Hashes>);
+
+#[derive(Default)]
+struct Hashes {
+    known: HashSet<Hash>,
+    order: VecDeque<Hash>,
+}
 
 impl Verified {
     pub(super) fn insert(&self, entry: &[u8]) {
         let hash = Self::hash(entry);
-        let (known, order) = &mut *lock(&self.0);
+        let Hashes { known, order } = &mut *lock(&self.0);
         if known.insert(hash) {
             order.push_back(hash);
             if order.len() > VERIFIED_MAX
@@ -130,10 +141,10 @@ impl Verified {
     }
 
     pub(super) fn contains(&self, entry: &[u8]) -> bool {
-        lock(&self.0).0.contains(&Self::hash(entry))
+        lock(&self.0).known.contains(&Self::hash(entry))
     }
 
-    fn hash(entry: &[u8]) -> [u8; 16] {
+    fn hash(entry: &[u8]) -> Hash {
         let digest = Sha256::digest(entry);
         let mut hash = [0; 16];
         hash.copy_from_slice(&digest[..16]);

@@ -22,7 +22,12 @@ pub trait RaftTransport: Send + Sync {
     /// Asks `leader` to append `entry` through its [`accept_forwarded`]; answers the committed index.
     ///
     /// [`accept_forwarded`]: super::RaftHandle::accept_forwarded
-    fn forward(&self, leader: PeerId, entry: Bytes, timeout: Duration) -> BoxFuture<'static, Result<u64>>;
+    fn forward(
+        &self,
+        leader: PeerId,
+        entry: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<u64>>;
 }
 
 /// How to start the log.

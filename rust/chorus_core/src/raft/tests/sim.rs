@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use libp2p::{PeerId, identity::Keypair};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::disk::Disk;
@@ -93,13 +93,22 @@ impl Sim {
         let mesh = entry::ulid();
         let settings = json!({ "heartbeat_ms": 50, "election_timeout_ms": TIMEOUT_MS });
         let body = json!({ "settings": settings, "agent": {} }).to_string();
-        let draft = Draft { mesh: &mesh, id: &entry::ulid(), kind: FOUND, seen: 0, body: body.as_bytes() };
+        let draft = Draft {
+            mesh: &mesh,
+            id: &entry::ulid(),
+            kind: FOUND,
+            seen: 0,
+            body: body.as_bytes(),
+        };
         let entry = entry::make(&nodes[0].keypair, &nodes[0].peer, &draft).unwrap();
         let mut sim = Self {
             nodes,
             now: Duration::ZERO,
             rng: StdRng::seed_from_u64(seed),
-            weather: Weather { delay_ms: 3, ..Weather::default() },
+            weather: Weather {
+                delay_ms: 3,
+                ..Weather::default()
+            },
             cut: Vec::new(),
             mesh,
             founding: entry::stamped(1, &entry).into(),
@@ -116,24 +125,49 @@ impl Sim {
     }
 
     fn init(&mut self, node: usize, raft_id: u64, hints: &[(u64, PeerId)]) {
-        let identity = Identity { mesh: self.mesh.clone(), raft_id, founding: self.founding.clone() };
+        let identity = Identity {
+            mesh: self.mesh.clone(),
+            raft_id,
+            founding: self.founding.clone(),
+        };
         let founder = self.nodes[0].peer;
-        self.nodes[node].disk.open().unwrap().init(&identity, founder, hints).unwrap();
+        self.nodes[node]
+            .disk
+            .open()
+            .unwrap()
+            .init(&identity, founder, hints)
+            .unwrap();
         self.start(node);
     }
 
     pub(super) fn clock(&self) -> Now {
-        Now { at: self.now, wall_ms: 1_000_000 + self.now.as_millis() as u64 }
+        Now {
+            at: self.now,
+            wall_ms: 1_000_000 + self.now.as_millis() as u64,
+        }
     }
 
     pub(super) fn start(&mut self, node: usize) {
         let now = self.clock();
         let seed = self.rng.random();
-        let node = &mut self.nodes[node];
-        let shared = Arc::new(Shared::new(node.disk.open().unwrap()));
-        let parts = Parts { shared, transport: node.outbox.clone(), keypair: node.keypair.clone() };
-        node.machine = Some(Machine::open(parts, 0.5, seed, now).unwrap());
-        node.back_at = None;
+        let agent = &mut self.nodes[node];
+        agent.back_at = None;
+        let opened = agent.disk.open().and_then(|store| {
+            let shared = Arc::new(Shared::new(store));
+            let parts = Parts {
+                shared,
+                transport: agent.outbox.clone(),
+                keypair: agent.keypair.clone(),
+            };
+            Machine::open(parts, 0.5, seed, now)
+        });
+        match opened {
+            Ok(machine) => agent.machine = Some(machine),
+            Err(Error::Internal(why)) if why.contains("no power") => {
+                self.crash(node, Duration::from_millis(20));
+            }
+            Err(error) => panic!("seed {}: {error}", self.seed),
+        }
     }
 
     /// Takes a node's power; it comes back later.
@@ -144,8 +178,18 @@ impl Sim {
     }
 
     pub(super) fn leader(&self) -> Option<usize> {
-        let leads = |node: &usize| self.nodes[*node].machine.as_ref().is_some_and(Machine::is_leader);
-        let term = |node: &usize| self.nodes[*node].machine.as_ref().map(|machine| machine.node.raft.term);
+        let leads = |node: &usize| {
+            self.nodes[*node]
+                .machine
+                .as_ref()
+                .is_some_and(Machine::is_leader)
+        };
+        let term = |node: &usize| {
+            self.nodes[*node]
+                .machine
+                .as_ref()
+                .map(|machine| machine.node.raft.term)
+        };
         (0..self.nodes.len()).filter(leads).max_by_key(term)
     }
 
@@ -153,13 +197,21 @@ impl Sim {
     pub(super) fn propose(&mut self, node: usize) {
         let id = entry::ulid();
         let body = json!({ "n": self.rng.random_range(0..1000) }).to_string();
-        let draft = Draft { mesh: &self.mesh, id: &id, kind: "note", seen: 0, body: body.as_bytes() };
+        let draft = Draft {
+            mesh: &self.mesh,
+            id: &id,
+            kind: "note",
+            seen: 0,
+            body: body.as_bytes(),
+        };
         let entry = entry::make(&self.nodes[node].keypair, &self.nodes[node].peer, &draft).unwrap();
         let key = entry::key_of(&self.nodes[node].peer.to_string(), &id);
         let mut at = node;
         for _ in 0..2 {
             let (reply, mut answer) = oneshot::channel();
-            let Some(machine) = &mut self.nodes[at].machine else { return };
+            let Some(machine) = &mut self.nodes[at].machine else {
+                return;
+            };
             machine.propose(entry.clone(), key, reply);
             match answer.try_recv() {
                 Ok(Ok(Placed::Leader(leader))) => at = self.index_of(&leader),
@@ -170,7 +222,10 @@ impl Sim {
     }
 
     pub(super) fn index_of(&self, peer: &PeerId) -> usize {
-        self.nodes.iter().position(|node| node.peer == *peer).unwrap()
+        self.nodes
+            .iter()
+            .position(|node| node.peer == *peer)
+            .unwrap()
     }
 
     /// The leader admits the next agent that is in no mesh, or one whose answer got lost.
@@ -179,7 +234,12 @@ impl Sim {
         let peer = self.nodes[node].peer;
         let Some(leader) = self.leader() else { return };
         let (reply, answer) = oneshot::channel();
-        self.nodes[leader].machine.as_mut().unwrap().add(peer, json!({ "agent_id": format!("a{node}") }), reply, now);
+        self.nodes[leader].machine.as_mut().unwrap().add(
+            peer,
+            json!({ "agent_id": format!("a{node}") }),
+            reply,
+            now,
+        );
         self.additions.push((node, answer));
     }
 
@@ -188,7 +248,11 @@ impl Sim {
         let peer = self.nodes[node].peer;
         let Some(leader) = self.leader() else { return };
         let (reply, _) = oneshot::channel();
-        self.nodes[leader].machine.as_mut().unwrap().vote(peer, voter, reply, now);
+        self.nodes[leader]
+            .machine
+            .as_mut()
+            .unwrap()
+            .vote(peer, voter, reply, now);
     }
 
     pub(super) fn run(&mut self, span: Duration) {
@@ -199,10 +263,19 @@ impl Sim {
     }
 
     /// Runs until `done`, or fails after `limit`.
-    pub(super) fn run_until(&mut self, limit: Duration, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+    pub(super) fn run_until(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) {
         let end = self.now + limit;
         while !done(self) {
-            assert!(self.now < end, "seed {}: not within {limit:?}: {what}", self.seed);
+            assert!(
+                self.now < end,
+                "seed {}: not within {limit:?}: {what}",
+                self.seed
+            );
             self.step();
         }
     }
@@ -216,20 +289,25 @@ impl Sim {
             }
         }
         let mut touched = vec![false; self.nodes.len()];
-        let (due, later) = std::mem::take(&mut self.parcels).into_iter().partition(|parcel| parcel.at <= self.now);
+        let (due, later): (Vec<Parcel>, _) = std::mem::take(&mut self.parcels)
+            .into_iter()
+            .partition(|parcel| parcel.at <= self.now);
         self.parcels = later;
-        for parcel in Vec::<Parcel>::into_iter(due) {
+        for parcel in due {
             let from = self.nodes[parcel.from].peer;
-            let Some(machine) = &mut self.nodes[parcel.to].machine else { continue };
+            let Some(machine) = &mut self.nodes[parcel.to].machine else {
+                continue;
+            };
             touched[parcel.to] = true;
-            match machine.receive(from, parcel.frame, now) {
-                Err(Error::Internal(_)) => self.crash(parcel.to, Duration::from_millis(100)),
-                // A member that this one has not heard of yet, or a message from an old term.
-                Ok(()) | Err(_) => {}
+            // Else it may be of a member that this one has not heard of yet, or from an old term.
+            if let Err(Error::Internal(_)) = machine.receive(from, parcel.frame, now) {
+                self.crash(parcel.to, Duration::from_millis(100));
             }
         }
         for (node, touched) in touched.into_iter().enumerate() {
-            let Some(machine) = &mut self.nodes[node].machine else { continue };
+            let Some(machine) = &mut self.nodes[node].machine else {
+                continue;
+            };
             if touched || machine.next_wake() <= self.now || !self.proposals.is_empty() {
                 if machine.turn(now).is_err() {
                     // The power went in the middle of it; what was sent before is on its way.
@@ -249,14 +327,26 @@ impl Sim {
         let frames = std::mem::take(&mut *self.nodes[from].outbox.0.lock().unwrap());
         for (peer, frame) in frames {
             let to = self.index_of(&peer);
-            let severed = self.cut.iter().any(|pair| *pair == (from, to) || *pair == (to, from));
+            let severed = self
+                .cut
+                .iter()
+                .any(|pair| *pair == (from, to) || *pair == (to, from));
             if severed || self.rng.random_bool(self.weather.loss) {
                 continue;
             }
-            let copies = if self.rng.random_bool(self.weather.twice) { 2 } else { 1 };
+            let copies = if self.rng.random_bool(self.weather.twice) {
+                2
+            } else {
+                1
+            };
             for _ in 0..copies {
                 let delay = Duration::from_millis(self.rng.random_range(0..=self.weather.delay_ms));
-                self.parcels.push(Parcel { at: self.now + delay, from, to, frame: frame.clone() });
+                self.parcels.push(Parcel {
+                    at: self.now + delay,
+                    from,
+                    to,
+                    frame: frame.clone(),
+                });
             }
         }
     }
@@ -267,18 +357,34 @@ impl Sim {
         if machine.is_leader() {
             let term = machine.node.raft.term;
             let first = *self.leaders.entry(term).or_insert(node);
-            assert_eq!(first, node, "seed {}: two leaders in term {term}", self.seed);
+            assert_eq!(
+                first, node,
+                "seed {}: two leaders in term {term}",
+                self.seed
+            );
         }
         let (low, high) = (self.nodes[node].checked.max(1) + 1, machine.applied + 1);
         if low >= high {
             return;
         }
         let entries = machine.store.read(low, high, u64::MAX).unwrap();
-        assert_eq!(entries.len() as u64, high - low, "seed {}: a gap", self.seed);
+        assert_eq!(
+            entries.len() as u64,
+            high - low,
+            "seed {}: a gap",
+            self.seed
+        );
         for entry in entries {
             let said = (entry.term, entry.data.clone());
-            let first = self.committed.entry(entry.index).or_insert_with(|| said.clone());
-            assert_eq!(*first, said, "seed {}: two entries committed at {}", self.seed, entry.index);
+            let first = self
+                .committed
+                .entry(entry.index)
+                .or_insert_with(|| said.clone());
+            assert_eq!(
+                *first, said,
+                "seed {}: two entries committed at {}",
+                self.seed, entry.index
+            );
         }
         self.nodes[node].checked = high - 1;
     }
@@ -288,9 +394,17 @@ impl Sim {
         for (id, mut answer) in proposals {
             match answer.try_recv() {
                 Ok(Ok(Placed::At(index))) => {
-                    let (_, data) = self.committed.get(&index).expect("acknowledged before it was committed");
+                    let (_, data) = self
+                        .committed
+                        .get(&index)
+                        .expect("acknowledged before it was committed");
                     let (_, bytes) = entry::unstamp(data).unwrap();
-                    assert_eq!(entry::parse(bytes).unwrap().id, id, "seed {}: another entry", self.seed);
+                    assert_eq!(
+                        entry::parse(bytes).unwrap().id,
+                        id,
+                        "seed {}: another entry",
+                        self.seed
+                    );
                     self.acknowledged.insert(id, index);
                 }
                 Err(oneshot::error::TryRecvError::Empty) => self.proposals.push((id, answer)),
@@ -300,14 +414,19 @@ impl Sim {
         let additions = std::mem::take(&mut self.additions);
         for (node, mut answer) in additions {
             match answer.try_recv() {
-                Ok(Ok(added)) if self.nodes[node].machine.is_none() && self.nodes[node].back_at.is_none() => {
+                Ok(Ok(added))
+                    if self.nodes[node].machine.is_none() && self.nodes[node].back_at.is_none() =>
+                {
                     // A joiner is told who is listed; half of the time by one that is out of date.
                     let leader = self.leader().unwrap_or(0);
                     let known = self.rng.random_bool(0.5);
                     let hints: Vec<_> = match &self.nodes[leader].machine {
-                        Some(machine) if known => {
-                            machine.members.listed().iter().map(|(id, peer)| (*id, *peer)).collect()
-                        }
+                        Some(machine) if known => machine
+                            .members
+                            .listed()
+                            .iter()
+                            .map(|(id, peer)| (*id, *peer))
+                            .collect(),
                         _ => Vec::new(),
                     };
                     self.init(node, added.raft_id, &hints);
@@ -320,15 +439,19 @@ impl Sim {
 
     /// Whether everybody runs, agrees and has applied everything.
     pub(super) fn is_settled(&self) -> bool {
-        let machines: Option<Vec<_>> = self.nodes.iter().map(|node| node.machine.as_ref()).collect();
-        let Some(machines) = machines else { return false };
+        let machines: Option<Vec<_>> = self
+            .nodes
+            .iter()
+            .map(|node| node.machine.as_ref())
+            .collect();
+        let Some(machines) = machines else {
+            return false;
+        };
         let last = machines[0].node.raft.raft_log.last_index();
         self.leader().is_some()
-            && machines.iter().all(|machine| machine.applied == last && machine.store.last() == last)
-    }
-
-    pub(super) fn settings(&self) -> Value {
-        self.nodes[0].machine.as_ref().map_or(Value::Null, |machine| machine.founding["settings"].clone())
+            && machines
+                .iter()
+                .all(|machine| machine.applied == last && machine.store.last() == last)
     }
 }
 
