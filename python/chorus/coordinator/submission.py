@@ -18,6 +18,7 @@ from chorus.table.reader import TableReader
 from chorus.table.records import Body, Counter, Member, Task
 from chorus.table.view import view
 from chorus.wire.ids import is_id, new_id
+from chorus.wire.secrets import SEALED_PREFIX, seal_secrets
 from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task
 
 # How long a submitter waits for a leader unless told otherwise: an election at default timings fits in.
@@ -59,7 +60,10 @@ class Submission:
         body = {**task.body(), "task_id": task_id}
         known = self._store.get(Body, task_id)
         if known is not None:
-            return self._known(task_id, known.task == body, len(task.blobs))
+            return self._known(task_id, _same(known.task, body), len(task.blobs))
+        if submitter is not None and any(not v.startswith(SEALED_PREFIX) for v in task.secrets.values()):
+            raise HubInvalid("secrets: seal them before they are announced")
+        body["secrets"] = await seal_secrets(self._hub, task.secrets)
         self._check_bounds(submitted_by or submitter or self._process.settings.agent_id)
         holders = await self._copies(task.blobs)
         settled = await self._proposals.propose(
@@ -78,7 +82,7 @@ class Submission:
             return self._answer(task_id, True, len(task.blobs))
         if settled.reason.startswith("known"):
             known = self._store.get(Body, task_id)
-            return self._known(task_id, known is not None and known.task == body, len(task.blobs))
+            return self._known(task_id, known is not None and _same(known.task, body), len(task.blobs))
         if settled.reason.startswith("invalid"):
             raise HubInvalid(settled.reason.removeprefix("invalid: "))
         raise HubRefused(settled.reason)
@@ -177,6 +181,12 @@ class Submission:
             raise HubNotFound("no such task")
         leader = mesh.leader_agent_id if mesh is not None else None
         return view(row, self._reader.attempts(task_id), leader=leader, replicas=replicas)
+
+
+def _same(known: dict[str, Any], body: dict[str, Any]) -> bool:
+    """Whether two bodies are one task; what is sealed never looks the same twice."""
+    names = known.get("secrets", {}).keys() == body["secrets"].keys()
+    return names and {**known, "secrets": None} == {**body, "secrets": None}
 
 
 def _task_id(request: Request) -> str:

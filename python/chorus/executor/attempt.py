@@ -12,6 +12,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
+from chorus.decisions import address
 from chorus.executor import redaction, summary
 from chorus.executor.backend import BackendUnavailable, EndedBy, ImageUnavailable, Sandbox, SandboxError
 from chorus.executor.images import ImageChoice
@@ -28,6 +29,7 @@ from chorus.process.logs import Logger
 from chorus.table.rows import TaskRow
 from chorus.wire.ids import new_id
 from chorus.wire.messages import COORDINATION
+from chorus.wire.secrets import open_secrets
 from chorus.wire.task import TaskSubmission
 
 # An attempt whose going back cannot be said within this is taken back by its lease anyway.
@@ -60,7 +62,9 @@ class Attempt:
         self._runner: Runner | None = None
         self._stop: Stop | None = None
         self._stop_tasks: set[asyncio.Task[None]] = set()
-        self._secrets = secret_values(task.secrets.values())
+        # Opened when the attempt is claimed.
+        self._opened: dict[str, str] = {}
+        self._secrets: list[bytes] = []
         self._log: Logger = room.log.bind(task_id=row.task_id, attempt=row.attempt)
         self._started_entry: asyncio.Task[Any] | None = None
         self.cpu_cores = 0.0
@@ -135,6 +139,11 @@ class Attempt:
 
     async def _execute(self, sandbox: Sandbox, pulling_s: float) -> Ran:
         room = self._room
+        try:
+            self._opened = await open_secrets(room.hub, self._task.secrets)
+        except ValueError as error:
+            raise InputsMissing(str(error)) from None
+        self._secrets = secret_values(self._opened.values())
         job = Job(
             self.task_id,
             self.number,
@@ -150,7 +159,7 @@ class Attempt:
             "CHORUS_TASK_ID": self.task_id,
             "CHORUS_ATTEMPT": str(self.number),
             **self._task.env,
-            **self._task.secrets,
+            **self._opened,
         }
         await sandbox.begin({"name": f"chorus-{self.task_id}-{self.number}"}, environment, gate)
         self._state("running", f"in {self._choice.image}: {self._choice.why}")
@@ -167,7 +176,7 @@ class Attempt:
         return await runner.run(self._on_sample)
 
     async def _keep_result(self, ran: Ran, sandbox: Sandbox, pulling_s: float) -> None:
-        facts = ran.facts
+        room, facts = self._room, ran.facts
         outcome = summary.outcome(facts)
         cut = self._secrets
         listed = [{key: item[key] for key in ("path", "size", "sha256")} for item in ran.artifacts.items]
@@ -186,6 +195,9 @@ class Attempt:
             "artifacts": listed,
             "usage": usage_view(ran.usage, facts),
             "ended_by": facts.ended_by,
+            "decision": address(
+                room.settings.agent_id, room.settings.role, self._task.project, self.task_id, self.number
+            ),
             "timings": {"pulling_s": round(pulling_s, 3), "running_s": round(facts.running_s, 3)},
         }
         usage = body["usage"]
