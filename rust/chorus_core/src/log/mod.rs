@@ -74,22 +74,14 @@ impl LogHandle {
     ///
     /// # Errors
     /// `Invalid` when the log there is another identity's; `Internal` when the disk fails.
-    pub async fn open(folder: impl Into<PathBuf>, keypair: Keypair) -> Result<(Self, Option<Repair>)> {
-        let folder = folder.into();
+    pub fn open(folder: impl AsRef<Path>, keypair: &Keypair) -> Result<(Self, Option<Repair>)> {
+        let folder = folder.as_ref().to_path_buf();
         let key = signing_key(keypair)?;
+        let (core, repair) = open_core(&folder, &key)?;
+        let info = Arc::new(Mutex::new(describe(&core, &key)));
         let (commands, queue) = mpsc::channel(QUEUE_ENTRIES);
-        let (opened, opening) = oneshot::channel();
-        std::thread::Builder::new().name("chorus-log".into()).spawn(move || {
-            let (core, repair) = match open_core(&folder, &key) {
-                Ok(core) => core,
-                Err(e) => return drop(opened.send(Err(e))),
-            };
-            let info = Arc::new(Mutex::new(describe(&core, &key)));
-            if opened.send(Ok((info.clone(), repair))).is_ok() {
-                Writer { folder, key, core: Some(core), info }.run(queue);
-            }
-        })?;
-        let (info, repair) = opening.await.map_err(|_| Error::Internal("the log could not be opened".into()))??;
+        let mut writer = Writer { folder, key, core: Some(core), info: info.clone() };
+        std::thread::Builder::new().name("chorus-log".into()).spawn(move || writer.run(queue))?;
         Ok((Self { commands, info }, repair))
     }
 
@@ -262,8 +254,8 @@ fn describe(core: &Hypercore, key: &SigningKey) -> LogInfo {
     LogInfo { length: info.length, byte_length: info.byte_length, key, fork: info.fork }
 }
 
-fn signing_key(keypair: Keypair) -> Result<SigningKey> {
-    let pair = keypair.try_into_ed25519().map_err(|e| Error::Invalid(format!("the log needs an Ed25519 key: {e}")))?;
+fn signing_key(keypair: &Keypair) -> Result<SigningKey> {
+    let pair = keypair.clone().try_into_ed25519().map_err(|e| Error::Invalid(format!("the log needs an Ed25519 key: {e}")))?;
     let secret: [u8; 32] =
         pair.secret().as_ref().try_into().map_err(|_| Error::Internal("an Ed25519 secret has 32 bytes".into()))?;
     Ok(SigningKey::from_bytes(&secret))

@@ -19,8 +19,8 @@ fn keypair() -> Keypair {
     Keypair::ed25519_from_bytes([9; 32]).unwrap()
 }
 
-async fn open(folder: &Path) -> (LogHandle, Option<Repair>) {
-    LogHandle::open(folder, keypair()).await.unwrap()
+fn open(folder: &Path) -> (LogHandle, Option<Repair>) {
+    LogHandle::open(folder, &keypair()).unwrap()
 }
 
 async fn numbers(log: &LogHandle) -> Vec<u64> {
@@ -44,7 +44,7 @@ fn copy(from: &Path) -> TempDir {
 /// A log of seven entries of which the last two or three are only in the oplog.
 async fn sample() -> TempDir {
     let dir = scratch();
-    let (log, repair) = open(dir.path()).await;
+    let (log, repair) = open(dir.path());
     assert_eq!(repair, None);
     fill(&log, 0..7).await;
     log.close().await;
@@ -55,7 +55,7 @@ async fn sample() -> TempDir {
 
 /// Opens a damaged log: it must hold the first entries and nothing else, take another and keep it.
 async fn check(folder: &Path, at_least: u64, what: &str) -> Option<Repair> {
-    let (log, repair) = open(folder).await;
+    let (log, repair) = open(folder);
     let length = log.info().length;
     assert!((at_least..=7).contains(&length), "{what}: {length} entries, {repair:?}");
     assert_eq!(numbers(&log).await, (0..length).collect::<Vec<_>>(), "{what}");
@@ -64,7 +64,7 @@ async fn check(folder: &Path, at_least: u64, what: &str) -> Option<Repair> {
     }
     fill(&log, length..length + 1).await;
     log.close().await;
-    let (log, again) = open(folder).await;
+    let (log, again) = open(folder);
     assert_eq!(again, None, "{what}: the second start found more to cut");
     assert_eq!(log.info().length, length + 1, "{what}");
     log.close().await;
@@ -76,7 +76,7 @@ async fn what_was_appended_is_there_after_reopening() {
     let dir = scratch();
     let mut length = 0;
     for more in [1, 0, 3, 5, 1, 9] {
-        let (log, repair) = open(dir.path()).await;
+        let (log, repair) = open(dir.path());
         assert_eq!(repair, None);
         assert_eq!(log.info().length, length);
         fill(&log, length..length + more).await;
@@ -84,7 +84,7 @@ async fn what_was_appended_is_there_after_reopening() {
         assert_eq!(numbers(&log).await, (0..length).collect::<Vec<_>>());
         log.close().await;
     }
-    let (log, _) = open(dir.path()).await;
+    let (log, _) = open(dir.path());
     let entry = &log.read(3, 1).await.unwrap()[0];
     assert_eq!((entry["type"].as_str(), entry["author"].as_str()), (Some("test"), Some("me")));
     assert!(entry["timestamp"].as_u64().unwrap() > 1_600_000_000_000);
@@ -96,7 +96,7 @@ async fn what_was_appended_is_there_after_reopening() {
 #[tokio::test]
 async fn many_append_at_once_and_each_has_its_number() {
     let dir = scratch();
-    let (log, _) = open(dir.path()).await;
+    let (log, _) = open(dir.path());
     let tasks = (0..500u64).map(|n| {
         let log = log.clone();
         async move { (n, log.append("test", json!({"n": n}), "me").await.unwrap()) }
@@ -112,7 +112,7 @@ async fn many_append_at_once_and_each_has_its_number() {
 #[tokio::test]
 async fn ranges_end_where_the_log_ends() {
     let dir = sample().await;
-    let (log, _) = open(dir.path()).await;
+    let (log, _) = open(dir.path());
     assert_eq!(log.read(5, 10).await.unwrap().len(), 2);
     assert_eq!(log.read(2, 3).await.unwrap().len(), 3);
     assert!(log.read(7, 1).await.unwrap().is_empty());
@@ -162,7 +162,7 @@ async fn any_bad_byte_in_the_oplog_is_survived() {
 async fn data_cut_or_bad_at_any_byte_keeps_what_is_before() {
     let dir = sample().await;
     let data = fs::read(dir.path().join(storage::DATA)).unwrap();
-    let (log, _) = open(copy(dir.path()).path()).await;
+    let (log, _) = open(copy(dir.path()).path());
     let sizes: Vec<usize> = log.read(0, 7).await.unwrap().iter().map(|e| e.to_string().len()).collect();
     log.close().await;
     let whole_before = |byte: usize| {
@@ -235,12 +235,12 @@ async fn history_that_was_signed_and_lost_makes_a_fork() {
     let dir = sample().await;
     let data = fs::read(dir.path().join(storage::DATA)).unwrap();
     fs::write(dir.path().join(storage::DATA), &data[..data.len() - 1]).unwrap();
-    let (log, repair) = open(dir.path()).await;
+    let (log, repair) = open(dir.path());
     assert_eq!(repair.unwrap().lost, 1);
     assert_eq!(log.info().fork, 1);
     fill(&log, 6..12).await;
     log.close().await;
-    let (log, repair) = open(dir.path()).await;
+    let (log, repair) = open(dir.path());
     assert_eq!((repair, log.info().fork, log.info().length), (None, 1, 12));
 }
 
@@ -248,7 +248,7 @@ async fn history_that_was_signed_and_lost_makes_a_fork() {
 async fn the_log_of_another_identity_is_left_alone() {
     let dir = sample().await;
     let before = fs::read(dir.path().join(storage::OPLOG)).unwrap();
-    let error = LogHandle::open(dir.path(), Keypair::generate_ed25519()).await.unwrap_err();
+    let error = LogHandle::open(dir.path(), &Keypair::generate_ed25519()).unwrap_err();
     assert_eq!(error.code(), "invalid");
     assert_eq!(fs::read(dir.path().join(storage::OPLOG)).unwrap(), before);
 }
@@ -258,7 +258,7 @@ async fn only_the_owner_can_read_the_files() {
     use std::os::unix::fs::PermissionsExt;
     let dir = scratch();
     let folder = dir.path().join("core/log");
-    let (log, _) = open(&folder).await;
+    let (log, _) = open(&folder);
     fill(&log, 0..1).await;
     for name in FILES {
         assert_eq!(fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
@@ -270,7 +270,7 @@ async fn only_the_owner_can_read_the_files() {
 #[tokio::test]
 async fn a_long_log_opens_again() {
     let dir = scratch();
-    let (log, _) = open(dir.path()).await;
+    let (log, _) = open(dir.path());
     const MANY: u64 = 33_000;
     let appends = (0..MANY).map(|n| {
         let log = log.clone();
@@ -279,7 +279,7 @@ async fn a_long_log_opens_again() {
     futures::future::join_all(appends).await;
     log.close().await;
     for round in 0..3 {
-        let (log, repair) = open(dir.path()).await;
+        let (log, repair) = open(dir.path());
         assert_eq!(repair, None);
         assert_eq!(log.info().length, MANY + round);
         for from in [0, 1023, 8191, 8192, 32_767, 32_768, MANY - 1] {
