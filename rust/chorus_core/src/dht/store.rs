@@ -5,9 +5,10 @@ use std::{
     ops::Bound,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -27,6 +28,9 @@ pub const AGENT_KEPT_MS: u64 = 48 * 60 * 60 * 1000;
 const DISK_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// Writes waiting for the writer; what peers send beyond it is refused, own writes wait.
 const WRITE_QUEUE: usize = 1024;
+/// How long opening waits for the file's last holder, and how often it looks.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
+const RELEASE_STEP: Duration = Duration::from_millis(20);
 /// Writes in one commit.
 const BATCH_MAX: usize = 256;
 
@@ -63,7 +67,7 @@ impl Store {
             if let Some(folder) = path.parent() {
                 std::fs::create_dir_all(folder)?;
             }
-            let database = Builder::new().set_cache_size(DISK_CACHE_BYTES).create(&path).map_err(disk)?;
+            let database = open_released(&path)?;
             let write = database.begin_write().map_err(disk)?;
             write.open_table(RECORDS).map_err(disk)?;
             write.commit().map_err(disk)?;
@@ -165,6 +169,17 @@ impl Store {
         let table = read.open_table(RECORDS).map_err(disk)?;
         let value = table.get(key).map_err(disk)?;
         Ok(value.and_then(|value| unpack(key, value.value(), now_ms()).map(<[u8]>::to_vec)))
+    }
+}
+
+/// Opens the file; one that a store of this process is just about to let go of is waited for.
+fn open_released(path: &Path) -> Result<Database> {
+    let until = Instant::now() + RELEASE_TIMEOUT;
+    loop {
+        match Builder::new().set_cache_size(DISK_CACHE_BYTES).create(path) {
+            Err(DatabaseError::DatabaseAlreadyOpen) if Instant::now() < until => std::thread::sleep(RELEASE_STEP),
+            outcome => return outcome.map_err(disk),
+        }
     }
 }
 

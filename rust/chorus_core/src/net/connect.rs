@@ -50,6 +50,8 @@ struct Asked {
     reply: oneshot::Sender<Result<()>>,
     open: usize,
     last: String,
+    /// A peer that somebody else's dial is on its way to; its outcome serves as well.
+    also: Option<PeerId>,
 }
 
 type Wish = (StreamProtocol, oneshot::Sender<Result<libp2p::Stream>>);
@@ -115,7 +117,7 @@ impl Connector {
     pub fn ask(&mut self, written: &str, reply: oneshot::Sender<Result<()>>) {
         self.next_asked += 1;
         self.asked.retain(|_, asked| !asked.reply.is_closed());
-        self.asked.insert(self.next_asked, Asked { reply, open: 1, last: "no address to dial".into() });
+        self.asked.insert(self.next_asked, Asked { reply, open: 1, last: "no address to dial".into(), also: None });
         self.resolve(Purpose::Asked(self.next_asked), written.to_owned());
     }
 
@@ -216,15 +218,16 @@ impl Connector {
     }
 
     fn dial(&mut self, swarm: &mut Swarm<Behaviour>, options: DialOpts, purpose: Purpose, address: Option<Multiaddr>) {
-        let connection = options.connection_id();
+        let (connection, peer) = (options.connection_id(), options.get_peer_id());
         match swarm.dial(options) {
             Ok(()) => {
                 self.dialling.insert(connection, (purpose, address));
             }
-            // Another dial of the same peer is under way; its outcome serves as well.
             Err(DialError::DialPeerConditionFalse(_)) => {
-                if let Purpose::Asked(id) = purpose {
-                    self.one_less(id);
+                if let Purpose::Asked(id) = purpose
+                    && let Some(asked) = self.asked.get_mut(&id)
+                {
+                    asked.also = peer;
                 }
             }
             Err(error) => self.note_failure(&purpose, address.as_ref(), &error),
@@ -241,6 +244,9 @@ impl Connector {
             }
         }
         self.dialer.succeeded(&Target::Peer(peer), now);
+        for id in self.asked_also(peer) {
+            self.answer(id, Ok(()));
+        }
         if let Some(address) = dialled {
             self.dialer.meet(address.clone(), peer);
         }
@@ -273,7 +279,18 @@ impl Connector {
             && !connected
         {
             self.disappoint(peer, &format!("{peer} cannot be reached: {}", explain(error)));
+            for id in self.asked_also(peer) {
+                if let Some(asked) = self.asked.get_mut(&id) {
+                    asked.also = None;
+                    asked.last = explain(error);
+                }
+                self.one_less(id);
+            }
         }
+    }
+
+    fn asked_also(&self, peer: PeerId) -> Vec<u64> {
+        self.asked.iter().filter(|(_, asked)| asked.also == Some(peer)).map(|(id, _)| *id).collect()
     }
 
     fn note_failure(&mut self, purpose: &Purpose, address: Option<&Multiaddr>, error: &DialError) {

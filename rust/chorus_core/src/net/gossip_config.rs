@@ -16,10 +16,10 @@ use crate::{Error, Result, wire::ENVELOPE_MAX_BYTES};
 const TRANSMIT_MAX_BYTES: usize = ENVELOPE_MAX_BYTES + 4096;
 /// Longer than twice the tolerance on timestamps, so that what leaves this cache is too old to pass again.
 const DUPLICATE_CACHE: Duration = Duration::from_secs(11 * 60);
-/// Messages waiting to be written to one peer.
-const PEER_QUEUE: usize = 8192;
-/// How long a message may wait there; by then a ping has shown whether the peer is alive.
-const PEER_QUEUE_TIME: Duration = Duration::from_secs(20);
+/// Messages waiting to be written to one peer; when every peer's queue is full, publishers wait.
+const PEER_QUEUE: usize = 4096;
+/// How long a message may wait there. Only a bound: a peer that takes nothing is found dead by ping long before.
+const PEER_QUEUE_TIME: Duration = Duration::from_secs(60);
 /// Messages this large are worth telling others that they need not send them.
 const IDONTWANT_BYTES: usize = 2048;
 /// How long a peer that sent rubbish is remembered for it.
