@@ -54,9 +54,19 @@ pub struct Store {
 }
 
 enum Write {
-    Put { key: Vec<u8>, record: Vec<u8>, checked: Box<Checked>, own: bool, done: Option<oneshot::Sender<Result<Stored>>> },
-    Forget { key: Vec<u8> },
-    Flush { done: oneshot::Sender<()> },
+    Put {
+        key: Vec<u8>,
+        record: Vec<u8>,
+        checked: Box<Checked>,
+        own: bool,
+        done: Option<oneshot::Sender<Result<Stored>>>,
+    },
+    Forget {
+        key: Vec<u8>,
+    },
+    Flush {
+        done: oneshot::Sender<()>,
+    },
 }
 
 impl Store {
@@ -86,7 +96,10 @@ impl Store {
     pub(crate) async fn put(&self, key: Vec<u8>, record: Vec<u8>) -> Result<Stored> {
         let checked = Box::new(record::check(&key, &record, now_ms())?);
         let (done, answer) = oneshot::channel();
-        self.writer.send(Write::Put { key, record, checked, own: true, done: Some(done) }).await.map_err(|_| Error::Closed)?;
+        self.writer
+            .send(Write::Put { key, record, checked, own: true, done: Some(done) })
+            .await
+            .map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
@@ -225,12 +238,15 @@ fn commit(database: &Database, batch: &[Write]) -> Result<Vec<Result<Stored>>> {
         for item in batch {
             outcomes.push(match item {
                 Write::Put { key, record, checked, own, .. } => {
-                    let present = table.get(key.as_slice()).map_err(disk)?.and_then(|value| {
-                        unpack(key, value.value(), now_ms()).map(<[u8]>::to_vec)
-                    });
+                    let present = table
+                        .get(key.as_slice())
+                        .map_err(disk)?
+                        .and_then(|value| unpack(key, value.value(), now_ms()).map(<[u8]>::to_vec));
                     let better = match &present {
                         None => Ok(Stored::New),
-                        Some(present) if *own && checked.key.kind.immutable() && foreign(checked, key, present) => Ok(Stored::New),
+                        Some(present) if *own && checked.key.kind.immutable() && foreign(checked, key, present) => {
+                            Ok(Stored::New)
+                        }
                         Some(present) => supersedes(checked, key, present).unwrap_or(Ok(Stored::Kept)),
                     };
                     if matches!(better, Ok(Stored::New)) {
@@ -240,7 +256,10 @@ fn commit(database: &Database, batch: &[Write]) -> Result<Vec<Result<Stored>>> {
                     better
                 }
                 Write::Forget { key } => {
-                    let over = table.get(key.as_slice()).map_err(disk)?.is_some_and(|value| unpack(key, value.value(), now_ms()).is_none());
+                    let over = table
+                        .get(key.as_slice())
+                        .map_err(disk)?
+                        .is_some_and(|value| unpack(key, value.value(), now_ms()).is_none());
                     if over {
                         table.remove(key.as_slice()).map_err(disk)?;
                     }
@@ -265,9 +284,10 @@ fn supersedes(new: &Checked, key: &[u8], present: &[u8]) -> Option<Result<Stored
     match new.header.version.cmp(&present.header.version) {
         std::cmp::Ordering::Greater => Some(Ok(Stored::New)),
         std::cmp::Ordering::Equal => None,
-        std::cmp::Ordering::Less => {
-            Some(Err(Error::Refused(format!("version {} is older than {}, which is stored", new.header.version, present.header.version))))
-        }
+        std::cmp::Ordering::Less => Some(Err(Error::Refused(format!(
+            "version {} is older than {}, which is stored",
+            new.header.version, present.header.version
+        )))),
     }
 }
 

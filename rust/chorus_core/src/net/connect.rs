@@ -188,7 +188,13 @@ impl Connector {
     }
 
     /// Dials one address; true when its peer is connected already.
-    fn dial_resolved(&mut self, swarm: &mut Swarm<Behaviour>, shared: &Shared, purpose: &Purpose, address: Multiaddr) -> bool {
+    fn dial_resolved(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        shared: &Shared,
+        purpose: &Purpose,
+        address: Multiaddr,
+    ) -> bool {
         let (plain, peer) = without_peer(&address);
         if peer == Some(self.local) || self.own.contains(&plain) || shared.view().listen.contains(&plain) {
             return false;
@@ -205,7 +211,10 @@ impl Connector {
             return there;
         }
         let options = match peer {
-            Some(peer) => DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).addresses(vec![plain.clone()]).build(),
+            Some(peer) => DialOpts::peer_id(peer)
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .addresses(vec![plain.clone()])
+                .build(),
             None => DialOpts::unknown_peer_id().address(plain.clone()).build(),
         };
         if let Purpose::Asked(id) = purpose
@@ -235,7 +244,13 @@ impl Connector {
     }
 
     /// A connection stands.
-    pub fn on_connected(&mut self, swarm: &mut Swarm<Behaviour>, peer: PeerId, connection: ConnectionId, dialled: Option<&Multiaddr>) {
+    pub fn on_connected(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        peer: PeerId,
+        connection: ConnectionId,
+        dialled: Option<&Multiaddr>,
+    ) {
         let now = Instant::now();
         if let Some((purpose, _)) = self.dialling.remove(&connection) {
             match purpose {
@@ -263,7 +278,14 @@ impl Connector {
     }
 
     /// A dial failed.
-    pub fn on_failed(&mut self, shared: &Shared, connection: ConnectionId, peer: Option<PeerId>, error: &DialError, connected: bool) {
+    pub fn on_failed(
+        &mut self,
+        shared: &Shared,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        error: &DialError,
+        connected: bool,
+    ) {
         if let DialError::LocalPeerId { address } = error {
             self.own.insert(without_peer(address).0);
         }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use libp2p::{
     gossipsub::{
-        Behaviour, ConfigBuilder, IdentTopic, Message, MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds,
-        TopicScoreParams, ValidationMode,
+        Behaviour, ConfigBuilder, IdentTopic, Message, MessageAuthenticity, MessageId, PeerScoreParams,
+        PeerScoreThresholds, TopicScoreParams, ValidationMode,
     },
     identity::Keypair,
 };
@@ -48,8 +48,8 @@ pub fn behaviour(keypair: &Keypair) -> Result<Behaviour> {
         .graft_flood_threshold(Duration::from_secs(1))
         .build()
         .map_err(|e| Error::Internal(format!("gossipsub: {e}")))?;
-    let mut gossip =
-        Behaviour::new(MessageAuthenticity::Signed(keypair.clone()), config).map_err(|e| Error::Internal(format!("gossipsub: {e}")))?;
+    let mut gossip = Behaviour::new(MessageAuthenticity::Signed(keypair.clone()), config)
+        .map_err(|e| Error::Internal(format!("gossipsub: {e}")))?;
     gossip.with_peer_score(peer_score(), thresholds()).map_err(|e| Error::Internal(format!("gossipsub: {e}")))?;
     Ok(gossip)
 }

@@ -19,7 +19,10 @@ async fn bootstrap_works_without_a_peer_id_and_by_name() {
     meet(&b, &c).await;
     let state = a.net.state();
     assert_eq!((state.peer_id, state.peers.len()), (a.peer().to_string(), 2));
-    until(|| a.net.state().peers.iter().all(|peer| peer.agent_version.as_deref().is_some_and(|v| v.contains("(test)")))).await;
+    until(|| {
+        a.net.state().peers.iter().all(|peer| peer.agent_version.as_deref().is_some_and(|v| v.contains("(test)")))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -119,9 +119,18 @@ async fn bad_messages_are_counted_by_reason_and_never_delivered() {
     swarm.dial(good.address().parse::<libp2p::Multiaddr>().unwrap()).unwrap();
     let now = crate::net::shared::now_ms();
     let draft = |from: &str, kind: &str, at: u64, hops: u32| {
-        Draft { kind, from, timestamp_ms: at, data: b"{}", hop_count: Some(hops), from_role: None, priority: None, thread_id: None }
-            .write()
-            .unwrap()
+        Draft {
+            kind,
+            from,
+            timestamp_ms: at,
+            data: b"{}",
+            hop_count: Some(hops),
+            from_role: None,
+            priority: None,
+            thread_id: None,
+        }
+        .write()
+        .unwrap()
     };
     let mut messages = vec![
         b"not json".to_vec(),
