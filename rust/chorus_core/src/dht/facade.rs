@@ -126,12 +126,17 @@ impl Dht {
     /// once one peer has it, or at once when no peer is connected (the next one to come gets it).
     pub async fn put(&self, kind: &str, name: &str, value: &[u8], role: Option<&str>) -> Result<String> {
         if value.len() > VALUE_MAX_BYTES {
-            return Err(Error::TooLarge(format!("a DHT value of {} bytes; the limit is {VALUE_MAX_BYTES}", value.len())));
+            return Err(Error::TooLarge(format!(
+                "a DHT value of {} bytes; the limit is {VALUE_MAX_BYTES}",
+                value.len()
+            )));
         }
         let key = RecordKey::new(kind, name)?;
         let hash = content_hash(value);
         if key.kind.immutable() && hash != key.name {
-            return Err(Error::Invalid(format!("the name under /chorus/{kind} is the SHA-256 of the value, here {hash}")));
+            return Err(Error::Invalid(format!(
+                "the name under /chorus/{kind} is the SHA-256 of the value, here {hash}"
+            )));
         }
         let inner = &self.inner;
         if !key.kind.immutable() && key.name != inner.local.to_string() {
@@ -218,7 +223,8 @@ impl Inner {
     fn next_version(&self, key: &RecordKey) -> u64 {
         let stored = self.store.get(key.to_string().as_bytes());
         let stored = stored.and_then(|record| record::check(key.to_string().as_bytes(), &record, now_ms()).ok());
-        let least = stored.map_or(0, |checked| checked.header.version).max(self.last_version.load(Ordering::Relaxed)) + 1;
+        let least =
+            stored.map_or(0, |checked| checked.header.version).max(self.last_version.load(Ordering::Relaxed)) + 1;
         let version = now_ms().max(if key.kind.immutable() { 0 } else { least });
         self.last_version.fetch_max(version, Ordering::Relaxed);
         version

@@ -48,7 +48,10 @@ impl FromStr for Kind {
             "decision" => Ok(Self::Decision),
             "content" => Ok(Self::Content),
             "agent" => Ok(Self::Agent),
-            _ => Err(Error::Invalid(format!("unknown DHT kind `{}`: block, decision, content or agent", text.escape_debug()))),
+            _ => Err(Error::Invalid(format!(
+                "unknown DHT kind `{}`: block, decision, content or agent",
+                text.escape_debug()
+            ))),
         }
     }
 }
@@ -109,10 +112,15 @@ mod tests {
     #[test]
     fn names_must_fit_their_kind() {
         let hash = content_hash(b"x");
-        assert_eq!(RecordKey::parse(format!("/chorus/decision/{hash}").as_bytes()).unwrap().to_string(), format!("/chorus/decision/{hash}"));
+        assert_eq!(
+            RecordKey::parse(format!("/chorus/decision/{hash}").as_bytes()).unwrap().to_string(),
+            format!("/chorus/decision/{hash}")
+        );
         let peer = PeerId::random().to_string();
         assert!(RecordKey::new("agent", &peer).is_ok());
-        for (kind, name) in [("decision", "abc"), ("agent", hash.as_str()), ("other", hash.as_str()), ("content", &hash.to_uppercase())] {
+        for (kind, name) in
+            [("decision", "abc"), ("agent", hash.as_str()), ("other", hash.as_str()), ("content", &hash.to_uppercase())]
+        {
             assert!(RecordKey::new(kind, name).is_err(), "{kind}/{name}");
         }
     }

@@ -5,9 +5,10 @@ use std::{
     ops::Bound,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -27,6 +28,9 @@ pub const AGENT_KEPT_MS: u64 = 48 * 60 * 60 * 1000;
 const DISK_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// Writes waiting for the writer; what peers send beyond it is refused, own writes wait.
 const WRITE_QUEUE: usize = 1024;
+/// How long opening waits for the file's last holder, and how often it looks.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
+const RELEASE_STEP: Duration = Duration::from_millis(20);
 /// Writes in one commit.
 const BATCH_MAX: usize = 256;
 
@@ -50,9 +54,19 @@ pub struct Store {
 }
 
 enum Write {
-    Put { key: Vec<u8>, record: Vec<u8>, checked: Box<Checked>, own: bool, done: Option<oneshot::Sender<Result<Stored>>> },
-    Forget { key: Vec<u8> },
-    Flush { done: oneshot::Sender<()> },
+    Put {
+        key: Vec<u8>,
+        record: Vec<u8>,
+        checked: Box<Checked>,
+        own: bool,
+        done: Option<oneshot::Sender<Result<Stored>>>,
+    },
+    Forget {
+        key: Vec<u8>,
+    },
+    Flush {
+        done: oneshot::Sender<()>,
+    },
 }
 
 impl Store {
@@ -63,7 +77,7 @@ impl Store {
             if let Some(folder) = path.parent() {
                 std::fs::create_dir_all(folder)?;
             }
-            let database = Builder::new().set_cache_size(DISK_CACHE_BYTES).create(&path).map_err(disk)?;
+            let database = open_released(&path)?;
             let write = database.begin_write().map_err(disk)?;
             write.open_table(RECORDS).map_err(disk)?;
             write.commit().map_err(disk)?;
@@ -82,7 +96,10 @@ impl Store {
     pub(crate) async fn put(&self, key: Vec<u8>, record: Vec<u8>) -> Result<Stored> {
         let checked = Box::new(record::check(&key, &record, now_ms())?);
         let (done, answer) = oneshot::channel();
-        self.writer.send(Write::Put { key, record, checked, own: true, done: Some(done) }).await.map_err(|_| Error::Closed)?;
+        self.writer
+            .send(Write::Put { key, record, checked, own: true, done: Some(done) })
+            .await
+            .map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
@@ -168,6 +185,17 @@ impl Store {
     }
 }
 
+/// Opens the file; one that a store of this process is just about to let go of is waited for.
+fn open_released(path: &Path) -> Result<Database> {
+    let until = Instant::now() + RELEASE_TIMEOUT;
+    loop {
+        match Builder::new().set_cache_size(DISK_CACHE_BYTES).create(path) {
+            Err(DatabaseError::DatabaseAlreadyOpen) if Instant::now() < until => std::thread::sleep(RELEASE_STEP),
+            outcome => return outcome.map_err(disk),
+        }
+    }
+}
+
 fn write_loop(database: &Database, mut queue: mpsc::Receiver<Write>, coming: &Mutex<HashMap<Vec<u8>, Vec<u8>>>) {
     while let Some(first) = queue.blocking_recv() {
         let mut batch = vec![first];
@@ -210,12 +238,15 @@ fn commit(database: &Database, batch: &[Write]) -> Result<Vec<Result<Stored>>> {
         for item in batch {
             outcomes.push(match item {
                 Write::Put { key, record, checked, own, .. } => {
-                    let present = table.get(key.as_slice()).map_err(disk)?.and_then(|value| {
-                        unpack(key, value.value(), now_ms()).map(<[u8]>::to_vec)
-                    });
+                    let present = table
+                        .get(key.as_slice())
+                        .map_err(disk)?
+                        .and_then(|value| unpack(key, value.value(), now_ms()).map(<[u8]>::to_vec));
                     let better = match &present {
                         None => Ok(Stored::New),
-                        Some(present) if *own && checked.key.kind.immutable() && foreign(checked, key, present) => Ok(Stored::New),
+                        Some(present) if *own && checked.key.kind.immutable() && foreign(checked, key, present) => {
+                            Ok(Stored::New)
+                        }
                         Some(present) => supersedes(checked, key, present).unwrap_or(Ok(Stored::Kept)),
                     };
                     if matches!(better, Ok(Stored::New)) {
@@ -225,7 +256,10 @@ fn commit(database: &Database, batch: &[Write]) -> Result<Vec<Result<Stored>>> {
                     better
                 }
                 Write::Forget { key } => {
-                    let over = table.get(key.as_slice()).map_err(disk)?.is_some_and(|value| unpack(key, value.value(), now_ms()).is_none());
+                    let over = table
+                        .get(key.as_slice())
+                        .map_err(disk)?
+                        .is_some_and(|value| unpack(key, value.value(), now_ms()).is_none());
                     if over {
                         table.remove(key.as_slice()).map_err(disk)?;
                     }
@@ -250,9 +284,10 @@ fn supersedes(new: &Checked, key: &[u8], present: &[u8]) -> Option<Result<Stored
     match new.header.version.cmp(&present.header.version) {
         std::cmp::Ordering::Greater => Some(Ok(Stored::New)),
         std::cmp::Ordering::Equal => None,
-        std::cmp::Ordering::Less => {
-            Some(Err(Error::Refused(format!("version {} is older than {}, which is stored", new.header.version, present.header.version))))
-        }
+        std::cmp::Ordering::Less => Some(Err(Error::Refused(format!(
+            "version {} is older than {}, which is stored",
+            new.header.version, present.header.version
+        )))),
     }
 }
 

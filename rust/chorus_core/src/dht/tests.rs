@@ -52,8 +52,12 @@ async fn start(keypair: Keypair, folder: TempDir, bootstrap: Vec<String>, dht: b
         dht,
     })
     .await?;
-    let config =
-        DhtConfig { net: net.clone(), keypair: keypair.clone(), sealer: Arc::new(Mask { may_read }), cache_bytes: 1024 * 1024 };
+    let config = DhtConfig {
+        net: net.clone(),
+        keypair: keypair.clone(),
+        sealer: Arc::new(Mask { may_read }),
+        cache_bytes: 1024 * 1024,
+    };
     Ok(Node { dht: Dht::start(config), net, keypair, folder })
 }
 
@@ -95,7 +99,10 @@ async fn what_one_puts_others_get() {
     let key = a.dht.put("decision", &name, &value, Some("developer")).await.unwrap();
     assert_eq!(key, format!("/chorus/decision/{name}"));
     let got = c.dht.get("decision", &name).await.unwrap();
-    assert_eq!((got.author, got.role.as_deref(), &got.bytes[..]), (a.net.local_peer().to_string(), Some("developer"), &value[..]));
+    assert_eq!(
+        (got.author, got.role.as_deref(), &got.bytes[..]),
+        (a.net.local_peer().to_string(), Some("developer"), &value[..])
+    );
     // The second time it comes from memory.
     let hits = c.net.stats().dht_cache_hits;
     c.dht.get("decision", &name).await.unwrap();
@@ -130,7 +137,10 @@ async fn every_refusal_has_its_own_error() {
     assert!(matches!(put("decision", name.clone(), vec![0; VALUE_MAX_BYTES + 1]).await, Err(Error::TooLarge(_))));
     assert!(matches!(put("decision", name.clone(), b"y".to_vec()).await, Err(Error::Invalid(_))));
     assert!(matches!(put("other", name.clone(), value.clone()).await, Err(Error::Invalid(_))));
-    assert!(matches!(put("agent", libp2p::PeerId::from(Keypair::generate_ed25519().public()).to_string(), value).await, Err(Error::NotPermitted(_))));
+    assert!(matches!(
+        put("agent", libp2p::PeerId::from(Keypair::generate_ed25519().public()).to_string(), value).await,
+        Err(Error::NotPermitted(_))
+    ));
     assert!(matches!(a.dht.get("decision", &name).await, Err(Error::NotFound(_))));
 }
 
@@ -159,7 +169,11 @@ async fn tampered_replicas_are_refused_and_the_next_one_is_tried() {
     assert!(matches!(c.dht.get("decision", &name).await, Err(Error::Tampered(_))));
     assert!(c.net.stats().dht_refused >= 1);
     // One whose signature is right and whose content is not what it says is refused after opening.
-    let lie = record::write(&b.keypair, &record::Header { author: b.net.local_peer().to_string(), ..header }, &sealer.seal(None, b"lie").unwrap());
+    let lie = record::write(
+        &b.keypair,
+        &record::Header { author: b.net.local_peer().to_string(), ..header },
+        &sealer.seal(None, b"lie").unwrap(),
+    );
     b.net.store().plant(key.into_bytes(), lie.unwrap());
     assert!(matches!(c.dht.get("decision", &name).await, Err(Error::Tampered(_))));
     // With one good replica the value is found in spite of the bad one.
@@ -194,7 +208,8 @@ async fn an_agents_record_has_one_writer_and_never_goes_back() {
 async fn without_the_right_role_a_value_stays_shut() {
     let a = node(&[]).await;
     let address = a.net.state().listen[0].clone();
-    let blind = start(Keypair::generate_ed25519(), tempfile::tempdir().unwrap(), vec![address], true, false).await.unwrap();
+    let blind =
+        start(Keypair::generate_ed25519(), tempfile::tempdir().unwrap(), vec![address], true, false).await.unwrap();
     routed(&a, &blind).await;
     let (name, value) = decision("secret");
     a.dht.put("decision", &name, &value, Some("admin")).await.unwrap();
@@ -214,10 +229,7 @@ async fn a_restart_keeps_records_and_local_mode_works_alone() {
     let Node { net, dht, keypair, folder } = node;
     net.shutdown().await;
     drop((net, dht));
-    // A copy, because the old store lets go of its file only when its last handle is gone.
-    let moved = tempfile::tempdir().unwrap();
-    std::fs::copy(folder.path().join("dht.redb"), moved.path().join("dht.redb")).unwrap();
-    let again = start(keypair, moved, vec![], false, true).await.unwrap();
+    let again = start(keypair, folder, vec![], false, true).await.unwrap();
     for (name, value) in names {
         assert_eq!(&again.dht.get("decision", &name).await.unwrap().bytes[..], &value[..]);
     }

@@ -35,7 +35,9 @@ pub fn worth_keeping(address: &Multiaddr, seen: Option<IpAddr>) -> bool {
         // A link-local address means nothing without its interface.
         IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast() && !v6.is_unicast_link_local(),
     };
-    reachable && port_of(address).is_some_and(|port| port > 0) && (!ip.is_loopback() || seen.is_none_or(|seen| seen.is_loopback()))
+    reachable
+        && port_of(address).is_some_and(|port| port > 0)
+        && (!ip.is_loopback() || seen.is_none_or(|seen| seen.is_loopback()))
 }
 
 /// All addresses behind a multiaddr; those without a name are returned as they are.
@@ -46,14 +48,18 @@ pub async fn resolve(address: &Multiaddr) -> Result<Vec<Multiaddr>> {
         Some(Protocol::Dns4(name)) => (name.into_owned(), true, false),
         Some(Protocol::Dns6(name)) => (name.into_owned(), false, true),
         Some(Protocol::Ip4(_) | Protocol::Ip6(_)) => return Ok(vec![address.clone()]),
-        _ => return Err(Error::Invalid(format!("`{address}`: an address begins with /ip4, /ip6, /dns, /dns4 or /dns6"))),
+        _ => {
+            return Err(Error::Invalid(format!("`{address}`: an address begins with /ip4, /ip6, /dns, /dns4 or /dns6")));
+        }
     };
     let rest: Vec<Protocol<'_>> = parts.collect();
     let found = tokio::net::lookup_host((name.as_str(), 0))
         .await
         .map_err(|e| Error::Unavailable(format!("`{name}` cannot be resolved: {e}")))?;
     let mut all: Vec<Multiaddr> = Vec::new();
-    for ip in found.map(|socket| socket.ip()).filter(|ip| if ip.is_ipv4() { wants_v4 } else { wants_v6 }).take(RESOLVED_MAX) {
+    for ip in
+        found.map(|socket| socket.ip()).filter(|ip| if ip.is_ipv4() { wants_v4 } else { wants_v6 }).take(RESOLVED_MAX)
+    {
         let mut resolved = Multiaddr::from(ip);
         rest.iter().for_each(|part| resolved.push(part.clone()));
         if !all.contains(&resolved) {

@@ -11,7 +11,9 @@ use libp2p::{
     swarm::{self, NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use super::{gossip_config, handle::STREAM_PROTOCOL, lane::LANE_PROTOCOL, request::REQUEST_PROTOCOL, substream, transport};
+use super::{
+    gossip_config, handle::STREAM_PROTOCOL, lane::LANE_PROTOCOL, request::REQUEST_PROTOCOL, substream, transport,
+};
 use crate::{
     Result,
     dht::{KadStore, Store},

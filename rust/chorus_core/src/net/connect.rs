@@ -50,6 +50,8 @@ struct Asked {
     reply: oneshot::Sender<Result<()>>,
     open: usize,
     last: String,
+    /// A peer that somebody else's dial is on its way to; its outcome serves as well.
+    also: Option<PeerId>,
 }
 
 type Wish = (StreamProtocol, oneshot::Sender<Result<libp2p::Stream>>);
@@ -115,7 +117,7 @@ impl Connector {
     pub fn ask(&mut self, written: &str, reply: oneshot::Sender<Result<()>>) {
         self.next_asked += 1;
         self.asked.retain(|_, asked| !asked.reply.is_closed());
-        self.asked.insert(self.next_asked, Asked { reply, open: 1, last: "no address to dial".into() });
+        self.asked.insert(self.next_asked, Asked { reply, open: 1, last: "no address to dial".into(), also: None });
         self.resolve(Purpose::Asked(self.next_asked), written.to_owned());
     }
 
@@ -186,7 +188,13 @@ impl Connector {
     }
 
     /// Dials one address; true when its peer is connected already.
-    fn dial_resolved(&mut self, swarm: &mut Swarm<Behaviour>, shared: &Shared, purpose: &Purpose, address: Multiaddr) -> bool {
+    fn dial_resolved(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        shared: &Shared,
+        purpose: &Purpose,
+        address: Multiaddr,
+    ) -> bool {
         let (plain, peer) = without_peer(&address);
         if peer == Some(self.local) || self.own.contains(&plain) || shared.view().listen.contains(&plain) {
             return false;
@@ -203,7 +211,10 @@ impl Connector {
             return there;
         }
         let options = match peer {
-            Some(peer) => DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).addresses(vec![plain.clone()]).build(),
+            Some(peer) => DialOpts::peer_id(peer)
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .addresses(vec![plain.clone()])
+                .build(),
             None => DialOpts::unknown_peer_id().address(plain.clone()).build(),
         };
         if let Purpose::Asked(id) = purpose
@@ -216,15 +227,16 @@ impl Connector {
     }
 
     fn dial(&mut self, swarm: &mut Swarm<Behaviour>, options: DialOpts, purpose: Purpose, address: Option<Multiaddr>) {
-        let connection = options.connection_id();
+        let (connection, peer) = (options.connection_id(), options.get_peer_id());
         match swarm.dial(options) {
             Ok(()) => {
                 self.dialling.insert(connection, (purpose, address));
             }
-            // Another dial of the same peer is under way; its outcome serves as well.
             Err(DialError::DialPeerConditionFalse(_)) => {
-                if let Purpose::Asked(id) = purpose {
-                    self.one_less(id);
+                if let Purpose::Asked(id) = purpose
+                    && let Some(asked) = self.asked.get_mut(&id)
+                {
+                    asked.also = peer;
                 }
             }
             Err(error) => self.note_failure(&purpose, address.as_ref(), &error),
@@ -232,7 +244,13 @@ impl Connector {
     }
 
     /// A connection stands.
-    pub fn on_connected(&mut self, swarm: &mut Swarm<Behaviour>, peer: PeerId, connection: ConnectionId, dialled: Option<&Multiaddr>) {
+    pub fn on_connected(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        peer: PeerId,
+        connection: ConnectionId,
+        dialled: Option<&Multiaddr>,
+    ) {
         let now = Instant::now();
         if let Some((purpose, _)) = self.dialling.remove(&connection) {
             match purpose {
@@ -241,6 +259,9 @@ impl Connector {
             }
         }
         self.dialer.succeeded(&Target::Peer(peer), now);
+        for id in self.asked_also(peer) {
+            self.answer(id, Ok(()));
+        }
         if let Some(address) = dialled {
             self.dialer.meet(address.clone(), peer);
         }
@@ -257,7 +278,14 @@ impl Connector {
     }
 
     /// A dial failed.
-    pub fn on_failed(&mut self, shared: &Shared, connection: ConnectionId, peer: Option<PeerId>, error: &DialError, connected: bool) {
+    pub fn on_failed(
+        &mut self,
+        shared: &Shared,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        error: &DialError,
+        connected: bool,
+    ) {
         if let DialError::LocalPeerId { address } = error {
             self.own.insert(without_peer(address).0);
         }
@@ -273,7 +301,18 @@ impl Connector {
             && !connected
         {
             self.disappoint(peer, &format!("{peer} cannot be reached: {}", explain(error)));
+            for id in self.asked_also(peer) {
+                if let Some(asked) = self.asked.get_mut(&id) {
+                    asked.also = None;
+                    asked.last = explain(error);
+                }
+                self.one_less(id);
+            }
         }
+    }
+
+    fn asked_also(&self, peer: PeerId) -> Vec<u64> {
+        self.asked.iter().filter(|(_, asked)| asked.also == Some(peer)).map(|(id, _)| *id).collect()
     }
 
     fn note_failure(&mut self, purpose: &Purpose, address: Option<&Multiaddr>, error: &DialError) {

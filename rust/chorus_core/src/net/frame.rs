@@ -112,7 +112,8 @@ impl Frame {
                     code: String,
                     message: String,
                 }
-                let said: Said = serde_json::from_slice(&body).map_err(|e| Error::Invalid(format!("error frame: {e}")))?;
+                let said: Said =
+                    serde_json::from_slice(&body).map_err(|e| Error::Invalid(format!("error frame: {e}")))?;
                 Ok(Self::Error(id, Error::from_code(&said.code, said.message)))
             }
             CANCEL => Ok(Self::Cancel(id)),
@@ -142,7 +143,10 @@ pub async fn read_body<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Optio
     }
     let length = u32::from_be_bytes(length) as usize;
     if length > FRAME_MAX_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes; the limit is {FRAME_MAX_BYTES}")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a frame of {length} bytes; the limit is {FRAME_MAX_BYTES}"),
+        ));
     }
     let mut body = Vec::with_capacity(length.min(READ_STEP_BYTES));
     while body.len() < length {
@@ -229,7 +233,9 @@ mod tests {
         };
         let Frame::Request(7, back) = Frame::decode(body(&Frame::Request(7, ask.clone()))).unwrap() else { panic!() };
         assert_eq!(back, ask);
-        let Frame::Error(8, back) = Frame::decode(body(&Frame::Error(8, Error::Refused("no".into())))).unwrap() else { panic!() };
+        let Frame::Error(8, back) = Frame::decode(body(&Frame::Error(8, Error::Refused("no".into())))).unwrap() else {
+            panic!()
+        };
         assert_eq!((back.code(), detail(&back).as_str()), ("refused", "no"));
         assert!(matches!(Frame::decode(body(&Frame::Cancel(9))), Ok(Frame::Cancel(9))));
     }
@@ -238,7 +244,9 @@ mod tests {
     async fn ceiling_is_checked_before_allocation() {
         let mut bytes = &[0xff, 0xff, 0xff, 0xff, 1][..];
         assert_eq!(read_body(&mut bytes).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
-        assert!(Frame::Reply(1, Reply { head: Bytes::new(), payload: vec![0; FRAME_MAX_BYTES].into() }).encode().is_err());
+        assert!(
+            Frame::Reply(1, Reply { head: Bytes::new(), payload: vec![0; FRAME_MAX_BYTES].into() }).encode().is_err()
+        );
     }
 
     proptest! {

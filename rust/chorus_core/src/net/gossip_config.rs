@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use libp2p::{
     gossipsub::{
-        Behaviour, ConfigBuilder, IdentTopic, Message, MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds,
-        TopicScoreParams, ValidationMode,
+        Behaviour, ConfigBuilder, IdentTopic, Message, MessageAuthenticity, MessageId, PeerScoreParams,
+        PeerScoreThresholds, TopicScoreParams, ValidationMode,
     },
     identity::Keypair,
 };
@@ -16,10 +16,10 @@ use crate::{Error, Result, wire::ENVELOPE_MAX_BYTES};
 const TRANSMIT_MAX_BYTES: usize = ENVELOPE_MAX_BYTES + 4096;
 /// Longer than twice the tolerance on timestamps, so that what leaves this cache is too old to pass again.
 const DUPLICATE_CACHE: Duration = Duration::from_secs(11 * 60);
-/// Messages waiting to be written to one peer.
-const PEER_QUEUE: usize = 8192;
-/// How long a message may wait there; by then a ping has shown whether the peer is alive.
-const PEER_QUEUE_TIME: Duration = Duration::from_secs(20);
+/// Messages waiting to be written to one peer; when every peer's queue is full, publishers wait.
+const PEER_QUEUE: usize = 4096;
+/// How long a message may wait there. Only a bound: a peer that takes nothing is found dead by ping long before.
+const PEER_QUEUE_TIME: Duration = Duration::from_secs(60);
 /// Messages this large are worth telling others that they need not send them.
 const IDONTWANT_BYTES: usize = 2048;
 /// How long a peer that sent rubbish is remembered for it.
@@ -48,8 +48,8 @@ pub fn behaviour(keypair: &Keypair) -> Result<Behaviour> {
         .graft_flood_threshold(Duration::from_secs(1))
         .build()
         .map_err(|e| Error::Internal(format!("gossipsub: {e}")))?;
-    let mut gossip =
-        Behaviour::new(MessageAuthenticity::Signed(keypair.clone()), config).map_err(|e| Error::Internal(format!("gossipsub: {e}")))?;
+    let mut gossip = Behaviour::new(MessageAuthenticity::Signed(keypair.clone()), config)
+        .map_err(|e| Error::Internal(format!("gossipsub: {e}")))?;
     gossip.with_peer_score(peer_score(), thresholds()).map_err(|e| Error::Internal(format!("gossipsub: {e}")))?;
     Ok(gossip)
 }

@@ -15,8 +15,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    GossipSubscription, IncomingRequest, IncomingStream, KadHandle, Lane, NetConfig, NetEvent, NetState, NetStats, PeerStream,
-    Publish, Reply, lane, request, service,
+    GossipSubscription, IncomingRequest, IncomingStream, KadHandle, Lane, NetConfig, NetEvent, NetState, NetStats,
+    PeerStream, Publish, Reply, lane, request, service,
     shared::{Command, Outgoing, Shared, open},
     stream,
 };

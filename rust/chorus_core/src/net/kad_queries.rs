@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use libp2p::{
     PeerId,
-    kad::{self, GetProvidersOk, GetRecordOk, InboundRequest, KBucketKey, QueryId, QueryResult, Quorum, Record, RecordKey, store::RecordStore},
+    kad::{
+        self, GetProvidersOk, GetRecordOk, InboundRequest, KBucketKey, QueryId, QueryResult, Quorum, Record, RecordKey,
+        store::RecordStore,
+    },
 };
 use tokio::sync::oneshot;
 
@@ -128,8 +131,12 @@ impl Queries {
                     // The crate reports success without a count once the quorum of one is reached.
                     Ok(_) => Ok(1),
                     Err(kad::PutRecordError::QuorumFailed { success, .. }) if !success.is_empty() => Ok(success.len()),
-                    Err(kad::PutRecordError::QuorumFailed { .. }) => Err(Error::QuorumFailed("no peer took the record".into())),
-                    Err(kad::PutRecordError::Timeout { .. }) => Err(Error::Timeout("no peer took the record in time".into())),
+                    Err(kad::PutRecordError::QuorumFailed { .. }) => {
+                        Err(Error::QuorumFailed("no peer took the record".into()))
+                    }
+                    Err(kad::PutRecordError::Timeout { .. }) => {
+                        Err(Error::Timeout("no peer took the record in time".into()))
+                    }
                 });
             }
             (Query::Get { accept, reply }, QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found)))) => {
@@ -137,8 +144,11 @@ impl Queries {
                     finish(kademlia, id);
                     return;
                 }
-                let candidate =
-                    KadRecord { key: Bytes::from(found.record.key.to_vec()), value: found.record.value.into(), peer: found.peer };
+                let candidate = KadRecord {
+                    key: Bytes::from(found.record.key.to_vec()),
+                    value: found.record.value.into(),
+                    peer: found.peer,
+                };
                 if accept(&candidate) {
                     if let Some(reply) = reply.take() {
                         let _ = reply.send(Ok(candidate));
@@ -151,7 +161,10 @@ impl Queries {
                     let _ = reply.send(Err(Error::Timeout("the search for a record took too long".into())));
                 }
             }
-            (Query::Find { found, .. }, QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. }))) => {
+            (
+                Query::Find { found, .. },
+                QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })),
+            ) => {
                 found.extend(providers.into_iter().take(PROVIDERS_MAX.saturating_sub(found.len())));
             }
             _ => {}

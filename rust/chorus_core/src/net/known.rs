@@ -44,12 +44,15 @@ impl KnownPeers {
             .ok()
             .and_then(|bytes| {
                 serde_json::from_slice(&bytes)
-                    .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "peers.json is damaged and ignored"))
+                    .inspect_err(
+                        |error| tracing::warn!(path = %path.display(), %error, "peers.json is damaged and ignored"),
+                    )
                     .ok()
             })
             .unwrap_or_default();
         let peers = lines.into_iter().take(PEERS_MAX).filter_map(|line| {
-            let addresses: Vec<Multiaddr> = line.addrs.iter().filter_map(|addr| addr.parse().ok()).take(ADDRESSES_MAX).collect();
+            let addresses: Vec<Multiaddr> =
+                line.addrs.iter().filter_map(|addr| addr.parse().ok()).take(ADDRESSES_MAX).collect();
             Some((line.peer.parse().ok()?, Known { addresses, seen_ms: line.seen }))
         });
         Self { path: path.to_owned(), peers: peers.collect(), changed: false }

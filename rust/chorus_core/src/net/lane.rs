@@ -78,7 +78,9 @@ impl Lane {
             *queue = self.spawn(to);
         }
         let length = frame.len();
-        if queue.bytes.fetch_add(length, Ordering::Relaxed) + length > QUEUE_BYTES || queue.frames.try_send(frame).is_err() {
+        if queue.bytes.fetch_add(length, Ordering::Relaxed) + length > QUEUE_BYTES
+            || queue.frames.try_send(frame).is_err()
+        {
             queue.bytes.fetch_sub(length, Ordering::Relaxed);
             bump(dropped);
         }

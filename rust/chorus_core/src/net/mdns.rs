@@ -88,7 +88,9 @@ impl Mdns {
         // Unique without telling who is who: a random name for every address and start.
         let instance = hex::encode(rand::random::<[u8; 16]>());
         let properties = [("dnsaddr", format!("{address}/p2p/{}", self.local))];
-        let mut info = ServiceInfo::new(SERVICE_TYPE, &instance, &format!("{instance}.local."), ip, port, &properties[..]).map_err(failed)?;
+        let mut info =
+            ServiceInfo::new(SERVICE_TYPE, &instance, &format!("{instance}.local."), ip, port, &properties[..])
+                .map_err(failed)?;
         info.set_interfaces(vec![match ip {
             IpAddr::V4(v4) if v4.is_loopback() => IfKind::LoopbackV4,
             IpAddr::V6(v6) if v6.is_loopback() => IfKind::LoopbackV6,

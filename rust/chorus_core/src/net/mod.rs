@@ -23,10 +23,10 @@ pub(crate) mod shared;
 mod stream;
 mod subscription;
 mod substream;
-mod transport;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests;
+mod transport;
 mod types;
 
 pub use handle::NetHandle;

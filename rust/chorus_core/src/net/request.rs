@@ -168,7 +168,9 @@ async fn read_answers(reader: ReadHalf<libp2p::Stream>, line: &Line) -> Error {
         match Frame::decode(body) {
             Ok(Frame::Reply(id, reply)) => line.answer(id, Ok(reply)),
             Ok(Frame::Error(id, error)) => line.answer(id, Err(error)),
-            Ok(Frame::Request(..) | Frame::Cancel(_)) => return Error::Invalid("a request came where answers belong".into()),
+            Ok(Frame::Request(..) | Frame::Cancel(_)) => {
+                return Error::Invalid("a request came where answers belong".into());
+            }
             Err(error) => return error,
         }
     }

@@ -293,7 +293,9 @@ impl Service {
                     listen.push(address.clone());
                 }
             }),
-            SwarmEvent::ExpiredListenAddr { address, .. } => self.on_listen(|listen| listen.retain(|one| *one != address)),
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.on_listen(|listen| listen.retain(|one| *one != address))
+            }
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
                 if let Err(error) = reason {
                     tracing::error!(%error, "a listener closed");
@@ -397,7 +399,8 @@ impl Service {
             let mut view = self.shared.view_mut();
             let Some(entry) = view.peers.get_mut(&peer) else { return };
             entry.agent_version = Some(info.agent_version.chars().take(200).collect());
-            let seen = entry.connections.iter().find(|(id, _)| *id == connection).and_then(|(_, address)| ip_of(address));
+            let seen =
+                entry.connections.iter().find(|(id, _)| *id == connection).and_then(|(_, address)| ip_of(address));
             (seen, self.known.addresses(&peer).to_vec())
         };
         let listens = info.listen_addrs.iter().map(|address| without_peer(address).0);
@@ -422,7 +425,8 @@ impl Service {
             control: Arc::new(Semaphore::new(CONTROL_SUBSTREAMS_MAX)),
             streams: Arc::new(Semaphore::new(BYTE_STREAMS_MAX)),
         });
-        let room = if protocol == REQUEST_PROTOCOL || protocol == LANE_PROTOCOL { &slots.control } else { &slots.streams };
+        let room =
+            if protocol == REQUEST_PROTOCOL || protocol == LANE_PROTOCOL { &slots.control } else { &slots.streams };
         let Ok(permit) = room.clone().try_acquire_owned() else {
             tracing::warn!(%peer, %protocol, "the peer has too many substreams open");
             return;

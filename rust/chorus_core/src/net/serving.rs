@@ -82,7 +82,9 @@ async fn read_requests<R: futures::AsyncRead + Unpin>(
                     task.abort();
                 }
             }
-            Ok(Frame::Reply(..) | Frame::Error(..)) => return Error::Invalid("an answer came where requests belong".into()),
+            Ok(Frame::Reply(..) | Frame::Error(..)) => {
+                return Error::Invalid("an answer came where requests belong".into());
+            }
             Err(error) => return error,
         }
     }

@@ -10,7 +10,11 @@ use std::{
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncWrite, AsyncWriteExt, FutureExt};
 use libp2p::PeerId;
-use tokio::{io::DuplexStream, sync::{OwnedSemaphorePermit, mpsc, oneshot}, time::timeout};
+use tokio::{
+    io::DuplexStream,
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::timeout,
+};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use super::{
@@ -96,7 +100,12 @@ pub async fn ask(mut stream: libp2p::Stream, ask: Ask) -> Result<PeerStream> {
 }
 
 /// The serving side: reads the header, offers the stream to the router and sends the answer.
-pub async fn serve(peer: PeerId, mut stream: libp2p::Stream, router: mpsc::Sender<IncomingStream>, permit: OwnedSemaphorePermit) {
+pub async fn serve(
+    peer: PeerId,
+    mut stream: libp2p::Stream,
+    router: mpsc::Sender<IncomingStream>,
+    permit: OwnedSemaphorePermit,
+) {
     let header = match timeout(HEADER_TIMEOUT, read_body(&mut stream)).await {
         Ok(Ok(Some(body))) => Frame::decode(body),
         _ => return,
@@ -110,7 +119,9 @@ pub async fn serve(peer: PeerId, mut stream: libp2p::Stream, router: mpsc::Sende
     let (open, waiting) = oneshot::channel();
     let incoming = offer(peer, ask, answer, waiting);
     let verdict = match router.send(incoming).await {
-        Ok(()) => timeout(patience, answered).await.unwrap_or_else(|_| Ok(Err(Error::Timeout("nobody took the stream".into())))),
+        Ok(()) => timeout(patience, answered)
+            .await
+            .unwrap_or_else(|_| Ok(Err(Error::Timeout("nobody took the stream".into())))),
         Err(_) => Ok(Err(Error::Closed)),
     };
     let verdict = verdict.unwrap_or_else(|_| Err(Error::Unavailable("nobody serves this".into())));
@@ -141,7 +152,12 @@ pub async fn local(own: PeerId, ask: Ask, router: &mpsc::Sender<IncomingStream>)
     Ok(PeerStream(State::Local(ours.compat())))
 }
 
-fn offer(peer: PeerId, ask: Ask, answer: oneshot::Sender<Result<()>>, waiting: oneshot::Receiver<State>) -> IncomingStream {
+fn offer(
+    peer: PeerId,
+    ask: Ask,
+    answer: oneshot::Sender<Result<()>>,
+    waiting: oneshot::Receiver<State>,
+) -> IncomingStream {
     IncomingStream {
         peer,
         service: ask.service,

@@ -53,7 +53,11 @@ impl<T: Transport + Unpin> Transport for NewPort<T> {
     type ListenerUpgrade = T::ListenerUpgrade;
     type Dial = T::Dial;
 
-    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> std::result::Result<(), TransportError<Self::Error>> {
+    fn listen_on(
+        &mut self,
+        id: ListenerId,
+        address: Multiaddr,
+    ) -> std::result::Result<(), TransportError<Self::Error>> {
         self.0.listen_on(id, address)
     }
 
@@ -61,11 +65,18 @@ impl<T: Transport + Unpin> Transport for NewPort<T> {
         self.0.remove_listener(id)
     }
 
-    fn dial(&mut self, address: Multiaddr, options: DialOpts) -> std::result::Result<Self::Dial, TransportError<Self::Error>> {
+    fn dial(
+        &mut self,
+        address: Multiaddr,
+        options: DialOpts,
+    ) -> std::result::Result<Self::Dial, TransportError<Self::Error>> {
         self.0.dial(address, DialOpts { port_use: PortUse::New, ..options })
     }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
         Pin::new(&mut self.0).poll(cx)
     }
 }

@@ -51,8 +51,8 @@ impl Envelope {
         if fields.kind.is_empty() || fields.kind.len() > KIND_MAX_BYTES {
             return Err(Error::Invalid(format!("envelope: `type` has 1 to {KIND_MAX_BYTES} bytes")));
         }
-        let timestamp_ms =
-            parse_timestamp(&fields.timestamp).ok_or_else(|| Error::Invalid("envelope: `timestamp` is not RFC 3339".into()))?;
+        let timestamp_ms = parse_timestamp(&fields.timestamp)
+            .ok_or_else(|| Error::Invalid("envelope: `timestamp` is not RFC 3339".into()))?;
         Ok(Self {
             kind: fields.kind.into_owned(),
             from: fields.from.into_owned(),
@@ -89,7 +89,8 @@ impl Draft<'_> {
         if self.kind.is_empty() || self.kind.len() > KIND_MAX_BYTES {
             return Err(Error::Invalid(format!("a message type has 1 to {KIND_MAX_BYTES} bytes")));
         }
-        serde_json::from_slice::<IgnoredAny>(self.data).map_err(|e| Error::Invalid(format!("data is not JSON: {e}")))?;
+        serde_json::from_slice::<IgnoredAny>(self.data)
+            .map_err(|e| Error::Invalid(format!("data is not JSON: {e}")))?;
         let mut out = Vec::with_capacity(self.data.len() + 256);
         out.extend_from_slice(b"{\"type\":");
         text(&mut out, self.kind)?;
@@ -102,7 +103,8 @@ impl Draft<'_> {
         if let Some(hops) = self.hop_count {
             out.extend_from_slice(format!(",\"hop_count\":{hops}").as_bytes());
         }
-        for (name, value) in [("from_role", self.from_role), ("priority", self.priority), ("thread_id", self.thread_id)] {
+        for (name, value) in [("from_role", self.from_role), ("priority", self.priority), ("thread_id", self.thread_id)]
+        {
             if let Some(value) = value {
                 out.extend_from_slice(format!(",\"{name}\":").as_bytes());
                 text(&mut out, value)?;
@@ -110,7 +112,10 @@ impl Draft<'_> {
         }
         out.push(b'}');
         if out.len() > ENVELOPE_MAX_BYTES {
-            return Err(Error::TooLarge(format!("a message of {} bytes; the limit is {ENVELOPE_MAX_BYTES}", out.len())));
+            return Err(Error::TooLarge(format!(
+                "a message of {} bytes; the limit is {ENVELOPE_MAX_BYTES}",
+                out.len()
+            )));
         }
         Ok(out)
     }
@@ -144,7 +149,10 @@ mod tests {
     fn written_is_read_back() {
         let bytes = draft(br#"{"a":[1,2]}"#).write().unwrap();
         let envelope = Envelope::parse(&bytes).unwrap();
-        assert_eq!((envelope.kind.as_str(), envelope.hop_count, envelope.timestamp_ms), ("task_progress", 2, 1_795_436_546_001));
+        assert_eq!(
+            (envelope.kind.as_str(), envelope.hop_count, envelope.timestamp_ms),
+            ("task_progress", 2, 1_795_436_546_001)
+        );
         let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(value["from_role"], "a \"role\"");
         assert_eq!(value["timestamp"], "2026-11-23T12:22:26.001Z");
@@ -160,7 +168,8 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_ignored_and_missing_ones_refused() {
-        let good = r#"{"type":"x","from":"p","timestamp":"2026-11-23T12:22:26Z","data":null,"more":{"a":1},"hop_count":null}"#;
+        let good =
+            r#"{"type":"x","from":"p","timestamp":"2026-11-23T12:22:26Z","data":null,"more":{"a":1},"hop_count":null}"#;
         assert!(Envelope::parse(good.as_bytes()).is_ok());
         for bad in [
             r#"{"type":"x","from":"p","timestamp":"2026-11-23T12:22:26Z"}"#,

@@ -245,9 +245,18 @@ mod tests {
 
     fn message(from: &PeerId, kind: &str, at: u64, hops: Option<u32>) -> Vec<u8> {
         let from = from.to_string();
-        Draft { kind, from: &from, timestamp_ms: at, data: b"{}", hop_count: hops, from_role: None, priority: None, thread_id: None }
-            .write()
-            .unwrap()
+        Draft {
+            kind,
+            from: &from,
+            timestamp_ms: at,
+            data: b"{}",
+            hop_count: hops,
+            from_role: None,
+            priority: None,
+            thread_id: None,
+        }
+        .write()
+        .unwrap()
     }
 
     fn judge(gate: &mut Gate, signer: &PeerId, sequence: u64, data: &[u8]) -> Verdict {
@@ -280,7 +289,8 @@ mod tests {
     fn a_flood_is_cut_and_others_are_not() {
         let (mut gate, flooder, other) = (Gate::default(), peer(), peer());
         let data = message(&flooder, "task_cancel", NOW, None);
-        let cut = (0..100_000).filter(|n| judge(&mut gate, &flooder, *n, &data) == Verdict::Ignore(Reason::Rate)).count();
+        let cut =
+            (0..100_000).filter(|n| judge(&mut gate, &flooder, *n, &data) == Verdict::Ignore(Reason::Rate)).count();
         assert!(cut > 10_000);
         assert!(matches!(judge(&mut gate, &other, 1, &message(&other, "task_cancel", NOW, None)), Verdict::Accept(_)));
         let later = NOW + 1000;

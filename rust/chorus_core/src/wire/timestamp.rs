@@ -62,7 +62,8 @@ pub fn parse_timestamp(text: &str) -> Option<u64> {
         _ => return None,
     };
     // A leap second counts as the second after it, as POSIX has it.
-    let seconds = days_since_epoch(year, month, day) * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second - offset_minutes * 60;
+    let seconds =
+        days_since_epoch(year, month, day) * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second - offset_minutes * 60;
     u64::try_from(seconds * MS_PER_SECOND + millis).ok()
 }
 
@@ -124,7 +125,17 @@ mod tests {
 
     #[test]
     fn what_is_no_timestamp_is_refused() {
-        for text in ["", "now", "2026-02-29T00:00:00Z", "2026-01-01T24:00:00Z", "2026-01-01T00:00:00", "2026-01-01T00:00:00.Z", "1969-12-31T23:59:59Z", "2026-01-01T00:00:00+1:00", "2026-01-01T00:00:00ZZ"] {
+        for text in [
+            "",
+            "now",
+            "2026-02-29T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:00:00",
+            "2026-01-01T00:00:00.Z",
+            "1969-12-31T23:59:59Z",
+            "2026-01-01T00:00:00+1:00",
+            "2026-01-01T00:00:00ZZ",
+        ] {
             assert_eq!(parse_timestamp(text), None, "{text}");
         }
     }

@@ -99,7 +99,12 @@ impl FromStr for Topic {
                     Some(("role", name)) if is_name(name) => Self::Role(name.into()),
                     Some(("expertise", name)) if is_name(name) => Self::Expertise(name.into()),
                     Some(("reports", name)) if is_name(name) => Self::Reports(name.into()),
-                    _ => return Err(Error::Invalid(format!("unknown topic `{}`; docs/protocol.md lists them", text.escape_debug()))),
+                    _ => {
+                        return Err(Error::Invalid(format!(
+                            "unknown topic `{}`; docs/protocol.md lists them",
+                            text.escape_debug()
+                        )));
+                    }
                 }
             }
         };

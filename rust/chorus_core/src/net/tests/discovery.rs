@@ -19,7 +19,10 @@ async fn bootstrap_works_without_a_peer_id_and_by_name() {
     meet(&b, &c).await;
     let state = a.net.state();
     assert_eq!((state.peer_id, state.peers.len()), (a.peer().to_string(), 2));
-    until(|| a.net.state().peers.iter().all(|peer| peer.agent_version.as_deref().is_some_and(|v| v.contains("(test)")))).await;
+    until(|| {
+        a.net.state().peers.iter().all(|peer| peer.agent_version.as_deref().is_some_and(|v| v.contains("(test)")))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,14 +78,7 @@ async fn known_peers_are_remembered_and_dialled_at_start() {
     assert!(b.folder.path().join("peers.json").exists());
     let (keypair, folder) = (b.keypair, b.folder);
     drop(b.net);
-    let again = loop {
-        // The store's writer lets go of the file a moment after the last handle.
-        match NetHandle::start(config(&keypair, &folder)).await {
-            Ok(net) => break net,
-            Err(Error::Internal(_)) => tokio::task::yield_now().await,
-            Err(error) => panic!("{error}"),
-        }
-    };
+    let again = NetHandle::start(config(&keypair, &folder)).await.unwrap();
     connected(&again, a.peer()).await;
 }
 

@@ -107,7 +107,10 @@ pub async fn parted(net: &NetHandle, peer: PeerId) {
 }
 
 /// Waits until an event of the wanted kind comes.
-pub async fn event(events: &mut tokio::sync::broadcast::Receiver<NetEvent>, wanted: impl Fn(&NetEvent) -> bool) -> NetEvent {
+pub async fn event(
+    events: &mut tokio::sync::broadcast::Receiver<NetEvent>,
+    wanted: impl Fn(&NetEvent) -> bool,
+) -> NetEvent {
     timeout(PATIENCE, async {
         loop {
             let event = events.recv().await.unwrap();

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use tokio::time::timeout;
 
-use super::kit::{PATIENCE, Node, node, node_beside, parted, until};
+use super::kit::{Node, PATIENCE, node, node_beside, parted, until};
 use crate::{
     Error,
     net::{NetHandle, Reply},
@@ -149,7 +149,10 @@ async fn streams_carry_bulk_bytes() {
     let counter = received.clone();
     let server = tokio::spawn(async move {
         let incoming = streams.recv().await.unwrap();
-        assert_eq!((incoming.service.as_str(), incoming.method.as_str(), &incoming.head[..]), ("blobs", "put", &b"{}"[..]));
+        assert_eq!(
+            (incoming.service.as_str(), incoming.method.as_str(), &incoming.head[..]),
+            ("blobs", "put", &b"{}"[..])
+        );
         let mut stream = incoming.stream;
         incoming.answer.send(Ok(())).unwrap();
         let (mut buffer, mut sum) = (vec![0; 256 * 1024], 0u64);
@@ -166,7 +169,8 @@ async fn streams_carry_bulk_bytes() {
         streams
     });
     let mut stream = a.net.open_stream(b.peer(), "blobs", "put", Bytes::from_static(b"{}"), PATIENCE).await.unwrap();
-    let (mut sum, chunk) = (0u64, (0..128 * 1024).map(|n: usize| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect::<Vec<u8>>());
+    let (mut sum, chunk) =
+        (0u64, (0..128 * 1024).map(|n: usize| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect::<Vec<u8>>());
     for _ in 0..TOTAL / chunk.len() {
         stream.write_all(&chunk).await.unwrap();
         sum = chunk.iter().fold(sum, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
