@@ -246,11 +246,6 @@ impl View<'_> {
             .ok_or_else(|| Error::Invalid("entry: the signature is not base64".into()))?;
         let key = public_key(&author)
             .ok_or_else(|| Error::Invalid("entry: the author is no Ed25519 peer".into()))?;
-        if author.to_string() != self.author {
-            return Err(Error::Invalid(
-                "entry: the author's peer id is not in its usual form".into(),
-            ));
-        }
         let signed = [self.head, self.tail].concat();
         if key.verify(signed.as_bytes(), &signature) {
             Ok(author)

@@ -96,6 +96,7 @@ pub struct RaftHandle {
     shared: Arc<Shared>,
     keypair: Keypair,
     peer: PeerId,
+    name: String,
     transport: Arc<dyn RaftTransport>,
 }
 
@@ -112,6 +113,7 @@ impl RaftHandle {
             commands,
             shared,
             peer,
+            name: peer.to_string(),
             keypair: config.keypair,
             transport: config.transport,
         })
@@ -162,7 +164,11 @@ impl RaftHandle {
                 view.kind
             )));
         }
-        if view.author != from.to_string() {
+        if !view
+            .author
+            .parse()
+            .is_ok_and(|author: PeerId| author == from)
+        {
             return Err(Error::NotPermitted(
                 "members forward only their own entries".into(),
             ));
@@ -213,7 +219,7 @@ impl RaftHandle {
             body,
         };
         let entry = entry::make(&self.keypair, &self.peer, &draft)?;
-        let key = entry::key_of(&self.peer.to_string(), &id);
+        let key = entry::key_of(&self.name, &id);
         self.shared.verified.insert(&entry);
         let mut tried = false;
         loop {

@@ -8,6 +8,7 @@ mod entry;
 mod follow;
 mod frames;
 mod handle;
+mod leading;
 mod machine;
 mod members;
 mod proposals;

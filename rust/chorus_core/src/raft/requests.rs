@@ -151,24 +151,15 @@ impl Machine {
 
     /// Shows the present picture: what matters at once, mere indexes now and then.
     pub(super) fn publish(&mut self, now: Now) {
-        let raft = &self.node.raft;
-        let (role, term) = (self.role(), raft.term);
-        let leader = self
-            .leader()
-            .and_then(|id| self.peer_of(id))
-            .map(|peer| peer.to_string());
-        let urgent = {
-            let shown = self.parts.shared.status.borrow();
-            (shown.role, shown.term, &shown.leader) != (role, term, &leader)
-                || shown.error.is_some()
-        };
-        if urgent || self.published.is_none_or(|at| now.at >= at + STATUS_PAUSE) {
+        let picture = (self.role(), self.node.raft.term, self.leader());
+        if self.shown != picture || self.published.is_none_or(|at| now.at >= at + STATUS_PAUSE) {
             self.publish_now(now);
         }
     }
 
     pub(super) fn publish_now(&mut self, now: Now) {
         self.published = Some(now.at);
+        self.shown = (self.role(), self.node.raft.term, self.leader());
         let status = self.status(now);
         self.parts.shared.status.send_if_modified(|shown| {
             let changed = *shown != status;
