@@ -22,7 +22,7 @@ use crate::{
     identity::Identity,
     log::{LogHandle, Repair},
     net::{NetConfig, NetEvent, NetHandle},
-    raft::{RaftConfig, RaftHandle},
+    raft::{RaftConfig, RaftHandle, RaftTransport},
     sentinel::Scanner,
 };
 
@@ -32,6 +32,7 @@ const NAME_TAIL_CHARS: usize = 8;
 pub(super) struct Running {
     pub parts: Arc<Parts>,
     hub: Arc<Hub>,
+    transport: Arc<NetTransport>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -81,10 +82,11 @@ impl Running {
             sealer: Arc::new(RoleSealer(Arc::clone(&keys))),
             cache_bytes: config.dht_cache_bytes,
         });
+        let transport = Arc::new(NetTransport::new(net.clone()));
         let raft = RaftHandle::start(RaftConfig {
             dir: stores,
             keypair: identity.keypair().clone(),
-            transport: Arc::new(NetTransport::new(net.clone())),
+            transport: Arc::clone(&transport) as Arc<dyn RaftTransport>,
         })?;
         let parts = Arc::new(Parts {
             identity,
@@ -101,7 +103,7 @@ impl Running {
         });
         let hub = Arc::new(Hub::start(&config.hub, Arc::new(CoreBackend(Arc::clone(&parts))))?);
         let _ = parts.hub.set(Arc::downgrade(&hub));
-        let running = Self { parts, hub, stop: CancellationToken::new(), tasks: TaskTracker::new() };
+        let running = Self { parts, hub, transport, stop: CancellationToken::new(), tasks: TaskTracker::new() };
         running.join();
         Ok(running)
     }
@@ -143,6 +145,7 @@ impl Running {
         self.tasks.close();
         self.tasks.wait().await;
         self.parts.raft.shutdown().await;
+        self.transport.close();
         self.parts.log.close().await;
         self.parts.net.shutdown().await;
     }

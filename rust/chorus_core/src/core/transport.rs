@@ -1,6 +1,9 @@
 //! The replicated log's way to other members: lanes for its own frames, a request for proposals.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
@@ -10,13 +13,19 @@ use serde_json::Value;
 use crate::{Error, Result, hub::methods::FORWARD_SERVICE, net::{Lane, NetHandle}, raft::RaftTransport};
 
 pub(super) struct NetTransport {
-    net: NetHandle,
+    /// Gone once closed: the log's thread ends in its own time and must not keep the network's files open.
+    net: Mutex<Option<NetHandle>>,
     lane: Lane,
 }
 
 impl NetTransport {
     pub fn new(net: NetHandle) -> Self {
-        Self { lane: net.lane(), net }
+        Self { lane: net.lane(), net: Mutex::new(Some(net)) }
+    }
+
+    /// Lets go of the network.
+    pub fn close(&self) {
+        self.net.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
@@ -26,8 +35,9 @@ impl RaftTransport for NetTransport {
     }
 
     fn forward(&self, leader: PeerId, entry: Bytes, timeout: Duration) -> BoxFuture<'static, Result<u64>> {
-        let net = self.net.clone();
+        let net = self.net.lock().unwrap_or_else(PoisonError::into_inner).clone();
         async move {
+            let net = net.ok_or(Error::Closed)?;
             let reply = net.request(leader, FORWARD_SERVICE, "propose", Bytes::new(), entry, timeout).await?;
             let head: Value = serde_json::from_slice(&reply.head).unwrap_or_default();
             head["index"].as_u64().ok_or_else(|| Error::Invalid("the leader's answer has no index".into()))

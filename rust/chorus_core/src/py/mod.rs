@@ -11,7 +11,7 @@ use crate::{
     core::{self, CoreConfig},
 };
 
-create_exception!(_core, CoreError, PyException, "The core said no; `code` is one of the hub's error codes.");
+create_exception!(chorus._core, CoreError, PyException, "The core said no; `code` is one of the hub's error codes.");
 
 pub(crate) fn to_python(error: &Error) -> PyErr {
     Python::attach(|py| {
