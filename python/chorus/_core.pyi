@@ -1,4 +1,4 @@
-"""The Rust core: handles, bytes and frozen values. Names and types here are checked against the built module."""
+"""The Rust core: handles, bytes and frozen values. Names and types are checked against the built module."""
 
 from os import PathLike
 from typing import final
@@ -113,7 +113,7 @@ class Redactor:
         """Takes the next piece and gives what can go out now."""
 
     def settle(self) -> bytes:
-        """Says that the stream rests, and gives what is held back only because a token might just have begun."""
+        """Says that the stream rests; gives what is held back only because a token might have begun."""
 
     def finish(self) -> bytes:
         """Says that nothing more comes, and gives the rest."""

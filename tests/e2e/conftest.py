@@ -81,6 +81,7 @@ class Mesh:
     agents: list[Agent]
     environ: dict[str, str]
     name: str = "e2e"
+    count: int = 3
 
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "chorus.ctl", words[0], "--context", self.name, *words[1:]]
@@ -104,7 +105,7 @@ class Mesh:
 
     def up(self) -> None:
         """Brings the agents up, again if they were there before."""
-        said = json.loads(self.ctl("up", "-n", "3", "--detach", "--json").stdout)
+        said = json.loads(self.ctl("up", "-n", str(self.count), "--detach", "--json").stdout)
         self.agents = [
             Agent(
                 agent["agent_id"],
@@ -132,17 +133,22 @@ def needs() -> None:
         pytest.skip(f"no Docker with {IMAGE}: {error}")
 
 
-@pytest.fixture(scope="module")
-def mesh(needs: None) -> Iterator[Mesh]:
+def brought_up(count: int) -> Iterator[Mesh]:
+    """A mesh of so many agents, gone with all its data afterwards."""
     with tempfile.TemporaryDirectory(prefix="chorus-e2e-") as folder:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("CHORUS_")}
         environ |= {"XDG_STATE_HOME": folder, "CHORUS_SHUTDOWN_TIMEOUT": "30s"}
         # Elections of a second, so that a leader's death does not make a test wait for a quarter of a minute.
         environ |= {"CHORUS_ELECTION_HEARTBEAT": "300ms", "CHORUS_ELECTION_TIMEOUT": "1s"}
         environ |= {"CHORUS_TASK_LEASE": "5s"}
-        made = Mesh([], environ)
+        made = Mesh([], environ, count=count)
         try:
             made.up()
             yield made
         finally:
             made.down(["--purge"])
+
+
+@pytest.fixture(scope="module")
+def mesh(needs: None) -> Iterator[Mesh]:
+    yield from brought_up(3)

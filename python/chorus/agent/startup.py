@@ -20,7 +20,7 @@ from chorus.agent.problems import StartupError, docker_line, license_line, setti
 from chorus.agent.version import build_info
 from chorus.config import Settings, SettingsError, load_settings, save_run_settings
 from chorus.config.read import warnings
-from chorus.license import Licence, LicenceRefused, check
+from chorus.license import Gate, Licence, LicenceRefused
 
 LoadPeerId = Callable[[Path], str]
 
@@ -76,8 +76,9 @@ def _settings_and_licence(environ: Mapping[str, str]) -> tuple[Settings, Licence
     # The gate needs no more than these two and is asked first, so that its line stands among the others.
     lines = []
     licence = None
+    gate = Gate()
     try:
-        licence = check(
+        licence = gate.check(
             environ.get("CHORUS_LICENSE_ID", "").strip(), environ.get("CHORUS_KACHING_URL", "").strip()
         )
     except LicenceRefused as refused:
@@ -89,7 +90,8 @@ def _settings_and_licence(environ: Mapping[str, str]) -> tuple[Settings, Licence
         lines.extend(setting_line(problem) for problem in error.problems)
     if licence is None or settings is None:
         raise StartupError(*lines)
-    return settings, licence
+    counted = {"license_checks": gate.checks, "license_failures": gate.failures}
+    return settings.model_copy(update=counted), licence
 
 
 def _reserve_ports(settings: Settings, *, chosen: bool) -> tuple[Settings, list[Reservation]]:

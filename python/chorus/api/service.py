@@ -42,7 +42,7 @@ class Server(uvicorn.Server):
 async def main(process: Process) -> None:
     """The body of the process."""
     settings = process.settings
-    metrics.note_start(process.name)
+    metrics.note_licence(settings.license_checks, settings.license_failures)
     changes = Changes()
     table = TableReader(settings.paths.table_db)
     context = Context(

@@ -24,8 +24,8 @@ RETRY_FIRST_S: Final = 0.05
 RETRY_MAX_S: Final = 2.0
 # How often it is asked before the reader gets a `gap`; about five seconds, when a killed executor is back.
 TRIES_BEFORE_GAP: Final = 8
-# `end` is not told before the table here has the result, so that who reads it can read the task.
-END_SETTLE_S: Final = 2.0
+# An attempt whose result the table has.
+_ENDED: Final = ("completed", "failed", "cancelled")
 OPEN_TIMEOUT_S: Final = 5.0
 # One event of an executor: a chunk of output in JSON, with room to spare.
 LINE_MAX_BYTES: Final = 4 * 1024 * 1024
@@ -108,7 +108,7 @@ class Story:
                         a.attempt for a in self._table.attempts(self._task_id) if a.attempt > attempt.attempt
                     ]
                 if later:
-                    self._place = Place(min(later), 0)
+                    self._place, self._end_told = Place(min(later), 0), False
                 elif not row.open:
                     return
                 else:
@@ -129,7 +129,7 @@ class Story:
                         wait, tries, warned = RETRY_FIRST_S, 0, False
                         last = batch[-1]
                         if last.event == "end":
-                            batch[-1] = await self._settled(last, number, watch)
+                            batch[-1] = await self._settled(last, attempt, watch)
                             ended = True
                         yield batch
                         if ended:
@@ -185,14 +185,16 @@ class Story:
         self._place = place
         return True
 
-    async def _settled(self, event: Event, number: int, watch: Watch) -> Event:
-        """The executor's `end`, once the table here shows it too; of an older attempt it is only a state."""
-        for _ in range(2):
-            row = self._context.task(self._task_id)
-            if not row.open or row.attempt > number:
-                break
-            await watch.changed(END_SETTLE_S / 2)
-        if row.open or row.attempt > number:
+    async def _settled(self, event: Event, attempt: AttemptRow, watch: Watch) -> Event:
+        """The executor's `end`, once the table here shows it too; of an older attempt it is only a state.
+
+        It is told after the result was entered, so that the table will show it, however late: a reader that
+        was told less than `end` would come back to a story without one.
+        """
+        while self._current(attempt).state not in _ENDED:
+            await watch.changed()
+        row = self._context.task(self._task_id)
+        if row.open or row.attempt > attempt.attempt:
             return replace(event, event="state")
         return replace(
             event, data={**_end_data(row), **{k: v for k, v in event.data.items() if v is not None}}

@@ -76,6 +76,9 @@ class Settings(BaseModel):
 
     license_id: str
     license_kind: Literal["dev"]
+    # What the gate did before this start, for the metrics.
+    license_checks: int = 0
+    license_failures: int = 0
     cluster_id: str
     # Bytes, not text: derived secrets are raw, and foreign programs derive keys from the same bytes.
     cluster_secret: SecretBytes

@@ -2,6 +2,6 @@
 licence.
 """
 
-from chorus.license.gate import Licence, LicenceRefused, check
+from chorus.license.gate import Gate, Licence, LicenceRefused, check
 
-__all__ = ["Licence", "LicenceRefused", "check"]
+__all__ = ["Gate", "Licence", "LicenceRefused", "check"]

@@ -1,4 +1,4 @@
-"""The licence gate, before anything touches the network. Pure: whether an id may run an agent, or why not.
+"""The licence gate, before anything touches the network: whether an id may run an agent, or why not.
 
 KACHING, the licence server, comes in a later version; until then the gate fails closed for all it cannot
 know.
@@ -26,6 +26,23 @@ class Licence:
 
 class LicenceRefused(Exception):
     """Why there is no licence, and what to do about it."""
+
+
+class Gate:
+    """Asks `check`, and counts what was asked and refused."""
+
+    def __init__(self) -> None:
+        self.checks = 0
+        self.failures = 0
+
+    def check(self, license_id: str, kaching_url: str) -> Licence:
+        """The licence for this id, or `LicenceRefused`."""
+        self.checks += 1
+        try:
+            return check(license_id, kaching_url)
+        except LicenceRefused:
+            self.failures += 1
+            raise
 
 
 def check(license_id: str, kaching_url: str) -> Licence:

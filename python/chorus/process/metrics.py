@@ -121,17 +121,30 @@ _LIVE_GAUGE_FILE = re.compile(r"gauge_live[a-z]+_(\d+)\.db")
 
 def note_start(process: str) -> None:
     """Counts a process's start as a restart unless it is the first since the folder was wiped."""
-    folder = os.environ.get(FOLDER_VARIABLE)
     counter = PROCESS_RESTARTS.labels(process)
-    if folder is None:
-        return
-    marker = Path(folder) / f"started.{process}"
-    try:
-        marker.touch(mode=0o600, exist_ok=False)
-    except FileExistsError:
+    if _first(process) is False:
         counter.inc()
+
+
+def note_licence(checks: int, failures: int) -> None:
+    """Counts what the gate did before there was a folder to count in; once for each start of the agent."""
+    if _first("licence"):
+        LICENSE_CHECKS.inc(checks)
+        LICENSE_FAILURES.inc(failures)
+
+
+def _first(what: str) -> bool | None:
+    """Whether this is the first call for it since the folder was wiped; None when nobody can say."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder is None:
+        return None
+    try:
+        (Path(folder) / f"started.{what}").touch(mode=0o600, exist_ok=False)
+    except FileExistsError:
+        return False
     except OSError:
-        return  # a metric is never worth a process's start
+        return None  # a metric is never worth a process's start
+    return True
 
 
 def drop_dead_gauges(folder: Path) -> None:

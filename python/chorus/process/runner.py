@@ -103,7 +103,9 @@ def run(name: str, main: Main, *, hub: bool = True) -> NoReturn:
     alive.watch(Path(os.environ["CHORUS_ALIVE"]))
     settings = load_run_settings(run_dir)
     log = logs.configure(name, settings.agent_id, settings.log_level, settings.log_format)
-    sys.exit(_run_loop(Process(name, settings, log), main, hub))
+    process = Process(name, settings, log)
+    process.metrics.note_start(name)
+    sys.exit(_run_loop(process, main, hub))
 
 
 def _run_loop(process: Process, main: Main, hub: bool) -> int:

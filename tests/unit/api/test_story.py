@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from chorus.table.rows import StateChange
+from chorus.api.story import Story
+from chorus.table.rows import AttemptRow, StateChange
 
 from .conftest import T0, TASK_ID, Surface, attempt_row, task_row
 
@@ -94,6 +95,31 @@ async def test_resumes_after_any_event(surface: Surface) -> None:
     assert await Reader(surface).end() == whole
     for count, last in enumerate(["0-1", "1-1", "1-2", "1-3"], 1):
         assert await Reader(surface, last).end() == whole[count:]
+
+
+async def test_the_end_waits_for_a_table_that_is_late(surface: Surface, monkeypatch: Any) -> None:
+    looks = asyncio.Event()
+    current = Story._current
+
+    def look(story: Story, attempt: AttemptRow) -> AttemptRow:
+        looks.set()
+        return current(story, attempt)
+
+    monkeypatch.setattr(Story, "_current", look)
+    announced(surface)
+    surface.table.row = task_row(state="running", attempt=1, agent="peer-b")
+    surface.table.attempt_rows = [attempt_row()]
+    surface.executor.add("end", {"state": "completed", "exit_code": 0})
+    surface.executor.finish()
+    reader = Reader(surface)
+    for _ in range(3):
+        # However often it looks and finds nothing new.
+        looks.clear()
+        surface.wake()
+        await looks.wait()
+    finished(surface)
+    surface.wake()
+    assert await reader.end() == ["0-1 state", "1-1 end"]
 
 
 async def test_an_executor_that_did_not_say_how_it_ended(surface: Surface) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chorus.license import LicenceRefused, check
+from chorus.license import Gate, LicenceRefused, check
 
 
 def test_a_development_id_passes_and_says_so() -> None:
@@ -28,3 +28,11 @@ def test_a_development_id_passes_and_says_so() -> None:
 def test_others_are_refused_with_a_reason(license_id: str, url: str, told: str) -> None:
     with pytest.raises(LicenceRefused, match=told):
         check(license_id, url)
+
+
+def test_the_gate_counts_what_it_was_asked_and_refused() -> None:
+    gate = Gate()
+    gate.check("dev-1", "")
+    with pytest.raises(LicenceRefused):
+        gate.check("", "")
+    assert (gate.checks, gate.failures) == (2, 1)
