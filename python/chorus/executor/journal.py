@@ -68,8 +68,10 @@ class Journal:
     def sync(self) -> None:
         """Everything so far is on the disk when this returns."""
         with self._lock:
+            # The folder's sync keeps the empty ones.
             for file in (self._events, *self._raw.values()):
-                os.fsync(file.fileno())
+                if file.tell():
+                    os.fsync(file.fileno())
             folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(folder)

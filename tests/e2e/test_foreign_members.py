@@ -49,6 +49,8 @@ def test_a_task_is_published_and_its_completion_read(mesh: Mesh, member: list[st
     )
     assert done.returncode == 0, done.stderr.decode()
     said = json.loads(done.stdout)
+    # What it heard on its one connection, whichever agent ran the task.
+    assert b"task_claim from" in done.stderr
     assert said["type"] == "task_complete"
     assert said["data"]["exit_code"] == 0
     task = mesh.agents[0].get(f"/api/v1/tasks/{said['data']['task_id']}").json()
