@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from chorus.ctl.client import Client
@@ -16,7 +17,7 @@ from chorus.ctl.contexts import Endpoint, Target
 from chorus.ctl.follow import follow
 from chorus.wire.ids import new_id
 
-from .conftest import Mesh
+from .conftest import Agent, Mesh
 from .test_run import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
@@ -50,6 +51,13 @@ def stream(mesh: Mesh, acknowledged: list[str]) -> list[str]:
         return list(pool.map(one, range(TASKS)))
 
 
+def answers(agent: Agent) -> bool:
+    try:
+        return agent.get("/api/v1/status").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def check(mesh: Mesh, acknowledged: list[str], states: list[str]) -> None:
     assert Counter(states) == {"completed": TASKS}
     for agent in mesh.agents:
@@ -75,6 +83,8 @@ def test_a_process_dies_and_nothing_is_lost(mesh: Mesh, victim: str) -> None:
             pid = until(lambda agent=agent: agent.processes().get(victim))
             os.kill(pid, signal.SIGKILL)
             until(lambda agent=agent, pid=pid: agent.processes().get(victim, pid) != pid)
+            # In turn: the next agent's dies once this one is whole again.
+            until(lambda agent=agent: answers(agent))
         states = streaming.result()
     check(mesh, acknowledged, states)
 
