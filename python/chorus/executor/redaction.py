@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from chorus.process import metrics
+
 # Shorter values would cut harmless text to pieces.
 SECRET_BYTES_MIN = 4
 _MARK = b"[REDACTED:task-secret]"
@@ -86,12 +88,25 @@ class Chain:
         return data
 
 
-def sentinel() -> StreamRedactor:
-    """The core's stream redactor with its built-in rules."""
-    from chorus.core import Redactor
+class Sentinel:
+    """The core's stream redactor with its built-in rules; what it finds is counted."""
 
-    made: StreamRedactor = Redactor()
-    return made
+    def __init__(self) -> None:
+        from chorus.core import Redactor
+
+        self._redactor = Redactor()
+
+    def push(self, data: bytes) -> bytes:
+        return self._counted(self._redactor.push(data))
+
+    def finish(self) -> bytes:
+        return self._counted(self._redactor.finish())
+
+    def _counted(self, data: bytes) -> bytes:
+        for finding in self._redactor.take_findings():
+            metrics.SHHH_FINDINGS.inc()
+            metrics.SHHH_FINDINGS_BY_RULE.labels(finding.rule).inc()
+        return data
 
 
 def cut_text(text: str, secrets: Iterable[bytes]) -> str:

@@ -34,7 +34,7 @@ _LAST_WORDS_S = 5.0
 class Executor:
     """The process's parts and its services."""
 
-    def __init__(self, process: Process, redactor: RedactorFactory = redaction.sentinel) -> None:
+    def __init__(self, process: Process, redactor: RedactorFactory = redaction.Sentinel) -> None:
         settings = process.settings
         self._process = process
         box = settings.sandbox
