@@ -3,6 +3,26 @@
 from os import PathLike
 from typing import final
 
+__all__ = [
+    "BUILD_COMMIT",
+    "BUILD_DATE",
+    "Core",
+    "CoreError",
+    "Finding",
+    "Identity",
+    "Redactor",
+    "RoleKeys",
+    "Scanner",
+    "__version__",
+    "canonical_json",
+    "derive_dev_secret",
+    "derive_network_key",
+    "open_sealed",
+    "seal",
+    "sign_json",
+    "verify_json",
+]
+
 __version__: str
 BUILD_COMMIT: str
 BUILD_DATE: str

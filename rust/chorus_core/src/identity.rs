@@ -112,8 +112,7 @@ impl Identity {
     fn store_new(&self, path: &Path) -> Result<bool> {
         let folder = folder_of(path);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        let encoded =
-            Zeroizing::new(self.keypair.to_protobuf_encoding().map_err(|e| Error::Internal(e.to_string()))?);
+        let encoded = Zeroizing::new(self.keypair.to_protobuf_encoding().map_err(|e| Error::Internal(e.to_string()))?);
         let draft = Draft(folder.join(format!(".identity-{}-{:08x}.new", std::process::id(), rand::random::<u32>())));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(KEY_FILE_MODE).open(&draft.0)?;
         file.write_all(&encoded)?;

@@ -112,6 +112,7 @@ impl CoreConfig {
 }
 
 fn decode(text: &SecretText) -> Result<Zeroizing<Vec<u8>>> {
-    let bytes = STANDARD.decode(text.0.as_bytes()).map_err(|_| Error::Invalid("a cluster secret is not base64".into()))?;
+    let bytes =
+        STANDARD.decode(text.0.as_bytes()).map_err(|_| Error::Invalid("a cluster secret is not base64".into()))?;
     Ok(Zeroizing::new(bytes))
 }

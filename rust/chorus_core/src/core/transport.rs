@@ -10,7 +10,12 @@ use futures::future::{BoxFuture, FutureExt};
 use libp2p::PeerId;
 use serde_json::Value;
 
-use crate::{Error, Result, hub::methods::FORWARD_SERVICE, net::{Lane, NetHandle}, raft::RaftTransport};
+use crate::{
+    Error, Result,
+    hub::methods::FORWARD_SERVICE,
+    net::{Lane, NetHandle},
+    raft::RaftTransport,
+};
 
 pub(super) struct NetTransport {
     /// Gone once closed: the log's thread ends in its own time and must not keep the network's files open.

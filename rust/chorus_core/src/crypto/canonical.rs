@@ -44,9 +44,9 @@ impl Serialize for Without<'_> {
 
 fn check_numbers(value: &Value) -> Result<()> {
     match value {
-        Value::Number(number) if !is_exact(number) => {
-            Err(Error::Invalid(format!("the integer {number} is too large for JSON that is signed: send it as a string")))
-        }
+        Value::Number(number) if !is_exact(number) => Err(Error::Invalid(format!(
+            "the integer {number} is too large for JSON that is signed: send it as a string"
+        ))),
         Value::Array(items) => items.iter().try_for_each(check_numbers),
         Value::Object(members) => members.values().try_for_each(check_numbers),
         _ => Ok(()),
@@ -100,8 +100,13 @@ mod tests {
             "1": "One", "\u{1f600}": "Emoji: Grinning Face", "\u{80}": "Control", "\u{f6}": "Latin Small Letter O With Diaeresis"
         });
         let order: Vec<&str> = vec![
-            "Carriage Return", "One", "Control", "Latin Small Letter O With Diaeresis", "Euro Sign",
-            "Emoji: Grinning Face", "Hebrew Letter Dalet With Dagesh",
+            "Carriage Return",
+            "One",
+            "Control",
+            "Latin Small Letter O With Diaeresis",
+            "Euro Sign",
+            "Emoji: Grinning Face",
+            "Hebrew Letter Dalet With Dagesh",
         ];
         let encoded = text(&value);
         let places: Vec<_> = order.iter().map(|name| encoded.find(name).unwrap()).collect();

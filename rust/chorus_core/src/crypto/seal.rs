@@ -52,12 +52,8 @@ impl RoleKeys {
     pub fn derive(cluster_secret: &[u8], my_role: Option<&str>) -> Result<Self> {
         let mut roles = BTreeSet::from([MEMBER_ROLE.to_owned()]);
         roles.insert(role_name(my_role)?.to_owned());
-        let mut keys = Self {
-            secret: Zeroizing::new(cluster_secret.to_vec()),
-            roles,
-            held: Vec::new(),
-            granted: BTreeMap::new(),
-        };
+        let mut keys =
+            Self { secret: Zeroizing::new(cluster_secret.to_vec()), roles, held: Vec::new(), granted: BTreeMap::new() };
         keys.hold(cluster_secret)?;
         Ok(keys)
     }
@@ -95,7 +91,8 @@ impl RoleKeys {
             return Ok(vec![role.to_owned()]);
         }
         let mut readers = BTreeSet::from([role.to_owned(), ADMIN_ROLE.to_owned()]);
-        let built_in = READERS.iter().filter(|(_, reads)| reads.contains(&role)).map(|(reader, _)| (*reader).to_owned());
+        let built_in =
+            READERS.iter().filter(|(_, reads)| reads.contains(&role)).map(|(reader, _)| (*reader).to_owned());
         let granted = self.granted.iter().filter(|(_, reads)| reads.contains(role)).map(|(reader, _)| reader.clone());
         readers.extend(built_in.chain(granted));
         Ok(readers.into_iter().collect())
@@ -143,7 +140,9 @@ pub fn open(keys: &RoleKeys, sealed: &[u8]) -> Result<Vec<u8>> {
     let decryptor = Decryptor::new_buffered(sealed).map_err(|e| tampered(&e))?;
     let identities = keys.held.iter().map(|key| key as &dyn age::Identity);
     let mut reader = decryptor.decrypt(identities).map_err(|e| match e {
-        DecryptError::NoMatchingKeys => Error::NotPermitted("the value is sealed to roles this agent does not hold".into()),
+        DecryptError::NoMatchingKeys => {
+            Error::NotPermitted("the value is sealed to roles this agent does not hold".into())
+        }
         other => tampered(&other),
     })?;
     let mut plain = Vec::with_capacity(sealed.len());
@@ -164,7 +163,8 @@ fn role_name(role: Option<&str>) -> Result<&str> {
     if UNNAMED_ROLES.contains(&role) {
         return Ok(MEMBER_ROLE);
     }
-    let valid = role.len() <= MAX_ROLE_CHARS && role.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let valid =
+        role.len() <= MAX_ROLE_CHARS && role.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if valid {
         Ok(role)
     } else {

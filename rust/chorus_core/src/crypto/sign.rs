@@ -39,9 +39,8 @@ pub fn verify_json(value: &Value, peer: &PeerId) -> Result<()> {
         .get(SIGNATURE)
         .and_then(Value::as_str)
         .ok_or_else(|| Error::Tampered("the signature is missing".into()))?;
-    let signature = BASE64_STANDARD
-        .decode(signature)
-        .map_err(|_| Error::Tampered("the signature is not base64".into()))?;
+    let signature =
+        BASE64_STANDARD.decode(signature).map_err(|_| Error::Tampered("the signature is not base64".into()))?;
     verify_bytes(&canonical_without(object, SIGNATURE)?, &signature, peer)
 }
 
@@ -83,11 +82,9 @@ mod tests {
         let key = Keypair::generate_ed25519();
         let mut value = json!({"z": 1, "a": {"y": [1.0, "é"], "x": null}});
         sign_json(&key, &mut value).unwrap();
-        let reordered: Value = serde_json::from_str(&format!(
-            r#"{{"sig":{},"a":{{"x":null,"y":[1,"\u00e9"]}},"z":1}}"#,
-            value["sig"]
-        ))
-        .unwrap();
+        let reordered: Value =
+            serde_json::from_str(&format!(r#"{{"sig":{},"a":{{"x":null,"y":[1,"\u00e9"]}},"z":1}}"#, value["sig"]))
+                .unwrap();
         verify_json(&reordered, &key.public().to_peer_id()).unwrap();
     }
 

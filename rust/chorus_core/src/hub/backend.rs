@@ -74,7 +74,12 @@ pub trait Backend: Send + Sync + 'static {
     fn local_peer(&self) -> &str;
 
     /// A method of the core; `None` when there is none of that name.
-    fn call(&self, method: &str, head: Map<String, Value>, payload: Bytes) -> Option<BoxFuture<'static, Result<Answer>>>;
+    fn call(
+        &self,
+        method: &str,
+        head: Map<String, Value>,
+        payload: Bytes,
+    ) -> Option<BoxFuture<'static, Result<Answer>>>;
 
     /// Opens a feed: gossip for `subscribe`, or a method that is a feed by itself (`raft.follow`, `events`).
     fn feed(&self, method: &str, head: &Map<String, Value>, queue: usize) -> Option<Result<Source>>;

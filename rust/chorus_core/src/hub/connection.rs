@@ -124,7 +124,9 @@ impl Connection {
                 if self.name.get().is_some() {
                     return self.socket.readable().await;
                 }
-                timeout(HELLO_TIMEOUT, self.socket.readable()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                timeout(HELLO_TIMEOUT, self.socket.readable())
+                    .await
+                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             };
             if let Err(error) = readable.await {
                 return error.into();
@@ -132,7 +134,9 @@ impl Connection {
             match self.socket.try_read_buf(decoder.space()) {
                 Ok(0) => return Error::Closed,
                 Ok(_) => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => continue,
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                    continue;
+                }
                 Err(error) => return error.into(),
             }
             loop {

@@ -87,7 +87,9 @@ impl Inner {
     fn hello(&self, connection: &Connection, method: &str, head: &Map<String, Value>) -> Result<Value> {
         let name = head.get("name").and_then(Value::as_str).unwrap_or_default();
         if method != "hello" || name.is_empty() || name.len() > MAX_NAME_BYTES {
-            return Err(Error::Invalid(format!("the first call must be hello, with a name of 1 to {MAX_NAME_BYTES} bytes")));
+            return Err(Error::Invalid(format!(
+                "the first call must be hello, with a name of 1 to {MAX_NAME_BYTES} bytes"
+            )));
         }
         let _ = connection.name.set(name.to_owned());
         Ok(Value::Object(self.backend.hello()))
@@ -106,7 +108,9 @@ impl Inner {
         let done = |head: Value| Ok(Some(Answer::head(head)));
         match method {
             "hello" => Err(Error::Invalid("hello was said already".into())),
-            "publish" if head.get("topic").and_then(Value::as_str).is_some_and(|topic| topic.starts_with(LOCAL_PREFIX)) => {
+            "publish"
+                if head.get("topic").and_then(Value::as_str).is_some_and(|topic| topic.starts_with(LOCAL_PREFIX)) =>
+            {
                 let topic = head.get("topic").and_then(Value::as_str).unwrap_or_default();
                 self.local_topics.publish(topic, connection.label(), &payload, touched);
                 done(Value::Null)
@@ -137,13 +141,21 @@ impl Inner {
                     self.to_sibling(connection, call, ask, &payload, touched)?;
                     return Ok(None);
                 }
-                let asked = self.backend.request(peer, &ask.service, &ask.method, ask.head_bytes(), payload, ask.timeout);
-                Ok(self.work(connection, call, async move {
-                    let reply = asked.await?;
-                    let inner = if reply.head.is_empty() { Ok(json!({})) } else { serde_json::from_slice(&reply.head) };
-                    let inner: Value = inner.map_err(|_| Error::Invalid("the peer's answer has no JSON head".into()))?;
-                    Ok(Answer { head: json!({"head": inner}), payload: reply.payload })
-                }.boxed())?)
+                let asked =
+                    self.backend.request(peer, &ask.service, &ask.method, ask.head_bytes(), payload, ask.timeout);
+                Ok(self.work(
+                    connection,
+                    call,
+                    async move {
+                        let reply = asked.await?;
+                        let inner =
+                            if reply.head.is_empty() { Ok(json!({})) } else { serde_json::from_slice(&reply.head) };
+                        let inner: Value =
+                            inner.map_err(|_| Error::Invalid("the peer's answer has no JSON head".into()))?;
+                        Ok(Answer { head: json!({"head": inner}), payload: reply.payload })
+                    }
+                    .boxed(),
+                )?)
             }
             "stream" => self.open_stream(connection, call, head, touched),
             _ => {

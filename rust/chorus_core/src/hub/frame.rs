@@ -177,7 +177,10 @@ mod tests {
         }
         for step in [1, 3, 4096, usize::MAX] {
             let frames = decode(&bytes, step).unwrap();
-            assert_eq!(frames.iter().map(|f| (f.id, f.payload.len())).collect::<Vec<_>>(), [(1, 0), (2, 5), (3, 100_000)]);
+            assert_eq!(
+                frames.iter().map(|f| (f.id, f.payload.len())).collect::<Vec<_>>(),
+                [(1, 0), (2, 5), (3, 100_000)]
+            );
             assert!(frames.iter().all(|f| f.object().unwrap()["a"] == 1));
         }
     }
@@ -188,7 +191,11 @@ mod tests {
         decoder.space().put_slice(&u32::MAX.to_be_bytes());
         assert!(matches!(decoder.next(), Err(Error::TooLarge(_))));
         assert!(decoder.buffer.capacity() <= 2 * READ_BYTES);
-        for bad in [&[0u8, 0, 0, 3, 1, 0, 0][..], &[0, 0, 0, 9, 77, 0, 0, 0, 1, 0, 0, 0, 0], &[0, 0, 0, 9, 1, 0, 0, 0, 1, 0, 0, 0, 9]] {
+        for bad in [
+            &[0u8, 0, 0, 3, 1, 0, 0][..],
+            &[0, 0, 0, 9, 77, 0, 0, 0, 1, 0, 0, 0, 0],
+            &[0, 0, 0, 9, 1, 0, 0, 0, 1, 0, 0, 0, 9],
+        ] {
             assert!(matches!(decode(bad, 64), Err(Error::Invalid(_))));
         }
         assert!(pack(Op::Data, 1, b"", &Bytes::from(vec![0; FRAME_MAX_BYTES])).is_err());

@@ -116,7 +116,11 @@ pub(super) fn hand_over(
         serving.insert(id, Waiting { deadline: Instant::now() + ask.timeout, caller });
     }
     if let Err(error) = to.send(Op::Call, id, head.as_bytes(), payload) {
-        let error = if matches!(error, Error::Closed) { Error::Unavailable(format!("{} went away", to.label())) } else { error };
+        let error = if matches!(error, Error::Closed) {
+            Error::Unavailable(format!("{} went away", to.label()))
+        } else {
+            error
+        };
         if let Some(waiting) = locked(&to.serving).remove(&id) {
             return Err((error, waiting.caller));
         }

@@ -74,7 +74,8 @@ impl Hub {
     /// # Errors
     /// When the socket cannot be made there.
     pub fn start(path: &Path, backend: Arc<dyn Backend>) -> Result<Self> {
-        let listener = bind(path).map_err(|error| Error::Internal(format!("hub socket {}: {error}", path.display())))?;
+        let listener =
+            bind(path).map_err(|error| Error::Internal(format!("hub socket {}: {error}", path.display())))?;
         let inner = Arc::new(Inner {
             backend,
             services: Services::default(),
@@ -281,7 +282,9 @@ impl Inner {
         let mut more = from_peer(&peer.to_string());
         more.insert("stream".into(), id.into());
         let (reply, accepted) = oneshot::channel::<Result<Reply>>();
-        if let Err((error, Caller::Core(reply))) = hand_over(&to, "stream", ask, more, &Bytes::new(), Caller::Core(reply)) {
+        if let Err((error, Caller::Core(reply))) =
+            hand_over(&to, "stream", ask, more, &Bytes::new(), Caller::Core(reply))
+        {
             let _ = reply.send(Err(error));
         }
         to.outbox.flush();

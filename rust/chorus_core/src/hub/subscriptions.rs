@@ -53,7 +53,9 @@ impl Sub {
     /// Lets more items come.
     pub fn add_credit(&self, n: u32) {
         let ceiling = MAX_QUEUE as i64;
-        let _ = self.credit.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| Some((now + i64::from(n)).min(ceiling)));
+        let _ = self
+            .credit
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| Some((now + i64::from(n)).min(ceiling)));
         self.more.notify_one();
     }
 
@@ -155,4 +157,3 @@ impl LocalTopics {
         }
     }
 }
-

@@ -255,7 +255,8 @@ fn describe(core: &Hypercore, key: &SigningKey) -> LogInfo {
 }
 
 fn signing_key(keypair: &Keypair) -> Result<SigningKey> {
-    let pair = keypair.clone().try_into_ed25519().map_err(|e| Error::Invalid(format!("the log needs an Ed25519 key: {e}")))?;
+    let pair =
+        keypair.clone().try_into_ed25519().map_err(|e| Error::Invalid(format!("the log needs an Ed25519 key: {e}")))?;
     let secret: [u8; 32] =
         pair.secret().as_ref().try_into().map_err(|_| Error::Internal("an Ed25519 secret has 32 bytes".into()))?;
     Ok(SigningKey::from_bytes(&secret))

@@ -55,11 +55,8 @@ struct Files {
 /// Brings the log in `folder` into a state that can be opened. `None` when there was nothing to cut.
 pub(super) fn mend(folder: &Path, key: &SigningKey) -> Result<Option<Repair>> {
     make_folder(folder)?;
-    let files = Files {
-        oplog: open_file(folder, OPLOG)?,
-        tree: open_file(folder, TREE)?,
-        data: open_file(folder, DATA)?,
-    };
+    let files =
+        Files { oplog: open_file(folder, OPLOG)?, tree: open_file(folder, TREE)?, data: open_file(folder, DATA)? };
     sync_folder(folder)?;
     let size = files.oplog.metadata()?.len();
     if size > MAX_OPLOG_BYTES {

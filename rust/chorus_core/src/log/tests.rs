@@ -29,7 +29,10 @@ async fn numbers(log: &LogHandle) -> Vec<u64> {
 
 async fn fill(log: &LogHandle, range: std::ops::Range<u64>) {
     for n in range {
-        assert_eq!(log.append("test", json!({"n": n, "text": "x".repeat((n % 7) as usize * 11)}), "me").await.unwrap(), n);
+        assert_eq!(
+            log.append("test", json!({"n": n, "text": "x".repeat((n % 7) as usize * 11)}), "me").await.unwrap(),
+            n
+        );
     }
 }
 
@@ -166,7 +169,10 @@ async fn data_cut_or_bad_at_any_byte_keeps_what_is_before() {
     let sizes: Vec<usize> = log.read(0, 7).await.unwrap().iter().map(|e| e.to_string().len()).collect();
     log.close().await;
     let whole_before = |byte: usize| {
-        let ends = sizes.iter().scan(0, |end, size| { *end += size; Some(*end) });
+        let ends = sizes.iter().scan(0, |end, size| {
+            *end += size;
+            Some(*end)
+        });
         ends.filter(|end| *end <= byte).count() as u64
     };
     for place in (0..data.len()).rev().step_by(3) {
@@ -193,7 +199,11 @@ async fn a_lost_or_bad_tree_never_stops_the_start() {
         for cut in [true, false] {
             let damaged = copy(dir.path());
             let mut bytes = tree.clone();
-            if cut { bytes.truncate(place) } else { bytes[place] ^= 0x20 }
+            if cut {
+                bytes.truncate(place)
+            } else {
+                bytes[place] ^= 0x20
+            }
             fs::write(damaged.path().join(storage::TREE), &bytes).unwrap();
             check(damaged.path(), 0, &format!("tree {place} {cut}")).await;
         }
@@ -301,7 +311,9 @@ fn a_grown_tree_is_the_one_that_is_proven() {
         assert_eq!(nodes.proven_roots(n + 1).unwrap(), grower.roots);
         assert_eq!(tree::byte_length(&grower.roots), Some(8 * (n + 1)));
         // A single leaf is proven by the signature over the roots alone.
-        if n > 0 && let Some(leaf) = nodes.unflushed.get_mut(&n) {
+        if n > 0
+            && let Some(leaf) = nodes.unflushed.get_mut(&n)
+        {
             leaf.length += 1;
             assert_eq!(nodes.proven_roots(n + 1), None);
         }

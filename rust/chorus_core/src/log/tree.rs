@@ -74,8 +74,9 @@ pub(super) fn sign(key: &SigningKey, root_hash: &[u8], length: u64, fork: u64) -
 }
 
 pub(super) fn is_signed(key: &VerifyingKey, root_hash: &[u8], state: &Signed) -> bool {
-    Signature::from_slice(&state.signature)
-        .is_ok_and(|signature| hypercore::verify(key, &signable(root_hash, state.length, state.fork), Some(&signature)).is_ok())
+    Signature::from_slice(&state.signature).is_ok_and(|signature| {
+        hypercore::verify(key, &signable(root_hash, state.length, state.fork), Some(&signature)).is_ok()
+    })
 }
 
 /// Puts leaves together to a tree.

@@ -49,7 +49,9 @@ pub async fn resolve(address: &Multiaddr) -> Result<Vec<Multiaddr>> {
         Some(Protocol::Dns6(name)) => (name.into_owned(), false, true),
         Some(Protocol::Ip4(_) | Protocol::Ip6(_)) => return Ok(vec![address.clone()]),
         _ => {
-            return Err(Error::Invalid(format!("`{address}`: an address begins with /ip4, /ip6, /dns, /dns4 or /dns6")));
+            return Err(Error::Invalid(format!(
+                "`{address}`: an address begins with /ip4, /ip6, /dns, /dns4 or /dns6"
+            )));
         }
     };
     let rest: Vec<Protocol<'_>> = parts.collect();

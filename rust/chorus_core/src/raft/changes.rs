@@ -5,9 +5,7 @@ use libp2p::PeerId;
 use prost::Message as _;
 use raft::{
     StateRole,
-    eraftpb::{
-        ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, Entry, EntryType,
-    },
+    eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, Entry, EntryType},
 };
 use serde_json::{Value, json};
 
@@ -36,8 +34,7 @@ fn decode(entry: &Entry) -> Result<ConfChangeV2> {
     if entry.entry_type != EntryType::EntryConfChangeV2 as i32 {
         return Err(Error::Invalid("member change: of an unknown kind".into()));
     }
-    ConfChangeV2::decode(entry.data.as_slice())
-        .map_err(|error| Error::Invalid(format!("member change: {error}")))
+    ConfChangeV2::decode(entry.data.as_slice()).map_err(|error| Error::Invalid(format!("member change: {error}")))
 }
 
 /// The stamped entry inside a member change.
@@ -76,12 +73,7 @@ pub(super) fn read<'a>(entry: &Entry, context: &'a [u8], mesh: &str) -> Result<C
     }
     .filter(|(id, _)| *id == single.node_id)
     .ok_or_else(|| bad("its entry says something else"))?;
-    Ok(Change {
-        view,
-        raft_id,
-        peer,
-        voter,
-    })
+    Ok(Change { view, raft_id, peer, voter })
 }
 
 /// Who a `join` entry admits, and as which raft id.
@@ -96,20 +88,9 @@ fn peer_in(body: &Value) -> Option<PeerId> {
 
 /// A change to propose.
 pub(super) fn single(raft_id: u64, voter: bool, context: Vec<u8>) -> ConfChangeV2 {
-    let mut change = ConfChangeSingle {
-        node_id: raft_id,
-        ..ConfChangeSingle::default()
-    };
-    change.set_change_type(if voter {
-        ConfChangeType::AddNode
-    } else {
-        ConfChangeType::AddLearnerNode
-    });
-    ConfChangeV2 {
-        changes: vec![change],
-        context,
-        ..ConfChangeV2::default()
-    }
+    let mut change = ConfChangeSingle { node_id: raft_id, ..ConfChangeSingle::default() };
+    change.set_change_type(if voter { ConfChangeType::AddNode } else { ConfChangeType::AddLearnerNode });
+    ConfChangeV2 { changes: vec![change], context, ..ConfChangeV2::default() }
 }
 
 /// The leader's one change under way.
@@ -131,18 +112,14 @@ pub(super) enum Waiting {
 impl Waiting {
     pub(super) fn fail(self, error: &Error) {
         match self {
-            Self::Join(replies) => replies
-                .into_iter()
-                .for_each(|reply| answer(reply, Err(error.clone()))),
+            Self::Join(replies) => replies.into_iter().for_each(|reply| answer(reply, Err(error.clone()))),
             Self::Vote(reply) => answer(reply, Err(error.clone())),
         }
     }
 
     pub(super) fn succeed(self, added: &Added) {
         match self {
-            Self::Join(replies) => replies
-                .into_iter()
-                .for_each(|reply| answer(reply, Ok(added.clone()))),
+            Self::Join(replies) => replies.into_iter().for_each(|reply| answer(reply, Ok(added.clone()))),
             Self::Vote(reply) => answer(reply, Ok(())),
         }
     }
@@ -163,10 +140,7 @@ impl Machine {
             return answer(reply, Ok(self.added(raft_id)));
         }
         let Value::Object(mut body) = body else {
-            return answer(
-                reply,
-                Err(Error::Invalid("body: give a JSON object".into())),
-            );
+            return answer(reply, Err(Error::Invalid("body: give a JSON object".into())));
         };
         let index = match self.free_for_change(now) {
             Ok(index) => index,
@@ -174,13 +148,7 @@ impl Machine {
         };
         body.insert("peer".into(), peer.to_string().into());
         body.insert("raft_id".into(), index.into());
-        let wanted = Wanted {
-            kind: JOIN,
-            body: Value::Object(body),
-            raft_id: index,
-            peer,
-            voter: false,
-        };
+        let wanted = Wanted { kind: JOIN, body: Value::Object(body), raft_id: index, peer, voter: false };
         self.change_members(index, &wanted, Waiting::Join(vec![reply]), now);
     }
 
@@ -212,13 +180,7 @@ impl Machine {
         match self.free_for_change(now) {
             Ok(index) => {
                 let body = json!({ "peer": peer.to_string(), "voter": voter });
-                let wanted = Wanted {
-                    kind: VOTER,
-                    body,
-                    raft_id,
-                    peer,
-                    voter,
-                };
+                let wanted = Wanted { kind: VOTER, body, raft_id, peer, voter };
                 self.change_members(index, &wanted, Waiting::Vote(reply), now);
             }
             Err(error) => answer(reply, Err(error)),
@@ -227,21 +189,11 @@ impl Machine {
 
     /// Why a member is not fit for a vote or leadership now.
     pub(super) fn lags(&self, raft_id: u64, now: Now) -> Option<String> {
-        let matched = self
-            .node
-            .raft
-            .prs()
-            .get(raft_id)
-            .map_or(0, |progress| progress.matched);
+        let matched = self.node.raft.prs().get(raft_id).map_or(0, |progress| progress.matched);
         if matched + MAX_LAG < self.node.raft.raft_log.last_index() {
-            return Some(format!(
-                "member {raft_id} has not caught up: it is at {matched}"
-            ));
+            return Some(format!("member {raft_id} has not caught up: it is at {matched}"));
         }
-        let recent = self
-            .heard
-            .get(&raft_id)
-            .is_some_and(|at| *at + self.timings.election_timeout >= now.at);
+        let recent = self.heard.get(&raft_id).is_some_and(|at| *at + self.timings.election_timeout >= now.at);
         (!recent).then(|| format!("member {raft_id} was not heard lately"))
     }
 
@@ -266,14 +218,7 @@ impl Machine {
             Ok(()) => {
                 let (raft_id, peer, voter) = (wanted.raft_id, wanted.peer, wanted.voter);
                 let term = self.node.raft.term;
-                self.change = Some(Pending {
-                    index,
-                    term,
-                    raft_id,
-                    peer,
-                    voter,
-                    waiting,
-                });
+                self.change = Some(Pending { index, term, raft_id, peer, voter, waiting });
             }
             Err(error) => waiting.fail(&error),
         }
@@ -291,19 +236,14 @@ impl Machine {
         let entry = entry::make(&self.parts.keypair, &self.peer, &draft)?;
         let context = entry::stamped(self.stamp(now), &entry);
         let change = single(wanted.raft_id, wanted.voter, context);
-        self.node
-            .propose_conf_change(Vec::new(), change)
-            .map_err(failed)?;
+        self.node.propose_conf_change(Vec::new(), change).map_err(failed)?;
         // raft-rs makes a change that it refuses an empty entry, and says nothing.
         let raft_log = &self.node.raft.raft_log;
-        let appended = raft_log.unstable_entries().last().is_some_and(|last| {
-            last.index == index && last.entry_type == EntryType::EntryConfChangeV2 as i32
-        });
-        if appended {
-            Ok(())
-        } else {
-            Err(Error::Refused("the member change was refused".into()))
-        }
+        let appended = raft_log
+            .unstable_entries()
+            .last()
+            .is_some_and(|last| last.index == index && last.entry_type == EntryType::EntryConfChangeV2 as i32);
+        if appended { Ok(()) } else { Err(Error::Refused("the member change was refused".into())) }
     }
 
     /// Applies a committed change, the same on every member, and stores the outcome before anything
@@ -368,9 +308,7 @@ impl Machine {
         if listed && pending.term == entry.term && pending.index == entry.index {
             pending.waiting.succeed(&self.added(pending.raft_id));
         } else {
-            pending
-                .waiting
-                .fail(&Error::Refused("the member change was refused".into()));
+            pending.waiting.fail(&Error::Refused("the member change was refused".into()));
         }
     }
 
@@ -381,9 +319,7 @@ impl Machine {
             return;
         }
         let voters: Vec<u64> = raft.prs().conf().voters().ids().iter().collect();
-        let best = voters
-            .into_iter()
-            .max_by_key(|id| raft.prs().get(*id).map_or(0, |progress| progress.matched));
+        let best = voters.into_iter().max_by_key(|id| raft.prs().get(*id).map_or(0, |progress| progress.matched));
         if let Some(best) = best {
             raft.send_timeout_now(best);
         }
@@ -392,11 +328,7 @@ impl Machine {
     }
 
     fn added(&self, raft_id: u64) -> Added {
-        Added {
-            raft_id,
-            index: raft_id,
-            founding: self.identity.founding.clone(),
-        }
+        Added { raft_id, index: raft_id, founding: self.identity.founding.clone() }
     }
 }
 

@@ -54,9 +54,7 @@ pub(super) fn start(config: &RaftConfig, inbox: mpsc::Receiver<Command>) -> Resu
         restarts: 0,
     };
     driver.restart();
-    std::thread::Builder::new()
-        .name("raft".into())
-        .spawn(move || driver.run(&inbox))?;
+    std::thread::Builder::new().name("raft".into()).spawn(move || driver.run(&inbox))?;
     Ok(shared)
 }
 
@@ -108,10 +106,7 @@ impl Driver {
     }
 
     fn now(&self) -> Now {
-        Now {
-            at: self.origin.elapsed(),
-            wall_ms: entry::wall_ms(),
-        }
+        Now { at: self.origin.elapsed(), wall_ms: entry::wall_ms() }
     }
 
     fn turn(
@@ -133,17 +128,11 @@ impl Driver {
                 return Ok(Some(reply));
             }
             self.take(command, now)?;
-            next = if bytes < TURN_BYTES {
-                inbox.try_recv().ok()
-            } else {
-                None
-            };
+            next = if bytes < TURN_BYTES { inbox.try_recv().ok() } else { None };
         }
         match &mut self.machine {
             Some(machine) => machine.turn(now)?,
-            None if now.at >= self.restart_at && self.parts.shared.store.identity().is_some() => {
-                self.restart()
-            }
+            None if now.at >= self.restart_at && self.parts.shared.store.identity().is_some() => self.restart(),
             None => {}
         }
         Ok(None)
@@ -172,9 +161,7 @@ impl Driver {
                 }
             }
             Ok(Err(error)) => self.failed(&error),
-            Err(_) => self.failed(&Error::Internal(
-                "the consensus machine panicked at its start".into(),
-            )),
+            Err(_) => self.failed(&Error::Internal("the consensus machine panicked at its start".into())),
         }
     }
 
@@ -182,11 +169,7 @@ impl Driver {
         let now = self.now().at;
         tracing::error!(%error, "the consensus machine starts anew from disk");
         self.restarts += 1;
-        self.pause = if now > self.started_at + STEADY {
-            RESTART_MIN
-        } else {
-            (self.pause * 2).min(RESTART_MAX)
-        };
+        self.pause = if now > self.started_at + STEADY { RESTART_MIN } else { (self.pause * 2).min(RESTART_MAX) };
         self.restart_at = now + self.pause;
         self.machine = None;
         let shared = &self.parts.shared;
@@ -195,17 +178,10 @@ impl Driver {
             (status.role == Role::Leader, status.term)
         };
         if led {
-            shared.emit(RaftEvent::StepDown {
-                term,
-                reason: "restart".into(),
-            });
+            shared.emit(RaftEvent::StepDown { term, reason: "restart".into() });
         }
         shared.status.send_modify(|status| {
-            status.role = if status.mesh.is_some() {
-                Role::Learner
-            } else {
-                Role::None
-            };
+            status.role = if status.mesh.is_some() { Role::Learner } else { Role::None };
             status.leader = None;
             status.error = Some(error.to_string());
         });
@@ -213,18 +189,8 @@ impl Driver {
 
     fn take(&mut self, command: Command, now: Now) -> Result<()> {
         match command {
-            Command::Found {
-                settings,
-                agent,
-                reply,
-            } => answer(reply, self.found(settings, agent)),
-            Command::Adopt {
-                mesh,
-                raft_id,
-                founding,
-                members,
-                reply,
-            } => {
+            Command::Found { settings, agent, reply } => answer(reply, self.found(settings, agent)),
+            Command::Adopt { mesh, raft_id, founding, members, reply } => {
                 answer(reply, self.adopt(&mesh, raft_id, founding, &members));
             }
             Command::Score(score) => {
@@ -253,9 +219,7 @@ impl Driver {
             Command::Propose { reply, .. } => answer(reply, Err(error)),
             Command::Add { reply, .. } => answer(reply, Err(error)),
             Command::ReadIndex { reply } => answer(reply, Err(error)),
-            Command::Vote { reply, .. }
-            | Command::Transfer { reply, .. }
-            | Command::Campaign { reply } => {
+            Command::Vote { reply, .. } | Command::Transfer { reply, .. } | Command::Campaign { reply } => {
                 answer(reply, Err(error));
             }
             _ => {}
@@ -265,29 +229,16 @@ impl Driver {
     fn found(&mut self, settings: Value, agent: Value) -> Result<String> {
         let store = &self.parts.shared.store;
         if let Some(identity) = store.identity() {
-            return Err(Error::Refused(format!(
-                "this agent is in mesh {} already",
-                identity.mesh
-            )));
+            return Err(Error::Refused(format!("this agent is in mesh {} already", identity.mesh)));
         }
         Timings::from_settings(&settings)?;
         let mesh = entry::ulid();
         let peer = self.parts.keypair.public().to_peer_id();
         let body = json!({ "settings": settings, "agent": agent }).to_string();
-        let draft = Draft {
-            mesh: &mesh,
-            id: &entry::ulid(),
-            kind: FOUND,
-            seen: 0,
-            body: body.as_bytes(),
-        };
+        let draft = Draft { mesh: &mesh, id: &entry::ulid(), kind: FOUND, seen: 0, body: body.as_bytes() };
         let entry = entry::make(&self.parts.keypair, &peer, &draft)?;
         let founding = Bytes::from(entry::stamped(entry::wall_ms(), &entry));
-        let identity = Identity {
-            mesh: mesh.clone(),
-            raft_id: FOUNDER_ID,
-            founding,
-        };
+        let identity = Identity { mesh: mesh.clone(), raft_id: FOUNDER_ID, founding };
         store.init(&identity, peer, &[])?;
         tracing::info!(%mesh, "this agent founded a mesh");
         self.restart();
@@ -299,39 +250,20 @@ impl Driver {
         Ok(mesh)
     }
 
-    fn adopt(
-        &mut self,
-        mesh: &str,
-        raft_id: u64,
-        founding: Bytes,
-        members: &[(u64, PeerId)],
-    ) -> Result<()> {
+    fn adopt(&mut self, mesh: &str, raft_id: u64, founding: Bytes, members: &[(u64, PeerId)]) -> Result<()> {
         let store = &self.parts.shared.store;
         if let Some(identity) = store.identity() {
             if identity.mesh == mesh && identity.raft_id == raft_id {
                 return Ok(());
             }
-            return Err(Error::Refused(format!(
-                "this agent is in mesh {} already",
-                identity.mesh
-            )));
+            return Err(Error::Refused(format!("this agent is in mesh {} already", identity.mesh)));
         }
         let founder = check_founding(mesh, &founding)?;
         if raft_id <= FOUNDING_INDEX {
-            return Err(Error::Invalid(format!(
-                "raft_id: {raft_id} is the founder's"
-            )));
+            return Err(Error::Invalid(format!("raft_id: {raft_id} is the founder's")));
         }
-        let identity = Identity {
-            mesh: mesh.to_owned(),
-            raft_id,
-            founding,
-        };
-        let hints: Vec<_> = members
-            .iter()
-            .copied()
-            .filter(|(id, _)| *id != FOUNDER_ID)
-            .collect();
+        let identity = Identity { mesh: mesh.to_owned(), raft_id, founding };
+        let hints: Vec<_> = members.iter().copied().filter(|(id, _)| *id != FOUNDER_ID).collect();
         store.init(&identity, founder, &hints)?;
         tracing::info!(mesh, raft_id, "this agent joined a mesh");
         self.restart();
@@ -341,8 +273,7 @@ impl Driver {
 
 /// Checks a founding entry by its bytes; answers the founder.
 fn check_founding(mesh: &str, founding: &[u8]) -> Result<PeerId> {
-    let (_, bytes) =
-        entry::unstamp(founding).ok_or_else(|| Error::Invalid("founding: cut short".into()))?;
+    let (_, bytes) = entry::unstamp(founding).ok_or_else(|| Error::Invalid("founding: cut short".into()))?;
     let view = entry::parse(bytes)?;
     if view.kind != FOUND || view.mesh != mesh || mesh.len() != ULID_CHARS {
         return Err(Error::Invalid("founding: of another mesh, or none".into()));

@@ -42,14 +42,7 @@ pub(super) struct Election {
 impl Election {
     pub(super) fn new(timeout: Duration, score: f64, seed: u64) -> Self {
         let rng = StdRng::seed_from_u64(seed);
-        Self {
-            timeout,
-            score: score.clamp(0.0, 1.0),
-            stand_at: None,
-            attempts: 0,
-            started: false,
-            rng,
-        }
+        Self { timeout, score: score.clamp(0.0, 1.0), stand_at: None, attempts: 0, started: false, rng }
     }
 
     pub(super) fn set_score(&mut self, score: f64) {
@@ -102,15 +95,13 @@ impl Election {
 
     fn by_score(&mut self) -> Duration {
         let jitter = self.rng.random_range(0.0..JITTER_SHARE);
-        self.timeout
-            .mul_f64((1.0 - self.score) * (SCORE_SHARE - JITTER_SHARE) + jitter)
+        self.timeout.mul_f64((1.0 - self.score) * (SCORE_SHARE - JITTER_SHARE) + jitter)
     }
 
     fn retry(&mut self) -> Duration {
         let base = (self.timeout / 20).clamp(RETRY_MIN, RETRY_MAX);
         let longest = self.timeout.mul_f64(RETRY_SHARE_MAX).max(base * 2);
-        let span =
-            (base * 4 * 2_u32.saturating_pow(self.attempts.min(6) / 2)).clamp(base * 2, longest);
+        let span = (base * 4 * 2_u32.saturating_pow(self.attempts.min(6) / 2)).clamp(base * 2, longest);
         base + (span - base).mul_f64(self.rng.random_range(0.0..1.0))
     }
 }
@@ -137,10 +128,7 @@ mod tests {
             let mut worst = Election::new(TIMEOUT, 0.0, seed + 100);
             best.observe(Duration::ZERO, Sight::Settled);
             worst.observe(Duration::ZERO, Sight::Settled);
-            let (best, worst) = (
-                first_stand(&mut best, Sight::Silent),
-                first_stand(&mut worst, Sight::Silent),
-            );
+            let (best, worst) = (first_stand(&mut best, Sight::Silent), first_stand(&mut worst, Sight::Silent));
             assert!(best < worst);
             assert!(worst <= TIMEOUT.mul_f64(0.051));
         }

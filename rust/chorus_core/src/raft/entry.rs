@@ -45,38 +45,24 @@ pub(super) fn ulid() -> String {
     let millis = wall_ms() & 0xFFFF_FFFF_FFFF;
     let random: u128 = rand::random::<u128>() >> 48;
     let value = (u128::from(millis) << 80) | random;
-    (0..ULID_CHARS)
-        .rev()
-        .map(|place| char::from(ALPHABET[((value >> (5 * place)) & 31) as usize]))
-        .collect()
+    (0..ULID_CHARS).rev().map(|place| char::from(ALPHABET[((value >> (5 * place)) & 31) as usize])).collect()
 }
 
 /// Whether `id` has the form of an id.
 pub(super) fn is_ulid(id: &str) -> bool {
-    id.len() == ULID_CHARS
-        && id
-            .bytes()
-            .all(|b| b.is_ascii_digit() || b.is_ascii_uppercase())
+    id.len() == ULID_CHARS && id.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase())
 }
 
 /// Milliseconds since the epoch on this agent's clock.
 pub(super) fn wall_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Sixteen bytes that stand for (author, id): a repeat of a proposal is known by them.
 pub(super) type Key = [u8; 16];
 
 pub(super) fn key_of(author: &str, id: &str) -> Key {
-    let digest = Sha256::new()
-        .chain_update(author)
-        .chain_update([0])
-        .chain_update(id)
-        .finalize();
+    let digest = Sha256::new().chain_update(author).chain_update([0]).chain_update(id).finalize();
     let mut key = Key::default();
     key.copy_from_slice(&digest[..16]);
     key
@@ -95,9 +81,7 @@ pub(super) struct Draft<'a> {
 /// Builds and signs an entry.
 pub(super) fn make(keypair: &Keypair, author: &PeerId, draft: &Draft<'_>) -> Result<Bytes> {
     if !is_ulid(draft.id) {
-        return Err(Error::Invalid(
-            "id: give 26 digits and capital letters (a ULID)".into(),
-        ));
+        return Err(Error::Invalid("id: give 26 digits and capital letters (a ULID)".into()));
     }
     if !is_kind(draft.kind) {
         return Err(Error::Invalid("type: give a short lower-case word".into()));
@@ -105,23 +89,14 @@ pub(super) fn make(keypair: &Keypair, author: &PeerId, draft: &Draft<'_>) -> Res
     if draft.body.len() > MAX_ENTRY_BYTES {
         return Err(too_large(draft.body.len()));
     }
-    let body: Value = serde_json::from_slice(draft.body)
-        .map_err(|error| Error::Invalid(format!("body: not JSON: {error}")))?;
+    let body: Value =
+        serde_json::from_slice(draft.body).map_err(|error| Error::Invalid(format!("body: not JSON: {error}")))?;
     if !body.is_object() {
         return Err(Error::Invalid("body: give a JSON object".into()));
     }
-    let body =
-        serde_jcs::to_string(&body).map_err(|error| Error::Invalid(format!("body: {error}")))?;
-    let Draft {
-        mesh,
-        id,
-        kind,
-        seen,
-        ..
-    } = draft;
-    let head = format!(
-        r#"{{"author":"{author}","body":{body},"id":"{id}","mesh":"{mesh}","seen":{seen},"#
-    );
+    let body = serde_jcs::to_string(&body).map_err(|error| Error::Invalid(format!("body: {error}")))?;
+    let Draft { mesh, id, kind, seen, .. } = draft;
+    let head = format!(r#"{{"author":"{author}","body":{body},"id":"{id}","mesh":"{mesh}","seen":{seen},"#);
     let tail = format!(r#""type":"{kind}","v":1}}"#);
     let signature = keypair
         .sign(format!("{head}{tail}").as_bytes())
@@ -135,9 +110,7 @@ pub(super) fn make(keypair: &Keypair, author: &PeerId, draft: &Draft<'_>) -> Res
 }
 
 fn too_large(size: usize) -> Error {
-    Error::TooLarge(format!(
-        "an entry of {size} bytes; {MAX_ENTRY_BYTES} are allowed"
-    ))
+    Error::TooLarge(format!("an entry of {size} bytes; {MAX_ENTRY_BYTES} are allowed"))
 }
 
 fn is_kind(kind: &str) -> bool {
@@ -171,63 +144,32 @@ pub(super) fn parse(bytes: &[u8]) -> Result<View<'_>> {
         return Err(too_large(bytes.len()));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| bad("not UTF-8"))?;
-    let rest = text
-        .strip_suffix(r#"","v":1}"#)
-        .ok_or_else(|| bad("not of version 1"))?;
+    let rest = text.strip_suffix(r#"","v":1}"#).ok_or_else(|| bad("not of version 1"))?;
     let (rest, kind) = split_back(rest, is_kind_byte);
     let rest = rest.strip_suffix(r#","type":""#).filter(|_| is_kind(kind));
-    let rest = rest
-        .and_then(|rest| rest.strip_suffix('"'))
-        .ok_or_else(|| bad("no type"))?;
+    let rest = rest.and_then(|rest| rest.strip_suffix('"')).ok_or_else(|| bad("no type"))?;
     let tail = &text[rest.len() + 2..];
-    let (rest, signature) = split_back(rest, |b| {
-        b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=')
-    });
+    let (rest, signature) = split_back(rest, |b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
     let head = rest
         .strip_suffix(r#""sig":""#)
         .filter(|_| signature.len() == SIGNATURE_CHARS)
         .ok_or_else(|| bad("no signature"))?;
     let rest = head.strip_suffix(',').ok_or_else(|| bad("no signature"))?;
     let (rest, seen) = split_back(rest, |b| b.is_ascii_digit());
-    let rest = rest
-        .strip_suffix(r#"","seen":"#)
-        .ok_or_else(|| bad("no seen"))?;
-    let seen: u64 = seen
-        .parse()
-        .ok()
-        .filter(|number: &u64| number.to_string() == seen)
-        .ok_or_else(|| bad("no seen"))?;
+    let rest = rest.strip_suffix(r#"","seen":"#).ok_or_else(|| bad("no seen"))?;
+    let seen: u64 =
+        seen.parse().ok().filter(|number: &u64| number.to_string() == seen).ok_or_else(|| bad("no seen"))?;
     let (rest, mesh) = split_back(rest, |b| b.is_ascii_alphanumeric());
-    let rest = rest
-        .strip_suffix(r#"","mesh":""#)
-        .filter(|_| is_ulid(mesh))
-        .ok_or_else(|| bad("no mesh"))?;
+    let rest = rest.strip_suffix(r#"","mesh":""#).filter(|_| is_ulid(mesh)).ok_or_else(|| bad("no mesh"))?;
     let (rest, id) = split_back(rest, |b| b.is_ascii_alphanumeric());
-    let rest = rest
-        .strip_suffix(r#","id":""#)
-        .filter(|_| is_ulid(id))
-        .ok_or_else(|| bad("no id"))?;
-    let rest = rest
-        .strip_prefix(r#"{"author":""#)
-        .ok_or_else(|| bad("no author"))?;
+    let rest = rest.strip_suffix(r#","id":""#).filter(|_| is_ulid(id)).ok_or_else(|| bad("no id"))?;
+    let rest = rest.strip_prefix(r#"{"author":""#).ok_or_else(|| bad("no author"))?;
     let (author, rest) = rest.split_once('"').ok_or_else(|| bad("no author"))?;
-    let body = rest
-        .strip_prefix(r#","body":"#)
-        .ok_or_else(|| bad("no body"))?;
+    let body = rest.strip_prefix(r#","body":"#).ok_or_else(|| bad("no body"))?;
     if !body.starts_with('{') || serde_json::from_str::<IgnoredAny>(body).is_err() {
         return Err(bad("the body is no JSON object"));
     }
-    Ok(View {
-        author,
-        body,
-        id,
-        mesh,
-        seen,
-        kind,
-        head,
-        signature,
-        tail,
-    })
+    Ok(View { author, body, id, mesh, seen, kind, head, signature, tail })
 }
 
 fn split_back(text: &str, belongs: impl Fn(u8) -> bool) -> (&str, &str) {
@@ -238,14 +180,11 @@ fn split_back(text: &str, belongs: impl Fn(u8) -> bool) -> (&str, &str) {
 impl View<'_> {
     /// Checks the signature against the key inside the author's peer id.
     pub(super) fn verify(&self) -> Result<PeerId> {
-        let author: PeerId = self
-            .author
-            .parse()
-            .map_err(|_| Error::Invalid("entry: the author is no peer id".into()))?;
-        let signature = base64_decode(self.signature)
-            .ok_or_else(|| Error::Invalid("entry: the signature is not base64".into()))?;
-        let key = public_key(&author)
-            .ok_or_else(|| Error::Invalid("entry: the author is no Ed25519 peer".into()))?;
+        let author: PeerId =
+            self.author.parse().map_err(|_| Error::Invalid("entry: the author is no peer id".into()))?;
+        let signature =
+            base64_decode(self.signature).ok_or_else(|| Error::Invalid("entry: the signature is not base64".into()))?;
+        let key = public_key(&author).ok_or_else(|| Error::Invalid("entry: the author is no Ed25519 peer".into()))?;
         let signed = [self.head, self.tail].concat();
         if key.verify(signed.as_bytes(), &signature) {
             Ok(author)
@@ -275,9 +214,7 @@ impl View<'_> {
 fn public_key(peer: &PeerId) -> Option<PublicKey> {
     let bytes = peer.to_bytes();
     let key = bytes.strip_prefix(&ED25519_PEER_PREFIX)?;
-    libp2p::identity::ed25519::PublicKey::try_from_bytes(key)
-        .ok()
-        .map(PublicKey::from)
+    libp2p::identity::ed25519::PublicKey::try_from_bytes(key).ok().map(PublicKey::from)
 }
 
 /// Puts the leader's stamp before an entry.

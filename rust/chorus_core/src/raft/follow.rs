@@ -25,14 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) fn start(shared: Arc<Shared>, from: u64) -> mpsc::Receiver<Committed> {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let follower = Follower {
-        shared,
-        sender,
-        next: from.max(FOUNDING_INDEX),
-    };
-    let started = std::thread::Builder::new()
-        .name("raft-follow".into())
-        .spawn(move || follower.run());
+    let follower = Follower { shared, sender, next: from.max(FOUNDING_INDEX) };
+    let started = std::thread::Builder::new().name("raft-follow".into()).spawn(move || follower.run());
     if let Err(error) = started {
         // The reader sees the end of its queue and asks anew.
         tracing::error!(%error, "cannot start a thread that delivers committed entries");
@@ -79,10 +73,7 @@ impl Follower {
         }
         let entries = self.shared.store.read(self.next, applied + 1, PAGE_BYTES)?;
         if entries.first().is_none_or(|entry| entry.index != self.next) {
-            return Err(Error::Internal(format!(
-                "entry {} is not in the log",
-                self.next
-            )));
+            return Err(Error::Internal(format!("entry {} is not in the log", self.next)));
         }
         for entry in entries {
             if !self.deliver(committed(&entry, &identity.mesh, &self.shared.verified)) {
@@ -138,19 +129,11 @@ fn check_proposal(view: &View<'_>, mesh: &str, term: u64) -> Result<()> {
         return Err(Error::Refused(format!("of mesh {}", view.mesh)));
     }
     if view.kind == LEADER {
-        if view
-            .body_json()
-            .get("term")
-            .and_then(serde_json::Value::as_u64)
-            != Some(term)
-        {
+        if view.body_json().get("term").and_then(serde_json::Value::as_u64) != Some(term) {
             return Err(Error::Refused("names another term than its own".into()));
         }
     } else if entry::is_reserved(view.kind) {
-        return Err(Error::NotPermitted(format!(
-            "{:?} entries are not proposed",
-            view.kind
-        )));
+        return Err(Error::NotPermitted(format!("{:?} entries are not proposed", view.kind)));
     }
     Ok(())
 }
@@ -188,8 +171,7 @@ fn blank(index: u64, term: u64, stamp: u64, kind: &str, reason: Option<String>) 
 
 /// The founding entry's body, for status and settings.
 pub(super) fn founding_body(stamped: &[u8]) -> Result<serde_json::Value> {
-    let (_, bytes) =
-        entry::unstamp(stamped).ok_or_else(|| Error::Invalid("founding: no stamp".into()))?;
+    let (_, bytes) = entry::unstamp(stamped).ok_or_else(|| Error::Invalid("founding: no stamp".into()))?;
     let view = entry::parse(bytes)?;
     if view.kind != FOUND {
         return Err(Error::Invalid("founding: not a founding entry".into()));

@@ -39,15 +39,8 @@ pub(super) struct Frame {
 }
 
 /// Builds a frame around encoded messages.
-pub(super) fn encode(
-    mesh: &str,
-    from: u64,
-    to: u64,
-    introductions: &[Bytes],
-    messages: &[Message],
-) -> Bytes {
-    let mut frame =
-        BytesMut::with_capacity(64 + messages.iter().map(|m| m.encoded_len() + 8).sum::<usize>());
+pub(super) fn encode(mesh: &str, from: u64, to: u64, introductions: &[Bytes], messages: &[Message]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(64 + messages.iter().map(|m| m.encoded_len() + 8).sum::<usize>());
     frame.put_u8(VERSION);
     frame.put_slice(mesh.as_bytes());
     frame.put_u64(from);
@@ -94,13 +87,7 @@ pub(super) fn decode(mut frame: Bytes) -> Result<Frame> {
     if frame.has_remaining() {
         return Err(bad("bytes after the last message"));
     }
-    Ok(Frame {
-        mesh,
-        from,
-        to,
-        introductions,
-        messages,
-    })
+    Ok(Frame { mesh, from, to, introductions, messages })
 }
 
 fn get_parts(frame: &mut Bytes, limit: usize) -> Result<Vec<Bytes>> {
@@ -143,14 +130,8 @@ pub(super) fn check(message: &Message, from: u64, known: &Known<'_>) -> Result<(
     if message.from != from || message.to != known.raft_id {
         return refuse("the message names other members than its frame");
     }
-    let numbers = [
-        message.term,
-        message.log_term,
-        message.index,
-        message.commit,
-        message.commit_term,
-        message.reject_hint,
-    ];
+    let numbers =
+        [message.term, message.log_term, message.index, message.commit, message.commit_term, message.reject_hint];
     if numbers.iter().any(|&number| number > MAX_NUMBER) {
         return refuse("a number out of all bounds");
     }
@@ -233,8 +214,7 @@ fn check_append(message: &Message, known: &Known<'_>) -> Result<()> {
         if entry.data.len() + entry.context.len() > MAX_ENTRY_BYTES + ENTRY_OVERHEAD_BYTES {
             return refuse("entry too large");
         }
-        if index <= known.committed && (known.term_of)(index).is_some_and(|term| term != entry.term)
-        {
+        if index <= known.committed && (known.term_of)(index).is_some_and(|term| term != entry.term) {
             return refuse("contradicts what is committed");
         }
     }

@@ -121,11 +121,7 @@ impl RaftHandle {
 
     /// Takes a frame that `from` sent; bad ones are dropped and counted.
     pub fn receive(&self, from: PeerId, frame: Bytes) {
-        if self
-            .commands
-            .try_send(Command::Frame { from, frame })
-            .is_err()
-        {
+        if self.commands.try_send(Command::Frame { from, frame }).is_err() {
             tracing::debug!(%from, "a consensus frame was dropped: the log is busy");
         }
     }
@@ -134,44 +130,23 @@ impl RaftHandle {
     ///
     /// # Errors
     /// `not_leader` when another leads; `not_permitted`, `invalid`, `tampered` for a bad entry.
-    pub async fn accept_forwarded(
-        &self,
-        from: PeerId,
-        entry: Bytes,
-        timeout: Duration,
-    ) -> Result<u64> {
+    pub async fn accept_forwarded(&self, from: PeerId, entry: Bytes, timeout: Duration) -> Result<u64> {
         let view = entry::parse(&entry)?;
         {
             let status = self.shared.status.borrow();
             let mesh = status.mesh.as_deref().ok_or(Error::NoMesh)?;
             if view.mesh != mesh {
-                return Err(Error::Refused(format!(
-                    "the entry is of mesh {}, not {mesh}",
-                    view.mesh
-                )));
+                return Err(Error::Refused(format!("the entry is of mesh {}, not {mesh}", view.mesh)));
             }
-            if !status
-                .members
-                .iter()
-                .any(|member| member.peer == view.author)
-            {
+            if !status.members.iter().any(|member| member.peer == view.author) {
                 return Err(Error::NotPermitted(format!("{from} is no member")));
             }
         }
         if entry::is_reserved(view.kind) {
-            return Err(Error::NotPermitted(format!(
-                "nobody proposes {:?} entries",
-                view.kind
-            )));
+            return Err(Error::NotPermitted(format!("nobody proposes {:?} entries", view.kind)));
         }
-        if !view
-            .author
-            .parse()
-            .is_ok_and(|author: PeerId| author == from)
-        {
-            return Err(Error::NotPermitted(
-                "members forward only their own entries".into(),
-            ));
+        if !view.author.parse().is_ok_and(|author: PeerId| author == from) {
+            return Err(Error::NotPermitted("members forward only their own entries".into()));
         }
         view.verify()?;
         if !view.is_canonical() {
@@ -190,34 +165,14 @@ impl RaftHandle {
     ///
     /// # Errors
     /// `no_mesh`, `no_leader`, `timeout` (unknown outcome), `refused`, `too_large`, `invalid`.
-    pub async fn propose(
-        &self,
-        kind: &str,
-        id: Option<String>,
-        body: &[u8],
-        timeout: Duration,
-    ) -> Result<Proposed> {
+    pub async fn propose(&self, kind: &str, id: Option<String>, body: &[u8], timeout: Duration) -> Result<Proposed> {
         let deadline = Instant::now() + timeout;
         let id = id.unwrap_or_else(entry::ulid);
-        let mesh = self
-            .shared
-            .status
-            .borrow()
-            .mesh
-            .clone()
-            .ok_or(Error::NoMesh)?;
+        let mesh = self.shared.status.borrow().mesh.clone().ok_or(Error::NoMesh)?;
         if entry::is_reserved(kind) {
-            return Err(Error::NotPermitted(format!(
-                "nobody proposes {kind:?} entries"
-            )));
+            return Err(Error::NotPermitted(format!("nobody proposes {kind:?} entries")));
         }
-        let draft = Draft {
-            mesh: &mesh,
-            id: &id,
-            kind,
-            seen: self.shared.applied.get(),
-            body,
-        };
+        let draft = Draft { mesh: &mesh, id: &id, kind, seen: self.shared.applied.get(), body };
         let entry = entry::make(&self.keypair, &self.peer, &draft)?;
         let key = entry::key_of(&self.name, &id);
         self.shared.verified.insert(&entry);
@@ -229,10 +184,7 @@ impl RaftHandle {
                 Ok(Placed::At(index)) => return Ok(Proposed { index, id }),
                 Ok(Placed::Leader(leader)) => {
                     tried = true;
-                    match self
-                        .forward(leader, entry.clone(), deadline, &mut changes)
-                        .await
-                    {
+                    match self.forward(leader, entry.clone(), deadline, &mut changes).await {
                         Ok(index) => return Ok(Proposed { index, id }),
                         Err(error) => error,
                     }
@@ -283,22 +235,15 @@ impl RaftHandle {
 
     async fn place(&self, entry: Bytes, key: Key, deadline: Instant) -> Result<Placed> {
         let left = deadline.saturating_duration_since(Instant::now());
-        self.ask(left, |reply| Command::Propose { entry, key, reply })
-            .await
+        self.ask(left, |reply| Command::Propose { entry, key, reply }).await
     }
 
-    async fn ask<T>(
-        &self,
-        timeout: Duration,
-        command: impl FnOnce(Reply<T>) -> Command,
-    ) -> Result<T> {
+    async fn ask<T>(&self, timeout: Duration, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.commands
-            .try_send(command(reply))
-            .map_err(|error| match error {
-                std_mpsc::TrySendError::Full(_) => Error::Unavailable("the log is busy".into()),
-                std_mpsc::TrySendError::Disconnected(_) => Error::Closed,
-            })?;
+        self.commands.try_send(command(reply)).map_err(|error| match error {
+            std_mpsc::TrySendError::Full(_) => Error::Unavailable("the log is busy".into()),
+            std_mpsc::TrySendError::Disconnected(_) => Error::Closed,
+        })?;
         match tokio::time::timeout(timeout, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) if self.shared.is_closed() => Err(Error::Closed),
@@ -347,12 +292,7 @@ impl RaftHandle {
     /// # Errors
     /// `refused` when this agent is in a mesh already; `invalid` for bad settings.
     pub async fn found(&self, settings: Value, agent: Value) -> Result<String> {
-        self.ask(CHANGE_TIMEOUT, |reply| Command::Found {
-            settings,
-            agent,
-            reply,
-        })
-        .await
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Found { settings, agent, reply }).await
     }
 
     /// Starts this agent as the member that the leader's [`add`](Self::add) admitted. `members` are
@@ -360,22 +300,9 @@ impl RaftHandle {
     ///
     /// # Errors
     /// `refused` when this agent is in another mesh already; `invalid` or `tampered` for a bad founding.
-    pub async fn adopt(
-        &self,
-        mesh: &str,
-        raft_id: u64,
-        founding: Bytes,
-        members: Vec<(u64, PeerId)>,
-    ) -> Result<()> {
+    pub async fn adopt(&self, mesh: &str, raft_id: u64, founding: Bytes, members: Vec<(u64, PeerId)>) -> Result<()> {
         let mesh = mesh.to_owned();
-        self.ask(CHANGE_TIMEOUT, |reply| Command::Adopt {
-            mesh,
-            raft_id,
-            founding,
-            members,
-            reply,
-        })
-        .await
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Adopt { mesh, raft_id, founding, members, reply }).await
     }
 
     /// Admits `peer` as a learner (leader only); a member is answered with what it has.
@@ -383,8 +310,7 @@ impl RaftHandle {
     /// # Errors
     /// `not_leader`; `refused` while another member change is under way.
     pub async fn add(&self, peer: PeerId, body: Value) -> Result<Added> {
-        self.ask(CHANGE_TIMEOUT, |reply| Command::Add { peer, body, reply })
-            .await
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Add { peer, body, reply }).await
     }
 
     /// Gives `peer` a vote (leader only).
@@ -392,12 +318,7 @@ impl RaftHandle {
     /// # Errors
     /// `not_leader`; `not_found` for a stranger; `refused` while it lags or another change is under way.
     pub async fn promote(&self, peer: PeerId) -> Result<()> {
-        self.ask(CHANGE_TIMEOUT, |reply| Command::Vote {
-            peer,
-            voter: true,
-            reply,
-        })
-        .await
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Vote { peer, voter: true, reply }).await
     }
 
     /// Takes `peer`'s vote (leader only; never its own, never the last).
@@ -405,12 +326,7 @@ impl RaftHandle {
     /// # Errors
     /// As [`promote`](Self::promote).
     pub async fn demote(&self, peer: PeerId) -> Result<()> {
-        self.ask(CHANGE_TIMEOUT, |reply| Command::Vote {
-            peer,
-            voter: false,
-            reply,
-        })
-        .await
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Vote { peer, voter: false, reply }).await
     }
 
     /// An index that holds everything committed before the call, proven by a majority that answered
@@ -419,8 +335,7 @@ impl RaftHandle {
     /// # Errors
     /// `not_leader` when this agent does not lead or stops leading meanwhile; `timeout` without a majority.
     pub async fn read_index(&self) -> Result<u64> {
-        self.ask(CHANGE_TIMEOUT, |reply| Command::ReadIndex { reply })
-            .await
+        self.ask(CHANGE_TIMEOUT, |reply| Command::ReadIndex { reply }).await
     }
 
     /// Hands leadership to the voter `to`; answers when it leads or after a second.
@@ -428,8 +343,7 @@ impl RaftHandle {
     /// # Errors
     /// `not_leader`; `refused` unless `to` is a caught-up voter heard just now; `timeout` when given up.
     pub async fn transfer(&self, to: PeerId) -> Result<()> {
-        self.ask(CHANGE_TIMEOUT, |reply| Command::Transfer { to, reply })
-            .await
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Transfer { to, reply }).await
     }
 
     /// Stands for election now; pre-vote still protects a leader that is heard.
@@ -437,8 +351,7 @@ impl RaftHandle {
     /// # Errors
     /// `no_mesh`; `refused` without a vote.
     pub async fn campaign(&self) -> Result<()> {
-        self.ask(CHANGE_TIMEOUT, |reply| Command::Campaign { reply })
-            .await
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Campaign { reply }).await
     }
 
     /// This agent's fitness, 0 to 1: a high one stands sooner when a leader is missing.

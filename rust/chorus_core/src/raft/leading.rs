@@ -30,18 +30,10 @@ impl Machine {
             return answer(reply, placed.ok_or(Error::NoLeader));
         }
         if self.proposals.is_full() || self.node.raft.lead_transferee.is_some() {
-            return answer(
-                reply,
-                Err(Error::Unavailable("the leader takes nothing now".into())),
-            );
+            return answer(reply, Err(Error::Unavailable("the leader takes nothing now".into())));
         }
         if let Some((index, term)) = self.proposals.find(&key)
-            && self
-                .node
-                .raft
-                .raft_log
-                .term(index)
-                .is_ok_and(|stands| stands == term)
+            && self.node.raft.raft_log.term(index).is_ok_and(|stands| stands == term)
         {
             if index <= self.applied {
                 answer(reply, Ok(Placed::At(index)));
@@ -60,9 +52,7 @@ impl Machine {
         }
         let batch = std::mem::take(&mut self.batch);
         if !self.is_leader() {
-            return batch
-                .into_iter()
-                .for_each(|(_, _, reply)| answer(reply, Err(Error::NotLeader)));
+            return batch.into_iter().for_each(|(_, _, reply)| answer(reply, Err(Error::NotLeader)));
         }
         self.lead(now);
         let stamp = self.stamp(now);
@@ -79,20 +69,13 @@ impl Machine {
                 self.proposals.remember(key, index, term);
                 self.proposals.wait(index, term, reply);
             } else {
-                answer(
-                    reply,
-                    Err(Error::Unavailable("the leader takes nothing now".into())),
-                );
+                answer(reply, Err(Error::Unavailable("the leader takes nothing now".into())));
             }
         }
     }
 
     fn append(&mut self, entries: Vec<Entry>) -> bool {
-        let mut message = Message {
-            from: self.identity.raft_id,
-            entries,
-            ..Message::default()
-        };
+        let mut message = Message { from: self.identity.raft_id, entries, ..Message::default() };
         message.set_msg_type(MessageType::MsgPropose);
         self.node.raft.step(message).is_ok()
     }
@@ -122,10 +105,7 @@ impl Machine {
             Ok(entry) => {
                 self.parts.shared.verified.insert(&entry);
                 let data = entry::stamped(self.stamp(now), &entry);
-                if self.append(vec![Entry {
-                    data,
-                    ..Entry::default()
-                }]) {
+                if self.append(vec![Entry { data, ..Entry::default() }]) {
                     self.led_term = term;
                 }
             }
@@ -149,11 +129,7 @@ impl Machine {
             };
             let Some(entry) = entries.first() else { break };
             let context = changes::context(entry).unwrap_or_default();
-            let data = if entry.entry_type == EntryType::EntryNormal as i32 {
-                &entry.data
-            } else {
-                &context
-            };
+            let data = if entry.entry_type == EntryType::EntryNormal as i32 { &entry.data } else { &context };
             if let Some((found, _)) = entry::unstamp(data) {
                 stamp = found;
                 break;

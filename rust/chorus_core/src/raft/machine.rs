@@ -113,9 +113,7 @@ impl Machine {
         let identity = store.identity().ok_or(Error::NoMesh)?;
         let founding = founding_body(&identity.founding)?;
         let timings = Timings::from_settings(founding.get("settings").unwrap_or(&Value::Null))?;
-        let tick = (timings.election_timeout / TICKS_PER_TIMEOUT)
-            .max(TICK_MIN)
-            .min(timings.heartbeat);
+        let tick = (timings.election_timeout / TICKS_PER_TIMEOUT).max(TICK_MIN).min(timings.heartbeat);
         let ticks = |span: Duration| (span.as_nanos().div_ceil(tick.as_nanos().max(1))) as usize;
         let applied = store.applied();
         let config = Config {
@@ -203,21 +201,13 @@ impl Machine {
             return Err(Error::Refused("frame: for another mesh or member".into()));
         }
         if self.peer_of(frame.from).is_none() && !frame.introductions.is_empty() {
-            let learned =
-                self.members
-                    .learn(&frame.introductions, &self.identity.mesh, self.applied);
+            let learned = self.members.learn(&frame.introductions, &self.identity.mesh, self.applied);
             if !learned.is_empty() {
-                self.store.write(&Batch {
-                    hints: &learned,
-                    ..Batch::default()
-                })?;
+                self.store.write(&Batch { hints: &learned, ..Batch::default() })?;
             }
         }
         if self.peer_of(frame.from) != Some(from) {
-            return Err(Error::Refused(format!(
-                "frame: {from} is not listed as member {}",
-                frame.from
-            )));
+            return Err(Error::Refused(format!("frame: {from} is not listed as member {}", frame.from)));
         }
         for message in frame.messages {
             let raft = &self.node.raft;
@@ -264,10 +254,7 @@ impl Machine {
     /// When [`turn`](Self::turn) is due without any command.
     pub(super) fn next_wake(&self) -> Duration {
         let transfer = self.transfer.as_ref().map(|transfer| transfer.deadline);
-        [self.election.next(), transfer]
-            .into_iter()
-            .flatten()
-            .fold(self.next_tick, Duration::min)
+        [self.election.next(), transfer].into_iter().flatten().fold(self.next_tick, Duration::min)
     }
 
     fn sight(&self) -> Sight {
@@ -297,9 +284,7 @@ impl Machine {
             // A leader sends entries while its own disk still writes them. Its term must be on disk
             // first, though: a sole voter leads before its vote was persisted.
             let stored = self.store.hard();
-            let new_term = ready
-                .hs()
-                .is_some_and(|hs| (hs.term, hs.vote) != (stored.term, stored.vote));
+            let new_term = ready.hs().is_some_and(|hs| (hs.term, hs.vote) != (stored.term, stored.vote));
             let mut late = Vec::new();
             if new_term {
                 late = early;
@@ -328,9 +313,7 @@ impl Machine {
     }
 
     fn persist(&mut self, ready: &Ready, stored: &HardState, now: Now) -> Result<()> {
-        let new_term = ready
-            .hs()
-            .is_some_and(|hard| (hard.term, hard.vote) != (stored.term, stored.vote));
+        let new_term = ready.hs().is_some_and(|hard| (hard.term, hard.vote) != (stored.term, stored.vote));
         if ready.must_sync() {
             // The commit index alone may lag on disk: it is learnt again.
             let save = new_term || now.at >= self.saved_at + COMMIT_SAVED_AFTER;
@@ -352,17 +335,10 @@ impl Machine {
             if hard.vote != self.identity.raft_id {
                 self.election.voted(now.at);
             } else {
-                self.parts
-                    .shared
-                    .emit(RaftEvent::Candidate { term: hard.term });
+                self.parts.shared.emit(RaftEvent::Candidate { term: hard.term });
             }
-            let candidate = self
-                .peer_of(hard.vote)
-                .map_or_else(String::new, |peer| peer.to_string());
-            self.parts.shared.emit(RaftEvent::Voted {
-                term: hard.term,
-                candidate,
-            });
+            let candidate = self.peer_of(hard.vote).map_or_else(String::new, |peer| peer.to_string());
+            self.parts.shared.emit(RaftEvent::Voted { term: hard.term, candidate });
         }
         Ok(())
     }
@@ -379,11 +355,7 @@ impl Machine {
     pub(super) fn save(&mut self) -> Result<()> {
         if self.unsaved_commit {
             let hard = Some(self.node.raft.hard_state());
-            self.store.write(&Batch {
-                hard,
-                applied: Some(self.applied),
-                ..Batch::default()
-            })?;
+            self.store.write(&Batch { hard, applied: Some(self.applied), ..Batch::default() })?;
             self.unsaved_commit = false;
         }
         Ok(())
@@ -416,32 +388,17 @@ impl Machine {
 
     fn send_frame(&mut self, to: u64, peer: PeerId, messages: &[Message]) {
         let stranger = messages.iter().any(|message| {
-            let asks = [
-                MessageType::MsgRequestVote as i32,
-                MessageType::MsgRequestPreVote as i32,
-            ];
+            let asks = [MessageType::MsgRequestVote as i32, MessageType::MsgRequestPreVote as i32];
             asks.contains(&message.msg_type)
         });
         let introductions = if stranger || self.is_leader() {
-            let matched = self
-                .node
-                .raft
-                .prs()
-                .get(to)
-                .map_or(0, |progress| progress.matched);
+            let matched = self.node.raft.prs().get(to).map_or(0, |progress| progress.matched);
             let matched = if self.is_leader() { matched } else { 0 };
-            self.members
-                .introductions(self.identity.raft_id, matched, &self.store)
+            self.members.introductions(self.identity.raft_id, matched, &self.store)
         } else {
             Vec::new()
         };
-        let frame = frames::encode(
-            &self.identity.mesh,
-            self.identity.raft_id,
-            to,
-            &introductions,
-            messages,
-        );
+        let frame = frames::encode(&self.identity.mesh, self.identity.raft_id, to, &introductions, messages);
         self.parts.transport.send(peer, frame);
     }
 
@@ -481,10 +438,7 @@ impl Machine {
                     () if led == term => "quorum_loss",
                     () => "higher_term",
                 };
-                shared.emit(RaftEvent::StepDown {
-                    term: led,
-                    reason: reason.into(),
-                });
+                shared.emit(RaftEvent::StepDown { term: led, reason: reason.into() });
                 tracing::info!(term = led, reason, "this agent leads the mesh no longer");
                 self.proposals.give_up();
                 self.reads.give_up();
@@ -495,9 +449,7 @@ impl Machine {
         }
         if leader != 0 && self.leader_seen != (term, leader) {
             self.leader_seen = (term, leader);
-            let peer = self
-                .peer_of(leader)
-                .map_or_else(String::new, |peer| peer.to_string());
+            let peer = self.peer_of(leader).map_or_else(String::new, |peer| peer.to_string());
             tracing::info!(term, leader = %peer, "the mesh has a leader");
             shared.emit(RaftEvent::Leader { term, peer });
         }

@@ -27,11 +27,7 @@ pub(super) struct Members {
 impl Members {
     pub(super) fn load(store: &Store) -> Result<Self> {
         let (listed, hints) = store.members()?;
-        Ok(Self {
-            listed,
-            hints,
-            chain: None,
-        })
+        Ok(Self { listed, hints, chain: None })
     }
 
     pub(super) fn listed(&self) -> &BTreeMap<u64, PeerId> {
@@ -40,17 +36,11 @@ impl Members {
 
     /// Whose frames count as `id`'s. What the log lists wins over what others said.
     pub(super) fn peer_of(&self, id: u64, applied: u64) -> Option<PeerId> {
-        self.listed
-            .get(&id)
-            .or_else(|| self.hints.get(&id).filter(|_| id > applied))
-            .copied()
+        self.listed.get(&id).or_else(|| self.hints.get(&id).filter(|_| id > applied)).copied()
     }
 
     pub(super) fn id_of(&self, peer: &PeerId) -> Option<u64> {
-        self.listed
-            .iter()
-            .find(|(_, listed)| *listed == peer)
-            .map(|(id, _)| *id)
+        self.listed.iter().find(|(_, listed)| *listed == peer).map(|(id, _)| *id)
     }
 
     pub(super) fn insert(&mut self, id: u64, peer: PeerId) {
@@ -59,12 +49,7 @@ impl Members {
     }
 
     /// Learns senders from their introductions; answers what is new and to be stored.
-    pub(super) fn learn(
-        &mut self,
-        introductions: &[Bytes],
-        mesh: &str,
-        applied: u64,
-    ) -> Vec<(u64, PeerId)> {
+    pub(super) fn learn(&mut self, introductions: &[Bytes], mesh: &str, applied: u64) -> Vec<(u64, PeerId)> {
         let mut learned = Vec::new();
         for bytes in introductions {
             let Some((id, peer)) = self.introduced(bytes, mesh, applied) else {
@@ -79,15 +64,10 @@ impl Members {
     }
 
     fn introduced(&self, bytes: &[u8], mesh: &str, applied: u64) -> Option<(u64, PeerId)> {
-        let view = entry::parse(bytes)
-            .ok()
-            .filter(|view| view.mesh == mesh && view.kind == JOIN)?;
+        let view = entry::parse(bytes).ok().filter(|view| view.mesh == mesh && view.kind == JOIN)?;
         let author = view.verify().ok()?;
         let known = self.listed.values().any(|peer| *peer == author)
-            || self
-                .hints
-                .iter()
-                .any(|(id, peer)| *id > applied && *peer == author);
+            || self.hints.iter().any(|(id, peer)| *id > applied && *peer == author);
         let (id, peer) = changes::joined(&view)?;
         known.then_some((id, peer))
     }
@@ -102,11 +82,7 @@ impl Members {
             None => self.build_chain(own_id, store),
         };
         let chain = self.chain.insert(chain);
-        chain
-            .iter()
-            .filter(|(id, _)| *id > matched)
-            .map(|(_, entry)| entry.clone())
-            .collect()
+        chain.iter().filter(|(id, _)| *id > matched).map(|(_, entry)| entry.clone()).collect()
     }
 
     fn build_chain(&self, own_id: u64, store: &Store) -> Vec<(u64, Bytes)> {
@@ -117,21 +93,14 @@ impl Members {
             let Ok(entries) = store.read(id, id + 1, u64::MAX) else {
                 break;
             };
-            let Some(context) = entries
-                .first()
-                .and_then(|entry| changes::context(entry).ok())
-            else {
+            let Some(context) = entries.first().and_then(|entry| changes::context(entry).ok()) else {
                 break;
             };
             let Some((_, bytes)) = entry::unstamp(&context) else {
                 break;
             };
             let Ok(view) = entry::parse(bytes) else { break };
-            let author = view
-                .author
-                .parse()
-                .ok()
-                .and_then(|author| self.id_of(&author));
+            let author = view.author.parse().ok().and_then(|author| self.id_of(&author));
             chain.push((id, Bytes::copy_from_slice(bytes)));
             match author {
                 Some(author) if author < id => id = author,

@@ -21,6 +21,6 @@ mod types;
 
 pub use handle::RaftHandle;
 pub use types::{
-    Added, Committed, MAX_ENTRY_BYTES, MemberStatus, Proposed, RaftConfig, RaftEvent, RaftStatus,
-    RaftTransport, Role, Timings,
+    Added, Committed, MAX_ENTRY_BYTES, MemberStatus, Proposed, RaftConfig, RaftEvent, RaftStatus, RaftTransport, Role,
+    Timings,
 };

@@ -45,11 +45,7 @@ impl Proposals {
 
     pub(super) fn wait(&mut self, index: u64, term: u64, reply: Reply<Placed>) {
         self.count += 1;
-        self.waiting
-            .entry(index)
-            .or_insert_with(|| (term, Vec::new()))
-            .1
-            .push(reply);
+        self.waiting.entry(index).or_insert_with(|| (term, Vec::new())).1.push(reply);
     }
 
     /// Something was committed at `index`: is it what was proposed there?
@@ -57,11 +53,7 @@ impl Proposals {
         if let Some((proposed, replies)) = self.waiting.remove(&index) {
             self.count -= replies.len();
             for reply in replies {
-                let _ = reply.send(if proposed == term {
-                    Ok(Placed::At(index))
-                } else {
-                    Err(Error::NotLeader)
-                });
+                let _ = reply.send(if proposed == term { Ok(Placed::At(index)) } else { Err(Error::NotLeader) });
             }
         }
     }
@@ -89,8 +81,7 @@ impl Reads {
     /// Begins a round for all that wait; answers its context.
     pub(super) fn begin(&mut self) -> Vec<u8> {
         self.number += 1;
-        self.rounds
-            .push_back((self.number, std::mem::take(&mut self.waiting)));
+        self.rounds.push_back((self.number, std::mem::take(&mut self.waiting)));
         self.number.to_be_bytes().to_vec()
     }
 
@@ -103,26 +94,15 @@ impl Reads {
         let Ok(number) = context.try_into().map(u64::from_be_bytes) else {
             return;
         };
-        while self
-            .rounds
-            .front()
-            .is_some_and(|(round, _)| *round <= number)
-        {
-            for reply in self
-                .rounds
-                .pop_front()
-                .into_iter()
-                .flat_map(|(_, replies)| replies)
-            {
+        while self.rounds.front().is_some_and(|(round, _)| *round <= number) {
+            for reply in self.rounds.pop_front().into_iter().flat_map(|(_, replies)| replies) {
                 let _ = reply.send(Ok(index));
             }
         }
     }
 
     pub(super) fn give_up(&mut self) {
-        let rounds = std::mem::take(&mut self.rounds)
-            .into_iter()
-            .flat_map(|(_, replies)| replies);
+        let rounds = std::mem::take(&mut self.rounds).into_iter().flat_map(|(_, replies)| replies);
         for reply in rounds.chain(std::mem::take(&mut self.waiting)) {
             let _ = reply.send(Err(Error::NotLeader));
         }

@@ -56,36 +56,24 @@ impl Machine {
                 // It must answer just now: a dead one would cost proposals a whole timeout.
                 self.node.ping();
                 let deadline = now.at + TRANSFER_LIMIT;
-                self.transfer = Some(Transfer {
-                    to: id,
-                    asked: now.at,
-                    begun: false,
-                    deadline,
-                    reply,
-                });
+                self.transfer = Some(Transfer { to: id, asked: now.at, begun: false, deadline, reply });
             }
             Err(error) => answer(reply, Err(error)),
         }
     }
 
     fn successor(&self, to: PeerId, now: Now) -> Result<u64> {
-        let id = self
-            .members
-            .id_of(&to)
-            .ok_or_else(|| Error::Refused(format!("{to} is no member")))?;
+        let id = self.members.id_of(&to).ok_or_else(|| Error::Refused(format!("{to} is no member")))?;
         if id == self.identity.raft_id {
             return Ok(id);
         }
         if self.transfer.is_some() {
-            return Err(Error::Refused(
-                "leadership is being handed over already".into(),
-            ));
+            return Err(Error::Refused("leadership is being handed over already".into()));
         }
         if !self.node.raft.prs().conf().voters().contains(id) {
             return Err(Error::Refused(format!("{to} has no vote")));
         }
-        self.lags(id, now)
-            .map_or(Ok(id), |reason| Err(Error::Refused(reason)))
+        self.lags(id, now).map_or(Ok(id), |reason| Err(Error::Refused(reason)))
     }
 
     pub(super) fn watch_transfer(&mut self, now: Now) {
@@ -97,25 +85,14 @@ impl Machine {
         if !leads && leader == transfer.to {
             answer(transfer.reply, Ok(()));
         } else if !leads && leader != 0 {
-            answer(
-                transfer.reply,
-                Err(Error::Refused("another member leads now".into())),
-            );
-        } else if now.at >= transfer.deadline
-            || (leads && transfer.begun && self.node.raft.lead_transferee.is_none())
-        {
+            answer(transfer.reply, Err(Error::Refused("another member leads now".into())));
+        } else if now.at >= transfer.deadline || (leads && transfer.begun && self.node.raft.lead_transferee.is_none()) {
             if leads {
                 self.node.raft.abort_leader_transfer();
             }
-            answer(
-                transfer.reply,
-                Err(Error::Timeout("the other did not take over".into())),
-            );
+            answer(transfer.reply, Err(Error::Timeout("the other did not take over".into())));
         } else {
-            let answered = self
-                .heard
-                .get(&transfer.to)
-                .is_some_and(|at| *at > transfer.asked);
+            let answered = self.heard.get(&transfer.to).is_some_and(|at| *at > transfer.asked);
             if leads && answered && !transfer.begun {
                 self.flush(now);
                 self.node.transfer_leader(transfer.to);
@@ -139,10 +116,7 @@ impl Machine {
     /// The way to a member is open again: what was sent meanwhile counts as lost.
     pub(super) fn peer_up(&mut self, peer: PeerId) {
         if self.is_leader()
-            && let Some(id) = self
-                .members
-                .id_of(&peer)
-                .filter(|id| *id != self.identity.raft_id)
+            && let Some(id) = self.members.id_of(&peer).filter(|id| *id != self.identity.raft_id)
         {
             self.node.report_unreachable(id);
             self.node.ping();
@@ -182,9 +156,7 @@ impl Machine {
                 peer: peer.to_string(),
                 voter: raft.prs().conf().voters().contains(raft_id),
                 matched: progress.map_or(0, |progress| progress.matched),
-                recent: leads
-                    && (own
-                        || heard.is_some_and(|at| *at + self.timings.election_timeout >= now.at)),
+                recent: leads && (own || heard.is_some_and(|at| *at + self.timings.election_timeout >= now.at)),
             }
         };
         RaftStatus {
@@ -196,19 +168,12 @@ impl Machine {
                 Role::None => Role::Learner,
                 role => role,
             },
-            leader: self
-                .leader()
-                .and_then(|id| self.peer_of(id))
-                .map(|peer| peer.to_string()),
+            leader: self.leader().and_then(|id| self.peer_of(id)).map(|peer| peer.to_string()),
             commit: raft.raft_log.committed,
             applied: self.applied,
             last: raft.raft_log.last_index(),
             members: self.members.listed().iter().map(member).collect(),
-            settings: self
-                .founding
-                .get("settings")
-                .cloned()
-                .unwrap_or(Value::Null),
+            settings: self.founding.get("settings").cloned().unwrap_or(Value::Null),
             founding: Some(self.founding.clone()),
             error: None,
         }

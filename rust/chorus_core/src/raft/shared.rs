@@ -106,10 +106,7 @@ impl Applied {
         if *index > seen {
             return *index;
         }
-        let (index, _) = self
-            .moved
-            .wait_timeout(index, patience)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (index, _) = self.moved.wait_timeout(index, patience).unwrap_or_else(PoisonError::into_inner);
         *index
     }
 }

@@ -104,19 +104,12 @@ impl Store {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let path = path.to_owned();
         Self::with_opener(Box::new(move || {
-            Database::builder()
-                .set_cache_size(PAGE_CACHE_BYTES)
-                .create(&path)
-                .map_err(disk)
+            Database::builder().set_cache_size(PAGE_CACHE_BYTES).create(&path).map_err(disk)
         }))
     }
 
     pub(super) fn with_opener(opener: Opener) -> Result<Self> {
-        let store = Self(Arc::new(Inner {
-            opener,
-            db: RwLock::new(None),
-            mem: Mutex::default(),
-        }));
+        let store = Self(Arc::new(Inner { opener, db: RwLock::new(None), mem: Mutex::default() }));
         store.reopen()?;
         Ok(store)
     }
@@ -163,41 +156,22 @@ impl Store {
     }
 
     /// Makes this agent a member: the state every member starts from, and what is its own.
-    pub(super) fn init(
-        &self,
-        identity: &Identity,
-        founder: PeerId,
-        hints: &[(u64, PeerId)],
-    ) -> Result<()> {
+    pub(super) fn init(&self, identity: &Identity, founder: PeerId, hints: &[(u64, PeerId)]) -> Result<()> {
         self.with_db(|db| {
             let transaction = db.begin_write().map_err(disk)?;
             {
                 let mut meta = transaction.open_table(META).map_err(disk)?;
                 meta.insert(MESH, identity.mesh.as_bytes()).map_err(disk)?;
-                meta.insert(RAFT_ID, identity.raft_id.to_be_bytes().as_slice())
-                    .map_err(disk)?;
-                meta.insert(FOUNDING, identity.founding.as_ref())
-                    .map_err(disk)?;
-                let hard = HardState {
-                    term: FOUNDING_TERM,
-                    vote: 0,
-                    commit: FOUNDING_INDEX,
-                };
-                meta.insert(HARD, hard.encode_to_vec().as_slice())
-                    .map_err(disk)?;
-                meta.insert(APPLIED, FOUNDING_INDEX.to_be_bytes().as_slice())
-                    .map_err(disk)?;
-                let voters = ConfState {
-                    voters: vec![FOUNDER_ID],
-                    ..ConfState::default()
-                };
+                meta.insert(RAFT_ID, identity.raft_id.to_be_bytes().as_slice()).map_err(disk)?;
+                meta.insert(FOUNDING, identity.founding.as_ref()).map_err(disk)?;
+                let hard = HardState { term: FOUNDING_TERM, vote: 0, commit: FOUNDING_INDEX };
+                meta.insert(HARD, hard.encode_to_vec().as_slice()).map_err(disk)?;
+                meta.insert(APPLIED, FOUNDING_INDEX.to_be_bytes().as_slice()).map_err(disk)?;
+                let voters = ConfState { voters: vec![FOUNDER_ID], ..ConfState::default() };
                 let mut conf = transaction.open_table(CONF).map_err(disk)?;
-                conf.insert(FOUNDING_INDEX, voters.encode_to_vec().as_slice())
-                    .map_err(disk)?;
+                conf.insert(FOUNDING_INDEX, voters.encode_to_vec().as_slice()).map_err(disk)?;
                 let mut members = transaction.open_table(MEMBERS).map_err(disk)?;
-                members
-                    .insert(FOUNDER_ID, founder.to_bytes().as_slice())
-                    .map_err(disk)?;
+                members.insert(FOUNDER_ID, founder.to_bytes().as_slice()).map_err(disk)?;
                 let mut table = transaction.open_table(HINTS).map_err(disk)?;
                 for (id, peer) in hints {
                     table.insert(id, peer.to_bytes().as_slice()).map_err(disk)?;
@@ -216,12 +190,10 @@ impl Store {
             {
                 let mut meta = transaction.open_table(META).map_err(disk)?;
                 if let Some(hard) = &batch.hard {
-                    meta.insert(HARD, hard.encode_to_vec().as_slice())
-                        .map_err(disk)?;
+                    meta.insert(HARD, hard.encode_to_vec().as_slice()).map_err(disk)?;
                 }
                 if let Some(applied) = batch.applied {
-                    meta.insert(APPLIED, applied.to_be_bytes().as_slice())
-                        .map_err(disk)?;
+                    meta.insert(APPLIED, applied.to_be_bytes().as_slice()).map_err(disk)?;
                 }
                 if let Some(first) = batch.entries.first() {
                     let mut log = transaction.open_table(LOG).map_err(disk)?;
@@ -229,20 +201,16 @@ impl Store {
                         log.retain_in(first.index.., |_, _| false).map_err(disk)?;
                     }
                     for entry in batch.entries {
-                        log.insert(entry.index, encode_entry(entry).as_slice())
-                            .map_err(disk)?;
+                        log.insert(entry.index, encode_entry(entry).as_slice()).map_err(disk)?;
                     }
                 }
                 if let Some((index, state)) = batch.conf {
                     let mut conf = transaction.open_table(CONF).map_err(disk)?;
-                    conf.insert(index, state.encode_to_vec().as_slice())
-                        .map_err(disk)?;
+                    conf.insert(index, state.encode_to_vec().as_slice()).map_err(disk)?;
                 }
                 if let Some((id, peer)) = batch.member {
                     let mut members = transaction.open_table(MEMBERS).map_err(disk)?;
-                    members
-                        .insert(id, peer.to_bytes().as_slice())
-                        .map_err(disk)?;
+                    members.insert(id, peer.to_bytes().as_slice()).map_err(disk)?;
                 }
                 if !batch.hints.is_empty() {
                     let mut hints = transaction.open_table(HINTS).map_err(disk)?;
@@ -262,8 +230,7 @@ impl Store {
         self.with_db(|db| {
             let transaction = db.begin_read().map_err(disk)?;
             let read = |table| -> Result<BTreeMap<u64, PeerId>> {
-                let table: redb::ReadOnlyTable<u64, &[u8]> =
-                    transaction.open_table(table).map_err(disk)?;
+                let table: redb::ReadOnlyTable<u64, &[u8]> = transaction.open_table(table).map_err(disk)?;
                 let mut peers = BTreeMap::new();
                 for row in table.iter().map_err(disk)? {
                     let (id, peer) = row.map_err(disk)?;
@@ -298,11 +265,7 @@ impl Store {
             }
         }
         self.with_db(|db| {
-            let table = db
-                .begin_read()
-                .map_err(disk)?
-                .open_table(LOG)
-                .map_err(disk)?;
+            let table = db.begin_read().map_err(disk)?.open_table(LOG).map_err(disk)?;
             for row in table.range(low..high).map_err(disk)? {
                 let (_, value) = row.map_err(disk)?;
                 let entry = decode_entry(value.value())?;
@@ -328,11 +291,7 @@ impl Mem {
             self.conf = conf.clone();
         }
         if let Some(first) = batch.entries.first() {
-            while self
-                .recent
-                .back()
-                .is_some_and(|entry| entry.index >= first.index)
-            {
+            while self.recent.back().is_some_and(|entry| entry.index >= first.index) {
                 if let Some(gone) = self.recent.pop_back() {
                     self.recent_bytes -= gone.data.len();
                 }
@@ -356,16 +315,11 @@ fn load(db: &Database) -> Result<Mem> {
     let transaction = db.begin_read().map_err(disk)?;
     let meta = transaction.open_table(META).map_err(disk)?;
     let bytes = |name: &str| -> Result<Option<Vec<u8>>> {
-        Ok(meta
-            .get(name)
-            .map_err(disk)?
-            .map(|value| value.value().to_vec()))
+        Ok(meta.get(name).map_err(disk)?.map(|value| value.value().to_vec()))
     };
     let number = |name: &str| -> Result<u64> {
         let value = bytes(name)?.ok_or_else(|| disk(format_args!("{name} is missing")))?;
-        let value: [u8; 8] = value
-            .try_into()
-            .map_err(|_| disk(format_args!("{name} is damaged")))?;
+        let value: [u8; 8] = value.try_into().map_err(|_| disk(format_args!("{name} is damaged")))?;
         Ok(u64::from_be_bytes(value))
     };
     let Some(mesh) = bytes(MESH)? else {
@@ -374,32 +328,18 @@ fn load(db: &Database) -> Result<Mem> {
     let identity = Identity {
         mesh: String::from_utf8(mesh).map_err(disk)?,
         raft_id: number(RAFT_ID)?,
-        founding: bytes(FOUNDING)?
-            .ok_or_else(|| disk("the founding entry is missing"))?
-            .into(),
+        founding: bytes(FOUNDING)?.ok_or_else(|| disk("the founding entry is missing"))?.into(),
     };
     let hard = bytes(HARD)?.ok_or_else(|| disk("the vote is missing"))?;
     let hard = HardState::decode(hard.as_slice()).map_err(disk)?;
     let applied = number(APPLIED)?;
     let conf = transaction.open_table(CONF).map_err(disk)?;
     let conf = conf.range(..=applied).map_err(disk)?.next_back();
-    let conf = conf
-        .ok_or_else(|| disk("no configuration is stored"))?
-        .map_err(disk)?;
+    let conf = conf.ok_or_else(|| disk("no configuration is stored"))?.map_err(disk)?;
     let conf = ConfState::decode(conf.1.value()).map_err(disk)?;
     let log = transaction.open_table(LOG).map_err(disk)?;
-    let last = log
-        .last()
-        .map_err(disk)?
-        .map_or(FOUNDING_INDEX, |(index, _)| index.value());
-    Ok(Mem {
-        identity: Some(identity),
-        hard,
-        conf,
-        applied,
-        last,
-        ..Mem::default()
-    })
+    let last = log.last().map_err(disk)?.map_or(FOUNDING_INDEX, |(index, _)| index.value());
+    Ok(Mem { identity: Some(identity), hard, conf, applied, last, ..Mem::default() })
 }
 
 fn raft_error(error: Error) -> raft::Error {
@@ -427,10 +367,7 @@ impl Storage for Store {
         if found.is_empty() && low < high {
             return Err(raft::Error::Store(StorageError::Unavailable));
         }
-        Ok(found
-            .into_iter()
-            .map(|entry| Entry::clone(&entry))
-            .collect())
+        Ok(found.into_iter().map(|entry| Entry::clone(&entry)).collect())
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
@@ -441,9 +378,7 @@ impl Storage for Store {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
         let found = self.read(index, index + 1, u64::MAX).map_err(raft_error)?;
-        let entry = found
-            .first()
-            .ok_or(raft::Error::Store(StorageError::Unavailable))?;
+        let entry = found.first().ok_or(raft::Error::Store(StorageError::Unavailable))?;
         Ok(entry.term)
     }
 
@@ -457,8 +392,6 @@ impl Storage for Store {
 
     fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
         // Nothing is compacted, so that every member can be served from index 2 on.
-        Err(raft::Error::Store(
-            StorageError::SnapshotTemporarilyUnavailable,
-        ))
+        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
 }

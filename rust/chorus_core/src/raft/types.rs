@@ -22,12 +22,7 @@ pub trait RaftTransport: Send + Sync {
     /// Asks `leader` to append `entry` through its [`accept_forwarded`]; answers the committed index.
     ///
     /// [`accept_forwarded`]: super::RaftHandle::accept_forwarded
-    fn forward(
-        &self,
-        leader: PeerId,
-        entry: Bytes,
-        timeout: Duration,
-    ) -> BoxFuture<'static, Result<u64>>;
+    fn forward(&self, leader: PeerId, entry: Bytes, timeout: Duration) -> BoxFuture<'static, Result<u64>>;
 }
 
 /// How to start the log.
@@ -223,9 +218,9 @@ impl Timings {
     pub fn from_settings(settings: &Value) -> Result<Self> {
         let read = |name: &str, default: u64| match settings.get(name) {
             None | Some(Value::Null) => Ok(default),
-            Some(value) => value
-                .as_u64()
-                .ok_or_else(|| Error::Invalid(format!("settings.{name}: give whole milliseconds"))),
+            Some(value) => {
+                value.as_u64().ok_or_else(|| Error::Invalid(format!("settings.{name}: give whole milliseconds")))
+            }
         };
         let timeout = read("election_timeout_ms", DEFAULT_ELECTION_TIMEOUT_MS)?;
         let heartbeat = read("heartbeat_ms", DEFAULT_HEARTBEAT_MS.min(timeout / 3))?;
@@ -240,9 +235,6 @@ impl Timings {
                 timeout / 2
             )));
         }
-        Ok(Self {
-            heartbeat: Duration::from_millis(heartbeat),
-            election_timeout: Duration::from_millis(timeout),
-        })
+        Ok(Self { heartbeat: Duration::from_millis(heartbeat), election_timeout: Duration::from_millis(timeout) })
     }
 }

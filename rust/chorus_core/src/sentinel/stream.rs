@@ -93,7 +93,10 @@ impl Redactor {
     /// `TooLarge` for values above 64 KiB.
     pub fn add_secret(&mut self, value: &[u8]) -> Result<bool> {
         if value.len() > MAX_LITERAL_BYTES {
-            return Err(Error::TooLarge(format!("a secret has {} bytes; at most {MAX_LITERAL_BYTES} can be looked for", value.len())));
+            return Err(Error::TooLarge(format!(
+                "a secret has {} bytes; at most {MAX_LITERAL_BYTES} can be looked for",
+                value.len()
+            )));
         }
         if value.len() < MIN_LITERAL_BYTES {
             return Ok(false);
@@ -219,6 +222,9 @@ impl Redactor {
 
 impl std::fmt::Debug for Redactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Redactor").field("held", &self.held()).field("secrets", &self.literals.len()).finish_non_exhaustive()
+        f.debug_struct("Redactor")
+            .field("held", &self.held())
+            .field("secrets", &self.literals.len())
+            .finish_non_exhaustive()
     }
 }

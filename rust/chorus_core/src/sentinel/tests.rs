@@ -98,7 +98,8 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
         proptest::collection::vec(any::<u8>(), 0..12),
         "[a-zA-Z0-9_. :/@-]{0,24}".prop_map(String::into_bytes),
     ];
-    proptest::collection::vec(prop_oneof![proptest::sample::select(samples), glue], 0..12).prop_map(|parts| parts.concat())
+    proptest::collection::vec(prop_oneof![proptest::sample::select(samples), glue], 0..12)
+        .prop_map(|parts| parts.concat())
 }
 
 proptest! {
@@ -145,7 +146,9 @@ proptest! {
 #[test]
 fn ordinary_output_is_not_held_back() {
     let mut redactor = Redactor::new(scanner());
-    for line in ["print('hello')\n", "$ ls -la\r\n", "100%|████| 3/3 [00:01]\n", "\x1b[32mok\x1b[0m\n", "-----\n", "A: 5\n"] {
+    for line in
+        ["print('hello')\n", "$ ls -la\r\n", "100%|████| 3/3 [00:01]\n", "\x1b[32mok\x1b[0m\n", "-----\n", "A: 5\n"]
+    {
         assert_eq!(redactor.push(line.as_bytes()), line.as_bytes());
     }
     for prompt in ["Password: ", ">>> ", "progress 45%\r", "print('hello')", "cargo build"] {

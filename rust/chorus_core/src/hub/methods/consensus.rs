@@ -8,10 +8,7 @@ use futures::future::{self, FutureExt};
 use serde_json::{Value, json};
 
 use super::{Params, Parts, Work, params::peer};
-use crate::{
-    Error, Result,
-    hub::backend::Answer,
-};
+use crate::{Error, Result, hub::backend::Answer};
 
 /// How long a proposal may take when its caller does not say.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -29,7 +26,8 @@ pub(super) fn call(parts: &Arc<Parts>, method: &str, mut params: Params, payload
         .boxed(),
         "raft.status" => {
             let status = serde_json::to_value(raft.status());
-            future::ready(status.map(Answer::head).map_err(|error| Error::Internal(format!("raft.status: {error}")))).boxed()
+            future::ready(status.map(Answer::head).map_err(|error| Error::Internal(format!("raft.status: {error}"))))
+                .boxed()
         }
         "raft.found" => async move {
             let (settings, agent) = (params.take("settings"), params.take("agent"));
@@ -56,13 +54,12 @@ pub(super) fn call(parts: &Arc<Parts>, method: &str, mut params: Params, payload
         "raft.demote" => async move { nothing(raft.demote(params.peer("peer")?).await) }.boxed(),
         "raft.transfer" => async move { nothing(raft.transfer(params.peer("to")?).await) }.boxed(),
         "raft.campaign" => async move { nothing(raft.campaign().await) }.boxed(),
-        "raft.read_index" => {
-            async move { Ok(Answer::head(json!({"index": raft.read_index().await?}))) }.boxed()
-        }
+        "raft.read_index" => async move { Ok(Answer::head(json!({"index": raft.read_index().await?}))) }.boxed(),
         "raft.score" => {
             let score = params.0.get("score").and_then(Value::as_f64).filter(|score| (0.0..=1.0).contains(score));
             let done = score.map(|score| raft.set_score(score));
-            future::ready(nothing(done.ok_or_else(|| Error::Invalid("score: a number from 0 to 1 is needed".into())))).boxed()
+            future::ready(nothing(done.ok_or_else(|| Error::Invalid("score: a number from 0 to 1 is needed".into()))))
+                .boxed()
         }
         _ => return Err((params, payload)),
     })

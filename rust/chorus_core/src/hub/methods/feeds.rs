@@ -19,7 +19,12 @@ use crate::{
     raft::{Committed, RaftEvent},
 };
 
-pub(super) fn open(parts: &Arc<Parts>, method: &str, head: &Map<String, Value>, queue: usize) -> Option<Result<Source>> {
+pub(super) fn open(
+    parts: &Arc<Parts>,
+    method: &str,
+    head: &Map<String, Value>,
+    queue: usize,
+) -> Option<Result<Source>> {
     match method {
         "subscribe" => {
             let topics: Vec<String> = head
@@ -104,7 +109,9 @@ impl Feed for Events {
                     event = self.raft.recv() => event.map(|event| object(&event)),
                 };
                 match head {
-                    Ok(head) => return Some(FeedItem { gap: std::mem::take(&mut self.gap), head, payload: Bytes::new() }),
+                    Ok(head) => {
+                        return Some(FeedItem { gap: std::mem::take(&mut self.gap), head, payload: Bytes::new() });
+                    }
                     Err(RecvError::Lagged(missed)) => self.gap += missed,
                     Err(RecvError::Closed) => return None,
                 }

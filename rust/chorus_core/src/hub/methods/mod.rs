@@ -167,7 +167,12 @@ impl Backend for CoreBackend {
         &self.0.local
     }
 
-    fn call(&self, method: &str, head: Map<String, Value>, payload: Bytes) -> Option<BoxFuture<'static, Result<Answer>>> {
+    fn call(
+        &self,
+        method: &str,
+        head: Map<String, Value>,
+        payload: Bytes,
+    ) -> Option<BoxFuture<'static, Result<Answer>>> {
         let parts = Arc::clone(&self.0);
         let params = Params(head);
         Some(match method {
@@ -242,7 +247,8 @@ impl Backend for CoreBackend {
                 answer = raft.accept_forwarded(peer, payload, timeout) => answer,
                 () = reply.closed() => return,
             };
-            let answer = answer.map(|index| net::Reply { head: json!({"index": index}).to_string().into(), payload: Bytes::new() });
+            let answer = answer
+                .map(|index| net::Reply { head: json!({"index": index}).to_string().into(), payload: Bytes::new() });
             let _ = reply.send(answer);
         });
     }

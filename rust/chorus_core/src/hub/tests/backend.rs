@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Error, Result,
-    hub::{Answer, Backend, Feed, FeedItem, Hub, Source},
     hub::backend::Pipe,
+    hub::{Answer, Backend, Feed, FeedItem, Hub, Source},
     net::{self, IncomingRequest},
 };
 
@@ -45,7 +45,12 @@ impl Backend for Stand {
         &self.peer
     }
 
-    fn call(&self, method: &str, head: Map<String, Value>, payload: Bytes) -> Option<BoxFuture<'static, Result<Answer>>> {
+    fn call(
+        &self,
+        method: &str,
+        head: Map<String, Value>,
+        payload: Bytes,
+    ) -> Option<BoxFuture<'static, Result<Answer>>> {
         match method {
             "echo" => Some(futures::future::ready(Ok(Answer { head: Value::Object(head), payload })).boxed()),
             "stuck" => Some(futures::future::pending().boxed()),
@@ -96,7 +101,9 @@ impl Backend for Stand {
     }
 
     fn reserved(&self, request: IncomingRequest) {
-        let _ = request.reply.send(Ok(net::Reply { head: json!({"core": true}).to_string().into(), payload: Bytes::new() }));
+        let _ = request
+            .reply
+            .send(Ok(net::Reply { head: json!({"core": true}).to_string().into(), payload: Bytes::new() }));
     }
 }
 

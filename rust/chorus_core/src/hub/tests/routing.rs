@@ -15,7 +15,9 @@ async fn calls_reach_the_process_that_offers_and_answers_come_back() {
     let served = Served::start();
     let mut server = offer(&served, "server", false).await;
     let mut caller = Client::hello(&served.path(), "caller").await;
-    let call = caller.start(json!({"m": "call", "service": "s", "method": "m", "head": {"a": [1]}, "timeout_ms": 5000}), b"in").await;
+    let call = caller
+        .start(json!({"m": "call", "service": "s", "method": "m", "head": {"a": [1]}, "timeout_ms": 5000}), b"in")
+        .await;
     let asked = server.serve().await;
     assert_eq!(asked.payload, b"in");
     assert_eq!(
@@ -80,7 +82,8 @@ async fn a_garbled_answer_ends_its_server_and_tells_the_caller() {
 async fn peers_reach_only_what_is_offered_to_peers() {
     let served = Served::start();
     let mut caller = Client::hello(&served.path(), "caller").await;
-    let ask = |service: &str| json!({"m": "request", "peer": "other", "service": service, "method": "m", "head": {"x": 1}});
+    let ask =
+        |service: &str| json!({"m": "request", "peer": "other", "service": service, "method": "m", "head": {"x": 1}});
     let mut server = offer(&served, "server", false).await;
     assert_eq!(caller.call(ask("s"), b"").await.head["code"], "unavailable");
     assert_eq!(server.call(json!({"m": "offer", "service": "s", "peers": true}), b"").await.op, 2);

@@ -56,7 +56,11 @@ async fn bad_frames_close_their_connection_alone() {
 #[tokio::test]
 async fn nothing_goes_before_hello() {
     let served = Served::start();
-    for first in [frame(1, 1, &json!({"m": "echo"}), b""), frame(7, 1, &Value::Null, b""), frame(1, 1, &json!({"m": "hello"}), b"")] {
+    for first in [
+        frame(1, 1, &json!({"m": "echo"}), b""),
+        frame(7, 1, &Value::Null, b""),
+        frame(1, 1, &json!({"m": "hello"}), b""),
+    ] {
         let mut client = Client::raw(&served.path()).await;
         client.socket.write_all(&first).await.unwrap();
         client.closed().await;
@@ -67,7 +71,12 @@ async fn nothing_goes_before_hello() {
 async fn unknown_methods_and_missing_parameters_are_answers_not_ends() {
     let served = Served::start();
     let mut client = Client::hello(&served.path(), "a").await;
-    for head in [json!({"m": "nonsense"}), json!({"m": "call"}), json!({"m": "subscribe"}), json!({"m": "offer", "service": "_x"})] {
+    for head in [
+        json!({"m": "nonsense"}),
+        json!({"m": "call"}),
+        json!({"m": "subscribe"}),
+        json!({"m": "offer", "service": "_x"}),
+    ] {
         let got = client.call(head, b"").await;
         assert_eq!((got.op, got.head["code"].as_str()), (3, Some("invalid")));
     }
@@ -106,8 +115,11 @@ async fn a_feed_sends_what_credit_allows() {
 #[tokio::test]
 async fn a_slow_reader_of_a_local_topic_sees_a_counted_gap_and_slows_nobody() {
     let served = Served::start();
-    let (mut slow, mut fast) = (Client::hello(&served.path(), "slow").await, Client::hello(&served.path(), "fast").await);
-    let sub = slow.call(json!({"m": "subscribe", "topics": ["local/t"], "queue": 2}), b"").await.head["sub"].as_u64().unwrap();
+    let (mut slow, mut fast) =
+        (Client::hello(&served.path(), "slow").await, Client::hello(&served.path(), "fast").await);
+    let sub = slow.call(json!({"m": "subscribe", "topics": ["local/t"], "queue": 2}), b"").await.head["sub"]
+        .as_u64()
+        .unwrap();
     fast.call(json!({"m": "subscribe", "topics": ["local/t"], "queue": 100}), b"").await;
     for n in 0..10u8 {
         assert_eq!(fast.call(json!({"m": "publish", "topic": "local/t"}), &[n]).await.op, 2);

@@ -27,12 +27,7 @@ fn sync_latency() -> Duration {
 /// CPU time of this process.
 fn cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .collect();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     Duration::from_millis(ticks * 10)
 }
@@ -42,10 +37,7 @@ async fn latencies(handle: &RaftHandle, count: usize) -> Vec<Duration> {
     let mut spans = Vec::with_capacity(count);
     for _ in 0..count {
         let start = Instant::now();
-        handle
-            .propose("note", None, body.as_bytes(), PATIENCE)
-            .await
-            .unwrap();
+        handle.propose("note", None, body.as_bytes(), PATIENCE).await.unwrap();
         spans.push(start.elapsed());
     }
     spans.sort();
@@ -62,10 +54,7 @@ async fn commit_latency_and_throughput_of_three_members() {
     for (name, handle) in [("leader", &handles[0]), ("follower", &handles[1])] {
         latencies(handle, 50).await;
         let spans = latencies(handle, 500).await;
-        println!(
-            "commit through the {name}: p50 {:?}, p99 {:?}",
-            spans[250], spans[495]
-        );
+        println!("commit through the {name}: p50 {:?}, p99 {:?}", spans[250], spans[495]);
     }
     let body = json!({ "text": "x".repeat(200) }).to_string();
     let (start, cpu_before) = (Instant::now(), cpu());
@@ -73,10 +62,7 @@ async fn commit_latency_and_throughput_of_three_members() {
         let (handle, body) = (handles[number % 3].clone(), body.clone());
         tokio::spawn(async move {
             for _ in 0..100 {
-                handle
-                    .propose("note", None, body.as_bytes(), PATIENCE)
-                    .await
-                    .unwrap();
+                handle.propose("note", None, body.as_bytes(), PATIENCE).await.unwrap();
             }
         })
     });
@@ -93,13 +79,8 @@ async fn commit_latency_and_throughput_of_three_members() {
     println!("read_index: {:?} each", start.elapsed() / 500);
     let start = Instant::now();
     agents[0].stop().await;
-    wait_for(&handles[1], |status| {
-        status
-            .leader
-            .as_ref()
-            .is_some_and(|peer| *peer != agents[0].peer.to_string())
-    })
-    .await;
+    wait_for(&handles[1], |status| status.leader.as_ref().is_some_and(|peer| *peer != agents[0].peer.to_string()))
+        .await;
     println!("failover at {}: {:?}", settings(), start.elapsed());
     for agent in &agents[1..] {
         agent.stop().await;

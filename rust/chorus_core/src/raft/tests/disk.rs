@@ -12,16 +12,8 @@ use crate::{Error, Result, raft::storage::Store};
 
 #[derive(Debug)]
 enum Change {
-    Write {
-        offset: usize,
-        before: Vec<u8>,
-        after: Vec<u8>,
-    },
-    Length {
-        before: usize,
-        cut: Vec<u8>,
-        after: usize,
-    },
+    Write { offset: usize, before: Vec<u8>, after: Vec<u8> },
+    Length { before: usize, cut: Vec<u8>, after: usize },
 }
 
 #[derive(Debug, Default)]
@@ -50,10 +42,7 @@ impl Disk {
             let epoch = disk.0.lock().unwrap().epoch;
             Database::builder()
                 .set_cache_size(1024 * 1024)
-                .create_with_backend(Plug {
-                    disk: disk.clone(),
-                    epoch,
-                })
+                .create_with_backend(Plug { disk: disk.clone(), epoch })
                 .map_err(|error| Error::Internal(error.to_string()))
         }))
     }
@@ -100,11 +89,7 @@ impl Disk {
 }
 
 impl Plug {
-    fn with<T>(
-        &self,
-        burns: bool,
-        work: impl FnOnce(&mut State) -> io::Result<T>,
-    ) -> io::Result<T> {
+    fn with<T>(&self, burns: bool, work: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         let state = &mut *self.disk.0.lock().unwrap();
         if state.epoch != self.epoch || (burns && state.fuse == Some(0)) {
             return Err(io::Error::other("no power"));
@@ -154,11 +139,7 @@ impl StorageBackend for Plug {
             let place = place.ok_or_else(|| io::Error::other("past the end"))?;
             let before = place.to_vec();
             place.copy_from_slice(data);
-            state.unsynced.push(Change::Write {
-                offset,
-                before,
-                after: data.to_vec(),
-            });
+            state.unsynced.push(Change::Write { offset, before, after: data.to_vec() });
             Ok(())
         })
     }

@@ -12,13 +12,7 @@ use crate::{
 };
 
 fn draft<'a>(mesh: &'a str, id: &'a str, body: &'a [u8]) -> Draft<'a> {
-    Draft {
-        mesh,
-        id,
-        kind: "note",
-        seen: 7,
-        body,
-    }
+    Draft { mesh, id, kind: "note", seen: 7, body }
 }
 
 #[test]
@@ -29,10 +23,7 @@ fn an_entry_is_canonical_json_signed_without_its_signature() {
     let body = r#"{"z": 1.0, "a": "\u00e4 \"sig\":\"x\"", "type":"evil","v":1}"#;
     let bytes = entry::make(&keypair, &author, &draft(&mesh, &id, body.as_bytes())).unwrap();
     let view = entry::parse(&bytes).unwrap();
-    assert_eq!(
-        (view.mesh, view.id, view.kind, view.seen),
-        (mesh.as_str(), id.as_str(), "note", 7)
-    );
+    assert_eq!((view.mesh, view.id, view.kind, view.seen), (mesh.as_str(), id.as_str(), "note", 7));
     assert_eq!(view.verify().unwrap(), author);
     assert!(view.is_canonical());
     // Any other reader comes to the same: take the signature out, canonicalise, verify.
@@ -41,17 +32,9 @@ fn an_entry_is_canonical_json_signed_without_its_signature() {
     value.as_object_mut().unwrap().remove("sig");
     let signed = serde_jcs::to_vec(&value).unwrap();
     let text = std::str::from_utf8(&bytes).unwrap();
-    let signature = text
-        .split(r#","sig":""#)
-        .last()
-        .unwrap()
-        .split('"')
-        .next()
-        .unwrap();
+    let signature = text.split(r#","sig":""#).last().unwrap().split('"').next().unwrap();
     use base64::Engine;
-    let signature = base64::engine::general_purpose::STANDARD
-        .decode(signature)
-        .unwrap();
+    let signature = base64::engine::general_purpose::STANDARD.decode(signature).unwrap();
     assert!(keypair.public().verify(&signed, &signature));
 }
 
@@ -65,11 +48,7 @@ fn any_changed_byte_is_noticed() {
         let mut changed = bytes.to_vec();
         changed[place] ^= 1;
         let accepted = entry::parse(&changed).is_ok_and(|view| view.verify().is_ok());
-        assert!(
-            !accepted,
-            "byte {place} of {}",
-            String::from_utf8_lossy(&bytes)
-        );
+        assert!(!accepted, "byte {place} of {}", String::from_utf8_lossy(&bytes));
     }
 }
 
@@ -79,27 +58,12 @@ fn bad_drafts_are_refused_by_name() {
     let author = keypair.public().to_peer_id();
     let (mesh, id) = (entry::ulid(), entry::ulid());
     let make = |draft: &Draft<'_>| entry::make(&keypair, &author, draft);
-    assert!(matches!(
-        make(&draft(&mesh, &id, b"[1]")),
-        Err(Error::Invalid(_))
-    ));
-    assert!(matches!(
-        make(&draft(&mesh, &id, b"{")),
-        Err(Error::Invalid(_))
-    ));
-    assert!(matches!(
-        make(&draft(&mesh, "short", b"{}")),
-        Err(Error::Invalid(_))
-    ));
+    assert!(matches!(make(&draft(&mesh, &id, b"[1]")), Err(Error::Invalid(_))));
+    assert!(matches!(make(&draft(&mesh, &id, b"{")), Err(Error::Invalid(_))));
+    assert!(matches!(make(&draft(&mesh, "short", b"{}")), Err(Error::Invalid(_))));
     let big = format!(r#"{{"a":"{}"}}"#, "x".repeat(MAX_ENTRY_BYTES));
-    assert!(matches!(
-        make(&draft(&mesh, &id, big.as_bytes())),
-        Err(Error::TooLarge(_))
-    ));
-    let kind = Draft {
-        kind: "Not a word",
-        ..draft(&mesh, &id, b"{}")
-    };
+    assert!(matches!(make(&draft(&mesh, &id, big.as_bytes())), Err(Error::TooLarge(_))));
+    let kind = Draft { kind: "Not a word", ..draft(&mesh, &id, b"{}") };
     assert!(matches!(make(&kind), Err(Error::Invalid(_))));
 }
 
@@ -107,10 +71,7 @@ fn bad_drafts_are_refused_by_name() {
 fn ids_are_ordered_by_time_and_unlike() {
     let ids: Vec<String> = (0..1000).map(|_| entry::ulid()).collect();
     assert!(ids.iter().all(|id| entry::is_ulid(id)));
-    assert!(
-        ids.windows(2)
-            .all(|pair| pair[0][..10] <= pair[1][..10] && pair[0] != pair[1])
-    );
+    assert!(ids.windows(2).all(|pair| pair[0][..10] <= pair[1][..10] && pair[0] != pair[1]));
 }
 
 proptest::proptest! {

@@ -93,22 +93,13 @@ impl Sim {
         let mesh = entry::ulid();
         let settings = json!({ "heartbeat_ms": 50, "election_timeout_ms": TIMEOUT_MS });
         let body = json!({ "settings": settings, "agent": {} }).to_string();
-        let draft = Draft {
-            mesh: &mesh,
-            id: &entry::ulid(),
-            kind: FOUND,
-            seen: 0,
-            body: body.as_bytes(),
-        };
+        let draft = Draft { mesh: &mesh, id: &entry::ulid(), kind: FOUND, seen: 0, body: body.as_bytes() };
         let entry = entry::make(&nodes[0].keypair, &nodes[0].peer, &draft).unwrap();
         let mut sim = Self {
             nodes,
             now: Duration::ZERO,
             rng: StdRng::seed_from_u64(seed),
-            weather: Weather {
-                delay_ms: 3,
-                ..Weather::default()
-            },
+            weather: Weather { delay_ms: 3, ..Weather::default() },
             cut: Vec::new(),
             mesh,
             founding: entry::stamped(1, &entry).into(),
@@ -125,26 +116,14 @@ impl Sim {
     }
 
     fn init(&mut self, node: usize, raft_id: u64, hints: &[(u64, PeerId)]) {
-        let identity = Identity {
-            mesh: self.mesh.clone(),
-            raft_id,
-            founding: self.founding.clone(),
-        };
+        let identity = Identity { mesh: self.mesh.clone(), raft_id, founding: self.founding.clone() };
         let founder = self.nodes[0].peer;
-        self.nodes[node]
-            .disk
-            .open()
-            .unwrap()
-            .init(&identity, founder, hints)
-            .unwrap();
+        self.nodes[node].disk.open().unwrap().init(&identity, founder, hints).unwrap();
         self.start(node);
     }
 
     pub(super) fn clock(&self) -> Now {
-        Now {
-            at: self.now,
-            wall_ms: 1_000_000 + self.now.as_millis() as u64,
-        }
+        Now { at: self.now, wall_ms: 1_000_000 + self.now.as_millis() as u64 }
     }
 
     pub(super) fn start(&mut self, node: usize) {
@@ -154,11 +133,7 @@ impl Sim {
         agent.back_at = None;
         let opened = agent.disk.open().and_then(|store| {
             let shared = Arc::new(Shared::new(store));
-            let parts = Parts {
-                shared,
-                transport: agent.outbox.clone(),
-                keypair: agent.keypair.clone(),
-            };
+            let parts = Parts { shared, transport: agent.outbox.clone(), keypair: agent.keypair.clone() };
             Machine::open(parts, 0.5, seed, now)
         });
         match opened {
@@ -178,18 +153,8 @@ impl Sim {
     }
 
     pub(super) fn leader(&self) -> Option<usize> {
-        let leads = |node: &usize| {
-            self.nodes[*node]
-                .machine
-                .as_ref()
-                .is_some_and(Machine::is_leader)
-        };
-        let term = |node: &usize| {
-            self.nodes[*node]
-                .machine
-                .as_ref()
-                .map(|machine| machine.node.raft.term)
-        };
+        let leads = |node: &usize| self.nodes[*node].machine.as_ref().is_some_and(Machine::is_leader);
+        let term = |node: &usize| self.nodes[*node].machine.as_ref().map(|machine| machine.node.raft.term);
         (0..self.nodes.len()).filter(leads).max_by_key(term)
     }
 
@@ -197,13 +162,7 @@ impl Sim {
     pub(super) fn propose(&mut self, node: usize) {
         let id = entry::ulid();
         let body = json!({ "n": self.rng.random_range(0..1000) }).to_string();
-        let draft = Draft {
-            mesh: &self.mesh,
-            id: &id,
-            kind: "note",
-            seen: 0,
-            body: body.as_bytes(),
-        };
+        let draft = Draft { mesh: &self.mesh, id: &id, kind: "note", seen: 0, body: body.as_bytes() };
         let entry = entry::make(&self.nodes[node].keypair, &self.nodes[node].peer, &draft).unwrap();
         let key = entry::key_of(&self.nodes[node].peer.to_string(), &id);
         let mut at = node;
@@ -222,10 +181,7 @@ impl Sim {
     }
 
     pub(super) fn index_of(&self, peer: &PeerId) -> usize {
-        self.nodes
-            .iter()
-            .position(|node| node.peer == *peer)
-            .unwrap()
+        self.nodes.iter().position(|node| node.peer == *peer).unwrap()
     }
 
     /// The leader admits the next agent that is in no mesh, or one whose answer got lost.
@@ -234,12 +190,7 @@ impl Sim {
         let peer = self.nodes[node].peer;
         let Some(leader) = self.leader() else { return };
         let (reply, answer) = oneshot::channel();
-        self.nodes[leader].machine.as_mut().unwrap().add(
-            peer,
-            json!({ "agent_id": format!("a{node}") }),
-            reply,
-            now,
-        );
+        self.nodes[leader].machine.as_mut().unwrap().add(peer, json!({ "agent_id": format!("a{node}") }), reply, now);
         self.additions.push((node, answer));
     }
 
@@ -248,11 +199,7 @@ impl Sim {
         let peer = self.nodes[node].peer;
         let Some(leader) = self.leader() else { return };
         let (reply, _) = oneshot::channel();
-        self.nodes[leader]
-            .machine
-            .as_mut()
-            .unwrap()
-            .vote(peer, voter, reply, now);
+        self.nodes[leader].machine.as_mut().unwrap().vote(peer, voter, reply, now);
     }
 
     pub(super) fn run(&mut self, span: Duration) {
@@ -263,19 +210,10 @@ impl Sim {
     }
 
     /// Runs until `done`, or fails after `limit`.
-    pub(super) fn run_until(
-        &mut self,
-        limit: Duration,
-        what: &str,
-        mut done: impl FnMut(&mut Self) -> bool,
-    ) {
+    pub(super) fn run_until(&mut self, limit: Duration, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         let end = self.now + limit;
         while !done(self) {
-            assert!(
-                self.now < end,
-                "seed {}: not within {limit:?}: {what}",
-                self.seed
-            );
+            assert!(self.now < end, "seed {}: not within {limit:?}: {what}", self.seed);
             self.step();
         }
     }
@@ -289,9 +227,8 @@ impl Sim {
             }
         }
         let mut touched = vec![false; self.nodes.len()];
-        let (due, later): (Vec<Parcel>, _) = std::mem::take(&mut self.parcels)
-            .into_iter()
-            .partition(|parcel| parcel.at <= self.now);
+        let (due, later): (Vec<Parcel>, _) =
+            std::mem::take(&mut self.parcels).into_iter().partition(|parcel| parcel.at <= self.now);
         self.parcels = later;
         for parcel in due {
             let from = self.nodes[parcel.from].peer;
@@ -327,26 +264,14 @@ impl Sim {
         let frames = std::mem::take(&mut *self.nodes[from].outbox.0.lock().unwrap());
         for (peer, frame) in frames {
             let to = self.index_of(&peer);
-            let severed = self
-                .cut
-                .iter()
-                .any(|pair| *pair == (from, to) || *pair == (to, from));
+            let severed = self.cut.iter().any(|pair| *pair == (from, to) || *pair == (to, from));
             if severed || self.rng.random_bool(self.weather.loss) {
                 continue;
             }
-            let copies = if self.rng.random_bool(self.weather.twice) {
-                2
-            } else {
-                1
-            };
+            let copies = if self.rng.random_bool(self.weather.twice) { 2 } else { 1 };
             for _ in 0..copies {
                 let delay = Duration::from_millis(self.rng.random_range(0..=self.weather.delay_ms));
-                self.parcels.push(Parcel {
-                    at: self.now + delay,
-                    from,
-                    to,
-                    frame: frame.clone(),
-                });
+                self.parcels.push(Parcel { at: self.now + delay, from, to, frame: frame.clone() });
             }
         }
     }
@@ -357,34 +282,18 @@ impl Sim {
         if machine.is_leader() {
             let term = machine.node.raft.term;
             let first = *self.leaders.entry(term).or_insert(node);
-            assert_eq!(
-                first, node,
-                "seed {}: two leaders in term {term}",
-                self.seed
-            );
+            assert_eq!(first, node, "seed {}: two leaders in term {term}", self.seed);
         }
         let (low, high) = (self.nodes[node].checked.max(1) + 1, machine.applied + 1);
         if low >= high {
             return;
         }
         let entries = machine.store.read(low, high, u64::MAX).unwrap();
-        assert_eq!(
-            entries.len() as u64,
-            high - low,
-            "seed {}: a gap",
-            self.seed
-        );
+        assert_eq!(entries.len() as u64, high - low, "seed {}: a gap", self.seed);
         for entry in entries {
             let said = (entry.term, entry.data.clone());
-            let first = self
-                .committed
-                .entry(entry.index)
-                .or_insert_with(|| said.clone());
-            assert_eq!(
-                *first, said,
-                "seed {}: two entries committed at {}",
-                self.seed, entry.index
-            );
+            let first = self.committed.entry(entry.index).or_insert_with(|| said.clone());
+            assert_eq!(*first, said, "seed {}: two entries committed at {}", self.seed, entry.index);
         }
         self.nodes[node].checked = high - 1;
     }
@@ -394,17 +303,9 @@ impl Sim {
         for (id, mut answer) in proposals {
             match answer.try_recv() {
                 Ok(Ok(Placed::At(index))) => {
-                    let (_, data) = self
-                        .committed
-                        .get(&index)
-                        .expect("acknowledged before it was committed");
+                    let (_, data) = self.committed.get(&index).expect("acknowledged before it was committed");
                     let (_, bytes) = entry::unstamp(data).unwrap();
-                    assert_eq!(
-                        entry::parse(bytes).unwrap().id,
-                        id,
-                        "seed {}: another entry",
-                        self.seed
-                    );
+                    assert_eq!(entry::parse(bytes).unwrap().id, id, "seed {}: another entry", self.seed);
                     self.acknowledged.insert(id, index);
                 }
                 Err(oneshot::error::TryRecvError::Empty) => self.proposals.push((id, answer)),
@@ -414,19 +315,14 @@ impl Sim {
         let additions = std::mem::take(&mut self.additions);
         for (node, mut answer) in additions {
             match answer.try_recv() {
-                Ok(Ok(added))
-                    if self.nodes[node].machine.is_none() && self.nodes[node].back_at.is_none() =>
-                {
+                Ok(Ok(added)) if self.nodes[node].machine.is_none() && self.nodes[node].back_at.is_none() => {
                     // A joiner is told who is listed; half of the time by one that is out of date.
                     let leader = self.leader().unwrap_or(0);
                     let known = self.rng.random_bool(0.5);
                     let hints: Vec<_> = match &self.nodes[leader].machine {
-                        Some(machine) if known => machine
-                            .members
-                            .listed()
-                            .iter()
-                            .map(|(id, peer)| (*id, *peer))
-                            .collect(),
+                        Some(machine) if known => {
+                            machine.members.listed().iter().map(|(id, peer)| (*id, *peer)).collect()
+                        }
                         _ => Vec::new(),
                     };
                     self.init(node, added.raft_id, &hints);
@@ -439,19 +335,13 @@ impl Sim {
 
     /// Whether everybody runs, agrees and has applied everything.
     pub(super) fn is_settled(&self) -> bool {
-        let machines: Option<Vec<_>> = self
-            .nodes
-            .iter()
-            .map(|node| node.machine.as_ref())
-            .collect();
+        let machines: Option<Vec<_>> = self.nodes.iter().map(|node| node.machine.as_ref()).collect();
         let Some(machines) = machines else {
             return false;
         };
         let last = machines[0].node.raft.raft_log.last_index();
         self.leader().is_some()
-            && machines
-                .iter()
-                .all(|machine| machine.applied == last && machine.store.last() == last)
+            && machines.iter().all(|machine| machine.applied == last && machine.store.last() == last)
     }
 }
 

@@ -22,20 +22,14 @@ fn mesh(seed: u64, count: usize) -> Sim {
         sim.run_until(10 * SECOND, "a member votes", |sim| {
             sim.vote(node, true);
             sim.run(Duration::from_millis(20));
-            sim.nodes[node]
-                .machine
-                .as_ref()
-                .is_some_and(Machine::is_voter)
+            sim.nodes[node].machine.as_ref().is_some_and(Machine::is_voter)
         });
     }
     sim
 }
 
 fn calm(sim: &mut Sim) {
-    sim.weather = Weather {
-        delay_ms: 3,
-        ..Weather::default()
-    };
+    sim.weather = Weather { delay_ms: 3, ..Weather::default() };
     sim.cut.clear();
 }
 
@@ -66,10 +60,7 @@ fn storm(seed: u64, count: usize, span: Duration) {
             }
             13..=15 => {
                 let lonely = sim.rng.random_range(0..count);
-                sim.cut = (0..count)
-                    .filter(|node| *node != lonely)
-                    .map(|node| (lonely, node))
-                    .collect();
+                sim.cut = (0..count).filter(|node| *node != lonely).map(|node| (lonely, node)).collect();
             }
             16..=20 => calm(&mut sim),
             21..=23 => {
@@ -93,18 +84,12 @@ fn storm(seed: u64, count: usize, span: Duration) {
         sim.run(Duration::from_millis(50));
         sim.is_settled()
     });
-    assert!(
-        !sim.acknowledged.is_empty(),
-        "seed {seed}: nothing was ever committed"
-    );
+    assert!(!sim.acknowledged.is_empty(), "seed {seed}: nothing was ever committed");
     for (id, index) in &sim.acknowledged {
         for node in &sim.nodes {
             let store = &node.machine.as_ref().unwrap().store;
             let entries = store.read(*index, index + 1, u64::MAX).unwrap();
-            assert!(
-                String::from_utf8_lossy(&entries[0].data).contains(id.as_str()),
-                "seed {seed}: {id} is lost"
-            );
+            assert!(String::from_utf8_lossy(&entries[0].data).contains(id.as_str()), "seed {seed}: {id} is lost");
         }
     }
 }
@@ -125,10 +110,7 @@ fn five_members_agree_through_any_storm() {
 
 /// How many schedules; set RAFT_SEEDS for a longer hunt.
 fn seeds(base: u64) -> std::ops::Range<u64> {
-    let count = std::env::var("RAFT_SEEDS")
-        .ok()
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(12);
+    let count = std::env::var("RAFT_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(12);
     base..base + count
 }
 
@@ -141,10 +123,7 @@ fn a_lost_leader_is_replaced_within_a_second_of_its_last_word() {
         sim.crash(leader, 100 * SECOND);
         sim.run_until(5 * SECOND, "another leads", |sim| sim.leader().is_some());
         let took = sim.now - died;
-        assert!(
-            took <= Duration::from_millis(TIMEOUT_MS) + SECOND,
-            "seed {seed}: {took:?}"
-        );
+        assert!(took <= Duration::from_millis(TIMEOUT_MS) + SECOND, "seed {seed}: {took:?}");
     }
 }
 
@@ -161,33 +140,19 @@ fn a_leader_that_is_heard_is_not_disturbed_by_a_candidate() {
         sim.run(Duration::from_millis(100));
     }
     assert_eq!(sim.leader(), Some(leader));
-    assert_eq!(
-        sim.nodes[leader].machine.as_ref().unwrap().node.raft.term,
-        term
-    );
+    assert_eq!(sim.nodes[leader].machine.as_ref().unwrap().node.raft.term, term);
 }
 
 #[test]
 fn an_isolated_leader_steps_down_and_cannot_prove_that_it_leads() {
     let mut sim = mesh(2, 3);
     let leader = sim.leader().unwrap();
-    sim.cut = (0..3)
-        .filter(|node| *node != leader)
-        .map(|node| (leader, node))
-        .collect();
+    sim.cut = (0..3).filter(|node| *node != leader).map(|node| (leader, node)).collect();
     let (reply, mut answer) = tokio::sync::oneshot::channel();
-    sim.nodes[leader]
-        .machine
-        .as_mut()
-        .unwrap()
-        .read_index(reply);
-    sim.run_until(5 * SECOND, "it steps down", |sim| {
-        !sim.nodes[leader].machine.as_ref().unwrap().is_leader()
-    });
+    sim.nodes[leader].machine.as_mut().unwrap().read_index(reply);
+    sim.run_until(5 * SECOND, "it steps down", |sim| !sim.nodes[leader].machine.as_ref().unwrap().is_leader());
     assert!(answer.try_recv().unwrap().is_err());
-    sim.run_until(5 * SECOND, "another leads", |sim| {
-        sim.leader().is_some_and(|other| other != leader)
-    });
+    sim.run_until(5 * SECOND, "another leads", |sim| sim.leader().is_some_and(|other| other != leader));
 }
 
 #[test]
@@ -203,11 +168,7 @@ fn a_lagging_member_follows_a_leader_that_joined_meanwhile() {
     let leader = sim.leader().unwrap();
     let (reply, _answer) = tokio::sync::oneshot::channel();
     let (now, peer) = (sim.clock(), sim.nodes[3].peer);
-    sim.nodes[leader]
-        .machine
-        .as_mut()
-        .unwrap()
-        .hand_over(peer, reply, now);
+    sim.nodes[leader].machine.as_mut().unwrap().hand_over(peer, reply, now);
     sim.run_until(5 * SECOND, "node 3 leads", |sim| sim.leader() == Some(3));
     for node in [0, 1] {
         sim.cut.push((2, node));
@@ -227,9 +188,6 @@ fn admit(sim: &mut Sim, node: usize) {
             sim.vote(node, true);
         }
         sim.run(Duration::from_millis(20));
-        sim.nodes[node]
-            .machine
-            .as_ref()
-            .is_some_and(Machine::is_voter)
+        sim.nodes[node].machine.as_ref().is_some_and(Machine::is_voter)
     });
 }

@@ -42,12 +42,7 @@ impl RaftTransport for Wire {
         }
     }
 
-    fn forward(
-        &self,
-        leader: PeerId,
-        entry: Bytes,
-        timeout: Duration,
-    ) -> BoxFuture<'static, Result<u64>> {
+    fn forward(&self, leader: PeerId, entry: Bytes, timeout: Duration) -> BoxFuture<'static, Result<u64>> {
         let (handle, own) = (self.wires.get(&leader), self.own);
         Box::pin(async move {
             let handle = handle.ok_or_else(|| Error::Unavailable("gone".into()))?;
@@ -67,30 +62,14 @@ impl Agent {
     pub(super) fn new(wires: &Wires) -> Self {
         let keypair = Keypair::generate_ed25519();
         let peer = keypair.public().to_peer_id();
-        Self {
-            keypair,
-            peer,
-            dir: tempfile::tempdir().unwrap(),
-            wires: wires.clone(),
-        }
+        Self { keypair, peer, dir: tempfile::tempdir().unwrap(), wires: wires.clone() }
     }
 
     pub(super) fn start(&self) -> RaftHandle {
-        let transport = Arc::new(Wire {
-            wires: self.wires.clone(),
-            own: self.peer,
-        });
-        let config = RaftConfig {
-            dir: self.dir.path().into(),
-            keypair: self.keypair.clone(),
-            transport,
-        };
+        let transport = Arc::new(Wire { wires: self.wires.clone(), own: self.peer });
+        let config = RaftConfig { dir: self.dir.path().into(), keypair: self.keypair.clone(), transport };
         let handle = RaftHandle::start(config).unwrap();
-        self.wires
-            .0
-            .lock()
-            .unwrap()
-            .insert(self.peer, handle.clone());
+        self.wires.0.lock().unwrap().insert(self.peer, handle.clone());
         handle
     }
 
@@ -107,40 +86,22 @@ pub(super) fn settings() -> Value {
 }
 
 /// Waits until `done` of a handle's status.
-pub(super) async fn wait_for(
-    handle: &RaftHandle,
-    done: impl FnMut(&crate::raft::RaftStatus) -> bool,
-) {
+pub(super) async fn wait_for(handle: &RaftHandle, done: impl FnMut(&crate::raft::RaftStatus) -> bool) {
     let mut watch = handle.watch();
-    tokio::time::timeout(PATIENCE, watch.wait_for(done))
-        .await
-        .expect("in time")
-        .expect("alive");
+    tokio::time::timeout(PATIENCE, watch.wait_for(done)).await.expect("in time").expect("alive");
 }
 
 /// A mesh of voters: the first founds it, the others are admitted and promoted.
 pub(super) async fn mesh(agents: &[Agent]) -> Vec<RaftHandle> {
     let handles: Vec<RaftHandle> = agents.iter().map(Agent::start).collect();
-    let mesh = handles[0]
-        .found(settings(), json!({ "agent_id": "a0" }))
-        .await
-        .unwrap();
+    let mesh = handles[0].found(settings(), json!({ "agent_id": "a0" })).await.unwrap();
     for (agent, handle) in agents.iter().zip(&handles).skip(1) {
         let added = retry(|| handles[0].add(agent.peer, json!({ "agent_id": "a" }))).await;
         let members = handles[0].status().members;
-        let members = members
-            .iter()
-            .map(|member| (member.raft_id, member.peer.parse().unwrap()))
-            .collect();
-        handle
-            .adopt(&mesh, added.raft_id, added.founding, members)
-            .await
-            .unwrap();
+        let members = members.iter().map(|member| (member.raft_id, member.peer.parse().unwrap())).collect();
+        handle.adopt(&mesh, added.raft_id, added.founding, members).await.unwrap();
         retry(|| handles[0].promote(agent.peer)).await;
-        wait_for(handle, |status| {
-            status.role == Role::Follower && status.leader.is_some()
-        })
-        .await;
+        wait_for(handle, |status| status.role == Role::Follower && status.leader.is_some()).await;
     }
     handles
 }
@@ -158,22 +119,11 @@ async fn retry<T, F: Future<Output = Result<T>>>(mut attempt: impl FnMut() -> F)
 }
 
 async fn propose(handle: &RaftHandle, text: &str) -> Proposed {
-    handle
-        .propose(
-            "note",
-            None,
-            json!({ "text": text }).to_string().as_bytes(),
-            PATIENCE,
-        )
-        .await
-        .unwrap()
+    handle.propose("note", None, json!({ "text": text }).to_string().as_bytes(), PATIENCE).await.unwrap()
 }
 
 async fn next(follower: &mut mpsc::Receiver<Committed>) -> Committed {
-    tokio::time::timeout(PATIENCE, follower.recv())
-        .await
-        .expect("in time")
-        .expect("goes on")
+    tokio::time::timeout(PATIENCE, follower.recv()).await.expect("in time").expect("goes on")
 }
 
 /// Reads from index 1 up to `last`: every index once, in order, all valid.
@@ -186,10 +136,7 @@ async fn read_all(handle: &RaftHandle, last: u64) -> Vec<Committed> {
         assert_eq!(committed.reason, None, "{committed:?}");
         all.push(committed);
     }
-    assert!(
-        all.windows(2)
-            .all(|pair| pair[1].stamp == 0 || pair[0].stamp <= pair[1].stamp)
-    );
+    assert!(all.windows(2).all(|pair| pair[1].stamp == 0 || pair[0].stamp <= pair[1].stamp));
     all
 }
 
@@ -201,37 +148,23 @@ async fn a_mesh_lives_through_the_loss_and_return_of_its_leader() {
     let first = propose(&handles[1], "from a follower").await;
     // The same id again, from the same author, is the same entry.
     let body = br#"{"text":"again"}"#;
-    let again = handles[1]
-        .propose("note", Some(first.id.clone()), body, PATIENCE)
-        .await
-        .unwrap();
+    let again = handles[1].propose("note", Some(first.id.clone()), body, PATIENCE).await.unwrap();
     assert_eq!(again.index, first.index);
     let all = read_all(&handles[2], first.index).await;
-    let kinds: Vec<&str> = all
-        .iter()
-        .map(|committed| committed.kind.as_str())
-        .collect();
+    let kinds: Vec<&str> = all.iter().map(|committed| committed.kind.as_str()).collect();
     assert_eq!(kinds[..3], ["found", "", "leader"]);
     assert_eq!(kinds.iter().filter(|kind| **kind == "join").count(), 2);
     assert_eq!(kinds.iter().filter(|kind| **kind == "voter").count(), 2);
     let note = all.last().unwrap();
-    assert_eq!(
-        (note.author.as_str(), note.id.as_str()),
-        (agents[1].peer.to_string().as_str(), first.id.as_str())
-    );
+    assert_eq!((note.author.as_str(), note.id.as_str()), (agents[1].peer.to_string().as_str(), first.id.as_str()));
     assert_eq!(&note.body[..], br#"{"text":"from a follower"}"#);
 
     // The leader is gone: another leads, and goes on from the same log.
     let mut events = handles[1].events();
     agents[0].stop().await;
     handles.remove(0);
-    wait_for(&handles[0], |status| {
-        status
-            .leader
-            .as_ref()
-            .is_some_and(|peer| *peer != agents[0].peer.to_string())
-    })
-    .await;
+    wait_for(&handles[0], |status| status.leader.as_ref().is_some_and(|peer| *peer != agents[0].peer.to_string()))
+        .await;
     assert!(events.recv().await.is_ok());
     let second = propose(&handles[0], "without it").await;
     assert!(second.index > first.index);
@@ -244,10 +177,7 @@ async fn a_mesh_lives_through_the_loss_and_return_of_its_leader() {
     let one = read_all(&handles[0], third.index).await;
     let other = read_all(&back, third.index).await;
     for (one, other) in one.iter().zip(&other) {
-        assert_eq!(
-            (one.index, one.term, &one.id, &one.body),
-            (other.index, other.term, &other.id, &other.body)
-        );
+        assert_eq!((one.index, one.term, &one.id, &one.body), (other.index, other.term, &other.id, &other.body));
     }
     // A follower may resume from anywhere, and goes on live.
     let mut follower = back.follow(third.index);
@@ -257,10 +187,7 @@ async fn a_mesh_lives_through_the_loss_and_return_of_its_leader() {
     for agent in &agents {
         agent.stop().await;
     }
-    assert!(matches!(
-        back.propose("note", None, b"{}", PATIENCE).await,
-        Err(Error::Closed)
-    ));
+    assert!(matches!(back.propose("note", None, b"{}", PATIENCE).await, Err(Error::Closed)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -268,67 +195,29 @@ async fn admission_is_repeatable_and_votes_are_guarded() {
     let wires = Wires::default();
     let agents: Vec<Agent> = (0..2).map(|_| Agent::new(&wires)).collect();
     let leader = agents[0].start();
-    assert!(matches!(
-        leader.propose("note", None, b"{}", PATIENCE).await,
-        Err(Error::NoMesh)
-    ));
+    assert!(matches!(leader.propose("note", None, b"{}", PATIENCE).await, Err(Error::NoMesh)));
     assert_eq!(leader.status().role, Role::None);
     leader.found(settings(), json!({})).await.unwrap();
-    assert!(matches!(
-        leader.found(settings(), json!({})).await,
-        Err(Error::Refused(_))
-    ));
+    assert!(matches!(leader.found(settings(), json!({})).await, Err(Error::Refused(_))));
     assert_eq!(leader.status().role, Role::Leader);
     let one = retry(|| leader.add(agents[1].peer, json!({ "agent_id": "b" }))).await;
-    let two = leader
-        .add(agents[1].peer, json!({ "agent_id": "b" }))
-        .await
-        .unwrap();
+    let two = leader.add(agents[1].peer, json!({ "agent_id": "b" })).await.unwrap();
     assert_eq!(one, two);
     assert_eq!(leader.status().members.len(), 2);
     // It was never heard: no vote, and no leadership.
-    assert!(matches!(
-        leader.promote(agents[1].peer).await,
-        Err(Error::Refused(_))
-    ));
-    assert!(matches!(
-        leader.transfer(agents[1].peer).await,
-        Err(Error::Refused(_))
-    ));
-    assert!(matches!(
-        leader.promote(PeerId::random()).await,
-        Err(Error::NotFound(_))
-    ));
-    assert!(matches!(
-        leader.demote(agents[0].peer).await,
-        Err(Error::Refused(_))
-    ));
-    assert!(matches!(
-        leader.propose("voter", None, b"{}", PATIENCE).await,
-        Err(Error::NotPermitted(_))
-    ));
+    assert!(matches!(leader.promote(agents[1].peer).await, Err(Error::Refused(_))));
+    assert!(matches!(leader.transfer(agents[1].peer).await, Err(Error::Refused(_))));
+    assert!(matches!(leader.promote(PeerId::random()).await, Err(Error::NotFound(_))));
+    assert!(matches!(leader.demote(agents[0].peer).await, Err(Error::Refused(_))));
+    assert!(matches!(leader.propose("voter", None, b"{}", PATIENCE).await, Err(Error::NotPermitted(_))));
 
     let joiner = agents[1].start();
     let mesh = leader.status().mesh.unwrap();
     let bad = Bytes::from([&one.founding[..50], b"x", &one.founding[51..]].concat());
-    assert!(
-        joiner
-            .adopt(&mesh, one.raft_id, bad, Vec::new())
-            .await
-            .is_err()
-    );
-    joiner
-        .adopt(&mesh, one.raft_id, one.founding.clone(), Vec::new())
-        .await
-        .unwrap();
-    joiner
-        .adopt(&mesh, one.raft_id, one.founding, Vec::new())
-        .await
-        .unwrap();
-    wait_for(&joiner, |status| {
-        status.role == Role::Learner && status.leader.is_some()
-    })
-    .await;
+    assert!(joiner.adopt(&mesh, one.raft_id, bad, Vec::new()).await.is_err());
+    joiner.adopt(&mesh, one.raft_id, one.founding.clone(), Vec::new()).await.unwrap();
+    joiner.adopt(&mesh, one.raft_id, one.founding, Vec::new()).await.unwrap();
+    wait_for(&joiner, |status| status.role == Role::Learner && status.leader.is_some()).await;
     assert!(matches!(joiner.campaign().await, Err(Error::Refused(_))));
     assert!(matches!(joiner.read_index().await, Err(Error::NotLeader)));
     retry(|| leader.promote(agents[1].peer)).await;
@@ -371,30 +260,14 @@ async fn what_strangers_forward_is_not_appended() {
     let mesh = leader.found(settings(), json!({})).await.unwrap();
     let stranger = &agents[1];
     let id = crate::raft::entry::ulid();
-    let draft = crate::raft::entry::Draft {
-        mesh: &mesh,
-        id: &id,
-        kind: "note",
-        seen: 0,
-        body: b"{}",
-    };
+    let draft = crate::raft::entry::Draft { mesh: &mesh, id: &id, kind: "note", seen: 0, body: b"{}" };
     let entry = crate::raft::entry::make(&stranger.keypair, &stranger.peer, &draft).unwrap();
-    let refused = leader
-        .accept_forwarded(stranger.peer, entry.clone(), PATIENCE)
-        .await;
+    let refused = leader.accept_forwarded(stranger.peer, entry.clone(), PATIENCE).await;
     assert!(matches!(refused, Err(Error::NotPermitted(_))));
     // Nor under a member's name.
-    assert!(
-        leader
-            .accept_forwarded(agents[0].peer, entry, PATIENCE)
-            .await
-            .is_err()
-    );
+    assert!(leader.accept_forwarded(agents[0].peer, entry, PATIENCE).await.is_err());
     leader.receive(stranger.peer, Bytes::from_static(b"nonsense"));
-    leader.receive(
-        stranger.peer,
-        crate::raft::frames::encode(&mesh, 1, 1, &[], &[]),
-    );
+    leader.receive(stranger.peer, crate::raft::frames::encode(&mesh, 1, 1, &[], &[]));
     propose(&leader, "goes on").await;
     assert_eq!(leader.refused_frames(), 2);
     agents[0].stop().await;
@@ -408,14 +281,9 @@ async fn a_slow_reader_holds_up_nobody_and_misses_nothing() {
     let mut slow = handles[0].follow(1);
     let mut last = 0;
     for round in 0..20 {
-        let proposals = (0..100).map(|number| {
-            propose(&handles[0], if number == round { "x" } else { "y" }).boxed_index()
-        });
-        last = futures::future::join_all(proposals)
-            .await
-            .into_iter()
-            .max()
-            .unwrap();
+        let proposals =
+            (0..100).map(|number| propose(&handles[0], if number == round { "x" } else { "y" }).boxed_index());
+        last = futures::future::join_all(proposals).await.into_iter().max().unwrap();
     }
     for index in 1..=last {
         assert_eq!(next(&mut slow).await.index, index);

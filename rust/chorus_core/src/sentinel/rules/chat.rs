@@ -38,7 +38,10 @@ pub(super) const SLACK_APP_TOKEN: Rule = Rule {
     action: Action::Redact,
     entropy: None,
     check: None,
-    found: &[concat!("xa", "pp-1-A04QK7ZB9XW-4512398760123-9f8e7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c5b4a39281706f5e4d3c2b1a0")],
+    found: &[concat!(
+        "xa",
+        "pp-1-A04QK7ZB9XW-4512398760123-9f8e7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c5b4a39281706f5e4d3c2b1a0"
+    )],
     ignored: &["xapp-1-APPID-TOKEN", "xapp-config"],
 };
 
@@ -57,7 +60,10 @@ pub(super) const SLACK_WEBHOOK: Rule = Rule {
     entropy: None,
     check: Some(has_digit),
     found: &[concat!("https://hooks.slack.com/serv", "ices/T04QK7ZB9/B05XW2MN8PL/x7Kq2LmV9nRt4WzY8bCd1FgH")],
-    ignored: &["https://hooks.slack.com/services/", "hooks.slack.com/services/TXXXXXXXX/BXXXXXXXX/XXXXXXXXXXXXXXXXXXXXXXXX"],
+    ignored: &[
+        "https://hooks.slack.com/services/",
+        "hooks.slack.com/services/TXXXXXXXX/BXXXXXXXX/XXXXXXXXXXXXXXXXXXXXXXXX",
+    ],
 };
 
 /// Discord bot tokens: base64 of the bot's number, of a time, and an HMAC, with dots between; they have no mark, so the
@@ -99,5 +105,9 @@ pub(super) const TELEGRAM_BOT_TOKEN: Rule = Rule {
     entropy: Some(3.0),
     check: None,
     found: &[concat!("https://api.telegram.org/bot", "7213456789", ":AA", "Hx7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE/getMe")],
-    ignored: &["12:AAHx7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE", "7213456789:AAHshort", "time 12345678:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+    ignored: &[
+        "12:AAHx7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE",
+        "7213456789:AAHshort",
+        "time 12345678:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    ],
 };

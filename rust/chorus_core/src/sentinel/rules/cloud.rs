@@ -25,7 +25,15 @@ pub(super) const AWS_ACCESS_KEY: Rule = Rule {
 /// (`aws_secret_access_key` in the AWS CLI's files, `SecretAccessKey` in STS answers).
 pub(super) const AWS_SECRET_KEY: Rule = Rule {
     id: "aws-secret-key",
-    keywords: &["secret_access_key", "secretaccesskey", "aws_secret", "aws-secret", "awssecret", "secret_key", "secretkey"],
+    keywords: &[
+        "secret_access_key",
+        "secretaccesskey",
+        "aws_secret",
+        "aws-secret",
+        "awssecret",
+        "secret_key",
+        "secretkey",
+    ],
     form: Form::Assigned {
         unless_after: "",
         lead: r#"(?i)(?:aws[_-]?secret|secret[_-]?(?:access[_-]?)?key)(?:[_-]?[a-z]{1,12}){0,3}\\?["']?[ \t]{0,4}(?::=|=>|=|:)[ \t]{0,4}\\?["'`]?"#,

@@ -95,6 +95,9 @@ pub(super) const PYPI_TOKEN: Rule = Rule {
     action: Action::Redact,
     entropy: None,
     check: None,
-    found: &[concat!("py", "pi-AgEIcHlwaS5vcmcCJDU0ZjY2ZjMzLTk1YjQtNGE2Ny1hMjVlLWQ4ZjU5OTk3MTExMgACKlszLCJx7Kq2LmV9nRt4")],
+    found: &[concat!(
+        "py",
+        "pi-AgEIcHlwaS5vcmcCJDU0ZjY2ZjMzLTk1YjQtNGE2Ny1hMjVlLWQ4ZjU5OTk3MTExMgACKlszLCJx7Kq2LmV9nRt4"
+    )],
     ignored: &["pypi-AgEIcHlwaS5vcmc", "pypi-server"],
 };

@@ -34,7 +34,9 @@ pub(super) const URL_PASSWORD: Rule = Rule {
 fn is_no_placeholder(secret: &[u8]) -> bool {
     let first = secret.first().copied().unwrap_or_default();
     let varied = secret.iter().any(|b| *b != first);
-    varied && !matches!(first, b'$' | b'{' | b'<' | b'%' if !secret.get(1).is_some_and(u8::is_ascii_hexdigit)) && !secret.starts_with(b"[REDACTED")
+    varied
+        && !matches!(first, b'$' | b'{' | b'<' | b'%' if !secret.get(1).is_some_and(u8::is_ascii_hexdigit))
+        && !secret.starts_with(b"[REDACTED")
 }
 
 /// Credentials in a header: `Authorization: Bearer …`, `Basic …` and the like (RFC 9110 section 11.6.2, RFC 6750, RFC 7617).
@@ -57,13 +59,29 @@ pub(super) const AUTHORIZATION_HEADER: Rule = Rule {
         r#"-H "authorization: Basic dXNlcjpwYXNzd29yZDEyMw==""#,
         r#"{"Authorization": "Token x7Kq2LmV9nRt4WzY8bCd"}"#,
     ],
-    ignored: &["Authorization: Bearer $TOKEN", "Authorization: Bearer <token>", "the Authorization: Bearer header", "Authorization: Basic xxxxxxxxxxxxxxxx"],
+    ignored: &[
+        "Authorization: Bearer $TOKEN",
+        "Authorization: Bearer <token>",
+        "the Authorization: Bearer header",
+        "Authorization: Basic xxxxxxxxxxxxxxxx",
+    ],
 };
 
 /// Something random given to a name that says it is secret.
 pub(super) const ASSIGNED_SECRET: Rule = Rule {
     id: "assigned-secret",
-    keywords: &["api_key", "apikey", "api-key", "secret", "token", "passw", "credential", "private_key", "access_key", "auth_key"],
+    keywords: &[
+        "api_key",
+        "apikey",
+        "api-key",
+        "secret",
+        "token",
+        "passw",
+        "credential",
+        "private_key",
+        "access_key",
+        "auth_key",
+    ],
     form: Form::Assigned {
         unless_after: "",
         lead: r#"(?i)(?:api[_-]?key|secret|token|passw(?:or)?d|credentials?|private_key|access_key|auth_key)(?:[_.-][a-z0-9]{1,16}){0,2}\\?["'\]]{0,2}[ \t]{0,4}(?::=|=>|=|:)[ \t]{0,4}\\?["'`]?"#,

@@ -13,10 +13,26 @@ pub(super) const PRIVATE_KEY: Rule = Rule {
     entropy: None,
     check: None,
     found: &[
-        concat!("-----BEGIN PRIV", "ATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIHQ2oZ8fVYw3k1Q7n0m9Zl5x\n-----END PRIV", "ATE KEY-----\n"),
-        concat!("-----BEGIN RSA PRIV", "ATE KEY-----\r\nProc-Type: 4,ENCRYPTED\r\nDEK-Info: AES-128-CBC,0011\r\n\r\nMIIEowIBAAKCAQEA7bq0\r\n-----END RSA PRIV", "ATE KEY-----"),
-        concat!(r#"{"key": "-----BEGIN EC PRIV"#, r#"ATE KEY-----\nMHcCAQEEIIrVbYb5kq0a1x\nAoGBAN\n-----END EC PRIV"#, r#"ATE KEY-----\n"}"#),
-        concat!("-----BEGIN PGP PRIV", "ATE KEY BLOCK-----\nVersion: GnuPG v2\n\nlQOYBF2xkZ8BCADQ\n=aB3d\n-----END PGP PRIV", "ATE KEY BLOCK-----"),
+        concat!(
+            "-----BEGIN PRIV",
+            "ATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIHQ2oZ8fVYw3k1Q7n0m9Zl5x\n-----END PRIV",
+            "ATE KEY-----\n"
+        ),
+        concat!(
+            "-----BEGIN RSA PRIV",
+            "ATE KEY-----\r\nProc-Type: 4,ENCRYPTED\r\nDEK-Info: AES-128-CBC,0011\r\n\r\nMIIEowIBAAKCAQEA7bq0\r\n-----END RSA PRIV",
+            "ATE KEY-----"
+        ),
+        concat!(
+            r#"{"key": "-----BEGIN EC PRIV"#,
+            r#"ATE KEY-----\nMHcCAQEEIIrVbYb5kq0a1x\nAoGBAN\n-----END EC PRIV"#,
+            r#"ATE KEY-----\n"}"#
+        ),
+        concat!(
+            "-----BEGIN PGP PRIV",
+            "ATE KEY BLOCK-----\nVersion: GnuPG v2\n\nlQOYBF2xkZ8BCADQ\n=aB3d\n-----END PGP PRIV",
+            "ATE KEY BLOCK-----"
+        ),
         concat!("-----BEGIN OPENSSH PRIV", "ATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ\n$ "),
     ],
     ignored: &[
@@ -59,7 +75,8 @@ pub(super) const JWT: Rule = Rule {
     entropy: None,
     check: None,
     found: &[concat!(
-        "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9", ".eyJzdWIiOiIxMjM0NTY3ODkwIiwibmFtZSI6IkpvaG4ifQ",
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9",
+        ".eyJzdWIiOiIxMjM0NTY3ODkwIiwibmFtZSI6IkpvaG4ifQ",
         ".dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
     )],
     ignored: &["eyJhbGciOiJIUzI1NiJ9", "eyJhbGciOiJub25lIn0.eyJzdWIiOiIxMjM0NTYifQ.", "eyJ.eyJ.sig"],

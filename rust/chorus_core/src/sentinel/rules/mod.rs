@@ -71,7 +71,13 @@ pub(super) enum Form {
     Token { behind: Behind, pattern: &'static str, alphabet: &'static str, max_bytes: usize },
     /// The keyword and what is around it (the `lead`) say that the value after it is secret.
     /// Right after `unless_after` (when not empty) it is something else.
-    Assigned { unless_after: &'static str, lead: &'static str, pattern: &'static str, alphabet: &'static str, max_bytes: usize },
+    Assigned {
+        unless_after: &'static str,
+        lead: &'static str,
+        pattern: &'static str,
+        alphabet: &'static str,
+        max_bytes: usize,
+    },
     /// A private key between BEGIN and END lines.
     Pem,
 }

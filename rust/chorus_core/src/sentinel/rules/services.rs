@@ -22,7 +22,11 @@ pub(super) const STRIPE_KEY: Rule = Rule {
         concat!("rk", "_live_51Qx7KLmV9nRt4WzY8bCd1FgH"),
         concat!("wh", "sec_x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE"),
     ],
-    ignored: &["sk_test_51Qx7KLmV9nRt4WzY8bCd1FgH", "sk_live_xxxxxxxxxxxxxxxxxxxxxxxx", "task_live_51Qx7KLmV9nRt4WzY8bCd1FgH"],
+    ignored: &[
+        "sk_test_51Qx7KLmV9nRt4WzY8bCd1FgH",
+        "sk_live_xxxxxxxxxxxxxxxxxxxxxxxx",
+        "task_live_51Qx7KLmV9nRt4WzY8bCd1FgH",
+    ],
 };
 
 /// SendGrid keys: `SG.`, 22 characters, a dot, 43 characters of base64url (SendGrid docs, "API keys").
@@ -46,7 +50,9 @@ pub(super) const SENDGRID_KEY: Rule = Rule {
 /// Twilio API keys: `SK` and 32 hexadecimal digits (Twilio docs, "API keys": SID format).
 pub(super) const TWILIO_KEY: Rule = Rule {
     id: "twilio-key",
-    keywords: &["SK0", "SK1", "SK2", "SK3", "SK4", "SK5", "SK6", "SK7", "SK8", "SK9", "SKa", "SKb", "SKc", "SKd", "SKe", "SKf"],
+    keywords: &[
+        "SK0", "SK1", "SK2", "SK3", "SK4", "SK5", "SK6", "SK7", "SK8", "SK9", "SKa", "SKb", "SKc", "SKd", "SKe", "SKf",
+    ],
     form: Form::Token {
         behind: Behind::Word,
         pattern: "(SK[0-9a-f]{32})(?:[^A-Za-z0-9_]|$)",
@@ -58,5 +64,10 @@ pub(super) const TWILIO_KEY: Rule = Rule {
     entropy: Some(3.0),
     check: None,
     found: &[concat!("S", "K9f8e7d6c5b4a39281706f5e4d3c2b1a0")],
-    ignored: &["SK00000000000000000000000000000000", "SK9f8e7d", "SKIP9f8e7d6c5b4a39281706f5e4d3c2b1a0", "DISK9f8e7d6c5b4a39281706f5e4d3c2b1a0"],
+    ignored: &[
+        "SK00000000000000000000000000000000",
+        "SK9f8e7d",
+        "SKIP9f8e7d6c5b4a39281706f5e4d3c2b1a0",
+        "DISK9f8e7d6c5b4a39281706f5e4d3c2b1a0",
+    ],
 };
