@@ -16,6 +16,7 @@ from world import World, eventually, stand_in_core
 
 from chorus.executor.docker.container import LABEL_PEER
 from chorus.wire.messages import COORDINATION, DECISIONS
+from chorus.wire.secrets import seal_secrets
 
 pytestmark = pytest.mark.docker
 
@@ -100,7 +101,8 @@ async def test_a_cancel_reaches_the_sandbox(world: World) -> None:
 
 async def test_secrets_are_given_and_cut(world: World) -> None:
     secret = "hunter2-hunter2"
-    row = await world.run(commands=[f'printf "%s|" "$TOKEN"; printf "{secret}"'], secrets={"TOKEN": secret})
+    sealed = await seal_secrets(world.client, {"TOKEN": secret})
+    row = await world.run(commands=[f'printf "%s|" "$TOKEN"; printf "{secret}"'], secrets=sealed)
     assert await world.logs(row.task_id) == b"[REDACTED:task-secret]|[REDACTED:task-secret]"
     assert row.result is not None
     assert secret not in str(row.result)
