@@ -11,6 +11,10 @@ WITH_DOCKER=1
 # command=Debian package; those of the second list are only missed by what needs them.
 NEEDED="git=git cc=build-essential"
 [ -n "$WITH_DOCKER" ] && NEEDED="$NEEDED docker=docker.io mmdebstrap=mmdebstrap"
+# A client alone is of no use: where no daemon answers and none is named, one has to be there to start.
+if [ -n "$WITH_DOCKER" ] && [ -z "${DOCKER_HOST:-}" ] && ! docker version >/dev/null 2>&1; then
+  NEEDED="$NEEDED dockerd=docker.io"
+fi
 WANTED="protoc=protobuf-compiler ip=iproute2 iptables=iptables pidof=sysvinit-utils"
 PYTHON=${PYTHON:-python3}
 
