@@ -3,9 +3,8 @@ SHELL := bash
 VENV := $(or $(CHORUS_VENV),.venv)
 PYTEST := $(VENV)/bin/python -m pytest
 export CARGO_TARGET_DIR ?= $(or $(CHORUS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chorus)/target
-ifeq ($(shell command -v protoc),)
-export PROTOC ?= $(abspath $(VENV)/bin/protoc)
-endif
+# raft-rs generates its messages with protoc; without the system's, set-up puts one into the virtual environment.
+export PATH := $(PATH):$(abspath $(VENV)/bin)
 # The crate without Python: proves that the core does not know it. One profile, so that dependencies build once.
 CARGO_FLAGS := --release --no-default-features
 # Only the dependencies need to be fast in a test; this crate compiles four times sooner without optimisation.

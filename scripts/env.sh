@@ -27,9 +27,5 @@ export CHORUS_BUILD_COMMIT CHORUS_BUILD_DATE
 CHORUS_BUILD_COMMIT=$(git -C "$ROOT" rev-parse --short HEAD 2>/dev/null || echo unknown)
 CHORUS_BUILD_DATE=$(date -u -d "@${SOURCE_DATE_EPOCH:-$(date +%s)}" +%Y-%m-%d)
 
-# raft-rs generates its messages with protoc.
-find_protoc() {
-  if [ -z "${PROTOC:-}" ] && ! have protoc && [ -x "$VENV/bin/protoc" ]; then
-    export PROTOC=$VENV/bin/protoc
-  fi
-}
+# raft-rs generates its messages with protoc; without the system's, setup.sh puts one into the virtual environment.
+PATH=$PATH:$VENV/bin

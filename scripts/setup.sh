@@ -71,8 +71,7 @@ core() {
   key=$(hash_of rust Cargo.toml Cargo.lock pyproject.toml)
   done_before core "$key" && "$VENV/bin/python" -c 'import chorus._core' 2>/dev/null && return
   say "building the core into $VENV (target folder: $CARGO_TARGET_DIR)"
-  find_protoc
-  VIRTUAL_ENV=$VENV "$VENV/bin/maturin" develop --release --quiet
+  VIRTUAL_ENV=$VENV "$VENV/bin/maturin" develop --release --quiet >/dev/null
   mark_done core "$key"
 }
 

@@ -4,7 +4,6 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ROOT"
 
-find_protoc
 rm -f dist/chorus_agent-*.whl
 "$VENV/bin/maturin" build --release --quiet --compatibility linux --out dist
 ls dist/chorus_agent-*.whl
