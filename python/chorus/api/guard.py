@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 from collections.abc import Callable
@@ -25,6 +26,8 @@ BODY_PAUSE_MAX_S: Final = 20.0
 # A body below this pace is cut off too: one byte per pause would last for ever.
 BODY_PACE_MIN_BYTES_S: Final = 1024
 BODY_GRACE_S: Final = 30.0
+# After a refusal in the middle of a body: how long the rest is read and thrown away before the connection closes.
+LINGER_MAX_S: Final = 30.0
 
 
 class Guard:
@@ -47,16 +50,23 @@ class Guard:
                 await self._app(scope, receive, send)
             return
         status = 0
-
-        async def counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
-            await send(message)
-
+        closing = False
         headers = _headers(scope)
         body = _Body(receive, _limit(headers))
+
+        async def counted(message: Message) -> None:
+            nonlocal status, closing
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                closing = (b"connection", b"close") in message["headers"]
+                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+            elif closing and not message.get("more_body", False):
+                # Closing on unread bytes resets the connection, and the client may lose the answer it was sent.
+                await send({**message, "more_body": True})
+                await body.linger()
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
         try:
             self._check(scope["path"], headers)
             body.check_announced(headers)
@@ -135,6 +145,14 @@ class _Body:
         if self._waited > BODY_GRACE_S + self._seen / BODY_PACE_MIN_BYTES_S:
             raise Problem(408, f"the body comes with less than {BODY_PACE_MIN_BYTES_S} bytes a second")
         return message
+
+    async def linger(self) -> None:
+        """Throws away what the client still sends, until its end or for LINGER_MAX_S."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_MAX_S):
+                while not self._complete:
+                    message = await self._receive()
+                    self._complete = not message.get("more_body", False)
 
     def _too_large(self) -> Problem:
         return Problem(

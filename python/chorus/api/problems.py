@@ -77,7 +77,7 @@ class Problem(Exception):
         """The whole answer."""
         headers = dict(self.headers)
         if self.status in (408, 413):
-            # The rest of the body is not read, so the connection cannot be used again.
+            # The rest of the body is not wanted, so the connection cannot be used again (guard.py ends it).
             headers["Connection"] = "close"
         return Response(self.body(), self.status, headers, MEDIA_TYPE)
 
