@@ -12,6 +12,14 @@ say() { printf '== %s\n' "$*" >&2; }
 die() { printf '❌ %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# debian PACKAGE…: installs them, as root; false where that is not possible.
+debian() {
+  [ "$(id -u)" = 0 ] && have apt-get || return 1
+  say "installing $*"
+  apt-get update -qq || true
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
 # done_before NAME KEY: whether step NAME was last done with the same KEY.
 done_before() { [ "$(cat "$STAMPS/$1" 2>/dev/null)" = "$2" ]; }
 mark_done() { mkdir -p "$STAMPS" && printf '%s' "$2" >"$STAMPS/$1"; }

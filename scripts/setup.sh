@@ -29,18 +29,13 @@ system_packages() {
   needed=$(missing_of $NEEDED) wanted=$(missing_of $WANTED)
   "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || needed="$needed python3-venv"
   [ -z "$needed$wanted" ] && return
-  if [ "$(id -u)" = 0 ] && have apt-get; then
-    say "installing $needed$wanted"
-    apt-get update -qq || true
-    # shellcheck disable=SC2086
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $needed $wanted >/dev/null ||
-      die "apt-get could not install: $needed$wanted"
-  elif [ -n "$needed" ]; then
+  # shellcheck disable=SC2086
+  debian $needed $wanted && return
+  if [ -n "$needed" ]; then
     die "missing on this machine: $needed${wanted:+(and, for some tests: $wanted)}
    Debian: sudo apt-get install $needed$wanted; or run this script as root"
-  else
-    say "not found, some tests will be left out: $wanted"
   fi
+  say "not found, some tests will be left out: $wanted"
 }
 
 toolchain() {
