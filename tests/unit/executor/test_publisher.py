@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +74,13 @@ class Agent:
 
 
 @pytest.fixture
-async def agent(tmp_path: Path) -> AsyncIterator[Agent]:
+async def agent(tmp_path: Path) -> Agent:
     agent = Agent(tmp_path)
     await agent.begin()
     room = agent.room()
     room.outbox.put(Item(TASK_ID, 1, "result", new_id(), BODY, FACTS))
     room.outbox.close()
-    yield agent
+    return agent
 
 
 async def settle(room: Room) -> None:
