@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import sqlite3
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -37,7 +39,10 @@ _HUB_STATUS: Final = {
     "quorum_failed": 503,
     "not_permitted": 403,
     "tampered": 502,
+    "disk": 503,
 }
+# A disk that is full takes nothing, one that fails may recover; other errors of the system are our own fault.
+_DISK_STATUS: Final = {errno.ENOSPC: 507, errno.EDQUOT: 507, errno.EIO: 503, errno.EROFS: 503}
 # How a refusal begins that is about a bound of the mesh, not about the request (tasks.md, bounds).
 LIMIT_PREFIX: Final = "limit:"
 
@@ -122,6 +127,18 @@ def install(app: FastAPI) -> None:
     async def gone(request: Request, error: Exception) -> Response:
         return Response(status_code=400)  # nobody is left to read it
 
+    async def table(request: Request, error: Exception) -> Response:
+        detail = f"this agent's table cannot be read now: {error}"
+        return Problem(503, detail, headers={"Retry-After": str(RETRY_AFTER_S)}).response()
+
+    async def disk(request: Request, error: Exception) -> Response:
+        assert isinstance(error, OSError)
+        status = _DISK_STATUS.get(error.errno or 0)
+        if status is None:
+            raise error
+        detail = f"this agent's disk did not take it: {error.strerror}"
+        return Problem(status, detail, headers={"Retry-After": str(RETRY_AFTER_S)}).response()
+
     async def unexpected(request: Request, error: Exception) -> Response:
         return Problem(500, "an error inside the agent; its log has the details").response()
 
@@ -130,6 +147,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(ClientDisconnect, gone)
+    app.add_exception_handler(sqlite3.OperationalError, table)
+    app.add_exception_handler(OSError, disk)
     app.add_exception_handler(Exception, unexpected)
 
 

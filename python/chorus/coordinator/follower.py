@@ -21,6 +21,14 @@ from chorus.table.store import TableGap, TableStore
 BATCH_MAX_ENTRIES = 64
 TABLE_TOPIC = "local/table"
 RETRY_S = 0.25
+# A disk that failed is tried again after this, doubled each time: a full one may be so for hours, and who
+# has made room should not have to wait.
+DISK_RETRY_FIRST_S = 0.1
+DISK_RETRY_MAX_S = 5.0
+
+
+class ListenersLost(Exception):
+    """A batch was applied, and not everybody who counts on it could hear of it: only a new start helps."""
 
 
 class WrongMesh(Exception):
@@ -39,11 +47,12 @@ Listener = Callable[[list[Applied]], None]
 
 
 class Follower:
-    """Feeds the table. `error` says why applying stopped, when it did."""
+    """Feeds the table. `error` says why applying stopped, while it does."""
 
     def __init__(self, process: Process, hub: Hub, store: TableStore) -> None:
         self.store = store
         self.error: str | None = None
+        self._disk_wait_s = DISK_RETRY_FIRST_S
         self._process = process
         self._hub = hub
         self._listeners: list[Listener] = []
@@ -83,13 +92,16 @@ class Follower:
         return self.store.get(Known, entry_id)
 
     async def run(self) -> None:
-        """Applies for as long as this process lives; an error that applying cannot go on from is kept and
-        shown.
+        """Applies for as long as this process lives. What stops it is shown: a disk that failed until it
+        takes writes again, anything else for good.
         """
         while True:
             try:
                 await self._check_mesh()
                 await self._follow()
+            except sqlite3.OperationalError as error:
+                # The batch was rolled back as a whole, and is asked for again from its first entry.
+                await self._wait_for_disk(f"the table cannot be written: {error}")
             except (WrongMesh, UnknownEntryType, TableGap, sqlite3.Error) as error:
                 # Nothing may be skipped: better a table that stands still, visibly, than another table.
                 self.error = f"{type(error).__name__}: {error}"
@@ -100,6 +112,19 @@ class Follower:
             except HubError as error:
                 self._process.log.warning("following the log failed; trying again", error=str(error))
                 await asyncio.sleep(RETRY_S)
+
+    async def _wait_for_disk(self, problem: str) -> None:
+        if self.error is None:
+            self._process.log.error("applying waits for the disk", reason=problem)
+            self._disk_wait_s = DISK_RETRY_FIRST_S
+        self.error = problem
+        await asyncio.sleep(self._disk_wait_s)
+        self._disk_wait_s = min(self._disk_wait_s * 2, DISK_RETRY_MAX_S)
+
+    def check(self) -> None:
+        """Raises the error, of code `disk`, that applying waits for: nothing could be answered meanwhile."""
+        if self.error is not None:
+            raise HubError(self.error, code="disk")
 
     async def _check_mesh(self) -> None:
         while True:
@@ -142,12 +167,18 @@ class Follower:
 
     def _apply(self, entries: list[Entry]) -> None:
         outcomes = self.store.apply_batch(entries)
+        if self.error is not None:
+            self._process.log.info("applying goes on", applied=self.store.applied)
+            self.error = None
         batch = [Applied(*pair) for pair in zip(entries, outcomes, strict=False)]
         metrics.ENTRIES_APPLIED.inc(len(batch))
         for applied in batch:
             self._tell(applied)
         for listener in self._listeners:
-            listener(batch)
+            try:
+                listener(batch)
+            except sqlite3.Error as error:
+                raise ListenersLost(str(error)) from error
         if self._advanced is not None and not self._advanced.done():
             self._advanced.set_result(None)
         self._publish(batch)

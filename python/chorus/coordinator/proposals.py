@@ -46,9 +46,10 @@ class Proposals:
     async def propose(
         self, type: str, body: dict[str, Any], timeout: float, *, entry_id: str | None = None
     ) -> Settled:
-        """What came of the entry. Raises HubError when the deadline passes first; its outcome is then
-        unknown.
+        """What came of the entry. Raises HubError of code `disk` while the table here cannot be written, and
+        when the deadline passes first; its outcome is then unknown.
         """
+        self._follower.check()
         ident = entry_id or new_id()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -78,7 +79,8 @@ class Proposals:
                 async with asyncio.timeout_at(deadline):
                     return self._settled(await future)
             except TimeoutError:
-                raise HubTimeout(f"entry {proposed.index} is committed, not yet applied here") from None
+                why = f": {self._follower.error}" if self._follower.error else ""
+                raise HubTimeout(f"entry {proposed.index} is committed, not yet applied here{why}") from None
         finally:
             self._follower.forget(ident, future)
 
