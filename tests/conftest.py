@@ -4,7 +4,7 @@ settings.
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import http.server
 import os
 import shutil
@@ -64,7 +64,7 @@ def filler(small_disk: Path) -> Callable[[], Path]:
 def _fill(filler: Path) -> Path:
     with filler.open("ab", buffering=0) as file:
         for size in (65536, 4096, 1):
-            with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            with contextlib.suppress(OSError):
                 while True:
                     file.write(bytes(size))
     return filler
