@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from chorus.hub import HubError
+from chorus.hub import DISK_PREFIX, HubError
 
 MEDIA_TYPE: Final = "application/problem+json"
 # How long a client should wait before it repeats what a missing leader or process made fail.
@@ -39,7 +39,6 @@ _HUB_STATUS: Final = {
     "quorum_failed": 503,
     "not_permitted": 403,
     "tampered": 502,
-    "disk": 503,
 }
 # A disk that is full takes nothing, one that fails may recover; other errors of the system are our own fault.
 _DISK_STATUS: Final = {errno.ENOSPC: 507, errno.EDQUOT: 507, errno.EIO: 503, errno.EROFS: 503}
@@ -93,7 +92,7 @@ def from_hub(error: HubError) -> Problem:
     if error.code == "refused" and message.startswith(LIMIT_PREFIX):
         detail = message.removeprefix(LIMIT_PREFIX).strip()
         return Problem(429, detail, headers={"Retry-After": str(RETRY_AFTER_S)})
-    status = _HUB_STATUS.get(error.code, 500)
+    status = 503 if message.startswith(DISK_PREFIX) else _HUB_STATUS.get(error.code, 500)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
     if status == 500:
         log.error("answered 500 for a hub error %s: %s", error.code, message)

@@ -21,6 +21,7 @@ from chorus.hub import (
     HubTimeout,
     HubTooLarge,
     Request,
+    disk_error,
 )
 
 SERVICE = "coordinator"
@@ -82,7 +83,7 @@ async def push(hub: Hub, store: BlobStore, sha256: str, peer: str) -> None:
 
 async def fetch(hub: Hub, store: BlobStore, sha256: str, holders: Iterable[str]) -> None:
     """Brings the blob here from the first holder that has it; raises HubNotFound naming what each said, and
-    HubError of code `disk` when it cannot be kept here.
+    HubInternal when it cannot be kept here.
     """
     if store.has(sha256):
         return
@@ -107,7 +108,7 @@ async def fetch(hub: Hub, store: BlobStore, sha256: str, holders: Iterable[str])
 
 
 def _disk(error: OSError) -> HubError:
-    return HubError(f"this agent's disk did not take the blob: {error.strerror or error}", code="disk")
+    return disk_error(f"the blob was not taken: {error.strerror or error}")
 
 
 def _named(request: Request) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chorus.hub import Entry as Committed
-from chorus.hub import Hub, HubError, HubNoMesh
+from chorus.hub import Hub, HubError, HubNoMesh, HubTimeout, disk_error
 from chorus.process import Process, metrics
 from chorus.table.effects import Outcome, UnknownEntryType
 from chorus.table.entries import Entry
@@ -74,6 +74,8 @@ class Follower:
 
     def forget(self, entry_id: str, future: asyncio.Future[Applied]) -> None:
         """Nobody waits on `future` any more."""
+        if future.done() and not future.cancelled():
+            future.exception()  # told or not, it is not news any more
         futures = self._expected.get(entry_id, [])
         if future in futures:
             futures.remove(future)
@@ -118,13 +120,17 @@ class Follower:
             self._process.log.error("applying waits for the disk", reason=problem)
             self._disk_wait_s = DISK_RETRY_FIRST_S
         self.error = problem
+        for futures in self._expected.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(HubTimeout(f"committed or not, it is not applied here: {problem}"))
         await asyncio.sleep(self._disk_wait_s)
         self._disk_wait_s = min(self._disk_wait_s * 2, DISK_RETRY_MAX_S)
 
     def check(self) -> None:
-        """Raises the error, of code `disk`, that applying waits for: nothing could be answered meanwhile."""
+        """Raises the error that applying waits for, if it does: nothing could be answered meanwhile."""
         if self.error is not None:
-            raise HubError(self.error, code="disk")
+            raise disk_error(self.error)
 
     async def _check_mesh(self) -> None:
         while True:

@@ -46,8 +46,8 @@ class Proposals:
     async def propose(
         self, type: str, body: dict[str, Any], timeout: float, *, entry_id: str | None = None
     ) -> Settled:
-        """What came of the entry. Raises HubError of code `disk` while the table here cannot be written, and
-        when the deadline passes first; its outcome is then unknown.
+        """What came of the entry. Raises HubError while the table here cannot be written, and HubTimeout when
+        that, or the deadline, comes first; its outcome is then unknown.
         """
         self._follower.check()
         ident = entry_id or new_id()
@@ -79,8 +79,7 @@ class Proposals:
                 async with asyncio.timeout_at(deadline):
                     return self._settled(await future)
             except TimeoutError:
-                why = f": {self._follower.error}" if self._follower.error else ""
-                raise HubTimeout(f"entry {proposed.index} is committed, not yet applied here{why}") from None
+                raise HubTimeout(f"entry {proposed.index} is committed, not yet applied here") from None
         finally:
             self._follower.forget(ident, future)
 

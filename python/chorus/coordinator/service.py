@@ -14,7 +14,7 @@ from chorus.coordinator.leading import Leading
 from chorus.coordinator.profile import ProfileKeeper
 from chorus.coordinator.proposals import Proposals
 from chorus.coordinator.submission import Submission
-from chorus.hub import ByteStream, Handler, Hub, HubError, HubInvalid, Reply, Request
+from chorus.hub import ByteStream, Handler, Hub, HubError, HubInvalid, Reply, Request, disk_error
 from chorus.process import Process
 from chorus.table.records import Member, Mesh
 from chorus.table.store import TableStore
@@ -38,7 +38,7 @@ async def open_table(process: Process) -> TableStore | None:
         async def refuse(request: Request, problem: str = problem) -> dict[str, Any]:
             if request.method == "health":
                 return process.health.answer()
-            raise HubError(problem, code="disk")
+            raise disk_error(problem)
 
         with contextlib.suppress(HubError):
             await process.hub.offer(SERVICE, refuse, peers=True)
