@@ -26,7 +26,8 @@ BODY_PAUSE_MAX_S: Final = 20.0
 # A body below this pace is cut off too: one byte per pause would last for ever.
 BODY_PACE_MIN_BYTES_S: Final = 1024
 BODY_GRACE_S: Final = 30.0
-# After a refusal in the middle of a body: how long the rest is read and thrown away before the connection closes.
+# After a refusal in the middle of a body: how long the rest is read and thrown away before the connection
+# closes.
 LINGER_MAX_S: Final = 30.0
 
 
@@ -61,7 +62,7 @@ class Guard:
                 closing = (b"connection", b"close") in message["headers"]
                 message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
             elif closing and not message.get("more_body", False):
-                # Closing on unread bytes resets the connection, and the client may lose the answer it was sent.
+                # Closing on unread bytes resets the connection, and the client may lose the answer.
                 await send({**message, "more_body": True})
                 await body.linger()
                 message = {"type": "http.response.body", "body": b""}

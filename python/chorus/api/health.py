@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from collections.abc import Awaitable
 from typing import Any, Final, TypeVar
@@ -26,6 +27,9 @@ T = TypeVar("T")
 # Answers are at most this old.
 PERIOD_S: Final = 1.0
 DEADLINE_S: Final = 0.9
+# While the agent starts, whoever waits for it should not wait for the next look as well.
+START_PERIOD_S: Final = 0.1
+START_S: Final = 30.0
 # The DHT is asked for this agent's own record; more often would only be traffic.
 DHT_PERIOD_S: Final = 30.0
 DHT_DEADLINE_S: Final = 5.0
@@ -51,11 +55,14 @@ class Observer:
 
     async def run(self) -> None:
         """Runs until cancelled."""
+        begun = time.monotonic()
         while True:
             started = time.monotonic()
             await self.observe()
             await self._announce()
-            await asyncio.sleep(max(0.05, PERIOD_S - (time.monotonic() - started)))
+            starting = started - begun < START_S and self.verdict is not None and not self.verdict.ready
+            period = START_PERIOD_S if starting else PERIOD_S
+            await asyncio.sleep(max(0.05, period - (time.monotonic() - started)))
 
     async def observe(self) -> None:
         """One look at everything."""
@@ -73,7 +80,12 @@ class Observer:
         crashes = _read_crashes(context)
         repeating = [name for name, one in crashes.items() if one.repeating(_now_ms())]
         leader = None if raft is None else raft.leader
-        member = None if leader is None else context.table.member(leader)
+        member, active = None, 0
+        try:
+            member = None if leader is None else context.table.member(leader)
+            active = len(context.table.running_on(settings.peer_id))
+        except sqlite3.Error as error:
+            siblings["coordinator"] = Answer(False, f"the table cannot be read: {error}")
         self.findings = Findings(
             license_ok=True,  # the parent's gate lets no process start without one
             license_detail=f"{settings.license_id} ({settings.license_kind})",
@@ -87,7 +99,7 @@ class Observer:
             raft_state="unknown" if raft is None else raft.role,
             leader=leader if member is None else member.agent_id,
             term=0 if raft is None else raft.term,
-            active=len(context.table.running_on(settings.peer_id)),
+            active=active,
             max_tasks=settings.max_tasks,
             ai_provider=settings.ai_provider,
             crashes={name: one.count for name, one in crashes.items()},

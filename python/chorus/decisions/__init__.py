@@ -3,7 +3,7 @@ anyone.
 """
 
 from chorus.decisions.encoding import DecisionError
-from chorus.decisions.publisher import fetch, publish
+from chorus.decisions.publisher import fetch, log_once, publish
 from chorus.decisions.record import VerifiedRecord, address, build, encode, hash_of, sign, verify
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "encode",
     "fetch",
     "hash_of",
+    "log_once",
     "publish",
     "sign",
     "verify",

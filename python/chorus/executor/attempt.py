@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +89,9 @@ class Attempt:
             claimed = await self._claim()
             if claimed is not None:
                 self._log.info("claim refused", reason=claimed)
-                self._state("released", claimed)
+                with contextlib.suppress(OSError):
+                    self._state("released", claimed)
+                self.journal.close()
                 return
             keeping = asyncio.create_task(self._keep_lease(sent))
             self._state("claimed", f"claimed by {self._room.settings.agent_id}")
@@ -108,11 +111,12 @@ class Attempt:
             InputsMissing,
             SandboxError,
             HubError,
-            OSError,
         ) as error:
             if isinstance(error, BackendUnavailable):
                 self._room.backend_lost(error.reason)
             await self._give_back(self._stop.reason if self._stop else str(error))
+        except (OSError, sqlite3.Error) as error:
+            await self._give_back(f"this agent's disk failed: {error}")
         except Exception as error:
             self._log.exception("the attempt broke")
             await self._give_back(f"the executor broke: {error}")
@@ -222,9 +226,10 @@ class Attempt:
 
     async def _give_back(self, reason: str) -> None:
         self._log.warning("giving the attempt back", reason=reason)
-        with contextlib.suppress(OSError, ValueError):
+        # The file may be what failed, or closed already.
+        with contextlib.suppress(OSError):
             self._state("released", reason)
-            self.journal.close()
+        self.journal.close()
         self._later(self._announce("task_failed", {"ended_by": "lost", "reason": reason}))
         body = {"task_id": self.task_id, "attempt": self.number, "reason": reason[:2000]}
         self._room.spawn(self._release(body))
