@@ -4,6 +4,9 @@ ARG BUILD_BASE=rust:1-bookworm
 ARG BASE=debian:bookworm-slim
 
 FROM ${BUILD_BASE} AS build
+# What the binary says of itself; the context has no .git to ask.
+ARG CHORUS_BUILD_COMMIT=unknown
+ARG CHORUS_BUILD_DATE=unknown
 WORKDIR /src
 COPY . .
 RUN set -eu; \
@@ -30,12 +33,14 @@ RUN set -eu; \
 COPY --from=build /opt/chorus /opt/chorus
 ENV PATH=/opt/chorus/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/var/lib/chorus \
     CHORUS_DATA_DIR=/var/lib/chorus \
     CHORUS_API_HOST=0.0.0.0
 VOLUME /var/lib/chorus
 EXPOSE 9000 8080 8081
 USER 10001:10001
+# Tasks in flight are finished first: give the stop CHORUS_SHUTDOWN_TIMEOUT and 90 s (docker stop -t, stop_grace_period).
 STOPSIGNAL SIGTERM
 # Live, never ready: an orchestrator restarts what fails this, and a lone or busy agent must not be restarted.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + (os.environ.get('CHORUS_HEALTH_PORT') or '8081') + '/healthz', timeout=4)"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 CMD ["python3", "-m", "chorus.agent.probe"]
 ENTRYPOINT ["chorus-agent"]

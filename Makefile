@@ -51,7 +51,7 @@ bench: setup ## the measurements, each beside a peer in the same run
 	@test -x bench/run || { echo "there are no measurements in this version yet" >&2; exit 1; }
 	bench/run
 
-image: setup ## the agent's Docker image, chorus-agent:latest
+image: setup ## the Docker images, chorus-agent:latest and chorus-docker-proxy:latest
 	@scripts/image.sh
 
 wheel: setup ## the wheel, into dist/

@@ -1,41 +1,101 @@
 #!/usr/bin/env bash
-# Builds the agent's image `chorus-agent:latest`, with no image registry at hand: base image from Debian's packages,
-# wheel from this host, Python packages from pip's own index. `BASE=debian:bookworm-slim scripts/image.sh` takes another
-# base; plain `docker build .` builds everything inside.
+# Builds the agent's image `chorus-agent:latest` and that of the filtering proxy, `chorus-docker-proxy:latest`, with no
+# image registry at hand: base images from Debian's packages, wheel from this host, Python packages from pip's own index.
+# What is there already, made of the same things, is left as it is. `BASE=debian:bookworm-slim scripts/image.sh` takes
+# another base (with python3 and python3-venv); plain `docker build .` builds everything inside.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ROOT"
 
 TAG=${TAG:-chorus-agent:latest}
+PROXY_TAG=${PROXY_TAG:-chorus-docker-proxy:latest}
 # The interpreter of the base image; wheels are fetched for it, not for the host's.
 BASE_PYTHON=${BASE_PYTHON:-3.11}
+SUITE=bookworm
+LABEL=chorus.recipe
+
+recipe_of() { docker image inspect --format "{{index .Config.Labels \"$LABEL\"}}" "$1" 2>/dev/null || true; }
+id_of() { docker image inspect --format '{{.Id}}' "$1"; }
+keyed() { sha256sum | cut -c1-16; }
+
+# debian NAME PACKAGES: a base image of Debian's essential packages and these; its tag says what it is made of.
+debian() {
+  local image
+  image=$1:$SUITE-$(printf '%s' "$SUITE $2" | keyed)
+  if ! docker image inspect "$image" >/dev/null 2>&1; then
+    have mmdebstrap || die "mmdebstrap is missing: apt-get install mmdebstrap, or set BASE to an image that is here"
+    say "making $image from Debian's packages"
+    # Documentation and translations are of no use in a container.
+    mmdebstrap --quiet --variant=essential --include="$2" --dpkgopt=force-unsafe-io \
+      --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+      --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
+      --aptopt='Apt::Install-Recommends "false"' "$SUITE" - | docker import - "$image" >/dev/null
+  fi
+  echo "$image"
+}
+
+# image TAG RECIPE CONTEXT [ARGUMENTS…]: builds without a word when it goes well.
+image() {
+  local tag=$1 recipe=$2 context=$3 log
+  shift 3
+  say "building $tag"
+  log=$(docker build --label "$LABEL=$recipe" "$@" -t "$tag" "$context" 2>&1) || { printf '%s\n' "$log" >&2; return 1; }
+}
+
+# packages_into FOLDER: the wheels of all dependencies, fetched once for one set of them.
+packages_into() {
+  local key wanted
+  key=$( (cat pyproject.toml constraints.txt && echo "$BASE_PYTHON $(uname -m)") | keyed)
+  if [ ! -d "$CACHE/image-packages/$key" ]; then
+    say "fetching Python packages for the image"
+    wanted=$("$VENV/bin/python" -c '
+import tomllib
+print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]))')
+    rm -rf "$CACHE/image-packages"
+    mkdir -p "$CACHE/image-packages/new"
+    "$VENV/bin/python" -m pip download --quiet --disable-pip-version-check --only-binary=:all: \
+      --python-version "$BASE_PYTHON" --implementation cp \
+      --platform "manylinux_2_28_$(uname -m)" --platform "manylinux2014_$(uname -m)" \
+      --platform "manylinux_2_17_$(uname -m)" -c constraints.txt -d "$CACHE/image-packages/new" $wanted
+    mv "$CACHE/image-packages/new" "$CACHE/image-packages/$key"
+  fi
+  cp "$CACHE/image-packages/$key"/* "$1"
+}
+
+agent() {
+  local base recipe context
+  base=${BASE:-$(debian chorus-image-base python3,python3-venv,ca-certificates,sysvinit-utils)}
+  recipe=$( (hash_of Dockerfile pyproject.toml constraints.txt Cargo.toml Cargo.lock rust python scripts/image.sh &&
+    echo "$CHORUS_BUILD_COMMIT $BASE_PYTHON $(id_of "$base")") | keyed)
+  if [ "$(recipe_of "$TAG")" = "$recipe" ]; then
+    say "$TAG is up to date ($recipe)"
+    return
+  fi
+  context=$(mktemp -d)
+  # shellcheck disable=SC2064
+  trap "rm -rf '$context'" EXIT
+  "$ROOT/scripts/wheel.sh" >/dev/null 2>&1 || "$ROOT/scripts/wheel.sh" >&2
+  mkdir "$context/dist"
+  cp Dockerfile constraints.txt "$context/"
+  cp dist/chorus_agent-*.whl "$context/dist/"
+  packages_into "$context/dist"
+  image "$TAG" "$recipe" "$context" --build-arg "BUILD_BASE=$base" --build-arg "BASE=$base"
+}
+
+proxy() {
+  local base recipe
+  base=${PROXY_BASE:-$(debian chorus-proxy-base nginx)}
+  recipe=$( (hash_of deploy/docker-proxy && id_of "$base") | keyed)
+  if [ "$(recipe_of "$PROXY_TAG")" = "$recipe" ]; then
+    say "$PROXY_TAG is up to date ($recipe)"
+    return
+  fi
+  image "$PROXY_TAG" "$recipe" deploy/docker-proxy --build-arg "BASE=$base"
+}
 
 "$ROOT/scripts/docker.sh"
-if [ -z "${BASE:-}" ]; then
-  BASE=chorus-image-base:bookworm
-  if ! docker image inspect "$BASE" >/dev/null 2>&1; then
-    have mmdebstrap || die "mmdebstrap is missing (or set BASE to an image with python3 and python3-venv)"
-    say "making $BASE from Debian's packages"
-    mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,ca-certificates,sysvinit-utils bookworm - |
-      docker import - "$BASE" >/dev/null
-  fi
-fi
-
-context=$(mktemp -d)
-trap 'rm -rf "$context"' EXIT
-"$ROOT/scripts/wheel.sh" >/dev/null
-mkdir -p "$context/dist"
-cp Dockerfile constraints.txt "$context/"
-cp dist/chorus_agent-*.whl "$context/dist/"
-say "fetching Python packages for the image"
-"$VENV/bin/python" -m pip download --quiet --disable-pip-version-check --only-binary=:all: \
-  --python-version "$BASE_PYTHON" --implementation cp \
-  --platform "manylinux_2_28_$(uname -m)" --platform "manylinux2014_$(uname -m)" --platform "manylinux_2_17_$(uname -m)" \
-  -c constraints.txt -d "$context/dist" $("$VENV/bin/python" - <<'PY'
-import tomllib
-print(" ".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]))
-PY
-)
-say "building $TAG on $BASE"
-docker build --quiet --build-arg "BUILD_BASE=$BASE" --build-arg "BASE=$BASE" -t "$TAG" "$context" >/dev/null
+agent
+proxy
+docker image inspect --format '{{index .RepoTags 0}} {{.Size}}' "$TAG" "$PROXY_TAG" |
+  while read -r name bytes; do say "$name: $((bytes / 1000000)) MB"; done
 docker run --rm "$TAG" --version

@@ -4,12 +4,17 @@ behind.
 
 from __future__ import annotations
 
+import http.server
+import os
 import socket
+import socketserver
+import threading
 from pathlib import Path
 
 import pytest
 
 from chorus.agent import folders
+from chorus.agent.docker_check import docker_problem
 from chorus.agent.ports import reserve
 from chorus.agent.problems import StartupError
 from chorus.agent.startup import Prepared, prepare
@@ -80,6 +85,58 @@ def test_without_docker(short_dir: Path) -> None:
     assert line.startswith("❌ Failed to create P2P node: failed to create Docker client: ")
     assert "DOCKER_HOST" in line
     assert not (short_dir / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("contained", "remedy"),
+    [
+        (False, "Start the Docker daemon, mount /var/run/docker.sock or set DOCKER_HOST"),
+        (True, "docker run -v"),
+    ],
+)
+def test_a_socket_that_is_not_there(short_dir: Path, contained: bool, remedy: str) -> None:
+    why = docker_problem(f"unix://{short_dir}/docker.sock", {}, contained=contained)
+    assert "No such file or directory" in why
+    assert remedy in why
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may use any socket")
+@pytest.mark.parametrize(("contained", "remedy"), [(False, "group"), (True, "--group-add")])
+def test_a_socket_that_may_not_be_used(docker_that_pings: str, contained: bool, remedy: str) -> None:
+    socket_file = Path(docker_that_pings.removeprefix("unix://"))
+    socket_file.chmod(0)
+    why = docker_problem(docker_that_pings, {}, contained=contained)
+    assert f"{remedy} {socket_file.stat().st_gid}" in why
+
+
+@pytest.mark.parametrize("contained", [False, True])
+def test_nobody_at_an_address(contained: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        host = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    why = docker_problem(host, {}, contained=contained)
+    assert why.startswith(f"{host}: Connection refused. Start the Docker daemon or the proxy there, ")
+    assert ("this container" in why) is contained
+
+
+def test_tls_without_its_certificates(short_dir: Path) -> None:
+    (short_dir / "cert.pem").touch()
+    environ = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(short_dir)}
+    assert "DOCKER_CERT_PATH" in docker_problem("tcp://127.0.0.1:1", environ)
+
+
+def test_a_proxy_that_refuses(short_dir: Path) -> None:
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(403)
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        why = docker_problem(f"tcp://127.0.0.1:{server.server_address[1]}", {})
+    assert "403" in why
+    assert "proxy" in why
 
 
 @pytest.mark.parametrize("variable", ["CHORUS_P2P_PORT", "CHORUS_API_PORT", "CHORUS_HEALTH_PORT"])

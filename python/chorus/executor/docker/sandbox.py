@@ -26,6 +26,7 @@ from chorus.executor.backend import (
 from chorus.executor.docker.container import WORKSPACE
 from chorus.executor.docker.engine import Engine
 from chorus.executor.docker.session import Ended, Session
+from chorus.executor.docker.stats import read_sample
 
 # A session that has not killed its processes by then is stuck; the daemon kills the container.
 _STOP_GRACE_S = 2.0
@@ -67,6 +68,7 @@ class DockerSandbox:
         self._running = False
         self._last = _Seen()
         self._usage = Usage(0.0, 0, 0, 0)
+        self._most_sampled = 0
         self._closed = False
         self._background: set[asyncio.Task[None]] = set()
 
@@ -158,7 +160,8 @@ class DockerSandbox:
         if self.alive:
             try:
                 oom, full, peak, cpu = (await self.session.usage())[:4]
-                self._usage = Usage(cpu / 1e9, peak, oom, full)
+                # A kernel without memory.peak (cgroup v2 before Linux 5.19) knows no better than the samples.
+                self._usage = Usage(cpu / 1e9, peak or self._most_sampled, oom, full)
             except (SandboxGone, ValueError):
                 pass
         return self._usage
@@ -187,6 +190,7 @@ class DockerSandbox:
 
         threading.Thread(target=read, name="sandbox-stats", daemon=True).start()
         while (sample := await queue.get()) is not None:
+            self._most_sampled = max(self._most_sampled, sample.memory_bytes)
             yield sample
 
     async def close(self) -> None:
@@ -276,20 +280,6 @@ class DockerSandbox:
         task = asyncio.get_running_loop().create_task(quietly())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-def read_sample(raw: Mapping[str, Any]) -> Sample | None:
-    """One line of Docker's stats stream; None for the first, which has nothing to compare with."""
-    try:
-        cpu, before = raw["cpu_stats"], raw["precpu_stats"]
-        system = cpu["system_cpu_usage"] - before["system_cpu_usage"]
-        used = cpu["cpu_usage"]["total_usage"] - before["cpu_usage"]["total_usage"]
-        cores = cpu.get("online_cpus") or len(cpu["cpu_usage"].get("percpu_usage") or ()) or 1
-        if system <= 0:
-            return None
-        return Sample(max(0.0, used / system * cores), int(raw["memory_stats"]["usage"]))
-    except (KeyError, TypeError):
-        return None
 
 
 def void(_: object) -> None:

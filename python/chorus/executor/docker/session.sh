@@ -15,6 +15,9 @@ rm -f /tmp/.chorus-session
 
 cgroup=/sys/fs/cgroup
 if [ -e $cgroup/cgroup.controllers ]; then
+    # v2: usually the mount is this container's own group; a daemon that shares its namespace shows the whole tree.
+    IFS=: read -r _ _ own </proc/self/cgroup
+    [ -e "$cgroup$own/memory.events" ] && cgroup=$cgroup$own
     oom_file=$cgroup/memory.events pids_file=$cgroup/pids.events
     peak_file=$cgroup/memory.peak cpu_file=$cgroup/cpu.stat
 else

@@ -1,0 +1,163 @@
+"""The images that `make image` builds, under names of this test's own, and what runs of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from chorus.executor.backend import Limits, Sandbox, SandboxError
+from chorus.executor.docker.backend import DockerBackend
+from chorus.executor.docker.engine import Engine
+from chorus.testing.sandbox_contract import SMALL
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+SOCKET = Path("/var/run/docker.sock")
+SANDBOX = "anthonyrawlins/chorus-base:latest"
+# Everything made here begins with this, and is gone afterwards.
+PREFIX = f"chorus-deploy-{uuid.uuid4().hex[:8]}"
+# A first build fetches Debian's packages and compiles the core; nothing is asserted about it.
+GENEROUS_S = 1200
+LEASE_S = 30.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "deploy: the images and the compose file, with a Docker daemon")
+
+
+def run(*words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+    """A command to its end; what it said when it must not fail and does."""
+    done = subprocess.run(words, env=os.environ | more, capture_output=True, text=True, timeout=GENEROUS_S)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def docker(*words: str, check: bool = True) -> str:
+    """What the docker command says."""
+    done = run("docker", *words, check=check)
+    return (done.stdout + ("" if check else done.stderr)).strip()
+
+
+@dataclass(frozen=True)
+class Images:
+    """The two images under test."""
+
+    agent: str
+    proxy: str
+
+    def build(self) -> str:
+        """`scripts/image.sh`; returns what it told."""
+        venv = os.environ.get("CHORUS_VENV", sys.prefix)
+        return run(
+            str(ROOT / "scripts" / "image.sh"), TAG=self.agent, PROXY_TAG=self.proxy, CHORUS_VENV=venv
+        ).stderr
+
+
+@pytest.fixture(scope="session")
+def images() -> Iterator[Images]:
+    if not SOCKET.exists() or run("docker", "image", "inspect", SANDBOX, check=False).returncode:
+        pytest.skip(f"no Docker at {SOCKET}, or no {SANDBOX}: make setup")
+    made = Images(f"{PREFIX}-agent:latest", f"{PREFIX}-proxy:latest")
+    made.build()
+    yield made
+    docker("image", "rm", made.agent, made.proxy, check=False)
+
+
+def proxy_words(images: Images, name: str, publish: str, *more: str) -> Sequence[str]:
+    """The proxy as compose.yaml runs it."""
+    hard = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+    who = ("--user", f"65534:{SOCKET.stat().st_gid}", "-v", f"{SOCKET}:{SOCKET}:ro")
+    return ("run", "-d", "--name", name, *hard, *who, "-p", f"127.0.0.1::{publish}", *more, images.proxy)
+
+
+def published(container: str, port: int) -> int:
+    """Where a container's port is reached on this host."""
+    return int(docker("port", container, str(port)).splitlines()[0].rpartition(":")[2])
+
+
+@pytest.fixture(scope="module")
+def proxy(images: Images) -> Iterator[str]:
+    """A proxy's address, as DOCKER_HOST."""
+    name = f"{PREFIX}-plain"
+    docker(*proxy_words(images, name, "2375"))
+    yield f"tcp://127.0.0.1:{published(name, 2375)}"
+    docker("rm", "-f", name)
+
+
+@dataclass(frozen=True)
+class Secured:
+    """A proxy that asks for certificates."""
+
+    host: str
+    client: Path
+
+
+@pytest.fixture(scope="module")
+def secured(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    certs = tmp_path_factory.mktemp("certs")
+    run(str(DEPLOY / "certs.sh"), str(certs), "docker-proxy", "127.0.0.1")
+    # Fixtures' folders are private; the proxy is another user.
+    certs.parent.chmod(0o755)
+    certs.chmod(0o755)
+    name = f"{PREFIX}-tls"
+    words = proxy_words(images, name, "2376", "-v", f"{certs}/server:/certs:ro")
+    docker(*words, "/etc/docker-proxy/tls.conf")
+    yield Secured(f"tcp://127.0.0.1:{published(name, 2376)}", certs / "client")
+    docker("rm", "-f", name)
+
+
+async def through(host: str) -> AsyncIterator[Callable[[Limits], Awaitable[Sandbox]]]:
+    """Clean sandboxes from behind a proxy."""
+    backend = DockerBackend(
+        Engine(host), peer=f"deploy{uuid.uuid4().hex}", boot="boot", default=SMALL, warm=0, lease_s=LEASE_S
+    )
+    made: list[Sandbox] = []
+
+    async def get(limits: Limits) -> Sandbox:
+        sandbox = await backend.acquire(SANDBOX, limits, LEASE_S)
+        made.append(sandbox)
+        return sandbox
+
+    yield get
+    for sandbox in made:
+        with contextlib.suppress(SandboxError):
+            await sandbox.close()
+    assert await backend.sweep() == []
+    await backend.close()
+
+
+@pytest_asyncio.fixture
+async def plain_acquire(proxy: str) -> AsyncIterator[Callable[[Limits], Awaitable[Sandbox]]]:
+    async for get in through(proxy):
+        yield get
+
+
+@pytest_asyncio.fixture
+async def secured_acquire(
+    secured: Secured, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[[Limits], Awaitable[Sandbox]]]:
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(secured.client))
+    async for get in through(secured.host):
+        yield get
+
+
+@pytest.fixture(scope="session")
+def compose() -> Sequence[str]:
+    """The compose command of this machine."""
+    if run("docker", "compose", "version", check=False).returncode == 0:
+        return ("docker", "compose")
+    if shutil.which("docker-compose"):
+        return ("docker-compose",)
+    pytest.skip("no docker compose: apt-get install docker-compose")
