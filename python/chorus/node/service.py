@@ -1,4 +1,6 @@
-"""The node's body: starts the core out of the settings, exports its counters, stops it last of all."""
+"""The node's body: starts the core out of the settings, logs its lines, exports its counters, stops it
+last of all.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import orjson
 
 from chorus._core import Core, CoreError
 from chorus.config import Settings
+from chorus.core import core_lines
 from chorus.core.config import core_config, multiaddr
 from chorus.node.metrics import CoreMetrics
 from chorus.process import Process
@@ -35,14 +38,15 @@ def config_of(settings: Settings) -> str:
 
 async def main(process: Process) -> None:
     """Serves the core until the process is asked to stop."""
-    core = await asyncio.to_thread(Core.start, config_of(process.settings))
-    try:
-        await process.connect()
-        process.log.info("core started", **orjson.loads(core.info()))
-        await _export(process, core)
-    finally:
-        await process.close()
-        await asyncio.to_thread(core.stop)
+    with core_lines(process.settings.log_level):
+        core = await asyncio.to_thread(Core.start, config_of(process.settings))
+        try:
+            await process.connect()
+            process.log.info("core started", **orjson.loads(core.info()))
+            await _export(process, core)
+        finally:
+            await process.close()
+            await asyncio.to_thread(core.stop)
 
 
 async def _export(process: Process, core: Core) -> None:
