@@ -8,6 +8,7 @@ __all__ = [
     "BUILD_DATE",
     "Core",
     "CoreError",
+    "CoreLines",
     "Finding",
     "Identity",
     "Redactor",
@@ -48,6 +49,23 @@ class Core:
 
     def info(self) -> str:
         """`peer_id`, `agent_id` and `listen`, as JSON."""
+
+@final
+class CoreLines:
+    """The log lines of this process's cores, kept for whoever opened them: one at a time."""
+
+    @staticmethod
+    def open(level: str) -> CoreLines:
+        """Keeps lines of a level (debug, info, warning, error) and graver ones from now on."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while lines wait; only for waiting."""
+
+    def take(self, max: int) -> tuple[list[bytes], int]:
+        """Lines, as JSON objects, oldest first, and how many were dropped since the last call."""
+
+    def close(self) -> None:
+        """Keeps no more lines. Safe to call twice."""
 
 @final
 class Identity:

@@ -15,6 +15,7 @@ from chorus._core import (
     sign_json,
     verify_json,
 )
+from chorus.core.lines import core_lines
 from chorus.core.log import Log
 from chorus.core.node import Node
 
@@ -29,6 +30,7 @@ __all__ = [
     "RoleKeys",
     "Scanner",
     "canonical_json",
+    "core_lines",
     "derive_dev_secret",
     "open_sealed",
     "seal",

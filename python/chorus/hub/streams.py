@@ -51,10 +51,11 @@ class ByteStream:
     async def read(self, n: int = -1) -> bytes:
         """The next chunk, of at most `n` bytes when `n` is positive; b"" at the clean end."""
         while not self._chunks:
+            # What ended cleanly stays whole, however the other direction ends afterwards.
+            if self._peer_ended:
+                return b""
             if self._error is not None:
                 raise self._error
-            if self._peer_ended or self._gone:
-                return b""
             self._readable = asyncio.get_running_loop().create_future()
             await self._readable
         chunk = self._chunks.popleft()

@@ -1,5 +1,5 @@
-"""The node's body: starts the core out of the settings, takes part in its topics, exports its counters, stops
-it last of all.
+"""The node's body: starts the core out of the settings, logs its lines, exports its counters, stops it
+last of all.
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ import orjson
 
 from chorus._core import Core, CoreError
 from chorus.config import Settings
+from chorus.core import core_lines
 from chorus.core.config import core_config, multiaddr
 from chorus.node.metrics import CoreMetrics
 from chorus.process import Process
-from chorus.wire.messages import MESSAGES
 
 # Counters are seen outside at most this late.
 METRICS_INTERVAL_S = 0.5
-# Every agent passes on what is said on these, also where none of its own processes listens: a program with
-# one connection hears the whole mesh only so.
-RELAYED = tuple(MESSAGES)
 
 
 def config_of(settings: Settings) -> str:
@@ -41,18 +38,15 @@ def config_of(settings: Settings) -> str:
 
 async def main(process: Process) -> None:
     """Serves the core until the process is asked to stop."""
-    core = await asyncio.to_thread(Core.start, config_of(process.settings))
-    try:
-        await process.connect()
-        process.log.info("core started", **orjson.loads(core.info()))
-        relaying = asyncio.create_task(_relay(process))
+    with core_lines(process.settings.log_level):
+        core = await asyncio.to_thread(Core.start, config_of(process.settings))
         try:
+            await process.connect()
+            process.log.info("core started", **orjson.loads(core.info()))
             await _export(process, core)
         finally:
-            relaying.cancel()
-    finally:
-        await process.close()
-        await asyncio.to_thread(core.stop)
+            await process.close()
+            await asyncio.to_thread(core.stop)
 
 
 async def _export(process: Process, core: Core) -> None:
@@ -68,10 +62,3 @@ async def _export(process: Process, core: Core) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(METRICS_INTERVAL_S):
                 await process.stopping.wait()
-
-
-async def _relay(process: Process) -> None:
-    # Read and let go: an unread queue would show up as messages that a slow reader lost.
-    async with process.hub.subscribe(*RELAYED) as messages:
-        async for _ in messages:
-            pass

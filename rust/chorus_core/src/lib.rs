@@ -11,6 +11,7 @@
 //! | [`dht`] | signed, sealed records over Kademlia and their disk store |
 //! | [`raft`] | the replicated log of signed entries (raft-rs on redb) |
 //! | [`hub`] | the Unix socket through which processes reach all of it |
+//! | [`trace`] | the core's own log lines, kept for the host to take |
 //! | [`core`] | starts the parts, joins them and stops them |
 
 pub mod core;
@@ -23,6 +24,7 @@ pub mod log;
 pub mod net;
 pub mod raft;
 pub mod sentinel;
+pub mod trace;
 pub mod wire;
 
 #[cfg(feature = "python")]

@@ -1,14 +1,21 @@
 //! A process's stream to a peer: carries bytes between the hub's frames and the network's stream.
 //!
 //! On the network each piece is preceded by its length (u32, big endian). Length 0 is the clean end of a direction and
-//! `u32::MAX` a reset, followed by the length and text of `{"code","message"}`; a stream that just stops was cut off,
-//! so that truncated output is never taken for whole.
+//! `u32::MAX` a reset, followed by the length and text of `{"code","message"}`; a reset may still follow the clean end,
+//! for it concerns the other direction then. A stream that just stops was cut off, so that truncated output is never
+//! taken for whole. Each side closes when both directions have ended; one that gives up drops the stream, which tells
+//! the peer's side to write no more but leaves it what was sent before.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::{
+    io,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures::{AsyncReadExt, AsyncWriteExt, io::BufReader};
-use tokio::sync::Notify;
+use futures::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, io::BufReader};
+use tokio::{sync::Notify, time::sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     backend::Pipe,
@@ -21,30 +28,40 @@ use crate::{Error, Result};
 const RESET_MARK: u32 = u32::MAX;
 /// The text of a reset.
 const RESET_MAX_BYTES: u32 = 4096;
-/// A piece on the network; the peer's own limit must not be smaller.
+/// The largest piece that a peer may send.
 const PIECE_MAX_BYTES: u32 = 1024 * 1024;
-/// A DATA frame to the process.
-const CHUNK_BYTES: usize = 256 * 1024;
+/// The largest piece sent from here: window goes back to the process, and a reset goes out, between pieces.
+const PIECE_BYTES: usize = 256 * 1024;
+/// Read from the network at one go, and so the most that a DATA frame to the process carries.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// How long a peer may take nothing once the process has given up; what it ended cleanly before is sent that long.
+const LINGER: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct Bridge {
     connection: Weak<Connection>,
     id: u32,
     state: Mutex<State>,
-    /// The process has sent something, or given up.
+    /// Something has changed for the outbound side.
     out_work: Notify,
-    /// The process has read something.
+    /// The process has read something, or given up.
     in_work: Notify,
+    given_up: CancellationToken,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     /// From the process, bounded by its window.
     out: BytesMut,
+    /// The process's clean end, and whether it was taken to be sent.
     out_ended: bool,
+    end_taken: bool,
+    /// The peer's clean end, and whether its side has closed after it.
+    in_ended: bool,
+    in_closed: bool,
     /// What the process takes.
     window: i64,
+    /// Why the process gave up.
     reset: Option<Error>,
 }
 
@@ -53,17 +70,21 @@ enum Work {
     Bytes(Bytes),
     End,
     Reset(Error),
+    /// Both directions have ended.
+    Done,
+    /// The peer is gone after its own clean end, before ours.
+    Cut,
 }
 
 impl Bridge {
     pub fn new(connection: &Arc<Connection>, id: u32) -> Arc<Self> {
-        let state = State { out: BytesMut::new(), out_ended: false, window: WINDOW_BYTES, reset: None };
         Arc::new(Self {
             connection: Arc::downgrade(connection),
             id,
-            state: Mutex::new(state),
+            state: Mutex::new(State { window: WINDOW_BYTES, ..State::default() }),
             out_work: Notify::new(),
             in_work: Notify::new(),
+            given_up: CancellationToken::new(),
         })
     }
 
@@ -82,7 +103,9 @@ impl Bridge {
     /// The process gave up, or is gone.
     pub fn reset(&self, error: &Error) {
         locked(&self.state).reset.get_or_insert_with(|| error.clone());
+        self.given_up.cancel();
         self.out_work.notify_one();
+        self.in_work.notify_one();
     }
 
     /// The process has read `n` bytes.
@@ -91,58 +114,79 @@ impl Bridge {
         self.in_work.notify_one();
     }
 
-    /// Carries bytes both ways until both directions have ended or one fails.
+    /// Carries bytes both ways until both directions have ended or the stream was given up at either side.
     pub async fn run(self: Arc<Self>, pipe: Pipe) {
         let (reader, writer) = pipe.split();
-        let outcome = futures::future::try_join(
-            self.inbound(BufReader::with_capacity(READ_BUFFER_BYTES, reader)),
-            self.outbound(writer),
-        )
-        .await;
-        if let (Err(error), Some(connection)) = (outcome, self.connection.upgrade()) {
-            // Says nothing when it was the process that reset: its end is gone.
-            streams::finish(&connection, self.id, Some(&error));
-            connection.outbox.flush();
+        let outcome = tokio::select! {
+            error = self.inbound(BufReader::with_capacity(READ_BUFFER_BYTES, reader)) => Err(error),
+            outcome = self.outbound(writer) => outcome,
+        };
+        if let Err(error) = outcome {
+            self.tell(|state, connection| {
+                // Otherwise the process's end is gone, and its id may stand for another stream.
+                if !(state.out_ended && state.in_ended) {
+                    streams::finish(connection, self.id, Some(&error));
+                }
+            });
         }
     }
 
-    async fn next_work(&self) -> Work {
-        loop {
-            {
-                let mut state = locked(&self.state);
-                if let Some(error) = &state.reset {
-                    return Work::Reset(error.clone());
-                }
-                if !state.out.is_empty() {
-                    let take = state.out.len().min(PIECE_MAX_BYTES as usize);
-                    return Work::Bytes(state.out.split_to(take).freeze());
-                }
-                if state.out_ended {
-                    return Work::End;
-                }
-            }
-            self.out_work.notified().await;
-        }
+    /// Says something to the process, unless it has given the stream up.
+    fn tell(&self, say: impl FnOnce(&mut State, &Connection)) {
+        let mut state = locked(&self.state);
+        let Some(connection) = self.connection.upgrade().filter(|_| state.reset.is_none()) else { return };
+        say(&mut state, &connection);
+        drop(state);
+        connection.outbox.flush();
     }
 
+    fn next_work(&self) -> Option<Work> {
+        let mut state = locked(&self.state);
+        let reset = state.reset.clone().map(Work::Reset);
+        if reset.is_some() && !state.out_ended {
+            return reset;
+        }
+        if !state.out.is_empty() {
+            let take = state.out.len().min(PIECE_BYTES);
+            return Some(Work::Bytes(state.out.split_to(take).freeze()));
+        }
+        if state.out_ended && !state.end_taken {
+            state.end_taken = true;
+            return Some(Work::End);
+        }
+        if reset.is_some() {
+            return reset;
+        }
+        if state.end_taken && state.in_ended {
+            return Some(Work::Done);
+        }
+        state.in_closed.then_some(Work::Cut)
+    }
+
+    /// Carries the process's bytes out; ends with the stream.
     async fn outbound(&self, mut writer: impl futures::AsyncWrite + Unpin) -> Result<()> {
+        let outcome = self.carry_out(&mut writer).await;
+        if outcome.is_err() && !self.given_up.is_cancelled() {
+            self.drain().await;
+        }
+        outcome
+    }
+
+    async fn carry_out(&self, writer: &mut (impl futures::AsyncWrite + Unpin)) -> Result<()> {
         loop {
-            match self.next_work().await {
+            let Some(work) = self.next_work() else {
+                self.out_work.notified().await;
+                continue;
+            };
+            match work {
                 Work::Bytes(bytes) => {
-                    tokio::select! {
-                        written = write_piece(&mut writer, &bytes) => written.map_err(lost)?,
-                        error = self.was_reset() => return Err(error),
-                    }
-                    let Some(connection) = self.connection.upgrade() else { return Err(Error::Closed) };
-                    // A piece is at most the window: far below u32's end.
-                    streams::widen(&connection, self.id, bytes.len() as u32);
-                    connection.outbox.flush();
+                    self.write_piece(writer, &bytes).await?;
+                    self.give_window(bytes.len());
                 }
                 Work::End => {
-                    writer.write_all(&0u32.to_be_bytes()).await.map_err(lost)?;
-                    writer.flush().await.map_err(lost)?;
-                    // Not closed yet: the reset of the other direction may still have to be told.
-                    return Ok(());
+                    self.write(writer, &0u32.to_be_bytes()).await?;
+                    self.in_time(writer.flush()).await?;
+                    // Not closed yet: a reset for the other direction may still have to be told.
                 }
                 Work::Reset(error) => {
                     let head = error_head(&error);
@@ -150,79 +194,142 @@ impl Bridge {
                         let mut mark = Vec::from(RESET_MARK.to_be_bytes());
                         mark.extend_from_slice(&(head.len() as u32).to_be_bytes());
                         mark.extend_from_slice(head.as_bytes());
-                        let _ = writer.write_all(&mark).await;
-                        let _ = writer.flush().await;
+                        self.write(writer, &mark).await?;
+                        self.in_time(writer.flush()).await?;
                     }
-                    let _ = writer.close().await;
+                    // Dropped, not closed: the peer's side must hear that nobody reads here either.
                     return Err(error);
                 }
+                Work::Done => return self.in_time(writer.close()).await,
+                Work::Cut => return Err(cut_off()),
             }
         }
     }
 
-    /// While a slow peer takes a piece the process may give up.
-    async fn was_reset(&self) -> Error {
+    /// The peer takes no more, but what it said before may still be on its way to a slow reader, its clean end above
+    /// all. Until that is over the process's bytes lead nowhere, so that it is not stuck writing before it reads.
+    async fn drain(&self) {
         loop {
+            let dropped = {
+                let mut state = locked(&self.state);
+                if state.in_closed || state.reset.is_some() {
+                    return;
+                }
+                std::mem::take(&mut state.out).len()
+            };
+            self.give_window(dropped);
             self.out_work.notified().await;
-            if let Some(error) = &locked(&self.state).reset {
-                return error.clone();
-            }
         }
     }
 
-    async fn inbound(&self, mut reader: impl futures::AsyncRead + Unpin) -> Result<()> {
+    fn give_window(&self, bytes: usize) {
+        self.tell(|state, connection| {
+            if bytes > 0 && !state.out_ended {
+                // At most what the window allowed: far below u32's end.
+                streams::widen(connection, self.id, bytes as u32);
+            }
+        });
+    }
+
+    async fn write_piece(&self, writer: &mut (impl futures::AsyncWrite + Unpin), bytes: &Bytes) -> Result<()> {
+        let prefix = (bytes.len() as u32).to_be_bytes();
+        if bytes.len() < READ_BUFFER_BYTES {
+            let mut whole = Buf::chain(&prefix[..], &bytes[..]);
+            let together = whole.copy_to_bytes(whole.remaining());
+            self.write(writer, &together).await?;
+        } else {
+            self.write(writer, &prefix).await?;
+            self.write(writer, bytes).await?;
+        }
+        self.in_time(writer.flush()).await
+    }
+
+    async fn write(&self, writer: &mut (impl futures::AsyncWrite + Unpin), mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            match self.in_time(writer.write(bytes)).await? {
+                0 => return Err(cut_off()),
+                written => bytes = &bytes[written..],
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the peer as long as the process does, and a while longer.
+    async fn in_time<T>(&self, work: impl Future<Output = io::Result<T>>) -> Result<T> {
+        let over = async {
+            self.given_up.cancelled().await;
+            sleep(LINGER).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => done.map_err(lost),
+            () = over => Err(Error::Timeout("the peer does not read the stream".into())),
+        }
+    }
+
+    /// Carries the peer's bytes in; returns only with what ends the whole stream.
+    async fn inbound(&self, mut reader: impl futures::AsyncBufRead + Unpin) -> Error {
+        if let Err(error) = self.carry_in(&mut reader).await {
+            return error;
+        }
+        self.tell(|_, connection| streams::finish(connection, self.id, None));
+        locked(&self.state).in_ended = true;
+        self.out_work.notify_one();
+        match read_u32(&mut reader).await {
+            Ok(RESET_MARK) => return read_reset(&mut reader).await.unwrap_or_else(|error| error),
+            Ok(_) => return Error::Invalid("the peer sent more after its end".into()),
+            Err(_) => {}
+        }
+        locked(&self.state).in_closed = true;
+        self.out_work.notify_one();
+        std::future::pending().await
+    }
+
+    /// Carries bytes until the peer's clean end; any other end is an error.
+    async fn carry_in(&self, reader: &mut (impl futures::AsyncBufRead + Unpin)) -> Result<()> {
         loop {
-            let mut left = match read_u32(&mut reader).await? {
-                0 => break,
-                RESET_MARK => return Err(read_reset(&mut reader).await?),
+            let mut left = match read_u32(reader).await? {
+                0 => return Ok(()),
+                RESET_MARK => return Err(read_reset(reader).await?),
                 size if size > PIECE_MAX_BYTES => {
                     return Err(Error::Invalid(format!("the peer sent a piece of {size} bytes")));
                 }
                 size => size as usize,
             };
             while left > 0 {
-                let room = self.room().await.min(left).min(CHUNK_BYTES);
-                let mut chunk = BytesMut::zeroed(room);
-                let read = reader.read(&mut chunk).await.map_err(lost)?;
-                if read == 0 {
+                let room = self.room().await.min(left);
+                let here = reader.fill_buf().await.map_err(lost)?;
+                if here.is_empty() {
                     return Err(cut_off());
                 }
-                chunk.truncate(read);
-                left -= read;
-                locked(&self.state).window -= read as i64;
-                let connection = self.connection.upgrade().ok_or(Error::Closed)?;
-                connection.send(Op::Data, self.id, b"", &chunk.freeze())?;
-                connection.outbox.flush();
+                let take = here.len().min(room);
+                let chunk = Bytes::copy_from_slice(&here[..take]);
+                reader.consume_unpin(take);
+                left -= take;
+                self.tell(|state, connection| {
+                    state.window -= take as i64;
+                    // A connection that takes no more is about to be buried, and this stream given up with it.
+                    let _ = connection.send(Op::Data, self.id, b"", &chunk);
+                });
             }
         }
-        let connection = self.connection.upgrade().ok_or(Error::Closed)?;
-        streams::finish(&connection, self.id, None);
-        connection.outbox.flush();
-        Ok(())
     }
 
-    /// What the process takes now; waits while that is nothing.
+    /// What the process takes now; waits while that is nothing. One that gave up takes all, to let it go.
     async fn room(&self) -> usize {
         loop {
-            if let Ok(room @ 1..) = usize::try_from(locked(&self.state).window) {
-                return room;
+            {
+                let state = locked(&self.state);
+                if state.reset.is_some() {
+                    return usize::MAX;
+                }
+                if let Ok(room @ 1..) = usize::try_from(state.window) {
+                    return room;
+                }
             }
             self.in_work.notified().await;
         }
     }
-}
-
-async fn write_piece(writer: &mut (impl futures::AsyncWrite + Unpin), bytes: &Bytes) -> std::io::Result<()> {
-    let prefix = (bytes.len() as u32).to_be_bytes();
-    let mut whole = Buf::chain(&prefix[..], &bytes[..]);
-    if bytes.len() < READ_BUFFER_BYTES {
-        let together = whole.copy_to_bytes(whole.remaining());
-        writer.write_all(&together).await?;
-    } else {
-        writer.write_all(&prefix).await?;
-        writer.write_all(bytes).await?;
-    }
-    writer.flush().await
 }
 
 async fn read_u32(reader: &mut (impl futures::AsyncRead + Unpin)) -> Result<u32> {
@@ -245,6 +352,6 @@ fn cut_off() -> Error {
     Error::Unavailable("the stream was cut off".into())
 }
 
-fn lost(error: std::io::Error) -> Error {
+fn lost(error: io::Error) -> Error {
     Error::Unavailable(format!("the stream was cut off: {error}"))
 }

@@ -1,6 +1,6 @@
 //! What each frame of a process sets in motion.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
@@ -13,7 +13,7 @@ use super::{
     frame::{Frame, Op},
     serve::{Ask, Caller, Running, hand_over, settle},
     server::Inner,
-    streams::{End, Other, attach, drop_pair},
+    streams::{End, Other, attach, drop_unopened},
     subscriptions::{DEFAULT_QUEUE, LOCAL_PREFIX, MAX_QUEUE, Sub},
 };
 use crate::{Error, Result};
@@ -25,6 +25,24 @@ const MAX_SUBS: usize = 1024;
 const MAX_NAME_BYTES: usize = 64;
 /// Topics of one subscription.
 const MAX_TOPICS: usize = 256;
+
+/// A stream to a peer that is being opened; given up or failed, its end is taken away.
+struct Opening {
+    connection: Weak<Connection>,
+    near: u32,
+    bridge: Arc<Bridge>,
+    opened: bool,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if !self.opened
+            && let Some(connection) = self.connection.upgrade()
+        {
+            drop_unopened(&connection, self.near, &self.bridge);
+        }
+    }
+}
 
 impl Inner {
     /// Handles one frame; an error closes this connection alone.
@@ -246,20 +264,15 @@ impl Inner {
             let bridge = Bridge::new(connection, near);
             attach(connection, near, End::new(Other::Peer(Arc::clone(&bridge))))?;
             let opened = self.backend.open_stream(peer, &ask.service, &ask.method, ask.head_bytes(), ask.timeout);
-            let origin = Arc::downgrade(connection);
+            let inner = Arc::clone(self);
+            let opening = Opening { connection: Arc::downgrade(connection), near, bridge, opened: false };
             let work = async move {
-                let opened = opened.await;
-                let origin = origin.upgrade().ok_or(Error::Closed)?;
-                match opened {
-                    Ok(pipe) => {
-                        tokio::spawn(bridge.run(pipe));
-                        Ok(Answer::head(json!({"stream": near})))
-                    }
-                    Err(error) => {
-                        drop_pair(&origin, near);
-                        Err(error)
-                    }
-                }
+                // The whole of it moves in here, so that it is dropped with this work.
+                let mut opening = opening;
+                let pipe = opened.await?;
+                inner.carry(Arc::clone(&opening.bridge), pipe);
+                opening.opened = true;
+                Ok(Answer::head(json!({"stream": near})))
             };
             return self.work(connection, call, work.boxed());
         }

@@ -23,12 +23,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    backend::Backend,
+    backend::{Backend, Pipe},
     bridge::Bridge,
     connection::{Connection, Touched, locked},
     serve::{Ask, Caller, SWEEP_INTERVAL, hand_over},
     services::{RESERVED_PREFIX, Services},
-    streams::{End, Other, attach, drop_pair},
+    streams::{End, Other, attach, drop_unopened},
     subscriptions::LocalTopics,
 };
 use crate::{
@@ -50,6 +50,10 @@ pub struct HubStats {
     pub hub_bad_connections: u64,
     /// Messages of local topics that slow readers missed.
     pub hub_local_gaps: u64,
+    /// Ends of streams that processes hold now.
+    pub hub_streams: u64,
+    /// Streams to and from peers that are carried now.
+    pub hub_peer_streams: u64,
 }
 
 /// The running hub.
@@ -64,6 +68,8 @@ pub(super) struct Inner {
     pub local_topics: LocalTopics,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
     bad: AtomicU64,
+    /// Held once more by each stream to or from a peer.
+    carried: Arc<()>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -82,6 +88,7 @@ impl Hub {
             local_topics: LocalTopics::default(),
             connections: Mutex::default(),
             bad: AtomicU64::new(0),
+            carried: Arc::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -114,10 +121,14 @@ impl Hub {
     /// Counters now.
     #[must_use]
     pub fn stats(&self) -> HubStats {
+        let connections = self.inner.connections();
         HubStats {
-            hub_connections: locked(&self.inner.connections).len() as u64,
+            hub_connections: connections.len() as u64,
             hub_bad_connections: self.inner.bad.load(Ordering::Relaxed),
             hub_local_gaps: self.inner.local_topics.dropped.load(Ordering::Relaxed),
+            hub_streams: connections.iter().map(|one| locked(&one.streams).len() as u64).sum(),
+            // All but the hub's own.
+            hub_peer_streams: (Arc::strong_count(&self.inner.carried) - 1) as u64,
         }
     }
 
@@ -205,12 +216,12 @@ impl Inner {
             () = self.stop.cancelled() => Error::Closed,
         };
         match &reason {
-            Error::Closed => tracing::debug!(process = connection.label(), "a process left the hub"),
+            Error::Closed => tracing::debug!(client = connection.label(), "a process left the hub"),
             Error::Invalid(_) | Error::TooLarge(_) => {
                 self.bad.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(process = connection.label(), %reason, "the hub closed a connection: bad frame");
+                tracing::warn!(client = connection.label(), %reason, "the hub closed a connection: bad frame");
             }
-            _ => tracing::warn!(process = connection.label(), %reason, "a connection to the hub broke"),
+            _ => tracing::warn!(client = connection.label(), %reason, "a connection to the hub broke"),
         }
         self.bury(&connection);
     }
@@ -238,6 +249,15 @@ impl Inner {
         }
     }
 
+    /// Carries a stream to or from a peer until it has ended or the hub closes.
+    pub fn carry(&self, bridge: Arc<Bridge>, pipe: Pipe) {
+        let carried = Arc::clone(&self.carried);
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            bridge.run(pipe).await;
+            drop(carried);
+        }));
+    }
+
     /// A peer asks a service of this agent.
     fn serve_peer(&self, request: IncomingRequest, touched: &mut Touched) {
         if request.service.starts_with(RESERVED_PREFIX) {
@@ -262,7 +282,7 @@ impl Inner {
     }
 
     /// A peer opens a stream to a service of this agent.
-    fn serve_stream(&self, incoming: IncomingStream) {
+    fn serve_stream(self: &Arc<Self>, incoming: IncomingStream) {
         let IncomingStream { peer, service, method, head, answer, stream } = incoming;
         let found = inner_head(&head).and_then(|head| Ok((head, self.services.find(&service, true)?)));
         let (head, to) = match found {
@@ -288,14 +308,15 @@ impl Inner {
             let _ = reply.send(Err(error));
         }
         to.outbox.flush();
+        let inner = Arc::clone(self);
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
             match accepted.await.unwrap_or(Err(Error::Closed)) {
                 Ok(_) => {
                     let _ = answer.send(Ok(()));
-                    bridge.run(Box::new(stream)).await;
+                    inner.carry(bridge, Box::new(stream));
                 }
                 Err(error) => {
-                    drop_pair(&to, id);
+                    drop_unopened(&to, id, &bridge);
                     let _ = answer.send(Err(error));
                 }
             }

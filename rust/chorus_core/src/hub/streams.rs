@@ -73,6 +73,14 @@ pub(super) fn drop_pair(connection: &Connection, id: u32) {
     }
 }
 
+/// Takes away an end whose stream to a peer never came about, unless its id stands for another one by now.
+pub(super) fn drop_unopened(connection: &Connection, id: u32, bridge: &Arc<Bridge>) {
+    let mut streams = locked(&connection.streams);
+    if matches!(streams.get(&id), Some(End { other: Other::Peer(known), .. }) if Arc::ptr_eq(known, bridge)) {
+        streams.remove(&id);
+    }
+}
+
 /// Gives an end more window: the other end has read.
 pub(super) fn widen(connection: &Connection, id: u32, n: u32) -> bool {
     let mut streams = locked(&connection.streams);

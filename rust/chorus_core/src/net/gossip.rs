@@ -77,9 +77,12 @@ impl Gossip {
         self.parked.is_none()
     }
 
-    /// Joins and leaves topics so that exactly what local subscribers want is joined.
+    /// Joins and leaves topics so that the fixed ones and what local subscribers want are joined, and no others. The
+    /// fixed ones are joined whether or not anybody here listens: a member with a single connection hears the whole
+    /// mesh only when its one neighbour passes everything on. What nobody here wants ends at `deliver`.
     pub fn sync_topics(&mut self, gossip: &mut gossipsub::Behaviour) {
-        let wanted = self.shared.subscribers.topics();
+        let mut wanted = self.shared.subscribers.topics();
+        wanted.extend(Topic::FIXED.iter().map(Topic::to_string));
         let gone: Vec<String> = self.joined.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
         for name in gone {
             self.joined.remove(&name);

@@ -51,6 +51,10 @@ const HEALTH: &[&str] = &["health_status"];
 const EVERY: &[&[&str]] = &[TASKS, COORDINATION, DISCUSSION, ELECTION, DECISIONS, HEALTH];
 
 impl Topic {
+    /// The topics that every agent takes part in.
+    pub const FIXED: [Self; 6] =
+        [Self::Tasks, Self::Coordination, Self::Discussion, Self::Election, Self::Decisions, Self::Health];
+
     /// Whether the topic carries messages of this type; topics for a role, expertise or supervisor carry all types.
     #[must_use]
     pub fn knows(&self, kind: &str) -> bool {
