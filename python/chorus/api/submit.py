@@ -63,7 +63,7 @@ async def submit(context: Context, task: TaskSubmission) -> Reply:
             raise Problem(
                 503,
                 f"whether the task was taken is not known yet ({error.message}); "
-                f"GET /api/v1/tasks/{task.task_id} will tell, and sending it again with this task_id does no harm",
+                f"GET /api/v1/tasks/{task.task_id} will tell, and sending it again does no harm",
                 headers={"Retry-After": "1"},
                 task_id=task.task_id,
             ) from None
