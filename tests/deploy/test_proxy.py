@@ -1,4 +1,4 @@
-"""The filtering proxy: everything a sandbox needs passes, plain and under TLS, and nothing else does."""
+"""The filtering proxy: everything a sandbox needs passes, and nothing else does."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 import copy
 import http.client
 import json
-import os
-import tarfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -18,13 +16,13 @@ import pytest
 import pytest_asyncio
 
 from chorus.agent.docker_check import docker_problem
-from chorus.executor.backend import ImageUnavailable, Limits, Sandbox, SandboxError
+from chorus.executor.backend import ImageUnavailable, Limits, Sandbox
 from chorus.executor.docker.backend import DockerBackend
 from chorus.executor.docker.container import USER, configuration, resource_limits, session_command
 from chorus.executor.docker.engine import Engine
-from chorus.testing.sandbox_contract import SMALL, SandboxContract, bench
+from chorus.testing.sandbox_contract import SMALL, SandboxContract
 
-from .conftest import LEASE_S, PREFIX, SANDBOX, Images, Secured, docker, proxy_words, published
+from .conftest import LEASE_S, PREFIX, SANDBOX, Images, docker, proxy_words, published
 
 pytestmark = [pytest.mark.deploy, pytest.mark.heavy]
 
@@ -41,14 +39,6 @@ class TestPlain(SandboxContract):
     @pytest_asyncio.fixture
     async def acquire(self, plain_acquire: Acquire) -> Acquire:
         return plain_acquire
-
-
-class TestSecured(SandboxContract):
-    """And under TLS."""
-
-    @pytest_asyncio.fixture
-    async def acquire(self, secured_acquire: Acquire) -> Acquire:
-        return secured_acquire
 
 
 def ask(host: str, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
@@ -364,40 +354,3 @@ def test_a_daemon_that_is_gone_is_told_in_its_own_form(images: Images, tmp_path:
         assert "503" in docker_problem(host, {})
     finally:
         docker("rm", "-f", name)
-
-
-async def test_a_large_archive_under_tls(secured_acquire: Acquire, tmp_path: Path) -> None:
-    """Both ways at once, in pieces that fill the sockets."""
-    box = await bench(secured_acquire)
-    (tmp_path / "f").write_bytes(os.urandom(30_000_000))
-    with tarfile.open(tmp_path / "f.tar", "w") as tar:
-        tar.add(tmp_path / "f", "f")
-    await box.sandbox.put(tmp_path / "f.tar")
-    assert (await box.run("cat f")).exit_code == 0
-    assert box.sink.take() == (tmp_path / "f").read_bytes()
-
-
-def test_certificates_are_asked_for(secured: Secured, tmp_path: Path) -> None:
-    with_certificates = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(secured.client)}
-    assert docker_problem(secured.host, with_certificates) == ""
-    (tmp_path / "ca.pem").write_bytes((secured.client / "ca.pem").read_bytes())
-    assert "400" in docker_problem(
-        secured.host, {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path)}
-    )
-    (tmp_path / "ca.pem").unlink()
-    why = docker_problem(secured.host, {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path)})
-    assert "DOCKER_CERT_PATH" in why
-
-
-async def test_a_wrong_authority_is_the_daemon_not_there(
-    secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("cert.pem", "key.pem"):
-        (tmp_path / name).write_bytes((secured.client / name).read_bytes())
-    (tmp_path / "ca.pem").write_bytes((tmp_path / "cert.pem").read_bytes())
-    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
-    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
-    engine = Engine(secured.host)
-    with pytest.raises(SandboxError, match="does not answer"):
-        await engine.ping()
-    engine.close()
