@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from chorus.decisions.record import VerifiedRecord, hash_of, verify
+from chorus.decisions.record import hash_of
+from chorus.decisions.verify import Listed, VerifiedRecord, check_role, verify
 from chorus.hub import Hub, HubError
 from chorus.wire.messages import DECISIONS
 
@@ -44,7 +45,12 @@ async def publish(hub: Hub, encoded: bytes, record: dict[str, Any], *, enter: En
     return name
 
 
-async def fetch(hub: Hub, name: str) -> VerifiedRecord:
-    """The record of that hash from the DHT, verified. Raises HubError or DecisionError."""
+async def fetch(hub: Hub, name: str, *, listed: Listed | None = None) -> VerifiedRecord:
+    """The record of that hash from the DHT, verified; `listed` is what the table says of it.
+
+    Raises HubError or DecisionError.
+    """
     value = await hub.dht_get(DHT_KIND, name)
-    return verify(value.payload, expected_hash=name)
+    record = verify(value.payload, expected_hash=name, listed=listed)
+    check_role(record, value.role)
+    return record

@@ -29,6 +29,7 @@ from chorus.process.logs import Logger
 from chorus.table.rows import TaskRow
 from chorus.wire.ids import new_id
 from chorus.wire.messages import COORDINATION
+from chorus.wire.offload import source_sha256
 from chorus.wire.secrets import open_secrets
 from chorus.wire.task import TaskSubmission
 
@@ -204,7 +205,7 @@ class Attempt:
         self.journal.event("usage", {**dict(usage), "total": True})  # type: ignore[call-overload]
         record = {
             "task": {"title": redaction.cut_text(self._task.title, cut), "project": self._task.project},
-            "source_sha256": self._task.source.blob if self._task.source else "",
+            "source_sha256": source_sha256(self._task.source),
             "source_kind": self._task.source.kind if self._task.source else "",
             "image": self._choice.image,
             "image_digest": sandbox.image_digest,
