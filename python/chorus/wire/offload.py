@@ -38,7 +38,7 @@ def offload(task: TaskSubmission) -> Offloaded:
 
 
 def source_sha256(source: Source | None) -> str:
-    """The hash of a task's files, the same whether they travel inline or as a blob; empty without a source."""
+    """The hash of a task's files, the same whether they travel inline or as a blob; empty without any."""
     if source is None:
         return ""
     return source.blob or hashlib.sha256(_tar(source.files)).hexdigest()
