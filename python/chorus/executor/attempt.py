@@ -89,7 +89,9 @@ class Attempt:
             claimed = await self._claim()
             if claimed is not None:
                 self._log.info("claim refused", reason=claimed)
-                self._state("released", claimed)
+                with contextlib.suppress(OSError):
+                    self._state("released", claimed)
+                self.journal.close()
                 return
             keeping = asyncio.create_task(self._keep_lease(sent))
             self._state("claimed", f"claimed by {self._room.settings.agent_id}")
@@ -223,9 +225,10 @@ class Attempt:
 
     async def _give_back(self, reason: str) -> None:
         self._log.warning("giving the attempt back", reason=reason)
-        with contextlib.suppress(OSError, ValueError):
+        # The file may be what failed, or closed already.
+        with contextlib.suppress(OSError):
             self._state("released", reason)
-            self.journal.close()
+        self.journal.close()
         self._later(self._announce("task_failed", {"ended_by": "lost", "reason": reason}))
         body = {"task_id": self.task_id, "attempt": self.number, "reason": reason[:2000]}
         self._room.spawn(self._release(body))

@@ -21,6 +21,7 @@ from chorus.table.rows import (
     Page,
     StateChange,
     TaskRow,
+    TaskStory,
     VoteRow,
 )
 from chorus.table.schema import PROJECT_OF_ADDRESS
@@ -131,6 +132,19 @@ class TableReader:
             "SELECT attempt, state, at_ms, reason FROM changes WHERE task_id = ? ORDER BY n", task_id
         )
         return [StateChange(*row) for row in rows]
+
+    def story(self, task_id: str) -> TaskStory | None:
+        """A task with its attempts and states as they were at one moment."""
+        row = self.task(task_id)
+        if row is None or self._connection is None:
+            return None
+        self._connection.execute("BEGIN")
+        try:
+            row = self.task(task_id)
+            attempts, changes = self.attempts(task_id), self.history(task_id)
+        finally:
+            self._connection.execute("ROLLBACK")
+        return TaskStory(row, tuple(attempts), tuple(changes)) if row is not None else None
 
     def running_on(self, peer: str) -> list[AttemptRow]:
         """The open attempts awarded to `peer`."""

@@ -106,6 +106,15 @@ class StateChange:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskStory:
+    """A task, its attempts and its states, all of one moment."""
+
+    row: TaskRow
+    attempts: tuple[AttemptRow, ...]
+    changes: tuple[StateChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MemberRow:
     """A member of the mesh; `active` counts its open attempts."""
 
