@@ -21,6 +21,7 @@ from chorus.table.rows import (
     StateChange,
     TaskRow,
 )
+from chorus.table.versions import Versions
 
 PAGE_MAX = 500
 _BUSY_MS = 2000
@@ -55,6 +56,8 @@ class TableReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
+        # What lies at UCXL addresses.
+        self.ucxl = Versions(self._query)
 
     def close(self) -> None:
         """Closes the connection; the next question opens another."""

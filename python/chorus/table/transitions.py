@@ -1,7 +1,8 @@
 """The rules of the table: what an entry changes, as a pure function of the table and the entry.
 
 No clock (time is the entry's stamp), no randomness, no I/O, so that every agent comes to the same table.
-Decided here: who may say what, and that an entry counts once; `tasks` and `members` hold each type's rules.
+Decided here: who may say what, and that an entry counts once; `tasks`, `members` and `ucxl` hold each type's
+rules.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from chorus.table import members, tasks
+from chorus.table import members, tasks, ucxl
 from chorus.table.effects import Draft, Outcome, Refuse, TableView, UnknownEntryType
 from chorus.table.entries import FACTS, LEADER_ONLY, Entry, Fact
-from chorus.table.records import Known, Member, Mesh
+from chorus.table.records import Known, Member, Mesh, Version
 
 # An entry id is remembered for so many indexes; an older entry is not applied, so that forgetting is safe.
 SEEN_MAX_AGE = 100_000
 
-_RULES: dict[str, Any] = {**members.RULES, **tasks.RULES}
+_RULES: dict[str, Any] = {**members.RULES, **tasks.RULES, **ucxl.RULES}
 
 
 def apply(view: TableView, entry: Entry) -> Outcome:
@@ -48,6 +49,7 @@ def apply(view: TableView, entry: Entry) -> Outcome:
         touched,
         members=entry.type in members.RULES,
         leader=entry.type in ("leader", "found"),
+        versions=any(kind is Version for kind, _ in draft.written),
     )
 
 

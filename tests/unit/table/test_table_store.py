@@ -31,7 +31,8 @@ def _said(draw: st.DrawFn) -> tuple[str, str, dict[str, Any], str | None]:
     type = draw(
         st.sampled_from(
             ["submit", "award", "award", "award", "claim", "claim", "started", "result", "result", "release",
-             "reoffer", "cancel", "retry", "decline", "leader", "presence", "expire", "waiting", "decision"]
+             "reoffer", "cancel", "retry", "decline", "leader", "presence", "expire", "waiting", "decision",
+             "version", "version"]
         )
     )  # fmt: skip
     author = draw(st.sampled_from(PEERS))
@@ -52,7 +53,11 @@ def _said(draw: st.DrawFn) -> tuple[str, str, dict[str, Any], str | None]:
     elif type == "waiting":
         body = {"tasks": [{"task_id": task_id, "reason": draw(st.sampled_from(["x", "y"]))}]}
     elif type == "decision":
-        body |= {"hash": draw(st.sampled_from(["0" * 64, "1" * 64])), "address": "ucxl://a"}
+        address = draw(st.sampled_from(["ucxl://a", "ucxl://b:agent@p:t/*^/x"]))
+        body |= {"hash": draw(st.sampled_from(["0" * 64, "1" * 64])), "address": address}
+    elif type == "version":
+        flags = draw(st.sampled_from([{}, {}, {"create": True}, {"expect": 2}, {"tombstone": True}]))
+        body = {"address": f"ucxl://b:agent@p:t/*^/{draw(st.sampled_from('xy'))}", "hash": "2" * 64, **flags}
     return author, type, body, draw(st.sampled_from([None, None, None, "repeated"]))
 
 
