@@ -36,7 +36,7 @@ async def publish(
         "attempt": record["attempt"],
     }
     await hub.dht_put(DHT_KIND, name, encoded, role=record["role"] or None)
-    await enter("decision", {**about, "agent": record["agent"]["agent_id"]})
+    await enter("decision", {**about, "agent": record["agent"]["agent_id"], "size": len(encoded)})
     try:
         await hub.publish(DECISIONS, "decision_published", about)
     except HubError as error:

@@ -25,6 +25,7 @@ from chorus.table.rows import (
     VoteRow,
 )
 from chorus.table.schema import PROJECT_OF_ADDRESS
+from chorus.table.versions import Versions
 
 PAGE_MAX = 500
 _BUSY_MS = 2000
@@ -59,6 +60,8 @@ class TableReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
+        # What lies at UCXL addresses.
+        self.ucxl = Versions(self._query)
 
     def close(self) -> None:
         """Closes the connection; the next question opens another."""

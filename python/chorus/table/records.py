@@ -250,12 +250,52 @@ class Superseded:
     result: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A UCXL address that was written at, with its parts; `idx` is its first entry, `latest` a version."""
+
+    TABLE: ClassVar[str] = "addresses"
+    KEY: ClassVar[tuple[str, ...]] = ("address",)
+
+    address: str
+    agent: str
+    role: str
+    project: str
+    task: str
+    path: str
+    idx: int
+    latest: int = 0
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version at a UCXL address. `role` is its author's; the address names the role that may read."""
+
+    TABLE: ClassVar[str] = "versions"
+    KEY: ClassVar[tuple[str, ...]] = ("address", "version")
+
+    address: str
+    version: int
+    hash: str
+    stored: str
+    kind: str
+    size: int
+    content_type: str
+    author: str
+    agent_id: str
+    role: str
+    deleted: bool
+    idx: int
+    at_ms: int
+
+
 Record = (
     Mesh | Member | Task | Body | Attempt | Change | Counter | Cancel | Known | Decision | Superseded
-    | Recorded | Ballot | Vote
+    | Address | Version | Recorded | Ballot | Vote
 )  # fmt: skip
 RECORDS: tuple[type[Record], ...] = (
-    Mesh, Member, Task, Body, Attempt, Change, Counter, Cancel, Known, Decision, Superseded,
+    Mesh, Member, Task, Body, Attempt, Change, Counter, Cancel, Known, Decision, Superseded, Address, Version,
     Recorded, Ballot, Vote,
 )  # fmt: skip
 

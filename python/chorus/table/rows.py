@@ -152,6 +152,29 @@ class DecisionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionRow:
+    """A version at a UCXL address; `latest` is the number of the address's latest one.
+
+    `stored` names the value in the DHT, `kind` the DHT's kind; `role` is the author's when it wrote.
+    """
+
+    address: str
+    version: int
+    latest: int
+    hash: str
+    stored: str
+    kind: str
+    size: int
+    content_type: str
+    author: str
+    agent_id: str
+    role: str
+    deleted: bool
+    index: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class VoteRow:
     """A member's vote on a decision; `by` is the person who cast it through that member."""
 

@@ -18,6 +18,7 @@ from chorus.table.effects import Draft, Refuse
 from chorus.table.entries import Entry
 from chorus.table.records import Attempt, Body, Cancel, Change, Decision, Member, Superseded, Task, changed
 from chorus.table.rows import OPEN_ATTEMPTS
+from chorus.table.ucxl import add_decision
 from chorus.table.votes import conclude, record_once
 from chorus.wire.task import TaskInvalid, check_entry_size, parse_task
 
@@ -255,6 +256,7 @@ def decision(draft: Draft, entry: Entry, fact: facts.DecisionPublished) -> Touch
             entry.stamp_ms,
         )
     )
+    add_decision(draft, entry, fact)
     return touched
 
 

@@ -1,8 +1,8 @@
 """The rules of the table: what an entry changes, as a pure function of the table and the entry.
 
 No clock (time is the entry's stamp), no randomness, no I/O, so that every agent comes to the same table.
-Decided here: who may say what, and that an entry counts once; `tasks`, `members` and `votes` hold each type's
-rules.
+Decided here: who may say what, and that an entry counts once; `tasks`, `members`, `ucxl` and `votes` hold
+each type's rules.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from chorus.table import members, tasks, votes
+from chorus.table import members, tasks, ucxl, votes
 from chorus.table.effects import Draft, Outcome, Refuse, TableView, UnknownEntryType
 from chorus.table.entries import FACTS, LEADER_ONLY, Entry, Fact
-from chorus.table.records import Known, Member, Mesh
+from chorus.table.records import Known, Member, Mesh, Version
 
 # An entry id is remembered for so many indexes; an older entry is not applied, so that forgetting is safe.
 SEEN_MAX_AGE = 100_000
 
 _FACTS: dict[str, type[Fact]] = {**FACTS, **votes.FACTS}
 _LEADER_ONLY = LEADER_ONLY | votes.LEADER_ONLY
-_RULES: dict[str, Any] = {**members.RULES, **tasks.RULES, **votes.RULES}
+_RULES: dict[str, Any] = {**members.RULES, **tasks.RULES, **ucxl.RULES, **votes.RULES}
 
 
 def apply(view: TableView, entry: Entry) -> Outcome:
@@ -51,6 +51,7 @@ def apply(view: TableView, entry: Entry) -> Outcome:
         touched,
         members=entry.type in members.RULES,
         leader=entry.type in ("leader", "found"),
+        versions=any(kind is Version for kind, _ in draft.written),
     )
 
 

@@ -34,7 +34,7 @@ def _said(draw: st.DrawFn) -> tuple[str, str, dict[str, Any], str | None]:
         st.sampled_from(
             ["submit", "award", "award", "award", "claim", "claim", "started", "result", "result", "release",
              "reoffer", "cancel", "retry", "decline", "leader", "presence", "expire", "waiting", "decision",
-             "decision", "ballot", "vote", "vote", "ballot_end"]
+             "decision", "ballot", "vote", "vote", "ballot_end", "version", "version"]
         )
     )  # fmt: skip
     author = draw(st.sampled_from(PEERS))
@@ -55,7 +55,8 @@ def _said(draw: st.DrawFn) -> tuple[str, str, dict[str, Any], str | None]:
     elif type == "waiting":
         body = {"tasks": [{"task_id": task_id, "reason": draw(st.sampled_from(["x", "y"]))}]}
     elif type == "decision":
-        body |= {"hash": draw(HASHES), "address": "ucxl://a", "kind": draw(KINDS), "decides": draw(HASHES)}
+        address = draw(st.sampled_from(["ucxl://a", "ucxl://b:agent@p:t/*^/x"]))
+        body |= {"hash": draw(HASHES), "address": address, "kind": draw(KINDS), "decides": draw(HASHES)}
     elif type in ("ballot", "vote", "ballot_end"):
         body = {"hash": draw(HASHES), "round": draw(st.integers(1, 2)), "choice": "approve"}
         body |= {
@@ -63,6 +64,9 @@ def _said(draw: st.DrawFn) -> tuple[str, str, dict[str, Any], str | None]:
             "voters": list(PEERS),
             "open_ms": draw(st.integers(0, 300)),
         }
+    elif type == "version":
+        flags = draw(st.sampled_from([{}, {}, {"create": True}, {"expect": 2}, {"tombstone": True}]))
+        body = {"address": f"ucxl://b:agent@p:t/*^/{draw(st.sampled_from('xy'))}", "hash": "2" * 64, **flags}
     return author, type, body, draw(st.sampled_from([None, None, None, "repeated"]))
 
 
