@@ -16,7 +16,7 @@ import uvloop
 from bench import local, mesh
 from bench.figures import Comparison, table
 
-NAMES = ("hub", "pubsub", "entry", "tasks")
+NAMES = ("ucxl", "hub", "pubsub", "entry", "tasks")
 
 
 def main() -> int:
@@ -27,6 +27,8 @@ def main() -> int:
     arguments = parser.parse_args()
     chosen = arguments.only or NAMES
     rows: list[Comparison] = []
+    if "ucxl" in chosen:
+        rows.append(local.ucxl())
     if "hub" in chosen:
         rows.append(uvloop.run(local.hub_call()))
     if "pubsub" in chosen:

@@ -69,4 +69,6 @@ def table(rows: Sequence[Comparison]) -> str:
 
 
 def _time(microseconds: float) -> str:
-    return f"{microseconds / 1000:.2f} ms" if microseconds >= 1000 else f"{microseconds:.0f} µs"
+    if microseconds >= 1000:
+        return f"{microseconds / 1000:.2f} ms"
+    return f"{microseconds:.0f} µs" if microseconds >= 10 else f"{microseconds:.2f} µs"

@@ -14,6 +14,8 @@ __all__ = [
     "Redactor",
     "RoleKeys",
     "Scanner",
+    "Ucxl",
+    "UcxlError",
     "__version__",
     "canonical_json",
     "derive_dev_secret",
@@ -162,6 +164,57 @@ class Redactor:
 
     def take_findings(self) -> list[Finding]:
         """What was found since the last call."""
+
+class UcxlError(ValueError):
+    """What is wrong with an address; its text is the line `UCXL address validation error in …`."""
+
+    field: str
+    message: str
+    raw: str
+
+@final
+class Ucxl:
+    """A UCXL address (docs/ucxl.md). It is its text: equal, ordered and hashed by it."""
+
+    def __new__(
+        cls, agent: str, role: str, project: str, task: str, path: str = "", temporal: str = "*^"
+    ) -> Ucxl: ...
+    @staticmethod
+    def parse(text: str) -> Ucxl:
+        """Reads an address. Raises `UcxlError`, as all here do that take a part of one."""
+
+    @property
+    def agent(self) -> str: ...
+    @property
+    def role(self) -> str: ...
+    @property
+    def project(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def temporal(self) -> str: ...
+    @property
+    def is_pattern(self) -> bool:
+        """Whether a component is `any` or the temporal is `*~`."""
+
+    def at(self, temporal: str) -> Ucxl:
+        """The same place at another time."""
+
+    def matches(self, other: Ucxl) -> bool:
+        """Whether `other` is one of the places that this one, as a pattern, stands for."""
+
+    def resolve(self, latest: int) -> int:
+        """The version that the temporal means among versions 1 to `latest`, which is below 2**32."""
+
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __lt__(self, other: Ucxl, /) -> bool: ...
+    def __le__(self, other: Ucxl, /) -> bool: ...
+    def __gt__(self, other: Ucxl, /) -> bool: ...
+    def __ge__(self, other: Ucxl, /) -> bool: ...
+    def __getnewargs__(self) -> tuple[str, str, str, str, str, str]: ...
 
 def seal(keys: RoleKeys, role: str | None, plain: bytes) -> bytes:
     """Seals a value to a role and to every role that may read it; no role means every member."""

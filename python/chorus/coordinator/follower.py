@@ -199,11 +199,12 @@ class Follower:
                 future.set_result(applied)
 
     def _publish(self, batch: list[Applied]) -> None:
-        news = self._news or {"tasks": {}, "members": False, "leader": False}
+        news = self._news or {"tasks": {}, "members": False, "leader": False, "versions": False}
         for applied in batch:
             news["tasks"].update(dict.fromkeys(applied.outcome.tasks))
             news["members"] = news["members"] or applied.outcome.members
             news["leader"] = news["leader"] or applied.outcome.leader
+            news["versions"] = news["versions"] or applied.outcome.versions
         self._news = news
         if self._publishing is None or self._publishing.done():
             self._publishing = asyncio.create_task(self._publish_news())

@@ -27,7 +27,7 @@ SUBMIT_WAIT_S = 20.0
 SECOND_COPY_S = 2.0
 
 # What other processes of this agent may say through the coordinator; the rest has services of its own.
-PROPOSABLE = frozenset({"decline", "claim", "started", "result", "release", "decision"})
+PROPOSABLE = frozenset({"decline", "claim", "started", "result", "release", "decision", "version"})
 
 
 class Submission:

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from chorus.core.log import Log
-from chorus.decisions.record import VerifiedRecord, hash_of, verify
+from chorus.decisions.record import hash_of
+from chorus.decisions.verify import Listed, VerifiedRecord, check_role, verify
 from chorus.hub import Hub, HubError
 from chorus.wire.messages import DECISIONS
 
@@ -35,7 +36,7 @@ async def publish(
         "attempt": record["attempt"],
     }
     await hub.dht_put(DHT_KIND, name, encoded, role=record["role"] or None)
-    await enter("decision", {**about, "agent": record["agent"]["agent_id"]})
+    await enter("decision", {**about, "agent": record["agent"]["agent_id"], "size": len(encoded)})
     try:
         await hub.publish(DECISIONS, "decision_published", about)
     except HubError as error:
@@ -58,7 +59,12 @@ async def log_once(hub: Hub, type: str, data: dict[str, Any], *, since: int | No
     await hub.log_append(type, data)
 
 
-async def fetch(hub: Hub, name: str) -> VerifiedRecord:
-    """The record of that hash from the DHT, verified. Raises HubError or DecisionError."""
+async def fetch(hub: Hub, name: str, *, listed: Listed | None = None) -> VerifiedRecord:
+    """The record of that hash from the DHT, verified; `listed` is what the table says of it.
+
+    Raises HubError or DecisionError.
+    """
     value = await hub.dht_get(DHT_KIND, name)
-    return verify(value.payload, expected_hash=name)
+    record = verify(value.payload, expected_hash=name, listed=listed)
+    check_role(record, value.role)
+    return record

@@ -26,6 +26,8 @@ from chorus.process import metrics
 from chorus.wire.ids import new_id
 from chorus.wire.messages import COORDINATION
 
+# As many earlier attempts as a record names.
+LINKS_MAX = 64
 RECORD_FILE = "decision.json"
 _RETRY_FIRST_S = 0.5
 _RETRY_MAX_S = 30.0
@@ -183,25 +185,33 @@ class Publisher:
             title=facts["task"]["title"],
             decided={key: body[key] for key in ("outcome", "reason", "exit_code", "ended_by")},
             summary=body["summary"],
-            inputs={
-                "source_kind": facts["source_kind"],
-                "source_sha256": facts["source_sha256"],
-                "image": facts["image"],
-                "image_digest": facts["image_digest"],
-                "model": None,
-            },
+            inputs=decisions.inputs(
+                source_kind=facts["source_kind"],
+                source_sha256=facts["source_sha256"],
+                image=facts["image"],
+                image_digest=facts["image_digest"],
+                context=list(body.get("context", ())),
+            ),
             commands=body["commands"],
             artifacts=body["artifacts"],
             usage=body["usage"],
+            supersedes=self._earlier(item),
             created_at=room.now(),
         )
         # Redacted before it is hashed and signed: nobody could take a secret out of it later.
-        clean = orjson.loads(await room.hub.redact(orjson.dumps(built)))
+        clean = decisions.addressed(orjson.loads(await room.hub.redact(orjson.dumps(built))))
 
         async def signer(data: bytes) -> str:
             return (await room.hub.sign(data)).signature
 
         return await decisions.sign(clean, signer)
+
+    def _earlier(self, item: Item) -> list[str]:
+        """The addresses of what this agent or another decided in earlier attempts at the task."""
+        if item.attempt == 1:
+            return []
+        listed = self._room.table.decisions(task_id=item.task_id, kind="task_result", limit=LINKS_MAX).items
+        return [row.address for row in listed if row.attempt is not None and row.attempt < item.attempt]
 
 
 def _close_with(journal: Journal | None, event: str, data: dict[str, Any]) -> None:

@@ -41,6 +41,8 @@ class Outcome:
     tasks: tuple[str, ...] = ()
     members: bool = False
     leader: bool = False
+    # Whether a UCXL address has one version more.
+    versions: bool = False
     # For an entry that had counted before: what came of it then.
     repeated: bool = False
 

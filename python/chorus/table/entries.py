@@ -158,6 +158,8 @@ class Result(Fact):
     ended_by: Literal["exit", "timeout", "cancel", "out_of_memory", "pids", "disk", "daemon", "lost"] = "exit"
     decision: str | None = None
     timings: dict[str, Any] = Field(default_factory=dict)
+    # Addresses of the earlier decisions that the agent was given with the task.
+    context: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=16)] = ()
 
 
 class Release(Fact):
@@ -215,7 +217,7 @@ class Waiting(Fact):
 
 
 class DecisionPublished(Fact):
-    """A decision record was published under this hash."""
+    """A decision record was published under this hash; `decides` is the decision whose vote it concludes."""
 
     task_id: TaskId | None = None
     attempt: Number | None = None
@@ -223,6 +225,29 @@ class DecisionPublished(Fact):
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     address: Annotated[str, Field(max_length=1024)] = ""
     agent: Annotated[str, Field(max_length=128)] = ""
+    decides: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    # Of the record, in bytes; 0 when its author did not say.
+    size: Number = 0
+
+
+class VersionWritten(Fact):
+    """Content was written at a UCXL address, or (`tombstone`) is gone from it.
+
+    `hash` names the plain content, `stored` the value in the DHT when that is not the content alone. The
+    other flags name what the writer expects there: `create` nothing live, `live` something, `expect` this
+    latest version.
+    """
+
+    address: Annotated[str, Field(max_length=2048)]
+    hash: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    stored: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    kind: Literal["content", "decision"] = "content"
+    size: Number = 0
+    content_type: Annotated[str, Field(max_length=256)] = ""
+    tombstone: bool = False
+    create: bool = False
+    live: bool = False
+    expect: Number | None = None
 
 
 FACTS: dict[str, type[Fact]] = {
@@ -245,6 +270,7 @@ FACTS: dict[str, type[Fact]] = {
     "expire": Expire,
     "waiting": Waiting,
     "decision": DecisionPublished,
+    "version": VersionWritten,
 }
 
 # Entries that count only from the author of the newest `leader(term)`.

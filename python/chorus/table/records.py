@@ -185,6 +185,58 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """The one record of an attempt's result."""
+
+    TABLE: ClassVar[str] = "recorded"
+    KEY: ClassVar[tuple[str, ...]] = ("task_id", "attempt")
+
+    task_id: str
+    attempt: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """The newest vote on a decision, among `voters`, listed members when it began.
+
+    `concluded` names the record of its outcome.
+    """
+
+    TABLE: ClassVar[str] = "ballots"
+    KEY: ClassVar[tuple[str, ...]] = ("hash",)
+
+    hash: str
+    round: int
+    quorum: int
+    voters: tuple[str, ...]
+    opened_at: int
+    closes_at: int
+    state: str = "open"
+    approve: int = 0
+    reject: int = 0
+    abstain: int = 0
+    ended_at: int | None = None
+    concluded: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """A member's vote on a decision, the last one it cast in that round."""
+
+    TABLE: ClassVar[str] = "votes"
+    KEY: ClassVar[tuple[str, ...]] = ("hash", "round", "peer")
+
+    hash: str
+    round: int
+    peer: str
+    choice: str
+    reason: str
+    by: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Superseded:
     """A result that came too late to count, kept for whoever asks why."""
 
@@ -198,9 +250,53 @@ class Superseded:
     result: dict[str, Any]
 
 
-Record = Mesh | Member | Task | Body | Attempt | Change | Counter | Cancel | Known | Decision | Superseded
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A UCXL address that was written at, with its parts; `idx` is its first entry, `latest` a version."""
+
+    TABLE: ClassVar[str] = "addresses"
+    KEY: ClassVar[tuple[str, ...]] = ("address",)
+
+    address: str
+    agent: str
+    role: str
+    project: str
+    task: str
+    path: str
+    idx: int
+    latest: int = 0
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version at a UCXL address. `role` is its author's; the address names the role that may read."""
+
+    TABLE: ClassVar[str] = "versions"
+    KEY: ClassVar[tuple[str, ...]] = ("address", "version")
+
+    address: str
+    version: int
+    hash: str
+    stored: str
+    kind: str
+    size: int
+    content_type: str
+    author: str
+    agent_id: str
+    role: str
+    deleted: bool
+    idx: int
+    at_ms: int
+
+
+Record = (
+    Mesh | Member | Task | Body | Attempt | Change | Counter | Cancel | Known | Decision | Superseded
+    | Address | Version | Recorded | Ballot | Vote
+)  # fmt: skip
 RECORDS: tuple[type[Record], ...] = (
-    Mesh, Member, Task, Body, Attempt, Change, Counter, Cancel, Known, Decision, Superseded
+    Mesh, Member, Task, Body, Attempt, Change, Counter, Cancel, Known, Decision, Superseded, Address, Version,
+    Recorded, Ballot, Vote,
 )  # fmt: skip
 
 R = TypeVar("R", bound=Record)

@@ -149,3 +149,57 @@ class DecisionRow:
     agent_id: str | None
     index: int
     at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """A version at a UCXL address; `latest` is the number of the address's latest one.
+
+    `stored` names the value in the DHT, `kind` the DHT's kind; `role` is the author's when it wrote.
+    """
+
+    address: str
+    version: int
+    latest: int
+    hash: str
+    stored: str
+    kind: str
+    size: int
+    content_type: str
+    author: str
+    agent_id: str
+    role: str
+    deleted: bool
+    index: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class VoteRow:
+    """A member's vote on a decision; `by` is the person who cast it through that member."""
+
+    voter: str
+    agent_id: str | None
+    choice: Literal["approve", "reject", "abstain"]
+    reason: str
+    by: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BallotRow:
+    """The newest vote on a decision. `record` is the hash of its outcome's record, once that is published."""
+
+    hash: str
+    round: int
+    state: Literal["open", "approved", "rejected", "undecided"]
+    quorum: int
+    voters: int
+    approve: int
+    reject: int
+    abstain: int
+    opened_at: int
+    closes_at: int
+    ended_at: int | None
+    record: str | None
+    votes: tuple[VoteRow, ...]

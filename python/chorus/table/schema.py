@@ -11,7 +11,11 @@ import orjson
 from chorus.table.records import RECORDS, VALUES, Record
 
 # The form of the file. A file of another form is refused by name rather than misread.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+# The project in a decision's address, `ucxl://agent:role@project:task/…`, as index and query both write it.
+_FROM_PROJECT = "substr(address, instr(address, '@') + 1)"
+PROJECT_OF_ADDRESS = f"substr({_FROM_PROJECT}, 1, instr({_FROM_PROJECT}, ':') - 1)"
 
 # What is finished is never scanned: every list walks an index that begins with what it filters by.
 INDEXES = (
@@ -26,10 +30,25 @@ INDEXES = (
     "CREATE INDEX IF NOT EXISTS cancels_at ON cancels(at_ms)",
     "CREATE UNIQUE INDEX IF NOT EXISTS decisions_idx ON decisions(idx)",
     "CREATE INDEX IF NOT EXISTS decisions_task ON decisions(task_id, idx) WHERE task_id IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS decisions_author ON decisions(author, idx)",
+    "CREATE INDEX IF NOT EXISTS decisions_kind ON decisions(kind, idx)",
+    "CREATE INDEX IF NOT EXISTS decisions_at ON decisions(at_ms, idx)",
+    "CREATE INDEX IF NOT EXISTS decisions_address ON decisions(address, idx)",
+    f"CREATE INDEX IF NOT EXISTS decisions_project ON decisions({PROJECT_OF_ADDRESS}, idx)",
+    "CREATE INDEX IF NOT EXISTS ballots_unrecorded ON ballots(hash) WHERE concluded IS NULL",
+    # Lists of addresses go by path, and within one by age; the first column is what the pattern names.
+    "CREATE UNIQUE INDEX IF NOT EXISTS addresses_idx ON addresses(idx)",
+    "CREATE INDEX IF NOT EXISTS addresses_task ON addresses(task, path, idx)",
+    "CREATE INDEX IF NOT EXISTS addresses_project ON addresses(project, path, idx)",
+    "CREATE INDEX IF NOT EXISTS addresses_agent ON addresses(agent, path, idx)",
+    "CREATE INDEX IF NOT EXISTS addresses_role ON addresses(role, path, idx)",
+    "CREATE INDEX IF NOT EXISTS addresses_path ON addresses(path, idx)",
+    "CREATE UNIQUE INDEX IF NOT EXISTS versions_idx ON versions(idx)",
 )
 
-# WITHOUT ROWID pays for short rows found by their key; a body can be large and keeps its rowid.
-_WITH_ROWID = frozenset({"bodies", "tasks"})
+# WITHOUT ROWID pays for short rows found by their key; a body can be large and keeps its rowid, and the many
+# indexes of addresses are smaller with a rowid than with a copy of the address.
+_WITH_ROWID = frozenset({"bodies", "tasks", "addresses"})
 
 
 def _json(value: Any) -> str | None:

@@ -6,6 +6,7 @@
 //! | [`crypto`] | key derivation, canonical JSON, signatures, sealing with age |
 //! | [`sentinel`] | SHHH: secret detection and redaction, whole and streamed |
 //! | [`log`] | the signed append-only log (Hypercore) and its repair at start |
+//! | [`ucxl`] | UCXL addresses: their grammar, matching and versions |
 //! | [`wire`] | topics, the message envelope and its verdicts |
 //! | [`net`] | the libp2p swarm: transport, discovery, gossip, requests, streams |
 //! | [`dht`] | signed, sealed records over Kademlia and their disk store |
@@ -25,6 +26,7 @@ pub mod net;
 pub mod raft;
 pub mod sentinel;
 pub mod trace;
+pub mod ucxl;
 pub mod wire;
 
 #[cfg(feature = "python")]

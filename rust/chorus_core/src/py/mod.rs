@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "the stub _core.pyi documents what Python sees")]
 
 mod lines;
+mod ucxl;
 mod values;
 
 use pyo3::{create_exception, exceptions::PyException, prelude::*};
@@ -56,5 +57,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("CoreError", module.py().get_type::<CoreError>())?;
     module.add_class::<Core>()?;
     module.add_class::<lines::CoreLines>()?;
+    ucxl::register(module)?;
     values::register(module)
 }
