@@ -46,7 +46,7 @@ async def main(process: Process) -> None:
     changes = Changes()
     table = TableReader(settings.paths.table_db)
     context = Context(
-        settings, process.hub, table, BlobStore(settings.paths.blobs), changes, process.stopping
+        settings, process.hub, table, BlobStore(settings.paths.blobs), changes, stopping=process.stopping
     )
     observer = Observer(context)
     await process.offer({})
