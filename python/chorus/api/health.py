@@ -26,6 +26,9 @@ T = TypeVar("T")
 # Answers are at most this old.
 PERIOD_S: Final = 1.0
 DEADLINE_S: Final = 0.9
+# While the agent starts, whoever waits for it should not wait for the next look as well.
+START_PERIOD_S: Final = 0.1
+START_S: Final = 30.0
 # The DHT is asked for this agent's own record; more often would only be traffic.
 DHT_PERIOD_S: Final = 30.0
 DHT_DEADLINE_S: Final = 5.0
@@ -51,11 +54,14 @@ class Observer:
 
     async def run(self) -> None:
         """Runs until cancelled."""
+        begun = time.monotonic()
         while True:
             started = time.monotonic()
             await self.observe()
             await self._announce()
-            await asyncio.sleep(max(0.05, PERIOD_S - (time.monotonic() - started)))
+            starting = started - begun < START_S and self.verdict is not None and not self.verdict.ready
+            period = START_PERIOD_S if starting else PERIOD_S
+            await asyncio.sleep(max(0.05, period - (time.monotonic() - started)))
 
     async def observe(self) -> None:
         """One look at everything."""

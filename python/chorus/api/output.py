@@ -13,8 +13,9 @@ from starlette.responses import Response, StreamingResponse
 
 from chorus.api.context import Context, Here
 from chorus.api.problems import Problem, from_hub
-from chorus.api.story import OPEN_TIMEOUT_S, RETRY_FIRST_S, RETRY_MAX_S, Event, Story, parse_place
+from chorus.api.story import RETRY_FIRST_S, RETRY_MAX_S, Story, parse_place
 from chorus.api.tasks import check_task_id, json_response
+from chorus.api.teller import OPEN_TIMEOUT_S, Event
 from chorus.hub import ByteStream, HubError
 from chorus.table.rows import AttemptRow
 
@@ -41,14 +42,13 @@ async def get_events(
     return StreamingResponse(_sse(context, story), media_type="text/event-stream", headers=headers)
 
 
-async def _sse(context: Context, story: AsyncIterator[list[Event]]) -> AsyncGenerator[bytes]:
+async def _sse(context: Context, story: AsyncGenerator[list[Event]]) -> AsyncGenerator[bytes]:
     yield _RETRY_LINE
-    batches = aiter(story)
     stop = asyncio.create_task(context.stopping.wait())
     coming: asyncio.Task[list[Event]] | None = None
     try:
         while True:
-            coming = coming or asyncio.create_task(_next(batches))
+            coming = coming or asyncio.create_task(_next(story))
             await asyncio.wait((coming, stop), timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
             if coming.done():
                 batch = coming.result()
@@ -65,6 +65,7 @@ async def _sse(context: Context, story: AsyncIterator[list[Event]]) -> AsyncGene
         if coming is not None:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
+        await story.aclose()
 
 
 async def _next(batches: AsyncIterator[list[Event]]) -> list[Event]:

@@ -1,21 +1,23 @@
 """A task's story from its first event to its end, put together from the table and from those who ran it.
 
-Events before the first award come from the table, those of an attempt from its executor, wherever that is;
-what cannot be had is named in a `gap`. How events travel to the client is `output`'s business.
+Each attempt's events are first its executor's, if it was claimed, and then the states that the table went
+through since; the time before the first award is told by the table alone. So an event's number never
+changes: only its name does, when a task whose `end` was told is tried again and goes on after it.
+What cannot be had is named in a `gap`. How events travel to the client is `output`'s business.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final
-
-import orjson
 
 from chorus.api.context import Context, Watch
 from chorus.api.problems import Problem
-from chorus.hub import ByteStream, HubError
-from chorus.table.rows import AttemptRow, StateChange, TaskRow
+from chorus.api.teller import Event, Over, Place, place_of, tell
+from chorus.hub import HubError
+from chorus.table.rows import AttemptRow, StateChange, TaskStory
 from chorus.table.view import attempt_view
 from chorus.wire.task import rfc3339
 
@@ -24,39 +26,19 @@ RETRY_FIRST_S: Final = 0.05
 RETRY_MAX_S: Final = 2.0
 # How often it is asked before the reader gets a `gap`; about five seconds, when a killed executor is back.
 TRIES_BEFORE_GAP: Final = 8
-# An attempt whose result the table has.
-_ENDED: Final = ("completed", "failed", "cancelled")
-OPEN_TIMEOUT_S: Final = 5.0
-# One event of an executor: a chunk of output in JSON, with room to spare.
-LINE_MAX_BYTES: Final = 4 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event. Without an id it is outside the numbering; a reader that comes back may see it again."""
-
-    id: str | None
-    event: str
-    data: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """After which event a reader goes on."""
-
-    attempt: int = 0
-    n: int = 0
+# What the table says of an attempt while its executor tells of it.
+_UNDER_WAY: Final = ("claimed", "running")
 
 
 def parse_place(text: str | None) -> Place:
     """Reads a Last-Event-ID; absent or empty means from the beginning."""
     if not text:
         return Place()
-    attempt, dash, n = text.partition("-")
-    if not (dash and attempt.isdecimal() and n.isdecimal() and len(text) <= 20 and text.isascii()):
+    place = place_of(text)
+    if place is None:
         message = "expected <attempt>-<n> as in the id of an event"
         raise Problem(400, f"Last-Event-ID: {message}", errors=[("Last-Event-ID", message)])
-    return Place(int(attempt), int(n))
+    return place
 
 
 class Story:
@@ -64,211 +46,214 @@ class Story:
 
     def __init__(self, context: Context, task_id: str, place: Place) -> None:
         self._context = context
-        self._table = context.table
         self._task_id = task_id
         self._place = place
-        # Set when a reader comes back after it was told the end.
-        self._end_told = False
+        self._over = False
 
-    async def events(self) -> AsyncIterator[list[Event]]:
+    async def events(self) -> AsyncGenerator[list[Event]]:
         """Yields until the story's end has been told."""
         with self._context.changes.watch(self._task_id) as watch:
-            while True:
-                row = self._context.task(self._task_id)
-                # Read after the row, so that everything up to a final state is in them.
-                attempts = {attempt.attempt: attempt for attempt in self._table.attempts(self._task_id)}
-                if self._place.attempt == 0:
-                    told = self._told(0)
-                    if told:
-                        yield told
-                    if attempts:
-                        self._place = Place(min(attempts), 0)
-                        continue
-                    if not row.open:
-                        if not self._end_told:
-                            yield [self._end(row, numbered=True)]
+            while not self._over:
+                told = self._look()
+                number = self._place.attempt
+                attempt = _attempt(told, number)
+                if attempt is None and number > 0:
+                    # An attempt that the table here does not have (yet).
+                    if not told.row.open:
                         return
                     await watch.changed()
-                    continue
-                attempt = attempts.get(self._place.attempt)
-                later = [number for number in attempts if number > self._place.attempt]
-                if attempt is None and not later:
-                    if not row.open:
-                        return
+                elif attempt is not None and attempt.claimed_at is None and attempt.open:
                     await watch.changed()
-                    continue
-                if attempt is not None:
-                    if attempt.open and attempt.claimed_at is None:
-                        await watch.changed()
-                        continue
-                    async for batch in self._attempt(attempt, watch):
-                        yield batch
-                    row = self._context.task(self._task_id)
-                    later = [
-                        a.attempt for a in self._table.attempts(self._task_id) if a.attempt > attempt.attempt
-                    ]
-                if later:
-                    self._place, self._end_told = Place(min(later), 0), False
-                elif not row.open:
-                    return
                 else:
-                    await watch.changed()
+                    async with aclosing(self._attempt(number, attempt, watch)) as batches:
+                        async for batch in batches:
+                            yield batch
 
-    async def _attempt(self, attempt: AttemptRow, watch: Watch) -> AsyncIterator[list[Event]]:
-        """One attempt: from its executor while that can be reached, the rest from the table."""
+    async def _attempt(
+        self, number: int, attempt: AttemptRow | None, watch: Watch
+    ) -> AsyncGenerator[list[Event]]:
+        """One attempt to its end, and the place moved to the next; `_over` when there is none."""
+        base: int | None = 0
+        start = 0
+        if attempt is not None and attempt.claimed_at is not None:
+            base, start = None, _closing(self._changes(number))
+            async with aclosing(self._executors(attempt, watch)) as telling:
+                async for told in telling:
+                    if isinstance(told, Over):
+                        base, start = told.events, await self._since(number, told.ended, watch)
+                    else:
+                        yield told
+            if self._over:
+                return
+            if base is None:
+                start = _closing(self._changes(number))
+        async with aclosing(self._rest(number, base, start, watch)) as batches:
+            async for batch in batches:
+                yield batch
+
+    # ---- what the executor tells -----------------------------------------------------------------
+
+    async def _executors(self, attempt: AttemptRow, watch: Watch) -> AsyncGenerator[list[Event] | Over]:
+        """The executor's events, over any number of broken streams; `Over` comes last, if at all."""
         number = attempt.attempt
-        complete = True
-        if attempt.claimed_at is not None:
-            ended = False
-            warned = False
-            wait = RETRY_FIRST_S
-            tries = 0
-            while True:
-                try:
-                    async for batch in self._from_executor(attempt):
+        warned = False
+        wait, tries = RETRY_FIRST_S, 0
+
+        def is_open() -> bool:
+            current = _attempt(self._look(), number)
+            return current is not None and current.open
+
+        while True:
+            after = self._place.n
+            try:
+                async with aclosing(tell(self._context.hub, attempt, after, is_open)) as telling:
+                    async for told in telling:
                         wait, tries, warned = RETRY_FIRST_S, 0, False
-                        last = batch[-1]
-                        if last.event == "end":
-                            batch[-1] = await self._settled(last, attempt, watch)
-                            ended = True
-                        yield batch
-                        if ended:
+                        if isinstance(told, Over):
+                            yield told
                             return
-                    complete = True
-                    if self._end_told:
+                        place = next((n for n, event in enumerate(told) if event.event == "end"), None)
+                        if place is None:
+                            self._pass(told)
+                            yield told
+                            continue
+                        # Nothing that an honest executor says comes after it.
+                        *before, end = told[: place + 1]
+                        if before:
+                            self._pass(before)
+                            yield before
+                        self._pass([end])
+                        settled = await self._settled(end, number, watch)
+                        self._over = settled.event == "end"
+                        yield [settled]
+                        if self._over:
+                            return
+                        yield Over(self._place.n, str(end.data.get("state")))
                         return
-                except HubError as error:
-                    complete = False
-                    tries += 1
-                    attempt = self._current(attempt)
-                    lost = error.code == "not_found" and not attempt.open
-                    if (lost or tries >= TRIES_BEFORE_GAP) and not warned:
-                        warned = True
-                        yield [self._gap(attempt, error)]
-                attempt = self._current(attempt)
-                if not attempt.open and (complete or warned):
-                    break
-                await watch.changed(wait)
-                wait = min(wait * 2, RETRY_MAX_S)
-        row = self._context.task(self._task_id)
-        rest = self._told(number) if attempt.claimed_at is None else self._last_state(number, complete)
-        if not row.open and row.attempt <= number and not self._end_told:
-            rest.append(self._end(row, numbered=complete))
-        if rest:
-            yield rest
+            except HubError as error:
+                tries += 1
+                lost = error.code == "not_found" and not is_open()
+                silent = error.code == "timeout" and not is_open()
+                if (lost or silent or tries >= TRIES_BEFORE_GAP) and not warned:
+                    warned = True
+                    yield [self._gap(number, error)]
+            if warned and not is_open():
+                return
+            await watch.changed(wait)
+            wait = min(wait * 2, RETRY_MAX_S)
 
-    async def _from_executor(self, attempt: AttemptRow) -> AsyncIterator[list[Event]]:
-        head = {
-            "task_id": self._task_id,
-            "attempt": attempt.attempt,
-            # The event told last comes again: if it is the end, there is nothing after it.
-            "after": max(0, self._place.n - 1),
-            "follow": attempt.open,
-        }
-        stream = await self._context.hub.open_stream(
-            "output", "events", head, peer=attempt.agent, timeout=OPEN_TIMEOUT_S
-        )
-        async with stream:
-            async for lines in _lines(stream):
-                batch = [event for event in map(_event, lines) if self._take(event)]
-                if batch:
-                    yield batch
+    def _pass(self, events: list[Event]) -> None:
+        places = [place_of(event.id) for event in events if event.id is not None]
+        self._place = next((place for place in reversed(places) if place), self._place)
 
-    def _take(self, event: Event) -> bool:
-        """Moves our place behind the event; False when it was told already."""
-        if event.id is None:
-            return True
-        place = parse_place(event.id)
-        if place.attempt != self._place.attempt or place.n <= self._place.n:
-            self._end_told = event.event == "end" and place == self._place
-            return False
-        self._place = place
-        return True
-
-    async def _settled(self, event: Event, attempt: AttemptRow, watch: Watch) -> Event:
-        """The executor's `end`, once the table here shows it too; of an older attempt it is only a state.
+    async def _settled(self, event: Event, number: int, watch: Watch) -> Event:
+        """The executor's `end`, once the table here shows it too; a state, if the story went on after it.
 
         It is told after the result was entered, so that the table will show it, however late: a reader that
         was told less than `end` would come back to a story without one.
         """
-        while self._current(attempt).state not in _ENDED:
-            await watch.changed()
-        row = self._context.task(self._task_id)
-        if row.open or row.attempt > attempt.attempt:
+        start = await self._since(number, str(event.data.get("state")), watch)
+        told = self._look()
+        if told.row.open or _later(told, number) or start < len(self._changes(number)):
             return replace(event, event="state")
-        return replace(
-            event, data={**_end_data(row), **{k: v for k, v in event.data.items() if v is not None}}
-        )
+        said = {key: value for key, value in event.data.items() if value is not None}
+        return replace(event, data={**_end_data(told), **said})
 
-    def _told(self, number: int) -> list[Event]:
-        """The table's states of an attempt that no executor told of, after our place."""
-        changes = [change for change in self._table.history(self._task_id) if change.attempt == number]
-        told = [
-            Event(f"{number}-{n}", "state", _state_data(change))
-            for n, change in enumerate(changes, 1)
-            if n > self._place.n
-        ]
-        # An event after the last change can only have been the end.
-        self._end_told = self._place.n > len(changes)
-        self._place = Place(number, max(self._place.n, len(changes)))
-        return told
+    async def _since(self, number: int, ended: str | None, watch: Watch) -> int:
+        """Where in the attempt's states those begin that its executor, who told that end, did not tell."""
+        while True:
+            told = self._look()
+            changes, attempt = self._changes(number, told), _attempt(told, number)
+            if ended is None:
+                return _closing(changes)
+            if attempt is not None and attempt.state == ended:
+                for place, change in enumerate(changes):
+                    if change.state == ended and change.at_ms == attempt.finished_at:
+                        return place + 1
+            if not told.row.open or _later(told, number):
+                # It says what the mesh did not count.
+                return _closing(changes)
+            await watch.changed()
 
-    def _last_state(self, number: int, numbered: bool) -> list[Event]:
-        """How an attempt ended whose executor did not say so."""
-        changes = [change for change in self._table.history(self._task_id) if change.attempt == number]
-        if not changes:
-            return []
-        return [Event(self._next_id() if numbered else None, "state", _state_data(changes[-1]))]
+    # ---- what the table tells --------------------------------------------------------------------
 
-    def _end(self, row: TaskRow, *, numbered: bool) -> Event:
-        return Event(self._next_id() if numbered else None, "end", _end_data(row))
+    async def _rest(
+        self, number: int, base: int | None, start: int, watch: Watch
+    ) -> AsyncGenerator[list[Event]]:
+        """The attempt's states from `start` on, numbered after `base`, until the story is over or goes on
+        with another attempt.
+        """
+        done = start if base is None else start + max(0, self._place.n - base)
+        while True:
+            told = self._look()
+            changes = self._changes(number, told)
+            later = _later(told, number)
+            events = []
+            for place in range(done, len(changes)):
+                last = not told.row.open and not later and place == len(changes) - 1
+                data = _end_data(told) if last else _state_data(changes[place])
+                if base is not None:
+                    self._place = Place(number, base + place - start + 1)
+                ident = None if base is None else str(self._place)
+                events.append(Event(ident, "end" if last else "state", data))
+            done = max(done, len(changes))
+            if events:
+                yield events
+            if later:
+                self._place = Place(min(later), 0)
+                return
+            if not told.row.open:
+                self._over = True
+                return
+            await watch.changed()
 
-    def _next_id(self) -> str:
-        self._place = Place(self._place.attempt, self._place.n + 1)
-        return f"{self._place.attempt}-{self._place.n}"
-
-    def _gap(self, attempt: AttemptRow, error: HubError) -> Event:
+    def _gap(self, number: int, error: HubError) -> Event:
+        attempt = _attempt(self._look(), number)
         data = {
-            "attempt": attempt.attempt,
-            "agent_id": attempt.agent_id,
+            "attempt": number,
+            "agent_id": attempt.agent_id if attempt else None,
             "lost": "unknown",
             "detail": f"the agent that ran this attempt cannot be asked: {error.message}",
-            "known": attempt_view(attempt),
+            "known": attempt_view(attempt) if attempt else None,
         }
         return Event(None, "gap", data)
 
-    def _current(self, attempt: AttemptRow) -> AttemptRow:
-        for row in self._table.attempts(self._task_id):
-            if row.attempt == attempt.attempt:
-                return row
-        return attempt
+    def _look(self) -> TaskStory:
+        told = self._context.table.story(self._task_id)
+        if told is None:
+            raise Problem(404, f"task {self._task_id} is not known any more")
+        return told
+
+    def _changes(self, number: int, told: TaskStory | None = None) -> list[StateChange]:
+        return [change for change in (told or self._look()).changes if change.attempt == number]
 
 
-async def _lines(stream: ByteStream) -> AsyncIterator[list[bytes]]:
-    """The complete lines of each piece as it comes."""
-    rest = b""
-    async for chunk in stream:
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > LINE_MAX_BYTES:
-            raise HubError(f"an event is longer than {LINE_MAX_BYTES} bytes", code="too_large")
-        if lines:
-            yield lines
+def _attempt(told: TaskStory, number: int) -> AttemptRow | None:
+    return next((attempt for attempt in told.attempts if attempt.attempt == number), None)
 
 
-def _event(line: bytes) -> Event:
-    try:
-        value = orjson.loads(line)
-        return Event(str(value["id"]), str(value["event"]), dict(value["data"]))
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        return Event(None, "gap", {"lost": "1 event", "detail": "an event of the executor could not be read"})
+def _later(told: TaskStory, number: int) -> list[int]:
+    return [attempt.attempt for attempt in told.attempts if attempt.attempt > number]
+
+
+def _closing(changes: list[StateChange]) -> int:
+    """Where the state stands that ended a claimed attempt: the first after its award, claim and start."""
+    for place, change in enumerate(changes):
+        if place > 0 and change.state not in _UNDER_WAY:
+            return place
+    return len(changes)
 
 
 def _state_data(change: StateChange) -> dict[str, Any]:
     return {"state": change.state, "reason": change.reason, "at": rfc3339(change.at_ms)}
 
 
-def _end_data(row: TaskRow) -> dict[str, Any]:
-    result = row.result or {}
+def _end_data(told: TaskStory) -> dict[str, Any]:
+    row = told.row
+    attempt = _attempt(told, row.attempt)
+    # A task that was tried again and ended before another award has a result that is not of this end.
+    own = attempt is not None and attempt.finished_at == row.finished_at
+    result = (row.result if own else None) or {}
     return {
         "state": row.state,
         "reason": row.reason,

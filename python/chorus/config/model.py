@@ -44,6 +44,7 @@ class Paths:
         self.core = data_dir / "core"
         self.table_db = data_dir / "table.sqlite"
         self.executor_db = data_dir / "executor.sqlite"
+        self.curator_db = data_dir / "curator.sqlite"
         self.blobs = data_dir / "blobs"
         self.tasks = data_dir / "tasks"
         self.hub_socket = run_dir / "hub.sock"

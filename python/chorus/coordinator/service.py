@@ -6,6 +6,8 @@ import asyncio
 from typing import Any
 
 from chorus.blobs import BlobStore, exchange
+from chorus.coordinator.ballots import Ballots
+from chorus.coordinator.curating import Curating
 from chorus.coordinator.follower import Follower
 from chorus.coordinator.gossip import Gossip
 from chorus.coordinator.leading import Leading
@@ -18,8 +20,8 @@ from chorus.table.records import Member, Mesh
 from chorus.table.store import TableStore
 
 SERVICE = "coordinator"
-# Peers renew, and ask for blobs; everything else is for this agent's own processes.
-PEER_METHODS = frozenset({"renew", "blobs.has", "health"})
+# Peers renew, ask for blobs, and ask the leader; everything else is for this agent's own processes.
+PEER_METHODS = frozenset({"renew", "blobs.has", "health", "votes.open", "context.choose"})
 
 
 class Coordinator:
@@ -35,11 +37,18 @@ class Coordinator:
         self.submission = Submission(process, hub, self.follower, self.proposals, self.blobs)
         self.gossip = Gossip(process, hub, self.follower, self.proposals, self.leading, self.submission)
         self.profile = ProfileKeeper(process, hub, self.follower, self.proposals)
+        wall = {"wall_ms": leading["wall_ms"]} if "wall_ms" in leading else {}
+        self.ballots = Ballots(process, hub, self.follower, self.proposals, self.leading, **wall)
+        self.curating = Curating(process, hub, self.follower)
         self._methods: dict[str, Handler] = {
             "table.submit": self.submission.submit,
             "table.cancel": self.submission.cancel,
             "table.retry": self.submission.retry,
             "table.propose": self.submission.propose,
+            "votes.cast": self.ballots.cast,
+            "votes.open": self.ballots.open,
+            "context": self.curating.context,
+            "context.choose": self.curating.choose,
             "renew": self._renew,
             "blobs.has": self._has_blob,
             "blobs.fetch": self._fetch_blob,
@@ -57,6 +66,8 @@ class Coordinator:
                 group.create_task(self.leading.run())
                 group.create_task(self.gossip.run())
                 group.create_task(self.profile.run())
+                group.create_task(self.ballots.run())
+                group.create_task(self.curating.run())
         finally:
             self.store.close()
 
@@ -118,6 +129,7 @@ class Coordinator:
             "leading": self.leading.active,
             "waiting": sum(1 for _ in self.leading.board.waiting()) if self.leading.active else None,
             "running": len(self.leading.board.working) if self.leading.active else None,
+            "index": {**await self.curating.feed.counts(), "trouble": self.curating.feed.trouble},
             "members": len(list(self.store.records(Member))) if mesh is not None else 0,
         }
 

@@ -89,6 +89,7 @@ def _provider_notice() -> str:
 
 def _bring_up(context: MeshContext, arguments: Namespace, started: list[Started]) -> MeshContext:
     deadline = time.monotonic() + READY_TIMEOUT_S
+    alone = _nobody_else(context)
     for number in range(1, arguments.agents + 1):
         name = f"agent-{number}"
         settings = {
@@ -97,6 +98,9 @@ def _bring_up(context: MeshContext, arguments: Namespace, started: list[Started]
             "CHORUS_DATA_DIR": str(context.folder / name),
             "CHORUS_AI_PROVIDER": os.environ.get("CHORUS_AI_PROVIDER", "none"),
         }
+        if alone and number == 1:
+            # There is nobody to look for: it founds the mesh that the others join.
+            settings["CHORUS_ELECTION_JOIN_WAIT"] = os.environ.get("CHORUS_ELECTION_JOIN_WAIT", "0s")
         if started:
             first = started[0].entry().multiaddr
             inherited = os.environ.get("CHORUS_BOOTSTRAP_PEERS", "")
@@ -116,6 +120,12 @@ def _bring_up(context: MeshContext, arguments: Namespace, started: list[Started]
         except TimeoutError:
             raise CtlError(missing.explain(started)) from None
     return context
+
+
+def _nobody_else(context: MeshContext) -> bool:
+    """Whether this licence was made here and just now, so that no agent can have a mesh of it."""
+    shared = os.environ.get("CHORUS_LICENSE_ID") or os.environ.get("CHORUS_CLUSTER_SECRET")
+    return not (shared or os.environ.get("CHORUS_CLUSTER_SECRET_FILE") or context.folder.exists())
 
 
 def _wait(started: list[Started], deadline: float, what: str, done: Any) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from chorus.decisions.record import VerifiedRecord, hash_of, verify
+from chorus.core.log import Log
+from chorus.decisions.record import hash_of
+from chorus.decisions.verify import Listed, VerifiedRecord, check_role, verify
 from chorus.hub import Hub, HubError
 from chorus.wire.messages import DECISIONS
 
@@ -17,12 +19,13 @@ DHT_KIND = "decision"
 Enter = Callable[[str, dict[str, Any]], Awaitable[None]]
 
 
-async def publish(hub: Hub, encoded: bytes, record: dict[str, Any], *, enter: Enter) -> str:
+async def publish(
+    hub: Hub, encoded: bytes, record: dict[str, Any], *, enter: Enter, logged_since: int | None = None
+) -> str:
     """Seals the record into the DHT, enters it into the table, announces and logs it; returns its hash.
 
-    `enter(type, body)` proposes an entry and returns once its outcome is known. Raises HubError when the
-    DHT or the
-    log did not take it: publish again.
+    `enter(type, body)` proposes an entry and returns once its outcome is known. `logged_since` is for a
+    repeat: see `log_once`. Raises HubError when the DHT or the log did not take it: publish again.
     """
     name = hash_of(encoded)
     about = {
@@ -40,11 +43,28 @@ async def publish(hub: Hub, encoded: bytes, record: dict[str, Any], *, enter: En
         # News only: the table lists the record already.
         if error.code in ("closed", "unavailable"):
             raise
-    await hub.log_append("decision_published", about)
+    await log_once(hub, "decision_published", about, since=logged_since)
     return name
 
 
-async def fetch(hub: Hub, name: str) -> VerifiedRecord:
-    """The record of that hash from the DHT, verified. Raises HubError or DecisionError."""
+async def log_once(hub: Hub, type: str, data: dict[str, Any], *, since: int | None) -> None:
+    """Appends to the log what names a record by its `hash`, unless a life before did.
+
+    `since` is the log's length from before the first try; None on that try itself. Raises HubError.
+    """
+    if since is not None:
+        async for entry in Log(hub).entries(since):
+            if entry["type"] == type and entry["data"].get("hash") == data["hash"]:
+                return
+    await hub.log_append(type, data)
+
+
+async def fetch(hub: Hub, name: str, *, listed: Listed | None = None) -> VerifiedRecord:
+    """The record of that hash from the DHT, verified; `listed` is what the table says of it.
+
+    Raises HubError or DecisionError.
+    """
     value = await hub.dht_get(DHT_KIND, name)
-    return verify(value.payload, expected_hash=name)
+    record = verify(value.payload, expected_hash=name, listed=listed)
+    check_role(record, value.role)
+    return record

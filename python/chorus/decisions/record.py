@@ -1,44 +1,44 @@
-"""The form of a decision record, and its verification without any network."""
+"""A decision record as it is made: its fields put together, its encoding, name, address and signature."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final
 
-import orjson
+from chorus.decisions.encoding import canonical
+from chorus.decisions.schema import SCHEMA, Kind
 
-from chorus.decisions.encoding import DecisionError, canonical, check_signature
-
-SCHEMA = "chorus/decision/v1"
-Kind = Literal["task_result", "hmmm_outcome", "vote"]
-KINDS: tuple[Kind, ...] = ("task_result", "hmmm_outcome", "vote")
-# A record is made to be read; what is large lies elsewhere, by hash.
-RECORD_BYTES_MAX = 1024 * 1024
-
+# The last part of a record's address: records of different kinds about one attempt lie side by side.
+FILES: Final[dict[Kind, str]] = {
+    "task_result": "decision.json",
+    "hmmm_outcome": "discussion.json",
+    "vote": "vote.json",
+}
 _COMPONENT = re.compile(r"[^A-Za-z0-9_-]+")
-_REQUIRED: dict[str, type] = {
-    "schema": str, "address": str, "kind": str, "agent": dict, "role": str, "decided": dict, "summary": str,
-    "inputs": dict, "commands": list, "artifacts": list, "usage": dict, "links": dict, "created_at": str,
-    "sig": str,
-}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedRecord:
-    """A record whose form and signature fit."""
+def address(
+    agent_id: str, role: str, project: str, task_id: str, attempt: int, kind: Kind = "task_result"
+) -> str:
+    """Where a record stands in UCXL, the address scheme of CHORUS."""
+    agent, part, folder = (component(value) for value in (agent_id, role or "agent", project or "chorus"))
+    return f"ucxl://{agent}:{part}@{folder}:{task_id}/*^/{attempt}/{FILES[kind]}"
 
-    hash: str
-    author: str
-    record: dict[str, Any]
+
+def component(text: str) -> str:
+    """A part of an address: anything it must not hold becomes a dash."""
+    return _COMPONENT.sub("-", text).strip("-") or "any"
 
 
-def address(agent_id: str, role: str, project: str, task_id: str, attempt: int) -> str:
-    """Where a task's record stands in UCXL, the address scheme of CHORUS."""
-    agent, part, folder = (_component(value) for value in (agent_id, role or "agent", project or "chorus"))
-    return f"ucxl://{agent}:{part}@{folder}:{task_id}/*^/{attempt}/decision.json"
+def inputs(**known: Any) -> dict[str, Any]:
+    """The inputs of a record, with nothing where nothing is known."""
+    nothing: dict[str, Any] = {
+        "source_kind": "", "source_sha256": "", "image": "", "image_digest": "", "prompts_sha256": "",
+        "model": None, "context": [],
+    }  # fmt: skip
+    return {**nothing, **known}
 
 
 def build(
@@ -55,10 +55,10 @@ def build(
     decided: Mapping[str, Any],
     summary: str,
     inputs: Mapping[str, Any],
-    commands: Sequence[Mapping[str, Any]],
-    artifacts: Sequence[Mapping[str, Any]],
-    usage: Mapping[str, Any],
     created_at: str,
+    commands: Sequence[Mapping[str, Any]] = (),
+    artifacts: Sequence[Mapping[str, Any]] = (),
+    usage: Mapping[str, Any] | None = None,
     influenced_by: Sequence[str] = (),
     derived_from: Sequence[str] = (),
     supersedes: Sequence[str] = (),
@@ -66,9 +66,10 @@ def build(
     """A record without its signature."""
     return {
         "schema": SCHEMA,
-        "address": address(agent_id, role, project, task_id, attempt),
+        "address": address(agent_id, role, project, task_id, attempt, kind),
         "kind": kind,
         "mesh": mesh,
+        "project": project,
         "task_id": task_id,
         "attempt": attempt,
         "title": title,
@@ -79,7 +80,7 @@ def build(
         "inputs": dict(inputs),
         "commands": [dict(command) for command in commands],
         "artifacts": [dict(artifact) for artifact in artifacts],
-        "usage": dict(usage),
+        "usage": dict(usage or {}),
         "links": {
             "influenced_by": list(influenced_by),
             "derived_from": list(derived_from),
@@ -87,6 +88,15 @@ def build(
         },
         "created_at": created_at,
     }
+
+
+def addressed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with the address that its fields make: they may have changed, as by redaction."""
+    made = address(
+        record["agent"]["agent_id"], record["role"], record["project"], record["task_id"], record["attempt"],
+        record["kind"],
+    )  # fmt: skip
+    return {**record, "address": made}
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
@@ -103,40 +113,3 @@ async def sign(record: Mapping[str, Any], signer: Callable[[bytes], Awaitable[st
     """The encoded record with `sig`: the base64 signature over the record's bytes without it."""
     unsigned = {name: value for name, value in record.items() if name != "sig"}
     return encode({**unsigned, "sig": await signer(encode(unsigned))})
-
-
-def verify(encoded: bytes, *, expected_hash: str | None = None) -> VerifiedRecord:
-    """Checks form, encoding, hash and signature, offline.
-
-    Raises DecisionError naming the first thing wrong.
-    """
-    if len(encoded) > RECORD_BYTES_MAX:
-        raise DecisionError(f"larger than {RECORD_BYTES_MAX} bytes")
-    name = hash_of(encoded)
-    if expected_hash is not None and name != expected_hash:
-        raise DecisionError(f"the bytes hash to {name}, not to {expected_hash}")
-    try:
-        record = orjson.loads(encoded)
-    except orjson.JSONDecodeError as error:
-        raise DecisionError(f"not JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise DecisionError("not a JSON object")
-    for field, kind in _REQUIRED.items():
-        if not isinstance(record.get(field), kind):
-            raise DecisionError(f"field {field} is missing or of the wrong kind")
-    if record["schema"] != SCHEMA:
-        raise DecisionError(f"schema {record['schema']!r} is not known here")
-    if record["kind"] not in KINDS:
-        raise DecisionError(f"kind {record['kind']!r} is not known here")
-    peer = record["agent"].get("peer")
-    if not isinstance(peer, str) or not peer:
-        raise DecisionError("field agent.peer is missing")
-    if encode(record) != encoded:
-        raise DecisionError("not in the canonical encoding")
-    check_signature(encoded, peer)
-    return VerifiedRecord(name, peer, record)
-
-
-def _component(text: str) -> str:
-    """A part of an address: anything it must not hold becomes a dash."""
-    return _COMPONENT.sub("-", text).strip("-") or "any"

@@ -18,6 +18,7 @@ from chorus.election.policy import (
     Promote,
     Seen,
     Steadiness,
+    lacks_first_votes,
     vote_change,
 )
 from chorus.hub import Hub, HubError, HubNotLeader, HubRefused, HubUnavailable, RaftStatus
@@ -55,11 +56,13 @@ class Duties:
         self._following = Following(process.settings.election_timeout_s)
         self._leads = False
         self.draining = False
+        # Whether a member that is there is about to be given one of the first votes.
+        self.unsettled = False
 
     async def beat(self, status: RaftStatus, score: float) -> None:
         """One look at the members; at most one change follows."""
         if status.role != "leader":
-            self._leads = False
+            self._leads = self.unsettled = False
             return
         if not self._leads:
             self._leads = True
@@ -86,7 +89,9 @@ class Duties:
 
     async def _change_votes(self, status: RaftStatus, seen: list[Seen]) -> bool:
         limit = status.settings.get("voters")
-        change = vote_change(seen, limit if isinstance(limit, int) else self._process.settings.voters)
+        most = limit if isinstance(limit, int) else self._process.settings.voters
+        change = vote_change(seen, most)
+        self.unsettled = lacks_first_votes(seen, most)
         if change is None:
             return False
         async with self._admission.changing:

@@ -81,6 +81,13 @@ def vote_change(members: Iterable[Seen], limit: int) -> Promote | Demote | None:
     return None
 
 
+def lacks_first_votes(members: Iterable[Seen], limit: int) -> bool:
+    """Whether fewer vote than would as soon as those that are there have caught up."""
+    listed = list(members)
+    here = sum(member.me or member.away_s == 0 for member in listed)
+    return sum(member.voter for member in listed) < min(SAFE_VOTERS, odd(min(here, limit)))
+
+
 class Steadiness:
     """Since when each member has been heard and caught up, or away.
 

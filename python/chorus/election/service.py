@@ -22,6 +22,8 @@ from chorus.wire.task import rfc3339
 SERVICE = "election"
 # The leader looks at its members this often, unless the heartbeat is shorter.
 BEAT_MAX_S = 0.5
+# And this often while one of the first votes is to be given: a young mesh lives by one disk until then.
+BEAT_YOUNG_S = 0.1
 DRAIN_S = 10.0
 
 
@@ -80,9 +82,12 @@ class Election:
                 await self.beat()
             except HubError as error:
                 self._process.log.info("a look at the mesh failed", error=str(error))
+            if self._status.role != "leader":
+                wait = 4 * pause  # nothing to do until something happens
+            else:
+                wait = min(pause, BEAT_YOUNG_S) if self.duties.unsettled else pause
             try:
-                # Who does not lead has nothing to do until something happens.
-                async with asyncio.timeout(pause if self._status.role == "leader" else 4 * pause):
+                async with asyncio.timeout(wait):
                     await self._wake.wait()
             except TimeoutError:
                 pass

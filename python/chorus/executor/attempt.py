@@ -29,6 +29,7 @@ from chorus.process.logs import Logger
 from chorus.table.rows import TaskRow
 from chorus.wire.ids import new_id
 from chorus.wire.messages import COORDINATION
+from chorus.wire.offload import source_sha256
 from chorus.wire.secrets import open_secrets
 from chorus.wire.task import TaskSubmission
 
@@ -88,7 +89,9 @@ class Attempt:
             claimed = await self._claim()
             if claimed is not None:
                 self._log.info("claim refused", reason=claimed)
-                self._state("released", claimed)
+                with contextlib.suppress(OSError):
+                    self._state("released", claimed)
+                self.journal.close()
                 return
             keeping = asyncio.create_task(self._keep_lease(sent))
             self._state("claimed", f"claimed by {self._room.settings.agent_id}")
@@ -204,7 +207,7 @@ class Attempt:
         self.journal.event("usage", {**dict(usage), "total": True})  # type: ignore[call-overload]
         record = {
             "task": {"title": redaction.cut_text(self._task.title, cut), "project": self._task.project},
-            "source_sha256": self._task.source.blob if self._task.source else "",
+            "source_sha256": source_sha256(self._task.source),
             "source_kind": self._task.source.kind if self._task.source else "",
             "image": self._choice.image,
             "image_digest": sandbox.image_digest,
@@ -222,9 +225,10 @@ class Attempt:
 
     async def _give_back(self, reason: str) -> None:
         self._log.warning("giving the attempt back", reason=reason)
-        with contextlib.suppress(OSError, ValueError):
+        # The file may be what failed, or closed already.
+        with contextlib.suppress(OSError):
             self._state("released", reason)
-            self.journal.close()
+        self.journal.close()
         self._later(self._announce("task_failed", {"ended_by": "lost", "reason": reason}))
         body = {"task_id": self.task_id, "attempt": self.number, "reason": reason[:2000]}
         self._room.spawn(self._release(body))

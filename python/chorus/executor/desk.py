@@ -9,7 +9,6 @@ from typing import Any
 from chorus.executor import images
 from chorus.executor.attempt import Attempt
 from chorus.executor.backend import SandboxError
-from chorus.executor.journal import Journal
 from chorus.executor.proposals import propose
 from chorus.executor.room import Room
 from chorus.process import metrics
@@ -42,7 +41,6 @@ class Desk:
         self._considering: dict[Key, asyncio.Task[Answer]] = {}
         self._running: dict[Key, asyncio.Task[None]] = {}
         self.attempts: dict[Key, Attempt] = {}
-        self.journals: dict[Key, Journal] = {}
         # Attempts of an earlier life of this process, on their way back to the mesh.
         self.given_back: set[Key] = set()
         self.closed_reason = ""
@@ -169,7 +167,7 @@ class Desk:
         mesh = self._room.table.mesh()
         attempt = Attempt(self._room, row, task, choice, mesh.mesh if mesh else "")
         self.attempts[key] = attempt
-        self.journals[key] = attempt.journal
+        self._room.journals[key] = attempt.journal
         running = self._running[key] = asyncio.create_task(attempt.run())
         metrics.TASKS_ACTIVE.set(len(self._running))
         running.add_done_callback(lambda _: self._ended(key))
@@ -177,8 +175,9 @@ class Desk:
     def _ended(self, key: Key) -> None:
         self._running.pop(key, None)
         self.attempts.pop(key, None)
-        # A journal stays open until the result's fate is known; readers of a closed one use the files.
-        self.journals = {known: journal for known, journal in self.journals.items() if not journal.over}
+        # A journal stays open until the result's fate is known; then the publisher takes it off.
+        if (journal := self._room.journals.get(key)) is not None and journal.over:
+            del self._room.journals[key]
         metrics.TASKS_ACTIVE.set(len(self._running))
         self._room.sampled()
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import orjson
 
 EVENTS: Final = "events.jsonl"
+RAW: Final = ("stdout", "stderr")
 ARTIFACTS: Final = "artifacts.json"
 ARTIFACT_FOLDER: Final = "artifacts"
 _READ_BYTES = 256 * 1024
@@ -38,12 +40,14 @@ class Journal:
         self._loop = asyncio.get_running_loop()
         self._followers: set[asyncio.Event] = set()
         folder.mkdir(parents=True, exist_ok=True)
-        self._number = _heal(folder / EVENTS)
-        self._events = (folder / EVENTS).open("ab", buffering=0)
-        self._raw: dict[str, BinaryIO] = {
-            stream: (folder / stream).open("ab", buffering=0) for stream in ("stdout", "stderr")
-        }
+        self._number, self._last = _heal(folder / EVENTS)
+        self._files = {name: _File(folder / name) for name in (EVENTS, *RAW)}
         self.over = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the newest event is `end`: a life of this process before told it."""
+        return self._last == "end"
 
     def event(self, event: str, data: dict[str, Any]) -> str:
         """Appends an event; returns its id."""
@@ -54,7 +58,7 @@ class Journal:
         """Appends to a raw file and, when there is something to show, an event; returns the event's size."""
         with self._lock:
             if raw:
-                _write_all(self._raw[stream], raw)
+                self._files[stream].append(raw)
             if not shown:
                 return 0
             data: dict[str, Any] = {"stream": stream, "command": command}
@@ -69,9 +73,9 @@ class Journal:
         """Everything so far is on the disk when this returns."""
         with self._lock:
             # The folder's sync keeps the empty ones.
-            for file in (self._events, *self._raw.values()):
-                if file.tell():
-                    os.fsync(file.fileno())
+            for file in self._files.values():
+                if file.size:
+                    file.sync()
             folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(folder)
@@ -79,10 +83,10 @@ class Journal:
                 os.close(folder)
 
     def close(self) -> None:
-        """No more will come; followers end."""
+        """No more will come, and what is appended raises OSError; followers end."""
         with self._lock:
             self.over = True
-            for file in (self._events, *self._raw.values()):
+            for file in self._files.values():
                 file.close()
             self._notify()
 
@@ -96,7 +100,10 @@ class Journal:
                 while True:
                     changed.clear()
                     over = self.over
-                    while chunk := file.read(_READ_BYTES):
+                    # Never into an append that is under way: it may fail and be taken back.
+                    while (left := self._files[name].size - file.tell()) > 0:
+                        if not (chunk := file.read(min(left, _READ_BYTES))):
+                            break
                         yield chunk
                     if over:
                         return
@@ -122,8 +129,8 @@ class Journal:
     def _append(self, event: str, data: dict[str, Any]) -> str:
         ident = f"{self._attempt}-{self._number + 1}"
         line = orjson.dumps({"id": ident, "event": event, "data": data}) + b"\n"
-        _write_all(self._events, line)
-        self._number += 1
+        self._files[EVENTS].append(line)
+        self._number, self._last = self._number + 1, event
         self._notify()
         return ident
 
@@ -137,19 +144,45 @@ class Journal:
             follower.set()
 
 
-def _write_all(file: Any, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+class _File:
+    """A file that is appended to: a piece is in it whole or not at all. `size` is that of whole ones."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self.size = self._file.tell()
+
+    def append(self, data: bytes) -> None:
+        if self._file.closed:
+            raise OSError(errno.EBADF, "this attempt's files are closed")
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError:
+            # A full disk takes half of a piece; what comes after it must not be glued to that.
+            os.ftruncate(self._file.fileno(), self.size)
+            raise
+        self.size += len(data)
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
 
 
-def _heal(path: Path) -> int:
-    """Cuts a line that a crash left unfinished; returns the number of the last event."""
+def _heal(path: Path) -> tuple[int, str]:
+    """Cuts a line that a crash left unfinished; returns number and name of the last event."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return 0
+        return 0, ""
     whole = data.rfind(b"\n") + 1
     if whole != len(data):
         os.truncate(path, whole)
-    return data.count(b"\n", 0, whole)
+    last = data[data.rfind(b"\n", 0, max(0, whole - 1)) + 1 : whole]
+    number = data.count(b"\n", 0, whole)
+    try:
+        return number, str(orjson.loads(last)["event"]) if last else ""
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return number, ""

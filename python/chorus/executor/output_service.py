@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -19,14 +20,18 @@ _READ_BYTES = 256 * 1024
 _NUMBER = re.compile(rb'^\{"id":"\d+-(\d+)"')
 
 Open = Callable[[str, int], Journal | None]
+Over = Callable[[str, int], bool]
 
 
 class OutputService:
-    """Serves what lies under the tasks folder. `journal` finds the open journal of a running attempt."""
+    """Serves what lies under the tasks folder. `journal` finds the journal of an attempt that is still being
+    written to, `over` says whether the mesh has seen an attempt end.
+    """
 
-    def __init__(self, tasks: Path, journal: Open) -> None:
+    def __init__(self, tasks: Path, journal: Open, over: Over) -> None:
         self._tasks = tasks
         self._journal = journal
+        self._over = over
 
     async def handle(self, request: Request) -> dict[str, Any]:
         """Requests: `artifacts` lists what was kept and what was refused."""
@@ -43,9 +48,10 @@ class OutputService:
         follow = bool(request.head.get("follow")) and journal is not None and not journal.over
         match request.method:
             case "events":
-                await self._events(
-                    folder, journal if follow else None, int(request.head.get("after") or 0), stream
-                )
+                after = int(request.head.get("after") or 0)
+                last = await self._events(folder, journal if follow else None, after, stream)
+                if (journal is None or journal.over) and self._over(folder.parent.name, int(folder.name)):
+                    await stream.write(_over_line(last))
             case "logs":
                 await self._logs(
                     folder, journal if follow else None, str(request.head.get("stream", "both")), stream
@@ -65,16 +71,19 @@ class OutputService:
             raise HubNotFound(f"attempt {attempt} of task {task_id} has left nothing here")
         return folder, self._journal(str(task_id), attempt)
 
-    async def _events(self, folder: Path, journal: Journal | None, after: int, stream: ByteStream) -> None:
-        rest = b""
+    async def _events(self, folder: Path, journal: Journal | None, after: int, stream: ByteStream) -> bytes:
+        """Sends the events after that number; returns the last one."""
+        rest = last = b""
         skipping = after > 0
         async for chunk in _chunks(folder, EVENTS, journal):
             *lines, rest = (rest + chunk).split(b"\n")
+            last = lines[-1] if lines else last
             if skipping:
                 lines = [line for line in lines if _number(line) > after]
                 skipping = not lines
             if lines:
                 await stream.write(b"\n".join(lines) + b"\n")
+        return last
 
     async def _logs(self, folder: Path, journal: Journal | None, which: str, stream: ByteStream) -> None:
         if which in ("stdout", "stderr"):
@@ -118,6 +127,15 @@ async def _chunks(folder: Path, name: str, journal: Journal | None) -> AsyncIter
 def _number(line: bytes) -> int:
     match = _NUMBER.match(line)
     return int(match.group(1)) if match else 0
+
+
+def _over_line(last: bytes) -> bytes:
+    """What follows the last event of an attempt that gets no more: how many there were, and its `end`."""
+    ended = None
+    with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
+        event = orjson.loads(last)
+        ended = event["data"]["state"] if event["event"] == "end" else None
+    return orjson.dumps({"over": {"events": _number(last), "ended": ended}}) + b"\n"
 
 
 def _output(line: bytes) -> bytes:

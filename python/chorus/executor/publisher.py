@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -23,6 +26,8 @@ from chorus.process import metrics
 from chorus.wire.ids import new_id
 from chorus.wire.messages import COORDINATION
 
+# As many earlier attempts as a record names.
+LINKS_MAX = 64
 RECORD_FILE = "decision.json"
 _RETRY_FIRST_S = 0.5
 _RETRY_MAX_S = 30.0
@@ -40,11 +45,18 @@ class Publisher:
 
     def resume(self) -> None:
         """What an earlier life of this process left unsaid."""
-        for item in self._room.outbox.items():
-            self.publish(item, None)
+        room = self._room
+        for item in room.outbox.items():
+            journal = None
+            if item.step == "result":
+                folder = attempt_folder(room.settings.paths.tasks, item.task_id, item.attempt)
+                with contextlib.suppress(OSError):  # the table tells how it ended
+                    journal = Journal(folder, item.attempt)
+                    room.journals[item.task_id, item.attempt] = journal
+            self.publish(item, journal)
 
     def publish(self, item: Item, journal: Journal | None) -> None:
-        """Begins with an item that is in the outbox; `journal` is the attempt's open one, if it is."""
+        """Begins with an item that is in the outbox; `journal` is the attempt's, until the result counts."""
         key = (item.task_id, item.attempt)
         task = self._room.spawn(self._work(item, journal))
         self._working[key] = task
@@ -62,83 +74,85 @@ class Publisher:
 
     async def _work(self, item: Item, journal: Journal | None) -> None:
         room = self._room
+        counted = True
         if item.step == "result":
             outcome = await propose(room.hub, "result", item.body, entry_id=item.entry_id)
-            journal = journal or Journal(
-                attempt_folder(room.settings.paths.tasks, item.task_id, item.attempt), item.attempt
-            )
-            if outcome is None or not outcome.accepted:
+            counted = outcome is not None and outcome.accepted
+            if counted:
+                self._committed(item, journal)
+            else:
                 self._superseded(item, journal, outcome.reason if outcome else "")
-                await asyncio.to_thread(room.outbox.done, item.task_id, item.attempt)
-                return
-            self._committed(item, journal)
+            room.journals.pop((item.task_id, item.attempt), None)
         wait = _RETRY_FIRST_S
         while True:
             try:
-                async with self._gate:
-                    await self._follow(item)
+                if counted:
+                    async with self._gate:
+                        await self._follow(item)
+                await asyncio.to_thread(room.outbox.done, item.task_id, item.attempt)
                 return
-            except (HubError, OSError, decisions.DecisionError) as error:
+            except (HubError, OSError, sqlite3.Error, decisions.DecisionError) as error:
                 room.log.warning(
-                    "the decision is not published yet; trying again",
+                    "what follows a result is not done yet; trying again",
                     task_id=item.task_id,
                     attempt=item.attempt,
-                    error=str(error),
+                    error=f"{type(error).__name__}: {error}",
                 )
             await asyncio.sleep(wait)
             wait = min(wait * 2, _RETRY_MAX_S)
-            item = next(
-                (i for i in room.outbox.items() if (i.task_id, i.attempt) == (item.task_id, item.attempt)),
-                item,
-            )
+            with contextlib.suppress(sqlite3.Error):
+                item = room.outbox.get(item.task_id, item.attempt) or item
 
-    def _committed(self, item: Item, journal: Journal) -> None:
+    def _committed(self, item: Item, journal: Journal | None) -> None:
         body = item.body
-        with contextlib.suppress(OSError, ValueError):
-            journal.event(
-                "end",
-                {
-                    "state": body["outcome"],
-                    "reason": body["reason"],
-                    "attempt": item.attempt,
-                    "agent_id": self._room.settings.agent_id,
-                    "exit_code": body["exit_code"],
-                    "ended_by": body["ended_by"],
-                    "at": self._room.now(),
-                },
-            )
+        if journal is not None and journal.ended:
+            # A life before came as far as this.
             journal.close()
+            return
+        _close_with(
+            journal,
+            "end",
+            {
+                "state": body["outcome"],
+                "reason": body["reason"],
+                "attempt": item.attempt,
+                "agent_id": self._room.settings.agent_id,
+                "exit_code": body["exit_code"],
+                "ended_by": body["ended_by"],
+                "at": self._room.now(),
+            },
+        )
         if body["outcome"] == "completed":
             metrics.TASKS_COMPLETED.inc()
         elif body["outcome"] == "failed":
             metrics.TASKS_FAILED.inc()
         metrics.TASK_DURATION.observe(float(body["timings"]["running_s"]))
 
-    def _superseded(self, item: Item, journal: Journal, reason: str) -> None:
+    def _superseded(self, item: Item, journal: Journal | None, reason: str) -> None:
         self._room.log.info("result superseded", task_id=item.task_id, attempt=item.attempt, reason=reason)
-        with contextlib.suppress(OSError, ValueError):
-            journal.event("state", {"state": "superseded", "reason": reason, "at": self._room.now()})
-            journal.close()
+        _close_with(journal, "state", {"state": "superseded", "reason": reason, "at": self._room.now()})
 
     async def _follow(self, item: Item) -> None:
         room = self._room
         body = item.body
         record = item.record
+        logged_since = record.get("logged_since")
         if "signed" not in record:
             signed = await self._make_record(item)
+            length = (await room.hub.log_info())["length"]
             # The same bytes whenever this is repeated: the record's hash is its name.
-            record = {**record, "signed": signed.decode()}
+            record = {**record, "signed": signed.decode(), "logged_since": length}
             item = Item(item.task_id, item.attempt, "decision", new_id(), body, record)
             await asyncio.to_thread(room.outbox.advance, item, "decision", record, item.entry_id)
         encoded = str(record["signed"]).encode()
         plain = orjson.loads(encoded)
         path = attempt_folder(room.settings.paths.tasks, item.task_id, item.attempt) / RECORD_FILE
-        await asyncio.to_thread(path.write_bytes, encoded)
+        await asyncio.to_thread(_write_whole, path, encoded)
 
         async def enter(type: str, entry: dict[str, Any]) -> None:
             await propose(room.hub, type, entry, entry_id=item.entry_id)
 
-        name = await decisions.publish(room.hub, encoded, plain, enter=enter)
+        name = await decisions.publish(room.hub, encoded, plain, enter=enter, logged_since=logged_since)
         said = {
             "task_id": item.task_id,
             "attempt": item.attempt,
@@ -148,13 +162,13 @@ class Publisher:
             "decision": plain["address"],
             "ended_by": body["ended_by"],
         }
-        await room.hub.log_append("task_completed", {**said, "outcome": body["outcome"], "hash": name})
+        entry = {**said, "outcome": body["outcome"], "hash": name}
+        await decisions.log_once(room.hub, "task_completed", entry, since=logged_since)
         with contextlib.suppress(HubError):  # news only
             if body["outcome"] == "completed":
                 await room.hub.publish(COORDINATION, "task_complete", said)
             else:
                 await room.hub.publish(COORDINATION, "task_failed", {**said, "reason": body["reason"]})
-        await asyncio.to_thread(room.outbox.done, item.task_id, item.attempt)
 
     async def _make_record(self, item: Item) -> bytes:
         room, body, facts = self._room, item.body, item.record
@@ -171,22 +185,52 @@ class Publisher:
             title=facts["task"]["title"],
             decided={key: body[key] for key in ("outcome", "reason", "exit_code", "ended_by")},
             summary=body["summary"],
-            inputs={
-                "source_kind": facts["source_kind"],
-                "source_sha256": facts["source_sha256"],
-                "image": facts["image"],
-                "image_digest": facts["image_digest"],
-                "model": None,
-            },
+            inputs=decisions.inputs(
+                source_kind=facts["source_kind"],
+                source_sha256=facts["source_sha256"],
+                image=facts["image"],
+                image_digest=facts["image_digest"],
+                context=list(body.get("context", ())),
+            ),
             commands=body["commands"],
             artifacts=body["artifacts"],
             usage=body["usage"],
+            supersedes=self._earlier(item),
             created_at=room.now(),
         )
         # Redacted before it is hashed and signed: nobody could take a secret out of it later.
-        clean = orjson.loads(await room.hub.redact(orjson.dumps(built)))
+        clean = decisions.addressed(orjson.loads(await room.hub.redact(orjson.dumps(built))))
 
         async def signer(data: bytes) -> str:
             return (await room.hub.sign(data)).signature
 
         return await decisions.sign(clean, signer)
+
+    def _earlier(self, item: Item) -> list[str]:
+        """The addresses of what this agent or another decided in earlier attempts at the task."""
+        if item.attempt == 1:
+            return []
+        listed = self._room.table.decisions(task_id=item.task_id, kind="task_result", limit=LINKS_MAX).items
+        return [row.address for row in listed if row.attempt is not None and row.attempt < item.attempt]
+
+
+def _close_with(journal: Journal | None, event: str, data: dict[str, Any]) -> None:
+    """The journal's last event. Where the disk does not take it, the table tells readers in its place."""
+    if journal is not None:
+        with contextlib.suppress(OSError):
+            journal.event(event, data)
+        journal.close()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """The file is the old one or the new one, and the new one's content is on the disk."""
+    aside = path.with_suffix(".new")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise

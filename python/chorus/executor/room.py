@@ -43,6 +43,8 @@ class Room:
     publish: Callable[[Item, Journal | None], None] = _nothing
     backend_lost: Callable[[str], None] = _nothing
     sampled: Callable[[], None] = _nothing
+    # Those that something will still be written to, by (task, attempt).
+    journals: dict[tuple[str, int], Journal] = field(default_factory=dict)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property

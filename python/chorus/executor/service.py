@@ -84,8 +84,11 @@ class Executor:
                 group.create_task(self._say_health()),
             ]
             output = OutputService(
-                self.room.settings.paths.tasks, lambda task, attempt: self.desk.journals.get((task, attempt))
+                self.room.settings.paths.tasks,
+                lambda task, attempt: self.room.journals.get((task, attempt)),
+                self._over,
             )
+            self.publisher.resume()
             await self.room.hub.offer("output", output.handle, peers=True, streams=output.stream)
             await self._process.offer(
                 {
@@ -97,7 +100,6 @@ class Executor:
                 },
                 peers=True,
             )
-            self.publisher.resume()
             await self._process.stopping.wait()
             await self._stop()
             for loop in loops:
@@ -138,6 +140,11 @@ class Executor:
                     journal.close()
             body = {"task_id": row.task_id, "attempt": row.attempt, "reason": reason}
             room.spawn(propose(room.hub, "release", body))
+
+    def _over(self, task_id: str, number: int) -> bool:
+        """Whether an attempt has ended in the table here: then nobody writes to a closed journal again."""
+        attempts = self.room.table.attempts(task_id)
+        return any(row.attempt == number and not row.open for row in attempts)
 
     # ---- services --------------------------------------------------------------------------------
 

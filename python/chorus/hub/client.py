@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 # Waits between attempts to reach the hub: doubled each time, with up to half of it as jitter.
 RETRY_FIRST_S = 0.05
-RETRY_MAX_S = 2.0
+RETRY_MAX_S = 0.25
 # The hub answers hello at once; a process that listens but does not answer is not the hub.
 HELLO_TIMEOUT_S = 5.0
 # Entries on their way to a follower.

@@ -158,6 +158,8 @@ class Result(Fact):
     ended_by: Literal["exit", "timeout", "cancel", "out_of_memory", "pids", "disk", "daemon", "lost"] = "exit"
     decision: str | None = None
     timings: dict[str, Any] = Field(default_factory=dict)
+    # Addresses of the earlier decisions that the agent was given with the task.
+    context: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=16)] = ()
 
 
 class Release(Fact):
@@ -215,7 +217,7 @@ class Waiting(Fact):
 
 
 class DecisionPublished(Fact):
-    """A decision record was published under this hash."""
+    """A decision record was published under this hash; `decides` is the decision whose vote it concludes."""
 
     task_id: TaskId | None = None
     attempt: Number | None = None
@@ -223,6 +225,7 @@ class DecisionPublished(Fact):
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     address: Annotated[str, Field(max_length=1024)] = ""
     agent: Annotated[str, Field(max_length=128)] = ""
+    decides: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     # Of the record, in bytes; 0 when its author did not say.
     size: Number = 0
 

@@ -14,13 +14,17 @@ import orjson
 from chorus.table.rows import (
     FINISHED_STATES,
     AttemptRow,
+    BallotRow,
     DecisionRow,
     MemberRow,
     MeshRow,
     Page,
     StateChange,
     TaskRow,
+    TaskStory,
+    VoteRow,
 )
+from chorus.table.schema import PROJECT_OF_ADDRESS
 from chorus.table.versions import Versions
 
 PAGE_MAX = 500
@@ -132,6 +136,19 @@ class TableReader:
         )
         return [StateChange(*row) for row in rows]
 
+    def story(self, task_id: str) -> TaskStory | None:
+        """A task with its attempts and states as they were at one moment."""
+        row = self.task(task_id)
+        if row is None or self._connection is None:
+            return None
+        self._connection.execute("BEGIN")
+        try:
+            row = self.task(task_id)
+            attempts, changes = self.attempts(task_id), self.history(task_id)
+        finally:
+            self._connection.execute("ROLLBACK")
+        return TaskStory(row, tuple(attempts), tuple(changes)) if row is not None else None
+
     def running_on(self, peer: str) -> list[AttemptRow]:
         """The open attempts awarded to `peer`."""
         return [
@@ -166,15 +183,68 @@ class TableReader:
         return _member(rows[0]) if rows else None
 
     def decisions(
-        self, *, limit: int = 50, cursor: str | None = None, task_id: str | None = None
+        self,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        task_id: str | None = None,
+        agent: str | None = None,
+        project: str | None = None,
+        kind: str | None = None,
+        since_ms: int | None = None,
     ) -> Page[DecisionRow]:
-        """Decision records, newest first. A bad cursor raises ValueError."""
+        """Decision records, newest first. `agent` is a peer or agent id, `project` as addresses write it.
+
+        A bad cursor raises ValueError.
+        """
         where, values = ["1"], list[Any]()
         if task_id is not None:
             where.append("d.task_id IS NOT NULL AND d.task_id = ?")
             values.append(task_id)
+        if agent is not None:
+            member = self.member_by_agent(agent)
+            where.append("d.author = ?")
+            values.append(member.peer if member else agent)
+        if project is not None:
+            where.append(f"{PROJECT_OF_ADDRESS.replace('address', 'd.address')} = ?")
+            values.append(project)
+        if kind is not None:
+            where.append("d.kind = ?")
+            values.append(kind)
+        if since_ms is not None:
+            # Stamps never go back, so the first index of that time bounds all others.
+            where.append("d.idx >= (SELECT idx FROM decisions WHERE at_ms >= ? ORDER BY at_ms, idx LIMIT 1)")
+            values.append(since_ms)
         rows, after = self._page(_DECISION, "d.idx", where, values, limit, cursor)
         return Page([DecisionRow(*row) for row in rows], after)
+
+    def decisions_after(self, index: int, limit: int) -> list[DecisionRow]:
+        """Decision records listed after the entry at `index`, oldest first."""
+        rows = self._query(f"{_DECISION} WHERE d.idx > ? ORDER BY d.idx LIMIT {int(limit)}", index)
+        return [DecisionRow(*row) for row in rows]
+
+    def decision_at(self, address: str) -> DecisionRow | None:
+        """The newest decision record at an address."""
+        rows = self._query(_DECISION + " WHERE d.address = ? ORDER BY d.idx DESC LIMIT 1", address)
+        return DecisionRow(*rows[0]) if rows else None
+
+    def ballot(self, hash: str) -> BallotRow | None:
+        """The newest vote on a decision, with what was cast in it."""
+        rows = self._query(
+            "SELECT hash, round, state, quorum, json_array_length(voters), approve, reject, abstain,"
+            " opened_at, closes_at, ended_at, concluded FROM ballots WHERE hash = ?",
+            hash,
+        )
+        if not rows:
+            return None
+        votes = self._query(
+            "SELECT v.peer, m.agent_id, v.choice, v.reason, v.by, v.at_ms FROM votes v"
+            " LEFT JOIN members m ON m.peer = v.peer WHERE v.hash = ? AND v.round = ?"
+            " ORDER BY v.at_ms, v.peer",
+            hash,
+            rows[0][1],
+        )
+        return BallotRow(*(*rows[0], tuple(VoteRow(*vote) for vote in votes)))
 
     def decision(self, hash: str) -> DecisionRow | None:
         """The decision record with that hash."""

@@ -185,6 +185,58 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """The one record of an attempt's result."""
+
+    TABLE: ClassVar[str] = "recorded"
+    KEY: ClassVar[tuple[str, ...]] = ("task_id", "attempt")
+
+    task_id: str
+    attempt: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """The newest vote on a decision, among `voters`, listed members when it began.
+
+    `concluded` names the record of its outcome.
+    """
+
+    TABLE: ClassVar[str] = "ballots"
+    KEY: ClassVar[tuple[str, ...]] = ("hash",)
+
+    hash: str
+    round: int
+    quorum: int
+    voters: tuple[str, ...]
+    opened_at: int
+    closes_at: int
+    state: str = "open"
+    approve: int = 0
+    reject: int = 0
+    abstain: int = 0
+    ended_at: int | None = None
+    concluded: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """A member's vote on a decision, the last one it cast in that round."""
+
+    TABLE: ClassVar[str] = "votes"
+    KEY: ClassVar[tuple[str, ...]] = ("hash", "round", "peer")
+
+    hash: str
+    round: int
+    peer: str
+    choice: str
+    reason: str
+    by: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Superseded:
     """A result that came too late to count, kept for whoever asks why."""
 
@@ -240,10 +292,11 @@ class Version:
 
 Record = (
     Mesh | Member | Task | Body | Attempt | Change | Counter | Cancel | Known | Decision | Superseded
-    | Address | Version
+    | Address | Version | Recorded | Ballot | Vote
 )  # fmt: skip
 RECORDS: tuple[type[Record], ...] = (
-    Mesh, Member, Task, Body, Attempt, Change, Counter, Cancel, Known, Decision, Superseded, Address, Version
+    Mesh, Member, Task, Body, Attempt, Change, Counter, Cancel, Known, Decision, Superseded, Address, Version,
+    Recorded, Ballot, Vote,
 )  # fmt: skip
 
 R = TypeVar("R", bound=Record)

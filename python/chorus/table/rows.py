@@ -106,6 +106,15 @@ class StateChange:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskStory:
+    """A task, its attempts and its states, all of one moment."""
+
+    row: TaskRow
+    attempts: tuple[AttemptRow, ...]
+    changes: tuple[StateChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MemberRow:
     """A member of the mesh; `active` counts its open attempts."""
 
@@ -163,3 +172,34 @@ class VersionRow:
     deleted: bool
     index: int
     at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class VoteRow:
+    """A member's vote on a decision; `by` is the person who cast it through that member."""
+
+    voter: str
+    agent_id: str | None
+    choice: Literal["approve", "reject", "abstain"]
+    reason: str
+    by: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BallotRow:
+    """The newest vote on a decision. `record` is the hash of its outcome's record, once that is published."""
+
+    hash: str
+    round: int
+    state: Literal["open", "approved", "rejected", "undecided"]
+    quorum: int
+    voters: int
+    approve: int
+    reject: int
+    abstain: int
+    opened_at: int
+    closes_at: int
+    ended_at: int | None
+    record: str | None
+    votes: tuple[VoteRow, ...]

@@ -13,6 +13,10 @@ from chorus.table.records import RECORDS, VALUES, Record
 # The form of the file. A file of another form is refused by name rather than misread.
 SCHEMA_VERSION = 2
 
+# The project in a decision's address, `ucxl://agent:role@project:task/…`, as index and query both write it.
+_FROM_PROJECT = "substr(address, instr(address, '@') + 1)"
+PROJECT_OF_ADDRESS = f"substr({_FROM_PROJECT}, 1, instr({_FROM_PROJECT}, ':') - 1)"
+
 # What is finished is never scanned: every list walks an index that begins with what it filters by.
 INDEXES = (
     "CREATE UNIQUE INDEX IF NOT EXISTS tasks_idx ON tasks(idx)",
@@ -26,6 +30,12 @@ INDEXES = (
     "CREATE INDEX IF NOT EXISTS cancels_at ON cancels(at_ms)",
     "CREATE UNIQUE INDEX IF NOT EXISTS decisions_idx ON decisions(idx)",
     "CREATE INDEX IF NOT EXISTS decisions_task ON decisions(task_id, idx) WHERE task_id IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS decisions_author ON decisions(author, idx)",
+    "CREATE INDEX IF NOT EXISTS decisions_kind ON decisions(kind, idx)",
+    "CREATE INDEX IF NOT EXISTS decisions_at ON decisions(at_ms, idx)",
+    "CREATE INDEX IF NOT EXISTS decisions_address ON decisions(address, idx)",
+    f"CREATE INDEX IF NOT EXISTS decisions_project ON decisions({PROJECT_OF_ADDRESS}, idx)",
+    "CREATE INDEX IF NOT EXISTS ballots_unrecorded ON ballots(hash) WHERE concluded IS NULL",
     # Lists of addresses go by path, and within one by age; the first column is what the pattern names.
     "CREATE UNIQUE INDEX IF NOT EXISTS addresses_idx ON addresses(idx)",
     "CREATE INDEX IF NOT EXISTS addresses_task ON addresses(task, path, idx)",

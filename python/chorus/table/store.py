@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 from chorus.table.bounds import CANCEL_KEPT_MS
 from chorus.table.effects import Drop, Outcome, UnknownEntryType
 from chorus.table.entries import Entry
-from chorus.table.records import Attempt, Counter, Member, Mesh, Record, Task, key_of
+from chorus.table.records import Attempt, Ballot, Counter, Member, Mesh, Record, Task, key_of
 from chorus.table.schema import FORMS, INDEXES, SCHEMA_VERSION
 from chorus.table.transitions import SEEN_MAX_AGE, apply
 
@@ -129,6 +129,14 @@ class TableStore:
         columns = ", ".join(form.names)
         rows = self._db.execute(f"SELECT {columns} FROM tasks WHERE finished_at IS NULL ORDER BY idx")
         return [cast("Task", form.record(row)) for row in rows]
+
+    def unrecorded_ballots(self) -> list[Ballot]:
+        """The votes that go on, or whose outcome has no record yet."""
+        form = FORMS[Ballot]
+        rows = self._db.execute(
+            f"SELECT {', '.join(form.names)} FROM ballots WHERE concluded IS NULL ORDER BY hash"
+        )
+        return [cast("Ballot", form.record(row)) for row in rows]
 
     def open_attempts_of(self, peer: str) -> int:
         """How many attempts a member has under way."""

@@ -19,6 +19,7 @@ from chorus.table.entries import Entry
 from chorus.table.records import Attempt, Body, Cancel, Change, Decision, Member, Superseded, Task, changed
 from chorus.table.rows import OPEN_ATTEMPTS
 from chorus.table.ucxl import add_decision
+from chorus.table.votes import conclude, record_once
 from chorus.wire.task import TaskInvalid, check_entry_size, parse_task
 
 Touched = tuple[str, ...]
@@ -225,19 +226,23 @@ def waiting(draft: Draft, entry: Entry, fact: facts.Waiting) -> Touched:
 
 
 def decision(draft: Draft, entry: Entry, fact: facts.DecisionPublished) -> Touched:
-    """A record was published; about an attempt only its executor publishes one."""
+    """A record was published; about an attempt only its executor publishes one, about a vote the leader."""
     if draft.get(Decision, fact.hash) is not None:
         raise Refuse("known: that record is listed")
     touched: Touched = ()
-    if fact.task_id is not None and fact.attempt is not None:
+    if fact.kind == "vote":
+        conclude(draft, entry, fact)
+    elif fact.task_id is not None and fact.attempt is not None:
         attempt = draft.get(Attempt, fact.task_id, fact.attempt)
         task = draft.get(Task, fact.task_id)
         if attempt is None or task is None:
             raise Refuse("no such attempt")
         if attempt.agent != entry.author:
             raise Refuse("only the attempt's executor reports on it")
-        if task.attempt == fact.attempt:
-            draft.put(changed(task, decision=fact.address or None))
+        if fact.kind == "task_result":
+            record_once(draft, fact.task_id, fact.attempt, fact.hash)
+            if task.attempt == fact.attempt:
+                draft.put(changed(task, decision=fact.address or None))
         touched = (fact.task_id,)
     draft.put(
         Decision(

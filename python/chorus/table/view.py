@@ -1,11 +1,11 @@
-"""A task as the HTTP API shows it: JSON with RFC 3339 times, durations in seconds."""
+"""Tasks and votes as the HTTP API shows them: JSON with RFC 3339 times, durations in seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from chorus.table.rows import AttemptRow, TaskRow
+from chorus.table.rows import AttemptRow, BallotRow, TaskRow
 from chorus.wire.task import rfc3339
 
 _RESULT = ("exit_code", "summary", "commands", "artifacts", "usage", "ended_by")
@@ -62,6 +62,35 @@ def attempt_view(attempt: AttemptRow) -> dict[str, Any]:
     }
 
 
+def ballot_view(row: BallotRow) -> dict[str, Any]:
+    """A ballot as the API shows it."""
+    return {
+        "decision": row.hash,
+        "state": row.state,
+        "round": row.round,
+        "quorum": row.quorum,
+        "voters": row.voters,
+        "approve": row.approve,
+        "reject": row.reject,
+        "abstain": row.abstain,
+        "opened_at": rfc3339(row.opened_at),
+        "closes_at": rfc3339(row.closes_at),
+        "ended_at": None if row.ended_at is None else rfc3339(row.ended_at),
+        "record": row.record,
+        "votes": [
+            {
+                "voter": vote.voter,
+                "agent_id": vote.agent_id,
+                "choice": vote.choice,
+                "reason": vote.reason,
+                "by": vote.by,
+                "at": rfc3339(vote.at_ms),
+            }
+            for vote in row.votes
+        ],
+    }
+
+
 def _result(result: dict[str, Any] | None, decision: str | None) -> dict[str, Any] | None:
     if result is None:
         return None
@@ -69,6 +98,7 @@ def _result(result: dict[str, Any] | None, decision: str | None) -> dict[str, An
     shown["commands"] = shown["commands"] or []
     shown["artifacts"] = shown["artifacts"] or []
     shown["usage"] = shown["usage"] or {}
+    shown["context"] = list(result.get("context") or ())
     shown["decision"] = decision or result.get("decision")
     if result.get("patch") is not None:
         shown["patch"] = result["patch"]

@@ -37,6 +37,13 @@ def offload(task: TaskSubmission) -> Offloaded:
     return Offloaded(task.model_copy(update=changes) if changes else task, tuple(blobs))
 
 
+def source_sha256(source: Source | None) -> str:
+    """The hash of a task's files, the same whether they travel inline or as a blob; empty without any."""
+    if source is None:
+        return ""
+    return source.blob or hashlib.sha256(_tar(source.files)).hexdigest()
+
+
 def _tar(files: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
     # No times and owners: they would make another blob of the same files.

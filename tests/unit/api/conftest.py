@@ -20,7 +20,7 @@ from chorus.api.service import _server, bind
 from chorus.blobs import BlobStore
 from chorus.config import load_settings
 from chorus.hub import ByteStream, HubNotFound, HubUnavailable, Request
-from chorus.table.rows import AttemptRow, MemberRow, MeshRow, Page, StateChange, TaskRow
+from chorus.table.rows import AttemptRow, MemberRow, MeshRow, Page, StateChange, TaskRow, TaskStory
 from chorus.testing.fake_hub import FakeHub, FakeMesh
 
 TOKEN = "a-token-for-tests-only"
@@ -74,6 +74,10 @@ class FakeTable:
 
     def history(self, task_id: str) -> list[StateChange]:
         return list(self.changes)
+
+    def story(self, task_id: str) -> TaskStory | None:
+        row = self.task(task_id)
+        return TaskStory(row, tuple(self.attempt_rows), tuple(self.changes)) if row else None
 
     def running_on(self, peer: str) -> list[AttemptRow]:
         return []
@@ -129,7 +133,9 @@ class Executor:
             for event in self.events[n:]:
                 await stream.write(orjson.dumps(event) + b"\n")
             n = len(self.events)
-            if self.over or not request.head["follow"]:
+            if self.over:
+                ended = next((e["data"].get("state") for e in self.events if e["event"] == "end"), None)
+                await stream.write(orjson.dumps({"over": {"events": n, "ended": ended}}) + b"\n")
                 return
             self.changed.clear()
             await self.changed.wait()

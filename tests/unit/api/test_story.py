@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from chorus.api.story import Story
-from chorus.table.rows import AttemptRow, StateChange
+from chorus.table.rows import StateChange, TaskStory
 
 from .conftest import T0, TASK_ID, Surface, attempt_row, task_row
 
@@ -63,7 +63,11 @@ def finished(surface: Surface, state: str = "completed") -> None:
         state=state, attempt=1, agent="peer-b", agent_id="b", finished_at=T0 + 5, result=dict(DONE)
     )
     surface.table.attempt_rows = [attempt_row(state=state, finished_at=T0 + 5)]
-    surface.table.changes = [StateChange(0, "announced", T0, ""), StateChange(1, state, T0 + 5, "")]
+    surface.table.changes = [
+        StateChange(0, "announced", T0, ""),
+        StateChange(1, "announced", T0, "awarded to b"),
+        StateChange(1, state, T0 + 5, ""),
+    ]
 
 
 async def test_live_from_the_first_event_to_the_end(surface: Surface) -> None:
@@ -89,7 +93,7 @@ async def test_resumes_after_any_event(surface: Surface) -> None:
     finished(surface)
     surface.executor.add("output", {"text": "1"})
     surface.executor.add("output", {"text": "2"})
-    surface.executor.add("end", {})
+    surface.executor.add("end", {"state": "completed"})
     surface.executor.finish()
     whole = ["0-1 state", "1-1 output", "1-2 output", "1-3 end"]
     assert await Reader(surface).end() == whole
@@ -99,13 +103,13 @@ async def test_resumes_after_any_event(surface: Surface) -> None:
 
 async def test_the_end_waits_for_a_table_that_is_late(surface: Surface, monkeypatch: Any) -> None:
     looks = asyncio.Event()
-    current = Story._current
+    look = Story._look
 
-    def look(story: Story, attempt: AttemptRow) -> AttemptRow:
+    def noticed(story: Story) -> TaskStory:
         looks.set()
-        return current(story, attempt)
+        return look(story)
 
-    monkeypatch.setattr(Story, "_current", look)
+    monkeypatch.setattr(Story, "_look", noticed)
     announced(surface)
     surface.table.row = task_row(state="running", attempt=1, agent="peer-b")
     surface.table.attempt_rows = [attempt_row()]
@@ -126,13 +130,13 @@ async def test_an_executor_that_did_not_say_how_it_ended(surface: Surface) -> No
     finished(surface, "cancelled")
     surface.executor.add("output", {"text": "1"})
     surface.executor.finish()
-    assert await Reader(surface).end() == ["0-1 state", "1-1 output", "1-2 state", "1-3 end"]
+    assert await Reader(surface).end() == ["0-1 state", "1-1 output", "1-2 end"]
 
 
 async def test_a_task_that_nobody_ran(surface: Surface) -> None:
     surface.table.row = task_row(state="cancelled", finished_at=T0)
     surface.table.changes = [StateChange(0, "announced", T0, ""), StateChange(0, "cancelled", T0, "by a")]
-    assert await Reader(surface).end() == ["0-1 state", "0-2 state", "0-3 end"]
+    assert await Reader(surface).end() == ["0-1 state", "0-2 end"]
 
 
 async def test_a_declined_award_and_the_next(surface: Surface) -> None:
@@ -146,12 +150,14 @@ async def test_a_declined_award_and_the_next(surface: Surface) -> None:
     ]
     surface.table.changes = [
         StateChange(0, "announced", T0, ""),
+        StateChange(1, "announced", T0, "awarded to b"),
         StateChange(1, "announced", T0, "declined: full"),
+        StateChange(2, "announced", T0, "awarded to b"),
         StateChange(2, "completed", T0, ""),
     ]
-    surface.executor.events = [{"id": "2-1", "event": "end", "data": {}}]
+    surface.executor.events = [{"id": "2-1", "event": "end", "data": {"state": "completed"}}]
     surface.executor.finish()
-    assert await Reader(surface).end() == ["0-1 state", "1-1 state", "2-1 end"]
+    assert await Reader(surface).end() == ["0-1 state", "1-1 state", "1-2 state", "2-1 end"]
 
 
 async def test_an_agent_that_is_gone_leaves_a_gap(surface: Surface, monkeypatch: Any) -> None:
@@ -159,8 +165,25 @@ async def test_an_agent_that_is_gone_leaves_a_gap(surface: Surface, monkeypatch:
     finished(surface)
     surface.mesh.cut("a", "b")
     reader = Reader(surface)
-    assert await reader.end() == ["0-1 state", " gap", " state", " end"]
+    assert await reader.end() == ["0-1 state", " gap", " end"]
     assert "cannot be asked" in reader.events[1][2]["detail"]
+
+
+async def test_an_executor_that_lies_is_not_believed(surface: Surface) -> None:
+    finished(surface, "cancelled")
+    surface.executor.events = [
+        {"id": "1-1", "event": "output", "data": {"text": "1"}},
+        {"id": "x", "event": "output", "data": {}},
+        {"id": "1-1", "event": "output", "data": {"text": "again"}},
+        {"id": "2-2", "event": "output", "data": {}},
+        {"over": {"events": "many"}},
+        {"id": "1-2", "event": "end", "data": {"state": "completed"}},
+        {"id": "1-3", "event": "end", "data": {"state": "completed"}},
+    ]
+    surface.executor.finish()
+    reader = Reader(surface)
+    assert await reader.end() == ["0-1 state", "1-1 output", " gap", " gap", "1-2 state", "1-3 end"]
+    assert reader.events[-1][2]["state"] == "cancelled"
 
 
 async def test_bad_places_are_refused(surface: Surface) -> None:

@@ -16,6 +16,7 @@ from chorus.election.policy import (
     Promote,
     Seen,
     Steadiness,
+    lacks_first_votes,
     odd,
     vote_change,
 )
@@ -33,6 +34,22 @@ def voter(peer: str, **more: float) -> Seen:
 
 def learner(peer: str, steady: float = 99, away: float = 0, caught_up: bool = True) -> Seen:
     return Seen(peer, False, caught_up, steady, away)
+
+
+@pytest.mark.parametrize(
+    ("members", "limit", "lacks"),
+    [
+        ([ME], 5, False),
+        ([ME, learner("a")], 5, False),
+        ([ME, learner("a"), learner("b", caught_up=False)], 5, True),
+        ([ME, voter("a"), learner("b")], 5, True),
+        ([ME, learner("a"), learner("b", away=1)], 5, False),
+        ([ME, learner("a"), learner("b")], 1, False),
+        ([ME, voter("a"), voter("b"), learner("c"), learner("d")], 5, False),
+    ],
+)
+def test_the_first_votes_are_looked_for(members: list[Seen], limit: int, lacks: bool) -> None:
+    assert lacks_first_votes(members, limit) == lacks
 
 
 CASES = [

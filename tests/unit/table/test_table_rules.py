@@ -269,7 +269,7 @@ def test_decisions_are_listed_once_and_by_the_executor() -> None:
     log = Log()
     log.submit()
     log.run()
-    body = {"task_id": T1, "attempt": 1, "hash": "0" * 64, "address": "ucxl://x", "kind": "task"}
+    body = {"task_id": T1, "attempt": 1, "hash": "0" * 64, "address": "ucxl://x", "kind": "task_result"}
     assert not log.say(B, "decision", **body).accepted
     assert log.say(C, "decision", **body).accepted
     assert not log.say(C, "decision", **body).accepted

@@ -24,6 +24,8 @@ from chorus.wire.ids import new_id
 
 PEERS = (A, B, C)
 TASKS = (T1, T2)
+HASHES = st.sampled_from(["0" * 64, "1" * 64])
+KINDS = st.sampled_from(["task_result", "hmmm_outcome", "vote"])
 
 
 @st.composite
@@ -32,7 +34,7 @@ def _said(draw: st.DrawFn) -> tuple[str, str, dict[str, Any], str | None]:
         st.sampled_from(
             ["submit", "award", "award", "award", "claim", "claim", "started", "result", "result", "release",
              "reoffer", "cancel", "retry", "decline", "leader", "presence", "expire", "waiting", "decision",
-             "version", "version"]
+             "decision", "ballot", "vote", "vote", "ballot_end", "version", "version"]
         )
     )  # fmt: skip
     author = draw(st.sampled_from(PEERS))
@@ -54,7 +56,14 @@ def _said(draw: st.DrawFn) -> tuple[str, str, dict[str, Any], str | None]:
         body = {"tasks": [{"task_id": task_id, "reason": draw(st.sampled_from(["x", "y"]))}]}
     elif type == "decision":
         address = draw(st.sampled_from(["ucxl://a", "ucxl://b:agent@p:t/*^/x"]))
-        body |= {"hash": draw(st.sampled_from(["0" * 64, "1" * 64])), "address": address}
+        body |= {"hash": draw(HASHES), "address": address, "kind": draw(KINDS), "decides": draw(HASHES)}
+    elif type in ("ballot", "vote", "ballot_end"):
+        body = {"hash": draw(HASHES), "round": draw(st.integers(1, 2)), "choice": "approve"}
+        body |= {
+            "quorum": draw(st.integers(1, 3)),
+            "voters": list(PEERS),
+            "open_ms": draw(st.integers(0, 300)),
+        }
     elif type == "version":
         flags = draw(st.sampled_from([{}, {}, {"create": True}, {"expect": 2}, {"tombstone": True}]))
         body = {"address": f"ucxl://b:agent@p:t/*^/{draw(st.sampled_from('xy'))}", "hash": "2" * 64, **flags}
@@ -65,7 +74,7 @@ def _log(said: list[tuple[str, str, dict[str, Any], str | None]]) -> Log:
     log = Log()
     for author, type, body, id in said:
         # Mostly what the leader and the executor would say, so that runs get far.
-        if type in ("award", "reoffer", "expire", "waiting") and body.get("attempt", 0) > 1:
+        if type in ("award", "reoffer", "expire", "waiting", "ballot") and body.get("attempt", 2) > 1:
             author = A
         task = log.view.get(Task, str(body.get("task_id")))
         if task is not None and "attempt" in body and type != "submit":

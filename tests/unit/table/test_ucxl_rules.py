@@ -134,7 +134,8 @@ def test_a_decision_is_a_version_at_its_address() -> None:
     # The same record again is no second version, and one without a place is a decision all the same.
     assert not log.say(C, "decision", address=address, **said).accepted
     assert len(versions(log, address)) == 1
-    assert log.say(C, "decision", address="ucxl://any", **{**said, "hash": "b" * 64}).accepted
+    other = {**said, "hash": "b" * 64, "kind": "hmmm_outcome"}
+    assert log.say(C, "decision", address="ucxl://any", **other).accepted
     assert log.view.get(Decision, "b" * 64) is not None
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from chorus.wire.ids import encode, heard_task_id, is_id, new_id
 from chorus.wire.messages import MESSAGES
-from chorus.wire.offload import offload
+from chorus.wire.offload import offload, source_sha256
+from chorus.wire.source import Source
 from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task, rfc3339
 
 # Other work shares the machine: how long an example takes says nothing here.
@@ -134,3 +135,13 @@ def test_every_topic_of_the_protocol_has_its_messages() -> None:
         "chorus/decisions": 2,
         "chorus/health": 1,
     }
+
+
+def test_a_source_has_one_hash_inline_and_as_a_blob() -> None:
+    small = Source(kind="inline", files={"b": "2", "a": "1"})
+    large = parse_task({"title": "t", "source": {"kind": "inline", "files": {"a": "x" * 70_000}}})
+    assert source_sha256(None) == ""
+    assert source_sha256(small) == source_sha256(Source(kind="inline", files={"a": "1", "b": "2"}))
+    offloaded = offload(large).task.source
+    assert offloaded is not None
+    assert source_sha256(large.source) == source_sha256(offloaded) == offloaded.sha256

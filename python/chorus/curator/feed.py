@@ -1,0 +1,193 @@
+"""Keeps the index up with the table: what it lists is fetched from the DHT, verified and indexed.
+
+What cannot be had yet is tried again, ever more seldom; what is sealed for others is passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from chorus import decisions
+from chorus.curator import documents
+from chorus.curator.documents import Document, Place
+from chorus.curator.index import IndexReader
+from chorus.curator.writer import IndexWriter, Pending, damaged
+from chorus.hub import Hub, HubError
+from chorus.process.logs import Logger
+from chorus.table.reader import TableReader
+
+# Fetched at the same time: the DHT and the tasks have better things to do.
+AT_ONCE = 8
+BATCH_MAX = 64
+LISTED_MAX = 500
+RETRY_FIRST_MS = 1_000
+RETRY_MAX_MS = 10 * 60 * 1_000
+# When the disk does not take the index; it is looked at again after this.
+TROUBLE_S = 10.0
+T = TypeVar("T")
+
+# Asking again will not change these answers.
+_NEVER = frozenset({"not_permitted", "invalid", "too_large"})
+
+
+class Feed:
+    """One per agent, in its coordinator. `wake` after entries were applied."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        table: TableReader,
+        path: Path,
+        role: str,
+        log: Logger,
+        *,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.reader = IndexReader(path)
+        self._hub, self._table, self._path, self._role, self._log = hub, table, path, role, log
+        self._wall_ms = wall_ms
+        self._index: IndexWriter | None = None
+        # The file's own thread: the loop never waits for the disk, and there one thing is done at a time.
+        self._thread = ThreadPoolExecutor(1, "curator")
+        self._news = asyncio.Event()
+        self.trouble = ""
+
+    def wake(self) -> None:
+        """There may be more in the table."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Works until cancelled; whatever is wrong with the file never ends it."""
+        try:
+            while True:
+                try:
+                    await self._work()
+                except sqlite3.DatabaseError as error:
+                    if self._index is not None and damaged(error):
+                        self._log.warning("the index is damaged and made anew", error=str(error))
+                        await self._call(self._index.rebuild)
+                        continue
+                    self._stumble(error)
+                except OSError as error:
+                    self._stumble(error)
+                await asyncio.sleep(TROUBLE_S)
+        finally:
+            if self._index is not None:
+                self._index.interrupt()
+                self._thread.submit(self._index.close)
+            self._thread.shutdown()
+            self.reader.close()
+
+    async def counts(self) -> dict[str, int]:
+        """How far the index is; empty while there is none."""
+        if self._index is None:
+            return {}
+        with contextlib.suppress(sqlite3.Error):
+            return await self._call(self._index.counts)
+        return {}
+
+    async def _call(self, work: Callable[..., T], *values: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)
+
+    def _stumble(self, error: Exception) -> None:
+        self.trouble = str(error)
+        self._log.error("the index of decisions stands still", error=str(error))
+
+    async def _work(self) -> None:
+        if self._index is None:
+            self._index = await self._call(IndexWriter, self._path, self._role)
+            if not await self._call(self._index.sound):
+                self._log.warning("the index is damaged and made anew")
+                await self._call(self._index.rebuild)
+        while True:
+            self._news.clear()
+            mesh = self._table.mesh()
+            if mesh is None:
+                await self._news.wait()
+                continue
+            await self._call(self._index.belongs_to, mesh.mesh)
+            while await self._scan():
+                pass
+            while items := await self._call(self._index.due, self._wall_ms(), BATCH_MAX, RETRY_MAX_MS):
+                await self._fetch(items)
+                # What was just listed is asked for sooner than what has waited.
+                await self._scan()
+            self.trouble = ""
+            await self._rest()
+
+    async def _scan(self) -> bool:
+        """Takes over what the table lists; whether there may be more."""
+        assert self._index is not None
+        rows = self._table.decisions_after(await self._call(self._index.scanned), LISTED_MAX)
+        if not rows:
+            return False
+        items = [Pending(row.index, {"hash": row.hash}) for row in rows]
+        await self._call(self._index.queue, items, rows[-1].index)
+        return len(rows) == LISTED_MAX
+
+    async def _rest(self) -> None:
+        assert self._index is not None
+        due = await self._call(self._index.next_due_ms)
+        timeout = None if due is None else max(0.05, min(RETRY_MAX_MS, due - self._wall_ms()) / 1000)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._news.wait()
+
+    async def _fetch(self, items: list[Pending]) -> None:
+        assert self._index is not None
+        gate = asyncio.Semaphore(AT_ONCE)
+        found: list[Document] = []
+        skipped: list[int] = []
+        refused: list[int] = []
+        again: list[tuple[int, int]] = []
+
+        async def one(item: Pending) -> None:
+            try:
+                async with gate:
+                    document = await self._document(item)
+            except decisions.DecisionError as error:
+                self._log.warning("a record is not believed", hash=item.listed["hash"], error=error.reason)
+                refused.append(item.id)
+            except HubError as error:
+                if error.code in _NEVER:
+                    skipped.append(item.id)
+                else:
+                    wait = min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** min(item.tries, 20))
+                    again.append((item.id, self._wall_ms() + wait))
+            else:
+                if document is None:
+                    skipped.append(item.id)
+                else:
+                    found.append(document)
+
+        await asyncio.gather(*(one(item) for item in items))
+        await self._call(self._index.settle, found, skipped, refused, again)
+
+    async def _document(self, item: Pending) -> Document | None:
+        row = self._table.decision(item.listed["hash"])
+        if row is None:
+            return None
+        verified = await decisions.fetch(self._hub, row.hash, listed=row)
+        return documents.of_record(
+            verified.record,
+            id=row.index,
+            hash=row.hash,
+            place=place_of(row.address),
+            author=row.author,
+            at_ms=row.at_ms,
+        )
+
+
+def place_of(address: str) -> Place:
+    """The parts of the address of a verified record."""
+    from chorus.core import Ucxl
+
+    parts: Any = Ucxl.parse(address)
+    return Place(parts.agent, parts.role, parts.project, parts.task)

@@ -1,0 +1,31 @@
+"""The SQLite form of the index file, shared by its one writer and its readers."""
+
+from __future__ import annotations
+
+# A file of another form is made anew: everything in it can be fetched again.
+FORM_VERSION = 1
+
+DOCUMENT_COLUMNS = (
+    "id", "hash", "address", "version", "kind", "agent", "role", "project", "task", "author", "at_ms",
+    "title", "body", "outcome",
+)  # fmt: skip
+
+TABLES = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "CREATE TABLE docs (id INTEGER PRIMARY KEY, hash TEXT NOT NULL, address TEXT NOT NULL, version INTEGER,"
+    " kind TEXT NOT NULL, agent TEXT NOT NULL, role TEXT NOT NULL, project TEXT NOT NULL, task TEXT NOT NULL,"
+    " author TEXT NOT NULL, at_ms INTEGER NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL,"
+    " outcome TEXT NOT NULL)",
+    "CREATE INDEX docs_project ON docs(project, id)",
+    "CREATE INDEX docs_hash ON docs(hash)",
+    # The text itself stands in docs; detail and columns as they are needed for snippets.
+    "CREATE VIRTUAL TABLE words USING fts5(title, body, content='docs', content_rowid='id',"
+    " tokenize='unicode61 remove_diacritics 2')",
+    "CREATE TABLE files (name TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (name, id)) WITHOUT ROWID",
+    "CREATE TABLE supersedes (address TEXT NOT NULL, id INTEGER NOT NULL, task TEXT NOT NULL,"
+    " author TEXT NOT NULL, PRIMARY KEY (address, id)) WITHOUT ROWID",
+    # What is listed and not indexed yet: to be fetched when it is due.
+    "CREATE TABLE pending (id INTEGER PRIMARY KEY, listed BLOB NOT NULL, tries INTEGER NOT NULL,"
+    " due_ms INTEGER NOT NULL)",
+    "CREATE INDEX pending_due ON pending(due_ms)",
+)
