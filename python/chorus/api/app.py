@@ -7,7 +7,7 @@ from typing import Final
 
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from chorus.api import mesh, output, tasks, ucxi, ucxi_find
@@ -56,18 +56,16 @@ def api_app(context: Context) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         dependencies=[bearer],
-        responses={"4XX": _PROBLEM, "5XX": _PROBLEM},
     )
     app.state.context = context
-    app.include_router(tasks.router)
-    app.include_router(output.router)
-    app.include_router(mesh.router)
+    for router in (tasks.router, output.router, mesh.router):
+        app.include_router(router, responses={"4XX": _PROBLEM, "5XX": _PROBLEM})
     if context.settings.ucxi_enabled:
         app.include_router(ucxi.router)
         app.include_router(ucxi_find.router)
     install(app)
 
-    @app.get("/metrics", tags=["metrics"])
+    @app.get("/metrics", tags=["metrics"], response_class=PlainTextResponse)
     def get_metrics() -> Response:
         """Prometheus metrics of all processes of this agent."""
         return Response(metrics.render(), media_type=METRICS_MEDIA_TYPE)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from chorus.api.problems import Problem
 from chorus.api.ucxi_room import Room
-from chorus.api.ucxi_text import INDEX_FILE, Texts
+from chorus.api.ucxi_text import Texts
 from chorus.blobs import BlobStore
 from chorus.config import Settings
 from chorus.hub import Hub
@@ -90,12 +90,9 @@ class Context:
     blobs: BlobStore
     changes: Changes = field(default_factory=Changes)
     room: Room = field(default_factory=Room)
-    texts: Texts = field(init=False)
+    texts: Texts = field(default_factory=Texts)
     # Set when the process is asked to stop: streams end, so that connections can close.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        self.texts = Texts(self.settings.paths.data / INDEX_FILE)
 
     def task(self, task_id: str) -> TaskRow:
         """The task, or the 404 that says so."""

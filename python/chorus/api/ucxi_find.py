@@ -17,6 +17,7 @@ from chorus.api.tasks import PAGE_DEFAULT, Limit
 from chorus.api.ucxi import Address
 from chorus.api.ucxi_answers import Code, Refusal, success
 from chorus.core import Ucxl, UcxlError
+from chorus.curator.index import Hit
 from chorus.table.rows import Page, VersionRow
 from chorus.table.versions import Pattern
 
@@ -82,12 +83,20 @@ def _page(context: Context, pattern: Ucxl, limit: int, cursor: str | None) -> Pa
 
 async def _search(context: Context, pattern: Ucxl, text: str, limit: int) -> Response:
     items: list[dict[str, Any]] = []
-    for hit in await context.texts.search(text):
-        place = Ucxl.parse(hit.address).at("*^")
-        row = context.table.ucxl.version(str(place), hit.version)
-        if row is not None and pattern.matches(place) and len(items) < limit:
+    for hit in await context.texts.search(text, pattern=str(pattern), limit=limit):
+        row = _found(context, hit)
+        if row is not None:
             items.append({**parts.described(row), "score": hit.score, "snippet": hit.snippet})
     return success(Code.SUCCESS, f"{len(items)} found", {"items": items, "next": None})
+
+
+def _found(context: Context, hit: Hit) -> VersionRow | None:
+    """The version of a text; the index does not number records, of which an address has one as a rule."""
+    place = str(Ucxl.parse(hit.address).at("*^"))
+    if hit.version is not None:
+        return context.table.ucxl.version(place, hit.version)
+    rows = context.table.ucxl.history(place).items
+    return next((row for row in rows if row.hash == hit.hash), None)
 
 
 @router.get("/subscribe", response_class=StreamingResponse, responses=docs.SUBSCRIBE)

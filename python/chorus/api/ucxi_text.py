@@ -1,41 +1,34 @@
-"""Full text over what lies at UCXL addresses: asks the curator's index, where this agent has one."""
+"""Full text over what lies at UCXL addresses: asks the curator's index, which the coordinator keeps."""
 
 from __future__ import annotations
 
 import asyncio
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
 
 from chorus.api.ucxi_answers import Code, Refusal
-
-# Where the curator keeps its index, in the data directory.
-INDEX_FILE: Final = "curator.sqlite"
-# As many hits are asked for as are looked through for those that fit the pattern.
-HITS_MAX: Final = 1_000
-_PACKAGE: Final = "chorus.curator"
+from chorus.curator.index import Hit, IndexReader
 
 
 class Texts:
-    """Searches the index at `path`."""
+    """Searches the index at `path`; without a path there is none."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         self._path = path
+        self._reader = IndexReader(path) if path is not None else None
 
     @property
     def available(self) -> bool:
         """Whether there is an index to search."""
-        return find_spec(_PACKAGE) is not None and self._path.exists()
+        return self._path is not None and self._path.exists()
 
-    async def search(self, text: str) -> list[Any]:
-        """Hits, best first, each with address, version, score and snippet."""
-        if not self.available:
+    async def search(self, text: str, *, pattern: str, limit: int) -> list[Hit]:
+        """Texts with all the words at addresses of a pattern, best first."""
+        if self._reader is None or not self.available:
             raise Refusal(
                 Code.SERVICE_UNAVAILABLE,
-                "this agent has no full-text index; query by address alone",
+                "this agent has no full-text index yet; query by address alone",
                 details={"index": "absent"},
+                headers={"Retry-After": "1"},
             )
-        reader = import_module(f"{_PACKAGE}.index").IndexReader(self._path)
-        hits: list[Any] = await asyncio.to_thread(reader.search, text, limit=HITS_MAX)
-        return hits
+        # A search may look at many texts: the loop has others to serve.
+        return await asyncio.to_thread(self._reader.search, text, limit=limit, pattern=pattern)
