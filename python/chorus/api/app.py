@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
@@ -46,6 +46,9 @@ _PROBLEM: Final = {
 }
 
 
+_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {"4XX": _PROBLEM, "5XX": _PROBLEM}
+
+
 def api_app(context: Context) -> FastAPI:
     """The application on the API port, without the guard."""
     # The guard checks the token; here the scheme is only declared, so that /docs can send it.
@@ -59,13 +62,13 @@ def api_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     for router in (tasks.router, output.router, mesh.router):
-        app.include_router(router, responses={"4XX": _PROBLEM, "5XX": _PROBLEM})
+        app.include_router(router, responses=_PROBLEMS)
     if context.settings.ucxi_enabled:
         app.include_router(ucxi.router)
         app.include_router(ucxi_find.router)
     install(app)
 
-    @app.get("/metrics", tags=["metrics"], response_class=PlainTextResponse)
+    @app.get("/metrics", tags=["metrics"], response_class=PlainTextResponse, responses=_PROBLEMS)
     def get_metrics() -> Response:
         """Prometheus metrics of all processes of this agent."""
         return Response(metrics.render(), media_type=METRICS_MEDIA_TYPE)

@@ -25,7 +25,22 @@ _ASK_AGAIN: Final = "private, no-cache"
 router = APIRouter(prefix="/ucxi/v1", tags=["ucxi"], responses=docs.ERRORS)
 
 Address = Annotated[
-    str, Query(max_length=ADDRESS_MAX_CHARS, description="a UCXL address", examples=[docs.ADDRESS])
+    str,
+    Query(
+        max_length=ADDRESS_MAX_CHARS,
+        description="a UCXL address",
+        examples=[docs.ADDRESS],
+        json_schema_extra=docs.ANY_TIME,
+    ),
+]
+Place = Annotated[
+    str,
+    Query(
+        max_length=ADDRESS_MAX_CHARS,
+        description="a UCXL address at *^, without `any`",
+        examples=[docs.ADDRESS],
+        json_schema_extra=docs.LATEST,
+    ),
 ]
 Condition = Annotated[str | None, Header(max_length=256)]
 Key = Annotated[
@@ -69,7 +84,7 @@ async def get_content(
 async def put_content(
     context: Here,
     request: Request,
-    address: Address,
+    address: Place,
     if_match: Condition = None,
     if_none_match: Condition = None,
     idempotency_key: Key = None,
@@ -80,7 +95,7 @@ async def put_content(
 
 @router.post("/post", responses=docs.POST, openapi_extra=docs.BODY, status_code=201)
 async def post_content(
-    context: Here, request: Request, address: Address, idempotency_key: Key = None
+    context: Here, request: Request, address: Place, idempotency_key: Key = None
 ) -> Response:
     """Writes the first version, or the first after a tombstone; 409 when something is there."""
     return await _write(context, request, address, create=True)
@@ -102,7 +117,7 @@ async def _write(context: Here, request: Request, address: str, *, create: bool)
 
 @router.delete("/delete", responses=docs.DELETE)
 async def delete_content(
-    context: Here, request: Request, address: Address, if_match: Condition = None, idempotency_key: Key = None
+    context: Here, request: Request, address: Place, if_match: Condition = None, idempotency_key: Key = None
 ) -> Response:
     """Writes a tombstone: the address answers 404 from here on, its earlier versions stay readable."""
     place = parts.parse_writable(address)

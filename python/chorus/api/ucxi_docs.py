@@ -7,6 +7,13 @@ from typing import Any, Final
 from chorus.api.ucxi_answers import SOURCE, Code
 from chorus.decisions.content import VALUE_MAX_BYTES
 
+# The form of an address, for programs that read this page; what is checked is the core's parser.
+_PART: Final = "[A-Za-z0-9_-]{1,128}"
+_SEGMENT: Final = r"(?!\.\.?(/|$))[A-Za-z0-9_.-]+"
+_FORM: Final = f"^ucxl://{_PART}:{_PART}@{_PART}:{_PART}/%s/({_SEGMENT}(/{_SEGMENT})*/?)?$"
+ANY_TIME: Final = {"pattern": _FORM % r"(\*\^|\*~|(\*~|~~|\^\^)(0|[1-9][0-9]{0,8}))"}
+LATEST: Final = {"pattern": _FORM % r"\*\^"}
+
 ADDRESS: Final = "ucxl://alice:developer@chorus:docs/*^/notes/ucxl.md"
 _AT_3: Final = "ucxl://alice:developer@chorus:docs/*~3/notes/ucxl.md"
 _PATTERN: Final = "ucxl://any:any@chorus:any/*^/notes/"
