@@ -1,4 +1,4 @@
-"""The whole HTTP API of a real agent under Schemathesis: no 5xx, nothing that `/openapi.json` does not say."""
+"""The whole HTTP API of a real agent under Schemathesis: no 5xx, and no answer that is not documented."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from chorus.api.context import Context
 from chorus.api.ucxi_answers import Code, Refusal
-from chorus.core import RoleKeys, Ucxl, UcxlError
+from chorus.core import CoreError, RoleKeys, Ucxl, UcxlError
 from chorus.decisions import content as dht
 from chorus.hub import HubClosed, HubError, HubInvalid, HubRefused, HubUnavailable
 from chorus.table import ucxl as rules
@@ -120,7 +120,12 @@ def check_permitted(context: Context, row: VersionRow) -> None:
     if role is None:
         return
     own, keys = context.settings.role, role_keys(context)
-    if set(keys.readers(role)).isdisjoint(keys.roles):
+    try:
+        readers = keys.readers(role)
+    except CoreError as error:
+        # Longer than a role may be; somebody's entry can say so all the same.
+        raise Refusal(Code.INVALID_ADDRESS, str(error), details={"address": at(row)}) from None
+    if set(readers).isdisjoint(keys.roles):
         who = f"has the role {own}" if own else "has no role"
         raise Refusal(
             Code.FORBIDDEN,

@@ -163,6 +163,12 @@ async def test_a_foreign_entry_puts_nothing_into_headers(world: World) -> None:
     assert [item["content_type"] for item in listed] == ["application/octet-stream"]
 
 
+async def test_a_role_that_is_none_is_no_error_of_ours(world: World) -> None:
+    address = f"ucxl://a:{'r' * 100}@p:t/*^/x"
+    world.say("version", {"address": address, "hash": "0" * 64}, id="long")
+    assert code(await world.ask("GET", "get", address)) == "400-INVALID_ADDRESS"
+
+
 async def test_raw_content_does_not_run_in_a_browser(world: World) -> None:
     await world.put(content=b"<script>", **{"Content-Type": "text/html"})
     answer = await world.ask("GET", "get", params={"raw": "true"})
@@ -211,6 +217,14 @@ async def test_every_error_has_the_form(
         "code", "message", "details", "source", "path", "request_id", "timestamp", "cause"
     }  # fmt: skip
     assert (error["source"], error["path"]) == ("ucxi-server", path)
+
+
+@pytest.mark.parametrize("more_environ", [{"CHORUS_UCXI_ENABLED": "false"}])
+async def test_switched_off_it_is_not_there(surface: Surface) -> None:
+    answer = await surface.api.get("/ucxi/v1/status")
+    assert code(answer) == "404-NOT_FOUND"
+    document = (await surface.api.get("/openapi.json")).json()
+    assert not [path for path in document["paths"] if path.startswith("/ucxi/")]
 
 
 async def test_an_error_inside_has_the_form_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
