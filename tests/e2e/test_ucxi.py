@@ -450,6 +450,16 @@ def test_a_decision_is_read_at_its_address_on_every_agent(mesh: Mesh) -> None:
         assert json.loads(data["content"])["title"] == "remembered"
         assert data["size"] == len(data["content"].encode())
 
+        def found(agent: Agent = agent) -> Any:
+            pattern = "ucxl://any:any@ucxi:any/*^/"
+            answer = ask(agent, "GET", "query", pattern, params={"text": "remembered"})
+            # Until the index is made, the answer is 503.
+            return answer.status_code == 200 and said(answer)["data"]["items"]
+
+        (hit,) = until(found)
+        assert (hit["address"], hit["hash"]) == (data["address"], data["hash"])
+        assert hit["score"] > 0
+
 
 def test_the_whole_life_by_chorusctl(mesh: Mesh, tmp_path: Path) -> None:
     project = f"c{os.getpid()}"
