@@ -11,6 +11,8 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from chorus.api.problems import Problem
+from chorus.api.ucxi_room import Room
+from chorus.api.ucxi_text import Texts
 from chorus.blobs import BlobStore
 from chorus.config import Settings
 from chorus.hub import Hub
@@ -18,6 +20,8 @@ from chorus.table.reader import TableReader
 from chorus.table.rows import TaskRow
 
 TABLE_TOPIC: Final = "local/table"
+# What to watch instead of a task's id for new versions at UCXL addresses.
+UCXL: Final = "ucxl"
 # News of the table may be lost (a gap, a restarted coordinator); whoever waits looks again after this.
 LOOK_AGAIN_S: Final = 2.0
 
@@ -36,6 +40,8 @@ class Changes:
                 if message.gap:
                     self._wake(list(self._waiting))
                 self._wake([str(task) for task in data.get("tasks") or ()])
+                if data.get("versions"):
+                    self._wake([UCXL])
 
     def watch(self, task_id: str) -> Watch:
         """Registers interest in a task; use as a context manager."""
@@ -83,6 +89,8 @@ class Context:
     table: TableReader
     blobs: BlobStore
     changes: Changes = field(default_factory=Changes)
+    room: Room = field(default_factory=Room)
+    texts: Texts = field(default_factory=Texts)
     # Set when the process is asked to stop: streams end, so that connections can close.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

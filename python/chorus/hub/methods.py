@@ -136,9 +136,14 @@ class HubMethods:
         head = {"kind": kind, "name": name, "role": role}
         return str((await self.call("dht.put", head, value, timeout=DHT_TIMEOUT_S)).head["key"])
 
-    async def dht_get(self, kind: str, name: str, *, timeout: float = DHT_TIMEOUT_S) -> DhtValue:
-        """Finds, checks and opens a value."""
-        reply = await self.call("dht.get", {"kind": kind, "name": name}, timeout=timeout)
+    async def dht_get(
+        self, kind: str, name: str, *, author: str | None = None, timeout: float = DHT_TIMEOUT_S
+    ) -> DhtValue:
+        """Finds, checks and opens a value; `author` is a peer to ask where there is no DHT."""
+        asked = {"kind": kind, "name": name}
+        if author is not None:
+            asked["from"] = author
+        reply = await self.call("dht.get", asked, timeout=timeout)
         head = reply.head
         return DhtValue(
             author=str(head["author"]),
