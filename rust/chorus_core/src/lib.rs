@@ -16,6 +16,7 @@
 
 pub mod core;
 pub mod crypto;
+mod database;
 pub mod dht;
 pub mod error;
 pub mod hub;
