@@ -17,6 +17,7 @@
 
 pub mod core;
 pub mod crypto;
+mod database;
 pub mod dht;
 pub mod error;
 pub mod hub;

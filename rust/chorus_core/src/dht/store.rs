@@ -16,7 +16,7 @@ use super::{
     record::{self, Checked},
 };
 use crate::{
-    Error, Result,
+    Error, Result, database,
     net::shared::{Counters, bump, now_ms},
 };
 
@@ -188,8 +188,9 @@ impl Store {
 /// Opens the file; one that a store of this process is just about to let go of is waited for.
 fn open_released(path: &Path) -> Result<Database> {
     let until = Instant::now() + RELEASE_TIMEOUT;
+    database::make_if_missing(path).map_err(disk)?;
     loop {
-        match Builder::new().set_cache_size(DISK_CACHE_BYTES).create(path) {
+        match Builder::new().set_cache_size(DISK_CACHE_BYTES).open(path) {
             Err(DatabaseError::DatabaseAlreadyOpen) if Instant::now() < until => std::thread::sleep(RELEASE_STEP),
             outcome => return outcome.map_err(disk),
         }

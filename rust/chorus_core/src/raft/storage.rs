@@ -17,7 +17,7 @@ use raft::{
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::shared::lock;
-use crate::{Error, Result};
+use crate::{Error, Result, database};
 
 /// The founding entry stands at this index and term on every member, as a snapshot that holds the
 /// founder as sole voter: a member that lacks it would never vote rightly.
@@ -104,7 +104,8 @@ impl Store {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let path = path.to_owned();
         Self::with_opener(Box::new(move || {
-            Database::builder().set_cache_size(PAGE_CACHE_BYTES).create(&path).map_err(disk)
+            database::make_if_missing(&path).map_err(disk)?;
+            Database::builder().set_cache_size(PAGE_CACHE_BYTES).open(&path).map_err(disk)
         }))
     }
 
