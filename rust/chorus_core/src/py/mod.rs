@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "the stub _core.pyi documents what Python sees")]
 
+mod log;
 mod ucxl;
 mod values;
 
@@ -55,6 +56,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("BUILD_DATE", option_env!("CHORUS_BUILD_DATE").unwrap_or("unknown"))?;
     module.add("CoreError", module.py().get_type::<CoreError>())?;
     module.add_class::<Core>()?;
+    log::register(module)?;
     ucxl::register(module)?;
     values::register(module)
 }
