@@ -10,7 +10,7 @@ from fastapi.security import HTTPBearer
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from chorus.api import mesh, output, tasks
+from chorus.api import log, mesh, output, tasks
 from chorus.api.context import Context
 from chorus.api.guard import Guard
 from chorus.api.problems import MEDIA_TYPE, install
@@ -62,6 +62,7 @@ def api_app(context: Context) -> FastAPI:
     app.include_router(tasks.router)
     app.include_router(output.router)
     app.include_router(mesh.router)
+    app.include_router(log.router)
     install(app)
 
     @app.get("/metrics", tags=["metrics"])

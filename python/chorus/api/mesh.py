@@ -1,4 +1,4 @@
-"""Routes about the agent and its mesh: status, agents, peers, members, election, decisions, log."""
+"""Routes about the agent and its mesh: status, agents, peers, members, election, decisions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from chorus.api.context import Context, Here
 from chorus.api.problems import Problem
-from chorus.api.tasks import PAGE_DEFAULT, PAGE_MAX, Cursor, Limit, bad_cursor, json_response
+from chorus.api.tasks import PAGE_DEFAULT, Cursor, Limit, bad_cursor, json_response
 from chorus.hub import HubError, HubNotFound
 from chorus.table.rows import DecisionRow, MemberRow
 from chorus.wire.task import rfc3339
@@ -18,7 +18,6 @@ from chorus.wire.task import rfc3339
 SIBLING_TIMEOUT_S: Final = 2.0
 # A record is found by asking the members near it.
 RECORD_TIMEOUT_S: Final = 20.0
-LOG_PAGE_MAX: Final = 1000
 _SHA256_CHARS: Final = 64
 
 router = APIRouter(prefix="/api/v1", tags=["mesh"])
@@ -227,27 +226,6 @@ async def _record(context: Context, hash: str) -> bytes:
             "the record is listed, but no reachable agent holds it now; try again when its author is back"
         )
         raise Problem(503, message, headers={"Retry-After": "5"}) from None
-
-
-@router.get("/log")
-async def get_log(
-    context: Here,
-    cursor: Annotated[int, Query(ge=0, le=2**53, description="`next` of the page before")] = 0,
-    limit: Annotated[int, Query(ge=1, le=LOG_PAGE_MAX)] = PAGE_MAX,
-) -> Response:
-    """This agent's signed log, oldest first."""
-    info = await context.hub.log_info()
-    length = int(info.get("length") or 0)
-    items = await context.hub.log_read(cursor, limit) if cursor < length else []
-    after = cursor + len(items)
-    return json_response(
-        {
-            "items": items,
-            "next": str(after) if after < length else None,
-            "length": length,
-            "key": info.get("key"),
-        }
-    )
 
 
 def _names(context: Context) -> dict[str, str]:

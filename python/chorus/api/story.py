@@ -1,7 +1,7 @@
 """A task's story from its first event to its end, put together from the table and from those who ran it.
 
 Events before the first award come from the table, those of an attempt from its executor, wherever that is;
-what cannot be had is named in a `gap`. How events travel to the client is `output`'s business.
+what cannot be had is named in a `gap`. How events travel to the client is `sse`'s business.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import orjson
 
 from chorus.api.context import Context, Watch
 from chorus.api.problems import Problem
+from chorus.api.sse import Event
 from chorus.hub import ByteStream, HubError
 from chorus.table.rows import AttemptRow, StateChange, TaskRow
 from chorus.table.view import attempt_view
@@ -29,15 +30,6 @@ _ENDED: Final = ("completed", "failed", "cancelled")
 OPEN_TIMEOUT_S: Final = 5.0
 # One event of an executor: a chunk of output in JSON, with room to spare.
 LINE_MAX_BYTES: Final = 4 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event. Without an id it is outside the numbering; a reader that comes back may see it again."""
-
-    id: str | None
-    event: str
-    data: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from chorus._core import (
     CoreError,
     Finding,
     Identity,
+    LogVerifier,
     Redactor,
     RoleKeys,
     Scanner,
@@ -17,7 +18,7 @@ from chorus._core import (
     sign_json,
     verify_json,
 )
-from chorus.core.log import Log
+from chorus.core.log import Log, verify_folder
 from chorus.core.node import Node
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Finding",
     "Identity",
     "Log",
+    "LogVerifier",
     "Node",
     "Redactor",
     "RoleKeys",
@@ -37,5 +39,6 @@ __all__ = [
     "open_sealed",
     "seal",
     "sign_json",
+    "verify_folder",
     "verify_json",
 ]

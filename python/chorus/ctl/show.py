@@ -214,8 +214,12 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    # A title may hold anything; a table stays one line per row and moves no cursor.
-    return "".join(char if char.isprintable() else " " for char in str(value))
+    return plain(str(value))
+
+
+def plain(text: str) -> str:
+    """Text for a line of a terminal: a title may hold anything, but begins no line and moves no cursor."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _seconds(value: float | None) -> str | None:
