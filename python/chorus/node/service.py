@@ -1,5 +1,5 @@
-"""The node's body: starts the core out of the settings, takes part in its topics, exports its counters, stops
-it last of all.
+"""The node's body: starts the core out of the settings, takes part in its topics, exports its counters, notes
+what happens to it, stops it last of all.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import orjson
 from chorus._core import Core, CoreError
 from chorus.config import Settings
 from chorus.core.config import core_config, multiaddr
+from chorus.node.journal import Journal
 from chorus.node.metrics import CoreMetrics
 from chorus.process import Process
 from chorus.wire.messages import MESSAGES
@@ -45,11 +46,15 @@ async def main(process: Process) -> None:
     try:
         await process.connect()
         process.log.info("core started", **orjson.loads(core.info()))
-        relaying = asyncio.create_task(_relay(process))
+        journal = Journal(process)
+        beside = [asyncio.create_task(work) for work in (_relay(process), journal.run())]
         try:
             await _export(process, core)
         finally:
-            relaying.cancel()
+            for work in beside:
+                work.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+            await journal.end()
     finally:
         await process.close()
         await asyncio.to_thread(core.stop)
