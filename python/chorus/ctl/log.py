@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -119,7 +122,25 @@ def _verify_at_rest(folder: Path, arguments: Namespace) -> int:
         owner = str(json.loads((folder / "agent.json").read_bytes())["peer_id"])
     except (OSError, ValueError, KeyError, TypeError):
         owner = None
-    return _report(verify_folder(place), arguments, owner)
+    with _locked(folder):
+        return _report(verify_folder(place), arguments, owner)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps the folder's agent from starting meanwhile; refuses when it runs, for it would write."""
+    try:
+        handle = os.open(folder / "agent.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise CtlError(f"the agent of {folder} is running; ask it: chorusctl log --verify") from None
+    finally:
+        os.close(handle)
 
 
 def _report(events: Iterable[Entry], arguments: Namespace, owner: str | None) -> int:

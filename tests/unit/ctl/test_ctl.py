@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -298,6 +299,13 @@ def test_a_log_at_rest_needs_no_agent(
     assert main(["log", "--verify", "--dir", str(tmp_path)]) == 1
     assert "not genuine: not found: a log in" in capsys.readouterr().err
     assert main(["log", "--dir", str(tmp_path)]) == 2
+    lock = tmp_path / "agent.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert main(["log", "--verify", "--dir", str(tmp_path)]) == 1
+        assert "is running; ask it" in capsys.readouterr().err
+    assert main(["log", "--verify", "--dir", str(tmp_path)]) == 1
+    assert "not genuine" in capsys.readouterr().err
 
 
 def test_an_agent_that_is_not_there_is_named(

@@ -41,7 +41,7 @@ const MAX_BATCH_ENTRIES: usize = 256;
 const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// A page holds no more than this, and no more entries are looked at for it, however many were asked for: appends wait.
-const MAX_PAGE_SCAN: u64 = 4096;
+const MAX_PAGE_SCAN: u64 = 1024;
 const MAX_PAGE_BYTES: usize = 8 << 20;
 
 /// What the log is at the moment.

@@ -28,7 +28,7 @@ const MAX_OPLOG_BYTES: u64 = 64 << 20;
 const PROVEN_BLOCKS: u64 = 64;
 
 /// The crate reads the bitfield's pages from the wrong places: right are only the first 1024 bytes.
-const MAX_BITFIELD_BLOCKS: u64 = 8 * 1024;
+pub(super) const MAX_BITFIELD_BLOCKS: u64 = 8 * 1024;
 const BITFIELD_PAGE_BYTES: usize = 4096;
 
 /// What was cut off a log at its start, for the operator.

@@ -159,6 +159,47 @@ async fn an_oplog_cut_at_any_byte_keeps_its_whole_entries() {
     }
 }
 
+/// As before, but so long that the last blocks alone are proven, and that the bitfield is set by an entry of the oplog.
+#[tokio::test]
+async fn a_long_log_is_cut_at_any_byte_too() {
+    let many = repair::MAX_BITFIELD_BLOCKS + 100;
+    let dir = scratch();
+    let (log, _) = open(dir.path());
+    let appends = (0..many).map(|n| {
+        let log = log.clone();
+        async move { log.append("test", json!({"n": n}), "me").await.unwrap() }
+    });
+    futures::future::join_all(appends).await;
+    log.close().await;
+    let opened = copy(dir.path());
+    open(opened.path()).0.close().await;
+    let grown = copy(opened.path());
+    let (log, _) = open(grown.path());
+    fill(&log, many..many + 3).await;
+    log.close().await;
+    for (what, dir) in [("closed", &dir), ("opened", &opened), ("grown", &grown)] {
+        let raw = fs::read(dir.path().join(storage::OPLOG)).unwrap();
+        let step = if raw.len() > 20_000 { 199 } else { 1 };
+        for length in (oplog::ENTRIES_AT..raw.len()).step_by(step) {
+            let damaged = copy(dir.path());
+            fs::write(damaged.path().join(storage::OPLOG), &raw[..length]).unwrap();
+            let kept = oplog::Oplog::parse(&raw[..length]).state().unwrap().length;
+            let (log, repair) = open(damaged.path());
+            assert_eq!(log.info().length, kept, "{what} cut to {length}");
+            assert_eq!(repair.map_or(0, |repair| repair.lost), 0, "{what} cut to {length}");
+            let number = log.append("test", json!({"n": kept}), "me").await.unwrap();
+            assert_eq!(number, kept, "{what} cut to {length}");
+            let last = read(&log, kept - 1, 9).await;
+            assert_eq!((last.len(), &last[1]["data"]["n"]), (2, &json!(kept)), "{what} cut to {length}");
+            log.close().await;
+            assert!(
+                verify(damaged.path()).is_ok_and(|verified| verified.checked == kept + 1),
+                "{what} cut to {length}"
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn any_bad_byte_in_the_oplog_is_survived() {
     let dir = sample().await;
