@@ -11,6 +11,7 @@ __all__ = [
     "CoreLines",
     "Finding",
     "Identity",
+    "LogVerifier",
     "Redactor",
     "RoleKeys",
     "Scanner",
@@ -87,6 +88,20 @@ class Identity:
 
     def sign(self, message: bytes) -> bytes:
         """The Ed25519 signature over the bytes."""
+
+@final
+class LogVerifier:
+    """A verification, in steps, of a log that nobody is writing to."""
+
+    @staticmethod
+    def open(folder: str | PathLike[str]) -> LogVerifier:
+        """Begins with the log in a folder. Raises `CoreError`, as `step` does."""
+
+    def step(self, count: int) -> bool:
+        """Checks up to `count` more entries; true when all is checked."""
+
+    def so_far(self) -> str:
+        """`checked`, `length`, `byte_length`, `fork`, `key`, `peer_id` and `unfinished`, as JSON."""
 
 @final
 class RoleKeys:

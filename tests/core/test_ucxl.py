@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pickle
@@ -100,9 +101,5 @@ def test_an_error_survives_the_way_between_processes() -> None:
 
 @given(st.text() | st.text(alphabet="ab:@/*^~1.\ud800").map("ucxl://a:r@p".__add__))
 def test_any_text_is_refused_or_comes_back_the_same(text: str) -> None:
-    try:
-        read = str(Ucxl.parse(text))
-    except UcxlError as error:
-        read, start = "", f"UCXL address validation error in {error.field}: "
-        refused = str(error).startswith(start)
-    assert read == text or refused
+    with contextlib.suppress(UcxlError):
+        assert str(Ucxl.parse(text)) == text

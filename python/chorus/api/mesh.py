@@ -1,21 +1,20 @@
-"""Routes about the agent and its mesh: status, agents, peers, members, election, log."""
+"""Routes about the agent and its mesh: status, agents, peers, members, election."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from chorus.api.context import Context, Here
-from chorus.api.tasks import PAGE_MAX, json_response
+from chorus.api.tasks import json_response
 from chorus.hub import HubError
 from chorus.table.rows import MemberRow
 from chorus.wire.task import rfc3339
 
 # A sibling that does not answer within this is reported as not answering.
 SIBLING_TIMEOUT_S: Final = 2.0
-LOG_PAGE_MAX: Final = 1000
 
 router = APIRouter(prefix="/api/v1", tags=["mesh"])
 
@@ -168,27 +167,6 @@ async def get_election(context: Here) -> Response:
             "score": said.get("score"),
             "trigger": said.get("trigger"),
             "detail": said.get("detail", ""),
-        }
-    )
-
-
-@router.get("/log")
-async def get_log(
-    context: Here,
-    cursor: Annotated[int, Query(ge=0, le=2**53, description="`next` of the page before")] = 0,
-    limit: Annotated[int, Query(ge=1, le=LOG_PAGE_MAX)] = PAGE_MAX,
-) -> Response:
-    """This agent's signed log, oldest first."""
-    info = await context.hub.log_info()
-    length = int(info.get("length") or 0)
-    items = await context.hub.log_read(cursor, limit) if cursor < length else []
-    after = cursor + len(items)
-    return json_response(
-        {
-            "items": items,
-            "next": str(after) if after < length else None,
-            "length": length,
-            "key": info.get("key"),
         }
     )
 

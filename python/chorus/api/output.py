@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
-import orjson
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
 
 from chorus.api.context import Context, Here
 from chorus.api.problems import Problem, from_hub
+from chorus.api.sse import event_stream
 from chorus.api.story import RETRY_FIRST_S, RETRY_MAX_S, Story, parse_place
 from chorus.api.tasks import check_task_id, json_response
-from chorus.api.teller import OPEN_TIMEOUT_S, Event
+from chorus.api.teller import OPEN_TIMEOUT_S
 from chorus.hub import ByteStream, HubError
 from chorus.table.rows import AttemptRow
 
-# Proxies cut idle streams after a minute or less.
-HEARTBEAT_S: Final = 15.0
-_HEARTBEAT: Final = b": still here\n\n"
 # A refusal comes at once; an answer's head does not wait longer than this for output that may never come.
 FIRST_BYTES_S: Final = 0.25
-# How long an EventSource waits before it comes back.
-_RETRY_LINE: Final = b"retry: 1000\n\n"
 
 router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"])
 
@@ -43,45 +38,7 @@ async def get_events(
     row = context.task(check_task_id(task_id))
     place = parse_place(last_event_id)
     story = Story(context, row.task_id, place).events()
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_sse(context, story), media_type="text/event-stream", headers=headers)
-
-
-async def _sse(context: Context, story: AsyncGenerator[list[Event]]) -> AsyncGenerator[bytes]:
-    yield _RETRY_LINE
-    stop = asyncio.create_task(context.stopping.wait())
-    coming: asyncio.Task[list[Event]] | None = None
-    try:
-        while True:
-            coming = coming or asyncio.create_task(_next(story))
-            await asyncio.wait((coming, stop), timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
-            if coming.done():
-                batch = coming.result()
-                coming = None
-                if not batch:
-                    return
-                yield b"".join(map(encode_event, batch))
-            elif stop.done():
-                return
-            else:
-                yield _HEARTBEAT
-    finally:
-        stop.cancel()
-        if coming is not None:
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
-        await story.aclose()
-
-
-async def _next(batches: AsyncIterator[list[Event]]) -> list[Event]:
-    # An empty batch is the end: StopAsyncIteration cannot leave a task.
-    return await anext(batches, [])
-
-
-def encode_event(event: Event) -> bytes:
-    """An event as SSE lines. JSON has no raw newline, so `data` is one line."""
-    name = f"id: {event.id}\nevent: {event.event}\ndata: " if event.id else f"event: {event.event}\ndata: "
-    return name.encode() + orjson.dumps(event.data) + b"\n\n"
+    return event_stream(context, story)
 
 
 @router.get("/{task_id}/logs", response_class=StreamingResponse, responses=_TEXT)

@@ -3,7 +3,7 @@
 Each attempt's events are first its executor's, if it was claimed, and then the states that the table went
 through since; the time before the first award is told by the table alone. So an event's number never
 changes: only its name does, when a task whose `end` was told is tried again and goes on after it.
-What cannot be had is named in a `gap`. How events travel to the client is `output`'s business.
+What cannot be had is named in a `gap`. How events travel to the client is `sse`'s business.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from chorus.api.context import Context, Watch
 from chorus.api.problems import Problem
-from chorus.api.teller import Event, Over, Place, place_of, tell
+from chorus.api.sse import Event
+from chorus.api.teller import Over, Place, place_of, tell
 from chorus.hub import HubError
 from chorus.table.rows import AttemptRow, StateChange, TaskStory
 from chorus.table.view import attempt_view

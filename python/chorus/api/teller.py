@@ -9,11 +9,12 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from chorus.api.context import LOOK_AGAIN_S
+from chorus.api.sse import Event
 from chorus.hub import ByteStream, Hub, HubError
 from chorus.table.rows import AttemptRow
 
@@ -24,15 +25,6 @@ LINE_MAX_BYTES: Final = 4 * 1024 * 1024
 # the table: about ten seconds, in which a sandbox is stopped and its result counted.
 SILENT_LOOKS_MAX: Final = 5
 _ID: Final = re.compile(r"([0-9]{1,10})-([0-9]{1,10})", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event. Without an id it is outside the numbering; a reader that comes back may see it again."""
-
-    id: str | None
-    event: str
-    data: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ class Paths:
         self.supervisor_socket = run_dir / "supervisor.sock"
         self.metrics_dir = run_dir / "metrics"
         self.crashes_json = run_dir / "crashes.json"
+        self.journal_boot = run_dir / "journal.boot"
 
     def alive(self, generation: int) -> Path:
         """The FIFO that the parent holds open while the processes of this generation may live."""

@@ -141,6 +141,7 @@ class Coordinator:
                 await self.profile.say()
         except (HubError, TimeoutError) as error:
             self._process.log.info("the mesh was not told of the drain", error=str(error))
+        await self.submission.notes.settle()
         return {"accepting": self.profile.accepting}
 
     async def _health(self, request: Request) -> dict[str, Any]:

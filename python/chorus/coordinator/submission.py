@@ -10,6 +10,7 @@ import orjson
 from chorus.blobs import BlobStore
 from chorus.blobs.exchange import push
 from chorus.coordinator.follower import Follower
+from chorus.coordinator.notes import Notes
 from chorus.coordinator.proposals import Proposals
 from chorus.hub import Hub, HubError, HubInvalid, HubNotFound, HubRefused, Request
 from chorus.process import Process
@@ -40,6 +41,7 @@ class Submission:
         self._store = follower.store
         self._reader = TableReader(follower.store.path)
         self._blobs = blobs
+        self.notes = Notes(process, hub)
 
     async def submit(self, request: Request) -> dict[str, Any]:
         """`table.submit` {task, submitted_by?, wait_s?} -> {task, created, replicas}."""
@@ -79,6 +81,8 @@ class Submission:
             wait_s,
         )
         if settled.accepted:
+            who = submitted_by or submitter or self._process.settings.agent_id
+            self.notes.write("task_submitted", {"task_id": task_id, "title": task.title, "submitted_by": who})
             return self._answer(task_id, True, len(task.blobs))
         if settled.reason.startswith("known"):
             known = self._store.get(Body, task_id)
@@ -93,6 +97,8 @@ class Submission:
         body = {"task_id": task_id, "by": _text(request, "by"), "reason": _text(request, "reason")}
         settled = await self._proposals.propose("cancel", body, request.timeout)
         task = self._store.get(Task, task_id)
+        if settled.accepted:
+            self.notes.write("task_cancelled", body)
         return {"state": task.state if task is not None else None, "cancelled": settled.accepted}
 
     async def retry(self, request: Request) -> dict[str, Any]:
@@ -104,6 +110,7 @@ class Submission:
             raise HubNotFound("no such task")
         if not settled.accepted:
             raise HubRefused(settled.reason)
+        self.notes.write("task_retried", body)
         return {"task": self._view(task_id, None)}
 
     async def propose(self, request: Request) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from chorus._core import (
     CoreError,
     Finding,
     Identity,
+    LogVerifier,
     Redactor,
     RoleKeys,
     Scanner,
@@ -18,7 +19,7 @@ from chorus._core import (
     verify_json,
 )
 from chorus.core.lines import core_lines
-from chorus.core.log import Log
+from chorus.core.log import Log, verify_folder
 from chorus.core.node import Node
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Finding",
     "Identity",
     "Log",
+    "LogVerifier",
     "Node",
     "Redactor",
     "RoleKeys",
@@ -39,5 +41,6 @@ __all__ = [
     "open_sealed",
     "seal",
     "sign_json",
+    "verify_folder",
     "verify_json",
 ]

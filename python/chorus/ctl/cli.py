@@ -100,6 +100,13 @@ def _looks(commands: _SubParsersAction[ArgumentParser]) -> None:
         ("token", "print the bearer token of the API"),
     ):
         _command(commands, name, text, _asking("show", name))
+    log = _command(commands, "log", "an agent's signed log, and whether it is genuine", _log)
+    log.add_argument("-f", "--follow", action="store_true", help="stay, and print entries as they come")
+    log.add_argument("-n", "--lines", type=int, default=20, metavar="N", help="the last N entries (20)")
+    log.add_argument("--type", metavar="TYPE", help="only entries of this type")
+    log.add_argument("--agent", metavar="AGENT", help="this agent's log, not that of the first to answer")
+    log.add_argument("--verify", action="store_true", help="check every entry against the signature")
+    log.add_argument("--dir", metavar="FOLDER", help="with --verify: a stopped agent's data folder")
     _decisions(commands)
 
 
@@ -204,6 +211,10 @@ def _connect(arguments: Namespace) -> Any:
 
 def _decision(arguments: Namespace) -> int:
     return int(_function("decisions", "decision")(arguments, lambda: _connect(arguments)))
+
+
+def _log(arguments: Namespace) -> int:
+    return int(_function("log", "log")(arguments, lambda: _connect(arguments)))
 
 
 def _completion(arguments: Namespace) -> int:

@@ -100,6 +100,14 @@ class Client:
                 raise _refused(response, endpoint)
             yield response
 
+    def only(self, agent_id: str | None) -> None:
+        """From now on asks one agent, for what is that agent's own: the one named, else the first in line."""
+        chosen = [each for each in self._endpoints if agent_id in (None, each.agent_id)]
+        if not chosen:
+            known = ", ".join(sorted(each.agent_id or each.url for each in self._endpoints))
+            raise CtlError(f"this mesh has no agent {agent_id}; it has {known}")
+        self._endpoints = chosen[:1]
+
     def pass_over(self) -> None:
         """Puts the agent that was asked last behind the others."""
         self._endpoints.append(self._endpoints.pop(0))

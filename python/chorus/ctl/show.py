@@ -212,7 +212,12 @@ def cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "".join(char if char.isprintable() else " " for char in str(value))
+    return plain(str(value))
+
+
+def plain(text: str) -> str:
+    """Text for a line of a terminal: a title may hold anything, but begins no line and moves no cursor."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _seconds(value: float | None) -> str | None:

@@ -30,6 +30,7 @@ from chorus.hub import HubError
 from chorus.process.logs import Logger
 from chorus.table.rows import TaskRow
 from chorus.wire.ids import new_id
+from chorus.wire.log import LogType
 from chorus.wire.messages import COORDINATION
 from chorus.wire.offload import source_sha256
 from chorus.wire.secrets import open_secrets
@@ -247,6 +248,7 @@ class Attempt:
             self._state("released", reason)
         self.journal.close()
         self._later(self._announce("task_failed", {"ended_by": "lost", "reason": reason}))
+        self._later(self._log_entry("task_released", {"reason": reason[:2000]}))
         body = {"task_id": self.task_id, "attempt": self.number, "reason": reason[:2000]}
         self._room.spawn(self._release(body))
 
@@ -281,7 +283,7 @@ class Attempt:
             named = {"task_id": self.task_id, "attempt": self.number, "mesh": self._mesh, **data}
             await self._room.hub.publish(COORDINATION, type, named)
 
-    async def _log_entry(self, type: str, data: dict[str, Any]) -> None:
+    async def _log_entry(self, type: LogType, data: dict[str, Any]) -> None:
         with contextlib.suppress(HubError):
             named = {"task_id": self.task_id, "attempt": self.number, **data}
             await self._room.hub.log_append(type, named)

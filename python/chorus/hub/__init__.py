@@ -21,13 +21,14 @@ from chorus.hub.errors import (
     disk_error,
     error_from,
 )
-from chorus.hub.feeds import EntryFeed, EventFeed, Subscription
+from chorus.hub.feeds import EntryFeed, EventFeed, LogFeed, LogVerifyFeed, Subscription
 from chorus.hub.streams import ByteStream
 from chorus.hub.types import (
     Added,
     DhtValue,
     Entry,
     Handler,
+    LogPage,
     Member,
     Message,
     Proposed,
@@ -63,6 +64,9 @@ __all__ = [
     "HubTimeout",
     "HubTooLarge",
     "HubUnavailable",
+    "LogFeed",
+    "LogPage",
+    "LogVerifyFeed",
     "Member",
     "Message",
     "Proposed",

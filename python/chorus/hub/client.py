@@ -16,7 +16,7 @@ import orjson
 
 from chorus.hub import frames
 from chorus.hub.errors import HubClosed, HubError, HubTimeout, HubTooLarge, HubUnavailable, error_from
-from chorus.hub.feeds import DEFAULT_QUEUE, EntryFeed, EventFeed, Feed, Subscription
+from chorus.hub.feeds import DEFAULT_QUEUE, EntryFeed, EventFeed, Feed, LogFeed, Subscription
 from chorus.hub.methods import HubMethods
 from chorus.hub.serving import Offer, Server
 from chorus.hub.streams import ByteStream
@@ -187,6 +187,10 @@ class Hub(HubMethods):
     def events(self, *, queue: int = DEFAULT_QUEUE) -> EventFeed:
         """What happens in the core."""
         return EventFeed(self, queue)
+
+    def log_follow(self, start: int, *, type: str | None = None, queue: int = FOLLOW_QUEUE) -> LogFeed:
+        """Entries of the log from number `start` on, then those to come."""
+        return LogFeed(self, start, type, queue)
 
     async def attach_feed(self, feed: Feed[Any]) -> None:
         """For feeds: subscribes and keeps the feed for reconnects."""

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import orjson
 
+from chorus.hub.errors import error_from
 from chorus.hub.types import Entry, Message
 
 T = TypeVar("T")
@@ -194,6 +195,45 @@ class EntryFeed(Feed[Entry]):
             body=orjson.loads(payload) if payload else None,
             reason=str(head.get("reason") or ""),
         )
+
+
+class LogFeed(Feed[dict[str, Any]]):
+    """Entries of the log as they are appended, none missing, also across reconnects."""
+
+    method = "log.follow"
+
+    def __init__(self, source: FeedSource, start: int, type: str | None, queue: int) -> None:
+        super().__init__(source, queue)
+        self.next_seq = start
+        self.type = type
+
+    def request_head(self) -> dict[str, Any]:
+        return {"from": self.next_seq, "type": self.type, "queue": self.queue}
+
+    def on_event(self, head: dict[str, Any], payload: bytes) -> None:
+        if "seq" in head:
+            self.next_seq = int(head["seq"]) + 1
+        super().on_event(head, payload)
+
+    def decode(self, head: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        entry: dict[str, Any] = orjson.loads(payload) if payload else head
+        return entry
+
+    async def get(self) -> dict[str, Any]:
+        """The next entry; raises the hub's error when the log cannot be read on."""
+        entry = await super().get()
+        if "error" in entry and "seq" not in entry:
+            raise error_from(str(entry["error"]["code"]), str(entry["error"]["message"]))
+        return entry
+
+
+class LogVerifyFeed(Feed[dict[str, Any]]):
+    """A verification of the log: `progress` events, then one `end` (docs/ipc.md)."""
+
+    method = "log.verify"
+
+    def decode(self, head: dict[str, Any], payload: bytes) -> dict[str, Any]:
+        return head
 
 
 class EventFeed(Feed[dict[str, Any]]):

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from chorus.hub.types import Added, DhtValue, Proposed, RaftStatus, Reply, Signed
+from chorus.hub.types import Added, DhtValue, LogPage, Proposed, RaftStatus, Reply, Signed
 
 # A proposal waits this long for its commit unless told otherwise: an election fits in.
 PROPOSE_TIMEOUT_S = 15.0
@@ -120,12 +120,22 @@ class HubMethods:
         """Appends to the signed log; durable when it returns. Returns the sequence number."""
         return int((await self.call("log.append", {"type": type}, encode_json(data))).head["seq"])
 
-    async def log_read(self, start: int, count: int) -> list[dict[str, Any]]:
-        """Entries of the log from `start` on, at most `count`."""
-        entries: list[dict[str, Any]] = orjson.loads(
-            (await self.call("log.read", {"from": start, "count": count})).payload
-        )
-        return entries
+    async def log_read(
+        self,
+        start: int | None = None,
+        count: int = 1000,
+        *,
+        type: str | None = None,
+        newest_first: bool = False,
+    ) -> LogPage:
+        """At most `count` entries of the log from number `start` on; newest first, those before it.
+
+        Without `start` from the beginning, or from the end. With `type` only those of that type.
+        """
+        order = "newest" if newest_first else "oldest"
+        head = {"from": start, "count": count, "type": type, "order": order}
+        reply = await self.call("log.read", head)
+        return LogPage(orjson.loads(reply.payload), int(reply.head["next"]), int(reply.head["length"]))
 
     async def log_info(self) -> dict[str, Any]:
         """Length, key and fork of the log."""

@@ -177,6 +177,18 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
+class LogPage:
+    """Entries of the log in the order asked for, each with its number `seq`; it may be short before the end.
+
+    `next` is where the page after this one starts.
+    """
+
+    entries: list[dict[str, Any]]
+    next: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class Signed:
     """A signature of this agent's key, both base64."""
 

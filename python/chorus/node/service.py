@@ -1,5 +1,5 @@
-"""The node's body: starts the core out of the settings, logs its lines, exports its counters, stops it
-last of all.
+"""The node's body: starts the core out of the settings, logs its lines, exports its counters, notes what
+happens to it, stops it last of all.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from chorus._core import Core, CoreError
 from chorus.config import Settings
 from chorus.core import core_lines
 from chorus.core.config import core_config, multiaddr
+from chorus.node.journal import Journal
 from chorus.node.metrics import CoreMetrics
 from chorus.process import Process
 
@@ -43,7 +44,14 @@ async def main(process: Process) -> None:
         try:
             await process.connect()
             process.log.info("core started", **orjson.loads(core.info()))
-            await _export(process, core)
+            journal = Journal(process)
+            noting = asyncio.create_task(journal.run())
+            try:
+                await _export(process, core)
+            finally:
+                noting.cancel()
+                await asyncio.gather(noting, return_exceptions=True)
+                await journal.end()
         finally:
             await process.close()
             await asyncio.to_thread(core.stop)

@@ -28,7 +28,7 @@ from chorus.hub import (
     StreamHandler,
     error_from,
 )
-from chorus.hub.feeds import EntryFeed, EventFeed, Feed, Subscription
+from chorus.hub.feeds import EntryFeed, EventFeed, Feed, LogFeed, LogVerifyFeed, Subscription
 from chorus.hub.methods import encode_json
 from chorus.testing.fake_methods import FakeMethods
 
@@ -240,6 +240,9 @@ class FakeHub(FakeMethods):
         self._check()
         self._feeds.append(feed)
         feed.on_attached(len(self._feeds))
+        if isinstance(feed, LogVerifyFeed):
+            length = len(self.agent.log)
+            feed.on_event({"kind": "end", "genuine": True, "checked": length, "length": length}, b"")
         self.advance_followers()
 
     async def detach_feed(self, feed: Feed[Any]) -> None:
@@ -260,7 +263,12 @@ class FakeHub(FakeMethods):
                 feed.on_event(head, payload)
 
     def advance_followers(self) -> None:
-        """Hands committed entries to those who follow."""
+        """Hands committed entries, and those of the log, to those who follow."""
+        for feed in self._feeds:
+            if isinstance(feed, LogFeed):
+                for note in self.agent.log[feed.next_seq :]:
+                    if feed.type in (None, note["type"]):
+                        feed.on_event({"seq": note["seq"]}, orjson.dumps(note))
         if self.agent.raft_id == 0:
             return
         for feed in self._feeds:

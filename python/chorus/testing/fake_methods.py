@@ -18,6 +18,7 @@ from chorus.hub import (
     HubNotFound,
     HubNotLeader,
     HubRefused,
+    LogPage,
     Member,
     Proposed,
     RaftStatus,
@@ -137,13 +138,31 @@ class FakeMethods(Hub):
 
     async def log_append(self, type: str, data: Any) -> int:
         self._check()
+        seq = len(self.agent.log)
+        plain = orjson.loads(encode_json(data))
         self.agent.log.append(
-            {"type": type, "data": orjson.loads(encode_json(data)), "seq": len(self.agent.log)}
+            {"type": type, "timestamp": self.mesh.stamp(), "author": self.peer_id, "data": plain, "seq": seq}
         )
-        return len(self.agent.log) - 1
+        for hub in self.agent.hubs:
+            hub.advance_followers()
+        return seq
 
-    async def log_read(self, start: int, count: int) -> list[dict[str, Any]]:
-        return self.agent.log[start : start + count]
+    async def log_read(
+        self,
+        start: int | None = None,
+        count: int = 1000,
+        *,
+        type: str | None = None,
+        newest_first: bool = False,
+    ) -> LogPage:
+        log = self.agent.log
+        before = log[: len(log) if start is None else start]
+        ordered = before[::-1] if newest_first else log[start or 0 :]
+        chosen = [entry for entry in ordered if type is None or entry["type"] == type]
+        end = 0 if newest_first else max(len(log), start or 0)
+        if len(chosen) > count:
+            end = chosen[count - 1]["seq"] + (0 if newest_first else 1)
+        return LogPage(chosen[:count], end, len(log))
 
     async def log_info(self) -> dict[str, Any]:
         return {"length": len(self.agent.log), "key": "fake", "fork": 0}

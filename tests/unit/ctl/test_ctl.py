@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -211,3 +212,104 @@ def test_words(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status"]) == 2
     assert main([]) == 2
     assert main(["--version"]) == 0
+
+
+def log_agent(length: int, asked: list[str]) -> Any:
+    """An agent's log of so many entries, every third of type `rare`, in pages that are short on purpose."""
+
+    def entry(seq: int) -> dict[str, Any]:
+        kind = "rare" if seq % 3 == 0 else "plain\n"
+        return {"seq": seq, "type": kind, "timestamp": 0, "author": "p", "data": {"seq": seq}}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        query = request.url.params
+        asked.append(f"{request.url.host}{request.url.path}")
+        if "follow" in query:
+            start = int(query["cursor"])
+            lines = [f"id: {start}\nevent: entry\ndata: {json.dumps(entry(start))}\n\n"]
+            if start >= length + 3:
+                lines = ['event: error\ndata: {"message": "damaged"}\n\n']
+            return httpx.Response(200, stream=httpx.ByteStream("".join(lines).encode()))
+        if request.url.path.endswith("verify"):
+            said = {"genuine": length > 0, "checked": 4, "length": length, "byte_length": 9, "fork": 1}
+            said |= {"key": "k", "peer_id": "p", "unfinished": None, "error": {"message": "entry 4 is bad"}}
+            text = 'event: progress\ndata: {"checked": 1, "length": 2}\n\n'
+            text += f"event: end\ndata: {json.dumps(said)}\n\n"
+            return httpx.Response(200, stream=httpx.ByteStream(text.encode()))
+        cursor = int(query.get("cursor", length))
+        looked = range(cursor - 1, max(-1, cursor - 6), -1)
+        found = [entry(seq) for seq in looked if query.get("type") in (None, entry(seq)["type"])]
+        found = found[: int(query["limit"])]
+        after = found[-1]["seq"] if len(found) == int(query["limit"]) else max(0, cursor - 5)
+        body = {"items": found, "next": str(after) if after else None, "length": length, "key": "k"}
+        return httpx.Response(200, json=body)
+
+    return answer
+
+
+def run_log(monkeypatch: pytest.MonkeyPatch, words: list[str], length: int = 20) -> tuple[int, list[str]]:
+    asked: list[str] = []
+    client = served(monkeypatch, log_agent(length, asked))
+    monkeypatch.setattr("chorus.ctl.log.PAUSE_FIRST_S", 0.001)
+    monkeypatch.setattr("chorus.ctl.cli._connect", lambda arguments: client)
+    return main(["log", *words]), asked
+
+
+def seqs(text: str) -> list[int]:
+    return [int(line.split()[0]) for line in text.splitlines()]
+
+
+def test_the_last_entries_of_the_log_in_order(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_log(monkeypatch, ["-n", "7"])[0] == 0
+    out = capsys.readouterr().out
+    assert seqs(out) == list(range(13, 20))
+    assert "1970-01-01T00:00:00.000Z  plain" in out
+    assert run_log(monkeypatch, ["-n", "3", "--type", "rare", "--json"])[0] == 0
+    assert [json.loads(line)["seq"] for line in capsys.readouterr().out.splitlines()] == [12, 15, 18]
+    assert run_log(monkeypatch, [], length=0)[0] == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_the_log_is_followed_over_broken_connections(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, asked = run_log(monkeypatch, ["-f", "-n", "1"])
+    said = capsys.readouterr()
+    assert (code, seqs(said.out)) == (1, [19, 20, 21, 22])
+    assert "the log cannot be read on: damaged" in said.err
+    # Another agent has another log.
+    assert {line.partition("/")[0] for line in asked} == {"a"}
+
+
+def test_the_log_is_verified(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_log(monkeypatch, ["--verify"])[0] == 0
+    assert "genuine: 20 entries, 9 bytes, signed by p" in capsys.readouterr().out
+    assert run_log(monkeypatch, ["--verify"], length=0)[0] == 1
+    assert "not genuine: entry 4 is bad; the 4 entries before it fit" in capsys.readouterr().err
+    assert run_log(monkeypatch, ["--verify", "--json"])[0] == 0
+    assert json.loads(capsys.readouterr().out)["genuine"] is True
+
+
+def test_a_log_at_rest_needs_no_agent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("chorus.ctl.cli._connect", lambda arguments: pytest.fail("no agent is asked"))
+    assert main(["log", "--verify", "--dir", str(tmp_path)]) == 1
+    assert "not genuine: not found: a log in" in capsys.readouterr().err
+    assert main(["log", "--dir", str(tmp_path)]) == 2
+    lock = tmp_path / "agent.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert main(["log", "--verify", "--dir", str(tmp_path)]) == 1
+        assert "is running; ask it" in capsys.readouterr().err
+    assert main(["log", "--verify", "--dir", str(tmp_path)]) == 1
+    assert "not genuine" in capsys.readouterr().err
+
+
+def test_an_agent_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_log(monkeypatch, ["--agent", "nobody"])[0] == 1
+    assert "this mesh has no agent nobody; it has http://a, http://b" in capsys.readouterr().err

@@ -151,7 +151,7 @@ impl Running {
     }
 }
 
-/// Opening reads, and after a crash repairs, the whole log: not for a runtime's thread.
+/// Opening syncs, and after a crash repairs, the log: not for a runtime's thread.
 async fn open_log(stores: &Path, identity: &Identity) -> Result<(LogHandle, Option<Repair>)> {
     let (folder, keypair) = (stores.join("log"), identity.keypair().clone());
     tokio::task::spawn_blocking(move || LogHandle::open(folder, &keypair))

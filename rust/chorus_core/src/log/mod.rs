@@ -1,19 +1,20 @@
 //! The agent's own log: a Hypercore that only grows, signed with the agent's key, each entry a JSON object
 //! `{type, timestamp, author, data}`. What goes into it, and whether it was redacted, is the caller's.
 //!
-//! One thread owns the files. It appends what waits in one batch and answers when that is on disk.
+//! One thread owns the files. It appends what waits in one batch and answers when that is on disk. Opening, appending and
+//! reading cost the same however long the log is; only a [`Verifier`] reads all of it.
 
 mod oplog;
 mod repair;
 mod storage;
 mod tree;
+mod verify;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -22,11 +23,12 @@ use hypercore::{Hypercore, HypercoreBuilder, HypercoreError, PartialKeypair, Sig
 use libp2p::identity::Keypair;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{Error, Result};
 
 pub use repair::Repair;
+pub use verify::{Verified, Verifier};
 
 /// An entry is a note, not a store.
 const MAX_ENTRY_BYTES: usize = 1 << 20;
@@ -38,9 +40,9 @@ const QUEUE_ENTRIES: usize = 1024;
 const MAX_BATCH_ENTRIES: usize = 256;
 const MAX_BATCH_BYTES: usize = 4 << 20;
 
-/// One answer holds no more than this, however many entries were asked for.
-const MAX_READ_ENTRIES: u64 = 10_000;
-const MAX_READ_BYTES: usize = 8 << 20;
+/// A page holds no more than this, and no more entries are looked at for it, however many were asked for: appends wait.
+const MAX_PAGE_SCAN: u64 = 1024;
+const MAX_PAGE_BYTES: usize = 8 << 20;
 
 /// What the log is at the moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -59,13 +61,38 @@ pub struct LogInfo {
 #[derive(Debug, Clone)]
 pub struct LogHandle {
     commands: mpsc::Sender<Command>,
-    info: Arc<Mutex<LogInfo>>,
+    info: watch::Receiver<LogInfo>,
+}
+
+/// Which entries of the log.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// The first number of interest; newest first, the one after it. Absent: the beginning or the end.
+    pub from: Option<u64>,
+    /// At most so many.
+    pub count: u64,
+    /// Only of this type.
+    pub kind: Option<String>,
+    /// Backwards.
+    pub newest_first: bool,
+}
+
+/// Some entries, with their numbers.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// In the order asked for.
+    pub entries: Vec<(u64, Value)>,
+    /// `from` of the page after this one.
+    pub next: u64,
+    /// Entries in the log.
+    pub length: u64,
 }
 
 #[derive(Debug)]
 enum Command {
     Append { entry: Vec<u8>, reply: oneshot::Sender<Result<u64>> },
-    Read { from: u64, count: u64, reply: oneshot::Sender<Result<Vec<Value>>> },
+    Read { query: Query, reply: oneshot::Sender<Result<Page>> },
+    Verify { reply: oneshot::Sender<Result<Verifier>> },
     Close { reply: oneshot::Sender<()> },
 }
 
@@ -78,9 +105,9 @@ impl LogHandle {
         let folder = folder.as_ref().to_path_buf();
         let key = signing_key(keypair)?;
         let (core, repair) = open_core(&folder, &key)?;
-        let info = Arc::new(Mutex::new(describe(&core, &key)));
+        let (changed, info) = watch::channel(describe(&core, &key));
         let (commands, queue) = mpsc::channel(QUEUE_ENTRIES);
-        let mut writer = Writer { folder, key, core: Some(core), info: info.clone() };
+        let mut writer = Writer { folder, key, core: Some(core), info: changed };
         std::thread::Builder::new().name("chorus-log".into()).spawn(move || writer.run(queue))?;
         Ok((Self { commands, info }, repair))
     }
@@ -99,20 +126,36 @@ impl LogHandle {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// Entries from number `from`, at most `count` of them and at most about 8 MiB; empty at the end.
+    /// Entries in either order. A page may hold fewer than asked for, or none, before the end: `next` says where to go on.
     ///
     /// # Errors
     /// `Tampered` when an entry cannot be read as it was written; `Closed`.
-    pub async fn read(&self, from: u64, count: u64) -> Result<Vec<Value>> {
+    pub async fn page(&self, query: Query) -> Result<Page> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Read { from, count, reply }).await?;
+        self.send(Command::Read { query, reply }).await?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Begins to verify the log as it is now. Its steps are for a thread that may wait; appends go on meanwhile.
+    ///
+    /// # Errors
+    /// As [`Verifier::open`]; `Closed`.
+    pub async fn verifier(&self) -> Result<Verifier> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Verify { reply }).await?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
     /// What the log is now.
     #[must_use]
     pub fn info(&self) -> LogInfo {
-        self.info.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.info.borrow().clone()
+    }
+
+    /// The same, and word of every change; closed with the log.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<LogInfo> {
+        self.info.clone()
     }
 
     /// Closes the log for all handles, after what was asked before.
@@ -135,7 +178,7 @@ struct Writer {
     key: SigningKey,
     /// Nothing after a failure; then the next command opens it again.
     core: Option<Hypercore>,
-    info: Arc<Mutex<LogInfo>>,
+    info: watch::Sender<LogInfo>,
 }
 
 struct Waiting {
@@ -166,9 +209,15 @@ impl Writer {
                     }
                     self.append(batch);
                 }
-                Command::Read { from, count, reply } => {
-                    // Nobody waits any more for an answer that cannot be given.
-                    let _ = reply.send(self.read(from, count));
+                // Nobody waits any more for an answer that cannot be given.
+                Command::Read { query, reply } => {
+                    let _ = reply.send(self.read(&query));
+                }
+                // The files are at rest now; what is written later does not change what this one will read.
+                Command::Verify { reply } => {
+                    let verifier =
+                        Verifier::open(&self.folder).and_then(|verifier| verifier.by(&self.key.verifying_key()));
+                    let _ = reply.send(verifier);
                 }
                 Command::Close { reply } => {
                     self.core = None;
@@ -206,20 +255,33 @@ impl Writer {
         if length == first + entries.len() as u64 { Ok(first) } else { Err(failure) }
     }
 
-    fn read(&mut self, from: u64, count: u64) -> Result<Vec<Value>> {
+    fn read(&mut self, query: &Query) -> Result<Page> {
         let core = self.core()?;
-        let to = core.info().length.min(from.saturating_add(count.min(MAX_READ_ENTRIES)));
-        let (mut entries, mut bytes) = (Vec::new(), 0);
-        for number in from..to {
+        let length = core.info().length;
+        let next = if query.newest_first {
+            query.from.map_or(length, |from| from.min(length))
+        } else {
+            query.from.unwrap_or(0)
+        };
+        let mut page = Page { entries: Vec::new(), next, length };
+        let mut bytes = 0;
+        for _ in 0..MAX_PAGE_SCAN {
+            let coming =
+                if query.newest_first { page.next.checked_sub(1) } else { (page.next < length).then_some(page.next) };
+            let Some(number) = coming.filter(|_| (page.entries.len() as u64) < query.count && bytes < MAX_PAGE_BYTES)
+            else {
+                break;
+            };
             let block = block_on(core.get(number)).map_err(|e| damaged(number, &e))?;
             let block = block.ok_or_else(|| damaged(number, &"it is missing"))?;
-            bytes += block.len();
-            entries.push(serde_json::from_slice(&block).map_err(|e| damaged(number, &e))?);
-            if bytes > MAX_READ_BYTES {
-                break;
+            let entry: Value = serde_json::from_slice(&block).map_err(|e| damaged(number, &e))?;
+            if query.kind.as_ref().is_none_or(|kind| entry["type"] == *kind) {
+                bytes += block.len();
+                page.entries.push((number, entry));
             }
+            page.next = if query.newest_first { number } else { number + 1 };
         }
-        Ok(entries)
+        Ok(page)
     }
 
     fn core(&mut self) -> Result<&Hypercore> {
@@ -236,7 +298,7 @@ impl Writer {
 
     fn refresh(&mut self) {
         if let Some(core) = &self.core {
-            *self.info.lock().unwrap_or_else(PoisonError::into_inner) = describe(core, &self.key);
+            self.info.send_replace(describe(core, &self.key));
         }
     }
 }

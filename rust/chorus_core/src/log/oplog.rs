@@ -1,6 +1,8 @@
 //! The format of a Hypercore's oplog: two slots of headers of which the bits tell the newer, then the entries written
 //! since that header. Reading never fails; it says how far the file is good. Facts from Hypercore's `lib/oplog.js`.
 
+use std::collections::HashMap;
+
 use hypercore::{SigningKey, VerifyingKey};
 use hypercore_schema::Node;
 
@@ -105,6 +107,11 @@ impl Oplog {
     pub(super) fn state(&self) -> Option<&Signed> {
         let (header, _) = self.header.as_ref()?;
         Some(self.entries.last().map_or(header, |entry| &entry.state))
+    }
+
+    /// The nodes that the tree file may not have yet.
+    pub(super) fn unflushed(&self) -> HashMap<u64, Node> {
+        self.entries.iter().flat_map(|entry| &entry.nodes).map(|node| (node.index, node.clone())).collect()
     }
 
     /// The slot that the next header goes to, and that header's bit.

@@ -1,9 +1,8 @@
 //! The cut before opening. The hypercore crate fails on a bad checksum, spins on an unfinished batch, writes over
 //! entries it has not flushed and cannot read its own bitfield above 32,768 blocks; so the log is brought into a state
-//! before it sees it in which none of that happens: every entry flushed, every block proven, nothing behind the last.
+//! before it sees it in which none of that happens: every entry flushed, the last blocks proven, nothing behind them.
 
 use std::{
-    collections::HashMap,
     fs::{self, File},
     io,
     os::unix::fs::FileExt,
@@ -24,11 +23,12 @@ use crate::{Error, Result};
 /// The crate flushes at 64 KiB and writes no batch of nodes beyond a few MiB.
 const MAX_OPLOG_BYTES: u64 = 64 << 20;
 
-/// So many blocks before the unflushed ones are proven at every start; all of them only when something is wrong.
+/// So many blocks before the unflushed ones are proven at every start, with all that is above them. What is older was
+/// synced before the header that counts it was written, so no power cut touches it; the verifier reads it all.
 const PROVEN_BLOCKS: u64 = 64;
 
 /// The crate reads the bitfield's pages from the wrong places: right are only the first 1024 bytes.
-const MAX_BITFIELD_BLOCKS: u64 = 8 * 1024;
+pub(super) const MAX_BITFIELD_BLOCKS: u64 = 8 * 1024;
 const BITFIELD_PAGE_BYTES: usize = 4096;
 
 /// What was cut off a log at its start, for the operator.
@@ -80,11 +80,8 @@ pub(super) fn mend(folder: &Path, key: &SigningKey) -> Result<Option<Repair>> {
             folder.display()
         )));
     }
-    let tree_bytes = fs::read(folder.join(TREE))?;
-    let mut nodes = Nodes { file: &tree_bytes, unflushed: HashMap::new() };
-    for node in oplog.entries.iter().flat_map(|entry| &entry.nodes) {
-        nodes.unflushed.insert(node.index, node.clone());
-    }
+    let unflushed = oplog.unflushed();
+    let nodes = Nodes { file: &files.tree, unflushed: &unflushed };
     let (state, repair) = match prove(&oplog, &nodes, &files, key) {
         Ok((state, roots)) => {
             let repair = trim(&oplog, &nodes, &files, key, &state, &roots)?;
@@ -98,7 +95,7 @@ pub(super) fn mend(folder: &Path, key: &SigningKey) -> Result<Option<Repair>> {
     Ok(repair)
 }
 
-/// Checks the last signed state: its signature, the whole tree under it, and the blocks that were written last.
+/// Checks the last signed state: its signature, and the blocks that were written last with the tree above them.
 fn prove(
     oplog: &Oplog,
     nodes: &Nodes<'_>,
@@ -106,13 +103,14 @@ fn prove(
     key: &SigningKey,
 ) -> Result<(Signed, Vec<hypercore_schema::Node>), String> {
     let state = oplog.state().ok_or("no header can be read")?;
-    let roots = nodes.proven_roots(state.length).ok_or("the tree has lost or bad nodes")?;
     let flushed = oplog.header.as_ref().map_or(0, |(header, _)| header.length);
+    let from = flushed.saturating_sub(PROVEN_BLOCKS);
+    let roots = nodes.proven_roots(state.length, from).ok_or("the tree has lost or bad nodes")?;
     if state.length > 0 && !tree::is_signed(&key.verifying_key(), &tree::root_hash(&roots), state) {
         return Err("the signature does not fit the tree".into());
     }
     let mut offset = tree::byte_length(&roots).ok_or("the tree's lengths are impossible")?;
-    for index in (flushed.saturating_sub(PROVEN_BLOCKS)..state.length).rev() {
+    for index in (from..state.length).rev() {
         let length = nodes.get(2 * index).map(|leaf| leaf.length).ok_or("the tree has lost or bad nodes")?;
         offset = offset.checked_sub(length).ok_or("the tree's lengths are impossible")?;
         nodes.block_fits(index, &files.data, offset).ok_or_else(|| format!("entry {index} does not fit its hash"))?;
@@ -172,11 +170,17 @@ fn rebuild(
     reason: String,
 ) -> Result<(Signed, Option<Repair>)> {
     let claimed = oplog.state().map(|state| state.length);
+    let draft = open_file(folder, &draft_name(TREE))?;
+    draft.set_len(0)?;
     let mut grower = Grower::default();
     while claimed.is_none_or(|claimed| grower.length < claimed) {
         let Some(leaf) = nodes.block_fits(grower.length, &files.data, grower.byte_length) else { break };
         grower.push(leaf);
+        for node in grower.nodes.drain(..) {
+            draft.write_all_at(&tree::encode_node(&node), node.index * NODE_BYTES)?;
+        }
     }
+    draft.sync_all()?;
     let length = grower.length;
     let lost = claimed.unwrap_or(length).saturating_sub(length);
     // History that was signed and is now another makes a fork, so that a reader of the old one sees the difference.
@@ -186,14 +190,6 @@ fn rebuild(
     let cut_bytes = data_bytes - grower.byte_length + oplog.surplus as u64;
     let kept = keep_damaged(folder, files, grower.byte_length)?;
 
-    let mut tree_bytes = vec![0; usize::try_from(length * 2 * NODE_BYTES).unwrap_or(0)];
-    for node in &grower.nodes {
-        let at = usize::try_from(node.index * NODE_BYTES).unwrap_or(0);
-        let encoded = tree::encode_node(node);
-        tree_bytes[at..at + encoded.len()].copy_from_slice(&encoded);
-    }
-    // The last leaf may have no right neighbour; the file ends with a node.
-    tree_bytes.truncate(tree_bytes.len().saturating_sub(usize::try_from(NODE_BYTES).unwrap_or(0)));
     let (state, root_hash) = if length > 0 {
         let root_hash = tree::root_hash(&grower.roots);
         (tree::sign(key, &root_hash, length, fork), root_hash)
@@ -203,18 +199,21 @@ fn rebuild(
     let mut oplog_bytes = oplog::encode_header(key, &state, &root_hash, false);
     oplog_bytes.resize(2 * SLOT_BYTES, 0);
     // A crash in between is found at the next start: the tree then proves no more than these blocks.
-    replace(folder, TREE, &tree_bytes)?;
-    replace(folder, OPLOG, &oplog_bytes)?;
+    take_place(folder, TREE)?;
+    overwrite(&open_file(folder, &draft_name(OPLOG))?, &oplog_bytes)?;
+    take_place(folder, OPLOG)?;
     files.data.set_len(grower.byte_length)?;
     files.data.sync_all()?;
     Ok((state, Some(Repair { reason, length, lost, cut_bytes, kept: Some(kept) })))
 }
 
-/// Puts a whole file in the place of another: at every moment there is the old one or the new one.
-fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let draft = format!("{name}.new");
-    overwrite(&open_file(folder, &draft)?, bytes)?;
-    fs::rename(folder.join(draft), folder.join(name))?;
+fn draft_name(name: &str) -> String {
+    format!("{name}.new")
+}
+
+/// Puts a file's draft in its place: at every moment there is the old one or the new one.
+fn take_place(folder: &Path, name: &str) -> io::Result<()> {
+    fs::rename(folder.join(draft_name(name)), folder.join(name))?;
     sync_folder(folder)
 }
 

@@ -1,7 +1,11 @@
 //! The Merkle tree of a Hypercore: nodes in the tree file and in unflushed entries, checked against blocks and
 //! signatures. A leaf of block `i` has index `2i`; a parent's index lies between its children's (flat in-order tree).
 
-use std::{collections::HashMap, fs::File, os::unix::fs::FileExt};
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    os::unix::fs::FileExt,
+};
 
 use hypercore::{Signature, SigningKey, VerifyingKey};
 use hypercore_schema::{Hash, Node, TREE};
@@ -14,10 +18,13 @@ pub(super) const NODE_BYTES: u64 = 40;
 /// All blocks are below this; more in a node is damage.
 pub(super) const MAX_BLOCK_BYTES: u64 = 4 << 20;
 
+/// More blocks than any log will have; a file that claims more is damaged.
+const MAX_BLOCKS: u64 = 1 << 40;
+
 /// The tree file with the nodes of unflushed entries over it.
 pub(super) struct Nodes<'a> {
-    pub(super) file: &'a [u8],
-    pub(super) unflushed: HashMap<u64, Node>,
+    pub(super) file: &'a File,
+    pub(super) unflushed: &'a HashMap<u64, Node>,
 }
 
 impl Nodes<'_> {
@@ -25,22 +32,31 @@ impl Nodes<'_> {
         if let Some(node) = self.unflushed.get(&index) {
             return Some(node.clone());
         }
-        let at = usize::try_from(index.checked_mul(NODE_BYTES)?).ok()?;
-        let (length, hash) = self.file.get(at..)?.get(..NODE_BYTES as usize)?.split_first_chunk::<8>()?;
+        let mut bytes = [0; NODE_BYTES as usize];
+        self.file.read_exact_at(&mut bytes, index.checked_mul(NODE_BYTES)?).ok()?;
+        let (length, hash) = bytes.split_first_chunk::<8>()?;
         let node = Node::new(index, hash.to_vec(), u64::from_le_bytes(*length));
         (!node.blank).then_some(node)
     }
 
-    /// The roots of a tree of so many blocks, if every node below them is there and fits its children.
-    pub(super) fn proven_roots(&self, length: u64) -> Option<Vec<Node>> {
-        let mut grower = Grower::default();
-        for index in 0..length {
-            grower.push(self.get(2 * index)?);
-            if !grower.nodes.drain(..).all(|node| self.get(node.index).is_some_and(|stored| same(&stored, &node))) {
-                return None;
+    /// The roots of a tree of so many blocks, if they are there and the blocks from number `from` on lead up to them.
+    /// What lies under other blocks alone is not read: an opening would take longer with every entry.
+    pub(super) fn proven_roots(&self, length: u64, from: u64) -> Option<Vec<Node>> {
+        let roots = root_indices(length)?.into_iter().map(|index| self.get(index)).collect::<Option<Vec<_>>>()?;
+        let mut proven: HashSet<u64> = roots.iter().map(|root| root.index).collect();
+        for block in from..length {
+            let (mut index, mut depth) = (2 * block, 0);
+            while proven.insert(index) {
+                let offset = index >> (depth + 1);
+                let [left, right] = [offset & !1, offset | 1].map(|offset| self.get(index_at(depth, offset)));
+                let above = parent(&left?, &right?);
+                (index, depth) = (index_at(depth + 1, offset >> 1), depth + 1);
+                if !self.get(index).is_some_and(|stored| same(&stored, &above)) {
+                    return None;
+                }
             }
         }
-        Some(grower.roots)
+        Some(roots)
     }
 
     /// The block, if its leaf is known and fits it; and its length.
@@ -52,7 +68,25 @@ impl Nodes<'_> {
     }
 }
 
-fn same(one: &Node, other: &Node) -> bool {
+/// The node at so many steps above the leaves, the `offset`-th of its row.
+fn index_at(depth: u32, offset: u64) -> u64 {
+    (offset << (depth + 1)) | ((1 << depth) - 1)
+}
+
+/// The roots of a tree of so many blocks: one for each bit of the number, the largest first.
+fn root_indices(length: u64) -> Option<Vec<u64>> {
+    let rows = (0..u64::BITS).rev().filter(|depth| length >> depth & 1 == 1);
+    (length <= MAX_BLOCKS).then(|| rows.map(|depth| index_at(depth, (length >> depth) - 1)).collect())
+}
+
+/// The node above two.
+fn parent(left: &Node, right: &Node) -> Node {
+    let hash = Hash::parent(left, right).as_bytes().to_vec();
+    // Lengths that a damaged file claims may be absurd; they fit no hash.
+    Node::new(u64::midpoint(left.index, right.index), hash, left.length.wrapping_add(right.length))
+}
+
+pub(super) fn same(one: &Node, other: &Node) -> bool {
     one.length == other.length && one.hash == other.hash
 }
 
@@ -80,9 +114,10 @@ pub(super) fn is_signed(key: &VerifyingKey, root_hash: &[u8], state: &Signed) ->
 }
 
 /// Puts leaves together to a tree.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Grower {
     pub(super) roots: Vec<Node>,
+    /// What was made since the caller last took it away.
     pub(super) nodes: Vec<Node>,
     pub(super) length: u64,
     pub(super) byte_length: u64,
@@ -91,16 +126,13 @@ pub(super) struct Grower {
 impl Grower {
     pub(super) fn push(&mut self, leaf: Node) {
         self.length += 1;
-        // Lengths that a damaged file claims may be absurd; they fit no hash.
         self.byte_length = self.byte_length.wrapping_add(leaf.length);
         self.nodes.push(leaf.clone());
         let mut node = leaf;
         // As many pairs are whole now as the length has zeros at its end.
         for _ in 0..self.length.trailing_zeros() {
             let Some(left) = self.roots.pop() else { break };
-            let index = u64::midpoint(left.index, node.index);
-            let hash = Hash::parent(&left, &node).as_bytes().to_vec();
-            node = Node::new(index, hash, left.length.wrapping_add(node.length));
+            node = parent(&left, &node);
             self.nodes.push(node.clone());
         }
         self.roots.push(node);

@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "the stub _core.pyi documents what Python sees")]
 
 mod lines;
+mod log;
 mod ucxl;
 mod values;
 
@@ -57,6 +58,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("CoreError", module.py().get_type::<CoreError>())?;
     module.add_class::<Core>()?;
     module.add_class::<lines::CoreLines>()?;
+    log::register(module)?;
     ucxl::register(module)?;
     values::register(module)
 }

@@ -1,4 +1,4 @@
-//! Feeds of the core: gossip, committed entries, events.
+//! Feeds of the core: gossip, committed entries, events; those of the audit log are beside it.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio::sync::{
     mpsc,
 };
 
-use super::Parts;
+use super::{Parts, audit};
 use crate::{
     Error, Result,
     hub::backend::{Feed, FeedItem, Source},
@@ -40,6 +40,7 @@ pub(super) fn open(
             Some(from) => Ok(Box::new(Follow(parts.raft.follow(from)))),
             None => Err(Error::Invalid("from: an index is needed".into())),
         }),
+        "log.follow" | "log.verify" => Some(audit::open(&parts.log, method, head)),
         "events" => Some(Ok(Box::new(Events { net: parts.net.events(), raft: parts.raft.events(), gap: 0 }))),
         _ => None,
     }

@@ -1,5 +1,6 @@
 //! The core's parts behind the hub: each method of the wire (docs/ipc.md) as a call of the part that does it.
 
+mod audit;
 mod consensus;
 mod feeds;
 mod params;

@@ -7,7 +7,7 @@ use futures::future::{self, FutureExt};
 use serde_json::{Value, json};
 
 use super::{Params, Parts, Work, heavy};
-use crate::{Error, hub::backend::Answer};
+use crate::{Error, hub::backend::Answer, log::Query};
 
 /// Entries of the log in one answer; more are asked for with another call.
 const MAX_LOG_ENTRIES: u64 = 1000;
@@ -61,9 +61,20 @@ pub(super) fn call(parts: &Arc<Parts>, method: &str, params: Params, payload: By
         }
         .boxed(),
         "log.read" => async move {
-            let count = params.number("count")?.min(MAX_LOG_ENTRIES);
-            let entries = parts.log.read(params.number("from")?, count).await?;
-            Ok(Answer::payload(Value::Array(entries).to_string()))
+            let query = Query {
+                from: params.optional_number("from")?,
+                count: params.number("count")?.min(MAX_LOG_ENTRIES),
+                kind: params.optional_text("type")?.map(str::to_owned),
+                newest_first: match params.optional_text("order")? {
+                    None | Some("oldest") => false,
+                    Some("newest") => true,
+                    Some(_) => return Err(Error::Invalid("order: `oldest` or `newest`".into())),
+                },
+            };
+            let page = parts.log.page(query).await?;
+            let entries: Vec<_> = page.entries.into_iter().map(numbered).collect();
+            let head = json!({"next": page.next, "length": page.length});
+            Ok(Answer { head, payload: Value::Array(entries).to_string().into() })
         }
         .boxed(),
         "log.info" => {
@@ -72,4 +83,10 @@ pub(super) fn call(parts: &Arc<Parts>, method: &str, params: Params, payload: By
         }
         _ => return Err((params, payload)),
     })
+}
+
+/// An entry of the log with its number in it.
+pub(super) fn numbered((number, mut entry): (u64, Value)) -> Value {
+    entry["seq"] = number.into();
+    entry
 }
