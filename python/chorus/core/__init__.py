@@ -10,8 +10,10 @@ from chorus._core import (
     Scanner,
     canonical_json,
     derive_dev_secret,
+    open_many,
     open_sealed,
     seal,
+    seal_many,
     sign_json,
     verify_json,
 )
@@ -30,8 +32,10 @@ __all__ = [
     "Scanner",
     "canonical_json",
     "derive_dev_secret",
+    "open_many",
     "open_sealed",
     "seal",
+    "seal_many",
     "sign_json",
     "verify_json",
 ]
