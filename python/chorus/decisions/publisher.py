@@ -5,7 +5,7 @@ Every step may be repeated; the record's hash makes it count once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from chorus.decisions.record import VerifiedRecord, hash_of, verify
@@ -44,7 +44,10 @@ async def publish(hub: Hub, encoded: bytes, record: dict[str, Any], *, enter: En
     return name
 
 
-async def fetch(hub: Hub, name: str) -> VerifiedRecord:
-    """The record of that hash from the DHT, verified. Raises HubError or DecisionError."""
-    value = await hub.dht_get(DHT_KIND, name)
+async def fetch(hub: Hub, name: str, *, hints: Iterable[str] = ()) -> VerifiedRecord:
+    """The record of that hash from the DHT or the peers in `hints`, verified.
+
+    Raises HubError or DecisionError.
+    """
+    value = await hub.dht_get(DHT_KIND, name, hints=hints)
     return verify(value.payload, expected_hash=name)
