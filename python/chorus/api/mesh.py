@@ -1,4 +1,4 @@
-"""Routes about the agent and its mesh: status, agents, peers, members, election, decisions, log."""
+"""Routes about the agent and its mesh: status, agents, peers, members, election, log."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from chorus.api.context import Context, Here
-from chorus.api.problems import Problem
-from chorus.api.tasks import PAGE_DEFAULT, PAGE_MAX, Cursor, Limit, bad_cursor, json_response
-from chorus.hub import HubError, HubNotFound
-from chorus.table.rows import DecisionRow, MemberRow
+from chorus.api.tasks import PAGE_MAX, json_response
+from chorus.hub import HubError
+from chorus.table.rows import MemberRow
 from chorus.wire.task import rfc3339
 
 # A sibling that does not answer within this is reported as not answering.
 SIBLING_TIMEOUT_S: Final = 2.0
-# A record is found by asking the members near it.
-RECORD_TIMEOUT_S: Final = 20.0
 LOG_PAGE_MAX: Final = 1000
-_SHA256_CHARS: Final = 64
 
 router = APIRouter(prefix="/api/v1", tags=["mesh"])
 
@@ -176,61 +172,6 @@ async def get_election(context: Here) -> Response:
     )
 
 
-@router.get("/decisions")
-async def get_decisions(
-    context: Here,
-    task_id: Annotated[str | None, Query(max_length=26)] = None,
-    limit: Limit = PAGE_DEFAULT,
-    cursor: Cursor = None,
-) -> Response:
-    """The mesh's decision records, newest first."""
-    try:
-        page = context.table.decisions(limit=limit, cursor=cursor, task_id=task_id)
-    except (ValueError, OverflowError):
-        raise bad_cursor() from None
-    return json_response({"items": [_decision(row) for row in page.items], "next": page.next})
-
-
-@router.get("/decisions/{hash}")
-async def get_decision(context: Here, hash: str) -> Response:
-    """One decision record, byte for byte as signed: `chorusctl decision verify` checks a saved copy."""
-    if len(hash) != _SHA256_CHARS or not hash.isalnum():
-        raise Problem(404, "no such decision: its hash is 64 hexadecimal digits")
-    row = context.table.decision(hash.lower())
-    if row is None:
-        raise Problem(
-            404, f"no decision {hash} is known in this mesh; GET /api/v1/decisions lists the known ones"
-        )
-    record = await _record(context, row)
-    headers = {
-        "ETag": f'"{row.hash}"',
-        "Chorus-Decision-Address": row.address,
-        "Chorus-Decision-Author": row.author,
-    }
-    return Response(record, 200, headers, "application/json")
-
-
-async def _record(context: Context, row: DecisionRow) -> bytes:
-    """From this agent's own store when it wrote the record, else from the DHT, opened with our keys."""
-    try:
-        local = await context.hub.call_service(
-            "executor", "decision", {"hash": row.hash}, timeout=SIBLING_TIMEOUT_S
-        )
-        if local.payload:
-            return local.payload
-    except HubError:
-        pass  # not ours, or the executor is away: the DHT has it
-    try:
-        # With the DHT switched off somewhere, its author is the one to ask.
-        value = await context.hub.dht_get("decision", row.hash, hints=(row.author,), timeout=RECORD_TIMEOUT_S)
-        return value.payload
-    except HubNotFound:
-        message = (
-            "the record is listed, but no reachable agent holds it now; try again when its author is back"
-        )
-        raise Problem(503, message, headers={"Retry-After": "5"}) from None
-
-
 @router.get("/log")
 async def get_log(
     context: Here,
@@ -254,20 +195,6 @@ async def get_log(
 
 def _names(context: Context) -> dict[str, str]:
     return {row.peer: row.agent_id for row in context.table.members()}
-
-
-def _decision(row: DecisionRow) -> dict[str, Any]:
-    return {
-        "hash": row.hash,
-        "address": row.address,
-        "kind": row.kind,
-        "task_id": row.task_id,
-        "attempt": row.attempt,
-        "agent_id": row.agent_id,
-        "author": row.author,
-        "index": row.index,
-        "created_at": rfc3339(row.at_ms),
-    }
 
 
 def _ai_detail(provider: str) -> str:

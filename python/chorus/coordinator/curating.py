@@ -40,7 +40,7 @@ class Curating:
         await self.feed.run()
 
     def _on_applied(self, batch: list[Applied]) -> None:
-        if any(applied.entry.type in ("decision", "found") for applied in batch):
+        if any(applied.entry.type in ("decision", "version", "found") for applied in batch):
             self.feed.wake()
 
     async def choose(self, request: Request) -> dict[str, Any]:

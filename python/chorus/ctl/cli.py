@@ -100,12 +100,31 @@ def _looks(commands: _SubParsersAction[ArgumentParser]) -> None:
         ("token", "print the bearer token of the API"),
     ):
         _command(commands, name, text, _asking("show", name))
-    decisions = _command(commands, "decisions", "list decision records", _asking("show", "decisions"))
-    decisions.add_argument("--limit", type=int, default=50)
-    decisions.add_argument("--task", metavar="TASK")
-    decision = _command(commands, "decision", "check a decision record", _decision)
-    decision.add_argument("verb", choices=("verify",))
-    decision.add_argument("record", help="a file, or the hash or address of a record")
+    _decisions(commands)
+
+
+def _decisions(commands: _SubParsersAction[ArgumentParser]) -> None:
+    listed = _command(commands, "decisions", "list decision records", _asking("decisions", "decisions"))
+    listed.add_argument("--limit", type=int, default=50)
+    listed.add_argument("--task", metavar="TASK")
+    listed.add_argument("--agent", help="only of this agent")
+    listed.add_argument("--project")
+    listed.add_argument("--kind", choices=("task_result", "hmmm_outcome", "vote"))
+    listed.add_argument("--since", metavar="WHEN", help="a time, or how long ago: 2h, 7d")
+    listed.add_argument("--text", metavar="WORDS", help="with all these words, best first")
+    listed.add_argument("--graph", choices=("dot", "json"), help="print the links between them")
+    one = _command(commands, "decision", "show or check a decision record", _decision)
+    one.add_argument("verb", choices=("show", "verify"))
+    one.add_argument("record", nargs="?", help="a file, or the hash or address of a record")
+    one.add_argument("--key", metavar="PEER_ID", help="whose signature it has to be")
+    one.add_argument("--all", action="store_true", help="verify: all records of the mesh")
+    vote = _command(commands, "vote", "vote on a decision, or show its votes", _asking("decisions", "vote"))
+    vote.add_argument("record", metavar="HASH", help="the hash or address of the decision")
+    vote.add_argument("choice", nargs="?", choices=("approve", "reject", "abstain"))
+    vote.add_argument("--reason", default="")
+    vote.add_argument("--by", default="", metavar="NAME", help="who votes through the agent")
+    vote.add_argument("--quorum", type=int, metavar="N", help="how many have to vote (a majority)")
+    vote.add_argument("--open", metavar="DURATION", help="how long the first vote leaves it open (24h)")
 
 
 def _ucxl(commands: _SubParsersAction[ArgumentParser]) -> None:
@@ -184,7 +203,7 @@ def _connect(arguments: Namespace) -> Any:
 
 
 def _decision(arguments: Namespace) -> int:
-    return int(_function("decisions", "verify_decision")(arguments, lambda: _connect(arguments)))
+    return int(_function("decisions", "decision")(arguments, lambda: _connect(arguments)))
 
 
 def _completion(arguments: Namespace) -> int:

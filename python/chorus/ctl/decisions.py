@@ -1,60 +1,289 @@
-"""`chorusctl decision verify`: is this record what its author signed? A file is checked without any agent."""
+"""Decisions for people: listed, shown, checked, drawn, voted on. A file is checked without any agent."""
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from chorus.ctl.client import Client
-from chorus.ctl.problems import CtlError
-from chorus.decisions import DecisionError, verify
+from chorus.config.units import parse_duration
+from chorus.ctl.client import Client, Refused
+from chorus.ctl.problems import FAILED, CtlError
+from chorus.ctl.show import DECISIONS, print_list, print_pairs
+from chorus.decisions import DecisionError, VerifiedRecord, verify
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
+_PREFIX: Final = re.compile(r"[0-9a-f]{8,63}")
 _TASK_IN_ADDRESS: Final = re.compile(r"ucxl://[^/]*:([0-9A-Z]{26})/")
+_PAGE: Final = 500
+# Records asked for at the same time when all are checked.
+_AT_ONCE: Final = 8
+
+Connect = Callable[[], Client]
 
 
-def verify_decision(arguments: Namespace, connect: Callable[[], Client]) -> int:
-    """FILE, hash or address. Exit code 0 when the record is genuine."""
-    what: str = arguments.record
-    path = Path(what)
-    expected, author = None, None
-    if not what.startswith("ucxl://") and path.is_file():
-        content = path.read_bytes().rstrip(b"\n")
-    else:
-        with connect() as client:
-            expected = what if _HASH.fullmatch(what) else find(client, what)
-            answer = client.get_bytes(f"/api/v1/decisions/{expected}")
-            content, author = answer.content, answer.headers.get("Chorus-Decision-Author")
-    try:
-        record = verify(content, expected_hash=expected)
-    except DecisionError as error:
-        raise CtlError(f"not genuine: {error}") from None
-    if author is not None and author != record.author:
-        raise CtlError(f"not genuine: the mesh names {author} as its author, {record.author} signed it")
-    said = record.record
-    if arguments.json:
-        print(json.dumps({"genuine": True, "hash": record.hash, "author": record.author, "record": said}))
-    else:
-        print(f"genuine: signed by {record.author}")
-        print(f"hash     {record.hash}")
-        print(f"address  {said.get('address')}")
-        print(f"decided  {said.get('summary')}")
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What an agent says the mesh lists."""
+
+    hash: str
+    address: str
+    kind: str
+    task_id: str | None
+    attempt: int | None
+    author: str
+
+    @classmethod
+    def of(cls, item: dict[str, Any]) -> Row:
+        """Of an item of the API's list."""
+        names = ("hash", "address", "kind", "task_id", "attempt", "author")
+        return cls(**{name: item[name] for name in names})
+
+
+def decisions(client: Client, arguments: Namespace) -> int:
+    """The newest decision records, or what links them."""
+    page = client.get(
+        "/api/v1/decisions",
+        limit=arguments.limit,
+        task_id=arguments.task,
+        agent=arguments.agent,
+        project=arguments.project,
+        kind=arguments.kind,
+        since=_moment(arguments.since),
+        text=arguments.text,
+    )
+    if arguments.graph is None:
+        return print_list(page, DECISIONS, arguments)
+    graph = _graph(client, [Row.of(item) for item in page["items"]])
+    print(json.dumps(graph, ensure_ascii=False) if arguments.graph == "json" else _dot(graph))
     return 0
 
 
-def find(client: Client, address: str) -> str:
-    """The hash of the decision at an address."""
-    task = _TASK_IN_ADDRESS.match(address)
+def decision(arguments: Namespace, connect: Connect) -> int:
+    """Shows one record, or checks one or all."""
+    if arguments.verb == "verify" and arguments.all:
+        return _verify_all(arguments, connect)
+    if arguments.record is None:
+        raise CtlError(
+            "name a file, or the hash or address of a record" + " (or --all)" * (arguments.verb == "verify")
+        )
+    found = _verified(arguments.record, arguments.key, connect)
+    if arguments.verb == "show":
+        return _show(found, arguments)
+    if arguments.json:
+        said = {"genuine": True, "hash": found.hash, "author": found.author, "record": found.record}
+        print(json.dumps(said, ensure_ascii=False))
+        return 0
+    print(f"genuine: signed by {found.author}")
+    return print_pairs(
+        [
+            ("hash", found.hash),
+            ("address", found.record["address"]),
+            ("decided", f"{found.record['decided']['outcome']}: {found.record['summary']}"),
+        ]
+    )
+
+
+def vote(client: Client, arguments: Namespace) -> int:
+    """Votes on a decision, or shows the votes on it."""
+    name = _named(client, arguments.record)
+    path = f"/api/v1/decisions/{name}/votes"
+    if arguments.choice is None:
+        ballot = client.get(path)
+    else:
+        body = {"vote": arguments.choice, "reason": arguments.reason, "by": arguments.by}
+        body |= {} if arguments.quorum is None else {"quorum": arguments.quorum}
+        body |= {} if arguments.open is None else {"open_s": _seconds(arguments.open)}
+        ballot = client.post(path, body)
+    if arguments.json:
+        print(json.dumps(ballot, ensure_ascii=False))
+        return 0
+    counted = f"{ballot['approve']} approve, {ballot['reject']} reject, {ballot['abstain']} abstain"
+    rows = [
+        ("state", f"{ballot['state']}, round {ballot['round']}"),
+        ("votes", f"{counted}; {ballot['quorum']} of {ballot['voters']} members have to vote"),
+        ("until", ballot["ended_at"] or ballot["closes_at"]),
+    ]
+    for item in ballot["votes"]:
+        by = f" ({item['by']})" if item["by"] else ""
+        rows.append((item["choice"], f"{item['agent_id'] or item['voter']}{by}: {item['reason'] or '-'}"))
+    return print_pairs(rows)
+
+
+def _verified(what: str, key: str | None, connect: Connect) -> VerifiedRecord:
+    path = Path(what)
+    try:
+        if not what.startswith("ucxl://") and path.is_file():
+            # Saved by an editor or a shell, it may have a line's end.
+            return verify(path.read_bytes().rstrip(b"\r\n"), author=key)
+        with connect() as client:
+            name = _named(client, what)
+            content = client.get_bytes(f"/api/v1/decisions/{name}").content
+            row = _listed(client, name, verify(content, expected_hash=name).record["task_id"])
+        return verify(content, expected_hash=name, author=key, listed=row)
+    except OSError as error:
+        raise CtlError(f"{what} cannot be read: {error}") from None
+    except DecisionError as error:
+        raise CtlError(f"not genuine: {error.name}: {error}") from None
+
+
+def _verify_all(arguments: Namespace, connect: Connect) -> int:
+    counts = {"genuine": 0, "unreadable": 0, "not genuine": 0}
+    with connect() as client, ThreadPoolExecutor(_AT_ONCE) as pool:
+        rows = (row for row in _rows(client) if arguments.key in (None, row.author))
+        while some := list(islice(rows, _PAGE)):
+            for row, state, why in pool.map(lambda row: _checked(client, row), some):
+                counts[state] += 1
+                if state != "genuine":
+                    print(f"{row.hash}  {state}: {why}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps({name.replace(" ", "_"): count for name, count in counts.items()}))
+    else:
+        print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    return FAILED if counts["not genuine"] else 0
+
+
+def _checked(client: Client, row: Row) -> tuple[Row, str, str]:
+    try:
+        content = client.get_bytes(f"/api/v1/decisions/{row.hash}").content
+    except Refused as error:
+        return row, "unreadable", str(error)
+    try:
+        verify(content, listed=row)
+    except DecisionError as error:
+        return row, "not genuine", f"{error.name}: {error}"
+    return row, "genuine", ""
+
+
+def _show(found: VerifiedRecord, arguments: Namespace) -> int:
+    record = found.record
+    if arguments.json:
+        print(json.dumps(record, ensure_ascii=False))
+        return 0
+    decided = record["decided"]
+    rows = [
+        ("title", record["title"]),
+        ("kind", record["kind"]),
+        ("outcome", decided["outcome"] + (f": {decided['reason']}" if decided["reason"] else "")),
+        ("summary", record["summary"]),
+        ("agent", f"{record['agent']['agent_id']} ({found.author})"),
+        ("task", f"{record['task_id']}, attempt {record['attempt']}"),
+        ("address", record["address"]),
+        ("hash", found.hash),
+        ("created", record["created_at"]),
+    ]
+    rows += [(name, str(value)) for name, value in record["inputs"].items() if value]
+    rows += [
+        ("command", f"{item['exit_code']} in {item['duration_s']:g} s: {item['command']}")
+        for item in record["commands"]
+    ]
+    rows += [("artifact", f"{item['sha256']}  {item['path']}") for item in record["artifacts"]]
+    rows += [("usage", f"{name}: {value:g}") for name, value in record["usage"].items()]
+    rows += [(link, address) for link, addresses in record["links"].items() for address in addresses]
+    return print_pairs(rows)
+
+
+def _graph(client: Client, rows: list[Row]) -> dict[str, Any]:
+    nodes, edges = [], []
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for row, record in zip(rows, pool.map(lambda row: _record(client, row), rows), strict=True):
+            node = {"hash": row.hash, "address": row.address, "kind": row.kind}
+            if record is not None:
+                node |= {"title": record["title"], "outcome": record["decided"]["outcome"]}
+                edges += [
+                    {"from": row.address, "to": address, "link": link}
+                    for link, addresses in record["links"].items()
+                    for address in addresses
+                ]
+            nodes.append(node)
+    return {"nodes": nodes, "edges": edges}
+
+
+def _record(client: Client, row: Row) -> dict[str, Any] | None:
+    try:
+        return verify(client.get_bytes(f"/api/v1/decisions/{row.hash}").content, listed=row).record
+    except (Refused, DecisionError) as error:
+        print(f"{row.hash}: left out of the links: {error}", file=sys.stderr)
+        return None
+
+
+def _dot(graph: dict[str, Any]) -> str:
+    lines = ["digraph decisions {", "  rankdir=LR; node [shape=box];"]
+    for node in graph["nodes"]:
+        label = "\n".join(
+            part for part in (node.get("title", ""), node.get("outcome", ""), node["kind"]) if part
+        )
+        lines.append(f"  {_quoted(node['address'])} [label={_quoted(label)}];")
+    for edge in graph["edges"]:
+        lines.append(f"  {_quoted(edge['from'])} -> {_quoted(edge['to'])} [label={_quoted(edge['link'])}];")
+    return "\n".join([*lines, "}"])
+
+
+def _quoted(text: str) -> str:
+    # A title may hold anything: it stays text between quotes.
+    shown = "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+    return '"' + shown.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def _named(client: Client, what: str) -> str:
+    """The hash that a hash, the beginning of one, or an address means."""
+    if _HASH.fullmatch(what):
+        return what
+    if _PREFIX.fullmatch(what):
+        items = client.get("/api/v1/decisions", limit=_PAGE)["items"]
+        names = [str(item["hash"]) for item in items if item["hash"].startswith(what)]
+        if len(names) == 1:
+            return names[0]
+        raise CtlError(f"{len(names)} of the newest decisions begin with {what}; give the whole hash")
+    task = _TASK_IN_ADDRESS.match(what)
+    for row in _rows(client, task_id=task[1] if task else None):
+        if row.address == what:
+            return row.hash
+    raise CtlError(f"{what} is neither a file nor the hash or address of a decision of this mesh")
+
+
+def _listed(client: Client, name: str, task_id: str) -> Row:
+    for row in _rows(client, task_id=task_id):
+        if row.hash == name:
+            return row
+    raise CtlError(f"not genuine: replayed: the mesh does not list {name} for task {task_id}")
+
+
+def _rows(client: Client, **filters: Any) -> Iterator[Row]:
     cursor = None
     while True:
-        page = client.get("/api/v1/decisions", limit=500, cursor=cursor, task_id=task[1] if task else None)
-        for item in page["items"]:
-            if item["address"] == address:
-                return str(item["hash"])
+        page = client.get("/api/v1/decisions", limit=_PAGE, cursor=cursor, **filters)
+        yield from (Row.of(item) for item in page["items"])
         cursor = page["next"]
         if cursor is None:
-            raise CtlError(f"{address} is neither a file nor the hash or address of a decision of this mesh")
+            return
+
+
+def _moment(text: str | None) -> str | None:
+    """A time as the API takes it, of one (RFC 3339) or of how long ago it was (`2h`)."""
+    if text is None:
+        return None
+    try:
+        return (datetime.now(UTC) - timedelta(seconds=parse_duration(text))).isoformat()
+    except (ValueError, OverflowError):
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CtlError(f"--since {text}: give a time (2026-11-25T08:00Z) or how long ago (2h, 7d)") from None
+    return (moment if moment.tzinfo is not None else moment.astimezone()).isoformat()
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise CtlError(f"--open {text}: {error}") from None

@@ -48,7 +48,7 @@ _AGENTS: Final[Columns] = (
     ("languages", lambda row: ", ".join(row["languages"])),
     ("reason", lambda row: row["reason"]),
 )
-_DECISIONS: Final[Columns] = (
+DECISIONS: Final[Columns] = (
     ("hash", lambda row: row["hash"][:12]),
     ("kind", lambda row: row["kind"]),
     ("agent", lambda row: row["agent_id"]),
@@ -71,7 +71,7 @@ def tasks(client: Client, arguments: Namespace) -> int:
         project=arguments.project,
         limit=arguments.limit,
     )
-    return _list(page, _TASKS, arguments)
+    return print_list(page, _TASKS, arguments)
 
 
 def task(client: Client, arguments: Namespace) -> int:
@@ -96,7 +96,7 @@ def artifacts(client: Client, arguments: Namespace) -> int:
     base = f"/api/v1/tasks/{arguments.task}/artifacts"
     page = client.get(base)
     if arguments.output is None:
-        return _list(page, _ARTIFACTS, arguments)
+        return print_list(page, _ARTIFACTS, arguments)
     wanted = [item for item in page["items"] if arguments.path in (None, item["path"])]
     if not wanted:
         raise CtlError(f"task {arguments.task} has no such artifact; chorusctl artifacts lists them")
@@ -128,23 +128,17 @@ def _save(client: Client, path: str, item: Row, root: Path) -> None:
 
 def peers(client: Client, arguments: Namespace) -> int:
     """Connected peers."""
-    return _list(client.get("/api/v1/peers"), _PEERS, arguments)
+    return print_list(client.get("/api/v1/peers"), _PEERS, arguments)
 
 
 def members(client: Client, arguments: Namespace) -> int:
     """Members of the mesh."""
-    return _list(client.get("/api/v1/members"), _MEMBERS, arguments)
+    return print_list(client.get("/api/v1/members"), _MEMBERS, arguments)
 
 
 def agents(client: Client, arguments: Namespace) -> int:
     """Who can be given work."""
-    return _list(client.get("/api/v1/agents"), _AGENTS, arguments)
-
-
-def decisions(client: Client, arguments: Namespace) -> int:
-    """The newest decision records."""
-    page = client.get("/api/v1/decisions", limit=arguments.limit, task_id=arguments.task)
-    return _list(page, _DECISIONS, arguments)
+    return print_list(client.get("/api/v1/agents"), _AGENTS, arguments)
 
 
 def status(client: Client, arguments: Namespace) -> int:
@@ -165,7 +159,7 @@ def status(client: Client, arguments: Namespace) -> int:
         ("peers", str(said["peers"])),
         ("model", said["ai"]["detail"]),
     ]
-    return _pairs(rows)
+    return print_pairs(rows)
 
 
 def election(client: Client, arguments: Namespace) -> int:
@@ -175,7 +169,7 @@ def election(client: Client, arguments: Namespace) -> int:
         return print_json(said)
     rows = [(key, str(said[key])) for key in ("mesh", "term", "state", "leader", "since", "score", "trigger")]
     rows += [("member", f"{m['agent_id']}{' votes' if m['voter'] else ''}") for m in said["members"]]
-    return _pairs(rows)
+    return print_pairs(rows)
 
 
 def token(client: Client, arguments: Namespace) -> int:
@@ -187,7 +181,8 @@ def token(client: Client, arguments: Namespace) -> int:
     return 0
 
 
-def _list(page: dict[str, Any], columns: Columns, arguments: Namespace) -> int:
+def print_list(page: dict[str, Any], columns: Columns, arguments: Namespace) -> int:
+    """A page of a list as a table, or with --json as it came."""
     return print_json(page) if arguments.json else print_table(page["items"], columns)
 
 
@@ -203,10 +198,11 @@ def print_table(rows: Iterable[Row], columns: Columns) -> int:
     return 0
 
 
-def _pairs(rows: list[tuple[str, str]]) -> int:
+def print_pairs(rows: list[tuple[str, str]]) -> int:
+    """Names and values, a line each."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        print(f"{name.ljust(width)}  {value}")
+        print(f"{name.ljust(width)}  {cell(value)}")
     return 0
 
 

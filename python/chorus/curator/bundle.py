@@ -40,6 +40,7 @@ def matter_of(task: Mapping[str, Any]) -> Matter:
     """What a task, as submitted, is about."""
     commands = [str(command) for command in task.get("commands") or ()]
     said = [str(task.get("title") or ""), str(task.get("description") or ""), *commands]
+    title = tuple(words(said[0]))
     source = task.get("source") or {}
     named = [str(path) for path in (source.get("files") or {})] + [
         str(glob) for glob in task.get("artifacts") or () if "*" not in str(glob)
@@ -47,7 +48,8 @@ def matter_of(task: Mapping[str, Any]) -> Matter:
     files = dict.fromkeys([*file_names(named), *file_names(said)])
     return Matter(
         project=component(str(task["project"])) if task.get("project") else "",
-        words=tuple(words("\n".join(said)[:_COMMANDS_MAX_CHARS])),
+        title=title,
+        words=tuple(word for word in words("\n".join(said)[:_COMMANDS_MAX_CHARS]) if word not in title),
         files=tuple(files)[:FILES_MAX],
     )
 

@@ -10,6 +10,8 @@ from chorus.curator.words import file_names
 # What is found by its first words need not be kept to its last: the whole lies in the DHT.
 TEXT_MAX_CHARS = 64 * 1024
 CONTENT = "content"
+# What was written at an address is gone from it; the document keeps older versions out.
+TOMBSTONE = "tombstone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,40 +82,36 @@ def of_record(
 
 
 def of_content(
-    content: bytes,
-    *,
-    id: int,
-    hash: str,
-    address: str,
-    path: str,
-    place: Place,
-    author: str,
-    at_ms: int,
-    version: int | None,
-) -> Document | None:
-    """The document of text at an address; None when it is no text."""
-    try:
-        # A character may be cut at the end; anything else that is not UTF-8 is no text.
-        text = content[: 4 * TEXT_MAX_CHARS].decode(
-            "utf-8", "strict" if len(content) <= 4 * TEXT_MAX_CHARS else "ignore"
-        )
-    except UnicodeDecodeError:
-        return None
-    if "\0" in text[:TEXT_MAX_CHARS]:
+    content: bytes | None, *, id: int, hash: str, address: str, path: str, place: Place, author: str,
+    at_ms: int, version: int,
+) -> Document | None:  # fmt: skip
+    """The document of text at an address, or of its absence (None); None when it is no text."""
+    text = _text(content) if content is not None else ""
+    if text is None:
         return None
     return Document(
         id=id,
         hash=hash,
         address=address,
         version=version,
-        kind=CONTENT,
+        kind=CONTENT if content is not None else TOMBSTONE,
         agent=place.agent,
         role=place.role,
         project=place.project,
         task=place.task,
         author=author,
         at_ms=at_ms,
-        title=path,
-        body=text[:TEXT_MAX_CHARS],
-        files=tuple(file_names([path])),
+        title=path if content is not None else "",
+        body=text,
+        files=tuple(file_names([path])) if content is not None else (),
     )
+
+
+def _text(content: bytes) -> str | None:
+    head = content[: 4 * TEXT_MAX_CHARS]
+    try:
+        # A character may be cut at the end; anything else that is not UTF-8 is no text.
+        text = head.decode("utf-8", "strict" if len(head) == len(content) else "ignore")
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text[:TEXT_MAX_CHARS]

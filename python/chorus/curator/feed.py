@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from chorus import decisions
+from chorus.core import Ucxl
 from chorus.curator import documents
 from chorus.curator.documents import Document, Place
 from chorus.curator.index import IndexReader
 from chorus.curator.writer import IndexWriter, Pending, damaged
+from chorus.decisions import content
 from chorus.hub import Hub, HubError
 from chorus.process.logs import Logger
 from chorus.table.reader import TableReader
@@ -70,11 +72,11 @@ class Feed:
                 try:
                     await self._work()
                 except sqlite3.DatabaseError as error:
+                    self._stumble(error)
                     if self._index is not None and damaged(error):
-                        self._log.warning("the index is damaged and made anew", error=str(error))
+                        self._log.warning("the index is made anew")
                         await self._call(self._index.rebuild)
                         continue
-                    self._stumble(error)
                 except OSError as error:
                     self._stumble(error)
                 await asyncio.sleep(TROUBLE_S)
@@ -125,12 +127,25 @@ class Feed:
     async def _scan(self) -> bool:
         """Takes over what the table lists; whether there may be more."""
         assert self._index is not None
-        rows = self._table.decisions_after(await self._call(self._index.scanned), LISTED_MAX)
-        if not rows:
-            return False
-        items = [Pending(row.index, {"hash": row.hash}) for row in rows]
-        await self._call(self._index.queue, items, rows[-1].index)
-        return len(rows) == LISTED_MAX
+        items, more = self._listed(await self._call(self._index.scanned))
+        if items:
+            await self._call(self._index.queue, items, items[-1].id)
+        return more
+
+    def _listed(self, after: int) -> tuple[list[Pending], bool]:
+        """What the table lists after an entry, in its order, and whether there may be more."""
+        records = self._table.decisions_after(after, LISTED_MAX)
+        versions = self._table.ucxl.after(after, limit=LISTED_MAX)
+        full = [rows[-1].index for rows in (records, versions) if len(rows) == LISTED_MAX]
+        # Of a list that was cut, nothing is known beyond its end.
+        end = min(full, default=2**63)
+        found = {row.index: Pending(row.index, {"hash": row.hash}) for row in records}
+        for row in versions:
+            if row.index not in found:
+                found[row.index] = Pending(row.index, {"address": row.address, "version": row.version})
+            else:
+                found[row.index].listed["version"] = row.version
+        return [found[index] for index in sorted(found) if index <= end], bool(full)
 
     async def _rest(self) -> None:
         assert self._index is not None
@@ -153,7 +168,12 @@ class Feed:
                 async with gate:
                     document = await self._document(item)
             except decisions.DecisionError as error:
-                self._log.warning("a record is not believed", hash=item.listed["hash"], error=error.reason)
+                self._log.warning(
+                    "a record is not believed", hash=item.listed.get("hash"), error=error.reason
+                )
+                refused.append(item.id)
+            except ValueError as error:
+                self._log.warning("what is listed cannot be indexed", listed=item.listed, error=str(error))
                 refused.append(item.id)
             except HubError as error:
                 if error.code in _NEVER:
@@ -171,10 +191,12 @@ class Feed:
         await self._call(self._index.settle, found, skipped, refused, again)
 
     async def _document(self, item: Pending) -> Document | None:
+        if "address" in item.listed:
+            return await self._content(item.listed["address"], item.listed["version"])
         row = self._table.decision(item.listed["hash"])
         if row is None:
             return None
-        verified = await decisions.fetch(self._hub, row.hash, listed=row)
+        verified = await decisions.fetch(self._hub, row.hash, listed=row, hints=(row.author,))
         return documents.of_record(
             verified.record,
             id=row.index,
@@ -182,12 +204,28 @@ class Feed:
             place=place_of(row.address),
             author=row.author,
             at_ms=row.at_ms,
+            version=item.listed.get("version"),
+        )
+
+    async def _content(self, address: str, version: int) -> Document | None:
+        row = self._table.ucxl.version(address, version)
+        if row is None:
+            return None
+        parts = Ucxl.parse(address)
+        return documents.of_content(
+            None if row.deleted else await content.fetch(self._hub, row),
+            id=row.index,
+            hash=row.hash,
+            address=address,
+            path=parts.path,
+            place=place_of(address),
+            author=row.author,
+            at_ms=row.at_ms,
+            version=version,
         )
 
 
 def place_of(address: str) -> Place:
     """The parts of the address of a verified record."""
-    from chorus.core import Ucxl
-
-    parts: Any = Ucxl.parse(address)
+    parts = Ucxl.parse(address)
     return Place(parts.agent, parts.role, parts.project, parts.task)

@@ -16,7 +16,7 @@ from typing import Any
 
 from chorus.curator import words
 from chorus.curator.documents import CONTENT
-from chorus.curator.form import FORM_VERSION
+from chorus.curator.form import CONTENT_WORDS, DECISION_WORDS, FORM_VERSION
 
 # As many newest matches of one word, file or project are weighed.
 MATCHES_MAX = 200
@@ -26,9 +26,13 @@ SEARCH_LIMIT_MAX = 1_000
 # As many of the best are read in full.
 CANDIDATES_MAX = 64
 SNIPPET_TOKENS = 24
+# A title is what somebody would call the task; a word of it says as much as some of its description.
+TITLE_WEIGHT = 3
 _BUSY_MS = 2_000
 
 _MARK = "\x01"
+# As the index on projects has it.
+_DECIDED = "kind IN ('task_result', 'hmmm_outcome')"
 _HIT = "d.address, d.version, d.hash, d.kind, d.at_ms"
 
 
@@ -47,9 +51,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Matter:
-    """What a task is about, as far as it can be looked for."""
+    """What a task is about, as far as it can be looked for: the words of its title, and its other words."""
 
     project: str = ""
+    title: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
 
@@ -101,22 +106,23 @@ class IndexReader:
         if kinds:
             where += f" AND d.kind IN ({', '.join('?' * len(kinds))})"
             values += kinds
-        # A mark before each place that matched: how often, in the title and in the body.
-        rows = self._query(
-            f"SELECT {_HIT}, highlight(words, 0, '{_MARK}', ''), highlight(words, 1, '{_MARK}', ''),"
-            f" snippet(words, -1, '', '', '…', {SNIPPET_TOKENS})"
-            f" FROM words JOIN docs d ON d.id = words.rowid WHERE words MATCH ?{where}"
-            f" ORDER BY words.rowid DESC LIMIT {SEARCH_MATCHES_MAX}",
-            query,
-            *values,
-        )
         hits = []
-        for address, version, hash, kind, at_ms, title, body, snippet in rows:
-            if fits is None or fits(address):
-                score = _score(title, body)
-                hits.append(Hit(address, version, hash, score, snippet.replace(_MARK, ""), kind, at_ms))
-        # Sorting keeps the order of equals: the newest first.
-        hits.sort(key=lambda hit: -hit.score)
+        for table in _tables(kinds):
+            # A mark before each place that matched: how often, in the title and in the body.
+            rows = self._query(
+                f"SELECT {_HIT}, highlight({table}, 0, '{_MARK}', ''), highlight({table}, 1, '{_MARK}', ''),"
+                f" snippet({table}, -1, '', '', '…', {SNIPPET_TOKENS})"
+                f" FROM {table} JOIN docs d ON d.id = {table}.rowid WHERE {table} MATCH ?{where}"
+                f" ORDER BY {table}.rowid DESC LIMIT {SEARCH_MATCHES_MAX}",
+                query,
+                *values,
+            )
+            for address, version, hash, kind, at_ms, title, body, snippet in rows:
+                if fits is None or fits(address):
+                    score = _score(title, body)
+                    text = snippet.replace(_MARK, "")
+                    hits.append(Hit(address, version, hash, score, text, kind, at_ms))
+        hits.sort(key=lambda hit: (-hit.score, -hit.at_ms, hit.address))
         return hits[: max(1, min(limit, SEARCH_LIMIT_MAX))]
 
     def matching(self, matter: Matter) -> list[Candidate]:
@@ -140,16 +146,25 @@ class IndexReader:
         file_of: dict[int, list[str]] = {}
         score: dict[int, float] = {}
         share: dict[int, float] = {}
-        total = 0.0
-        for word in matter.words:
+        weights: list[float] = []
+        absent = 0
+        for word in (*matter.title, *matter.words):
             found = self._ids(
-                "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT ?", words.phrase(word)
+                f"SELECT rowid FROM {DECISION_WORDS} WHERE {DECISION_WORDS} MATCH ?"
+                " ORDER BY rowid DESC LIMIT ?",
+                words.phrase(word),
             )
+            times = TITLE_WEIGHT if word in matter.title else 1
+            if not found:
+                absent += times
+                continue
             weight = _weight(found, top)
-            total += weight
+            weights += [weight] * times
             for id in found:
                 word_of.setdefault(id, []).append(word)
-                share[id] = share.get(id, 0.0) + weight
+                share[id] = share.get(id, 0.0) + weight * times
+        # What no decision has tells none from another: it counts like the others on average.
+        total = sum(weights) * (1 + absent / max(1, len(weights)))
         for id, value in share.items():
             share[id] = value / total
             score[id] = share[id]
@@ -159,7 +174,10 @@ class IndexReader:
                 # The first file says most; a tree in common is not many times one file in common.
                 score[id] = score.get(id, 0.0) + 0.5 / len(file_of[id]) ** 2
         ours = set(
-            self._ids("SELECT id FROM docs WHERE project = ? ORDER BY id DESC LIMIT ?", matter.project)
+            self._ids(
+                f"SELECT id FROM docs WHERE project = ? AND {_DECIDED} ORDER BY id DESC LIMIT ?",
+                matter.project,
+            )
             if matter.project
             else ()
         )
@@ -252,10 +270,15 @@ class IndexReader:
             self._db = None
 
 
+def _tables(kinds: Sequence[str]) -> list[str]:
+    tables = [DECISION_WORDS] if not kinds or set(kinds) != {CONTENT} else []
+    return tables + ([CONTENT_WORDS] if not kinds or CONTENT in kinds else [])
+
+
 def _weight(found: Sequence[int], top: int) -> float:
-    """How telling a word is: the rarer among the newest documents, the more; most when none has it."""
+    """How telling a word is: the rarer among the newest documents, the more."""
     span = top if len(found) < MATCHES_MAX else top - found[-1] + 1
-    return math.log2(1.0 + span / max(1, len(found)))
+    return math.log2(1.0 + span / len(found))
 
 
 def _score(title: str, body: str) -> float:

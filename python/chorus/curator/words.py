@@ -70,7 +70,7 @@ def file_names(texts: Iterable[str], limit: int = FILES_MAX) -> list[str]:
         for match in _FILE.finditer(text[:65536]):
             path = match[0].removeprefix("./").rstrip(".")
             for name in (path, path.rsplit("/", 1)[-1]):
-                if 2 <= len(name) <= 256 and not name.replace(".", "").isdecimal():
+                if 4 <= len(name) <= 256 and not name.replace(".", "").isdecimal():
                     found[name] = None
             if len(found) >= limit:
                 return list(found)[:limit]

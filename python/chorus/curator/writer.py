@@ -15,13 +15,26 @@ from typing import Any
 
 import orjson
 
-from chorus.curator.documents import Document
-from chorus.curator.form import DOCUMENT_COLUMNS, FORM_VERSION, TABLES
+from chorus.curator.documents import CONTENT, TOMBSTONE, Document
+from chorus.curator.form import (
+    CONTENT_WORDS,
+    DECISION_WORDS,
+    DOCUMENT_COLUMNS,
+    FORM_VERSION,
+    TABLES,
+)
 
 WAL_KEPT_BYTES = 16 * 1024 * 1024
 _INSERT = (
     f"INSERT OR IGNORE INTO docs ({', '.join(DOCUMENT_COLUMNS)})"
     f" VALUES ({', '.join('?' * len(DOCUMENT_COLUMNS))})"
+)
+_OF_THE_DISK = frozenset(
+    [
+        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY),
+        *(sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN),
+        *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH),
+    ]
 )
 
 
@@ -130,12 +143,17 @@ class IndexWriter:
             )
 
     def _add(self, document: Document) -> int:
+        if document.kind in (CONTENT, TOMBSTONE) and not self._newest(document):
+            return document.id
         values = tuple(getattr(document, name) for name in DOCUMENT_COLUMNS)
         if self._db.execute(_INSERT, values).rowcount:
             id = document.id
-            self._db.execute(
-                "INSERT INTO words (rowid, title, body) VALUES (?, ?, ?)", (id, document.title, document.body)
-            )
+            if document.kind != TOMBSTONE:
+                words = CONTENT_WORDS if document.kind == CONTENT else DECISION_WORDS
+                self._db.execute(
+                    f"INSERT INTO {words} (rowid, title, body) VALUES (?, ?, ?)",
+                    (id, document.title, document.body),
+                )
             self._db.executemany(
                 "INSERT OR IGNORE INTO files VALUES (?, ?)", [(name, id) for name in document.files]
             )
@@ -145,6 +163,26 @@ class IndexWriter:
             )
             self._set("documents", int(self._meta("documents") or 0) + 1)
         return document.id
+
+    def _newest(self, document: Document) -> bool:
+        """Makes room for the newest version of an address: no older one is found any more."""
+        known = self._db.execute(
+            "SELECT id, version, kind, title, body FROM docs WHERE address = ? AND kind IN (?, ?)",
+            (document.address, CONTENT, TOMBSTONE),
+        ).fetchall()
+        if any(version >= (document.version or 0) for _, version, *_ in known):
+            return False
+        for id, _, kind, title, body in known:
+            if kind == CONTENT:
+                self._db.execute(
+                    f"INSERT INTO {CONTENT_WORDS} ({CONTENT_WORDS}, rowid, title, body)"
+                    " VALUES ('delete', ?, ?, ?)",
+                    (id, title, body),
+                )
+            self._db.execute("DELETE FROM docs WHERE id = ?", (id,))
+            self._db.execute("DELETE FROM files WHERE id = ?", (id,))
+        self._set("documents", int(self._meta("documents") or 0) - len(known))
+        return True
 
     def _meta(self, name: str) -> Any:
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
@@ -166,18 +204,19 @@ class IndexWriter:
 
     def _open(self) -> sqlite3.Connection:
         for _ in range(2):
+            db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             try:
-                db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
                 db.execute("PRAGMA journal_mode = WAL")
                 # What a power cut undoes is fetched again: `scanned` goes back with it.
                 db.execute("PRAGMA synchronous = NORMAL")
                 db.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
                 if self._made(db):
                     return db
-                db.close()
             except sqlite3.DatabaseError as error:
                 if not damaged(error):
+                    db.close()
                     raise
+            db.close()
             _remove(self.path)
         raise OSError(f"no index can be kept at {self.path}")
 
@@ -198,9 +237,8 @@ class IndexWriter:
 
 
 def damaged(error: sqlite3.DatabaseError) -> bool:
-    """Whether the error says that the file is no index any more, and not that the disk is full or busy."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    """Whether the error speaks of what is in the file, and not of the disk or of who else uses it."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY) & 0xFF not in _OF_THE_DISK
 
 
 def _remove(path: Path) -> None:

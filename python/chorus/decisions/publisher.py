@@ -62,8 +62,9 @@ async def log_once(hub: Hub, type: str, data: dict[str, Any], *, since: int | No
 async def fetch(
     hub: Hub, name: str, *, listed: Listed | None = None, hints: Iterable[str] = ()
 ) -> VerifiedRecord:
-    """The record of that hash from the DHT or the peers in `hints`, verified; `listed` is what the table says.
+    """The record of that hash from the DHT or the peers in `hints`, verified.
 
+    `listed` is what the table says of it.
     Raises HubError or DecisionError.
     """
     value = await hub.dht_get(DHT_KIND, name, hints=hints)

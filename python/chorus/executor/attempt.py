@@ -15,6 +15,7 @@ from typing import Any
 from chorus.decisions import address
 from chorus.executor import redaction, summary
 from chorus.executor.backend import BackendUnavailable, EndedBy, ImageUnavailable, Sandbox, SandboxError
+from chorus.executor.earlier import in_time
 from chorus.executor.images import ImageChoice
 from chorus.executor.journal import Journal, attempt_folder
 from chorus.executor.lease import Lease, boottime
@@ -68,6 +69,7 @@ class Attempt:
         self._secrets: list[bytes] = []
         self._log: Logger = room.log.bind(task_id=row.task_id, attempt=row.attempt)
         self._started_entry: asyncio.Task[Any] | None = None
+        self._earlier: asyncio.Task[list[dict[str, Any]]] | None = None
         self.cpu_cores = 0.0
         self.memory_bytes = 0
 
@@ -95,6 +97,7 @@ class Attempt:
                 return
             keeping = asyncio.create_task(self._keep_lease(sent))
             self._state("claimed", f"claimed by {self._room.settings.agent_id}")
+            self._earlier = asyncio.create_task(self._ask_earlier())
             self._later(self._announce("task_claim", {}))
             self._later(
                 self._log_entry("task_started", {"image": self._choice.image, "why": self._choice.why})
@@ -120,8 +123,9 @@ class Attempt:
             self._log.exception("the attempt broke")
             await self._give_back(f"the executor broke: {error}")
         finally:
-            if keeping:
-                keeping.cancel()
+            for task in (keeping, self._earlier):
+                if task is not None:
+                    task.cancel()
             self._room.spawn(self._dispose(preparing))
 
     # ---- steps -----------------------------------------------------------------------------------
@@ -139,6 +143,15 @@ class Attempt:
         if outcome is None:
             return "the claim was not acknowledged within a lease"
         return None if outcome.accepted else outcome.reason
+
+    async def _ask_earlier(self) -> list[dict[str, Any]]:
+        """Earlier decisions that may matter, which the attempt's story names."""
+        found = await self._room.earlier.decisions(self.task_id)
+        if found:
+            text = f"{len(found)} earlier decision{'s' if len(found) > 1 else ''} may matter"
+            with contextlib.suppress(OSError, ValueError):
+                self.journal.event("message", {"text": text, "context": found, "at": self._room.now()})
+        return found
 
     async def _execute(self, sandbox: Sandbox, pulling_s: float) -> Ran:
         room = self._room
@@ -203,6 +216,8 @@ class Attempt:
             ),
             "timings": {"pulling_s": round(pulling_s, 3), "running_s": round(facts.running_s, 3)},
         }
+        if self._earlier is not None and (context := await in_time(self._earlier)):
+            body["context"] = [item["address"] for item in context]
         usage = body["usage"]
         self.journal.event("usage", {**dict(usage), "total": True})  # type: ignore[call-overload]
         record = {

@@ -12,6 +12,7 @@ from chorus.blobs import BlobStore
 from chorus.config import Settings
 from chorus.executor.backend import Limits
 from chorus.executor.docker.backend import DockerBackend
+from chorus.executor.earlier import Earlier
 from chorus.executor.image_store import ImageStore
 from chorus.executor.journal import Journal
 from chorus.executor.outbox import Item, Outbox
@@ -41,11 +42,15 @@ class Room:
     redactor: RedactorFactory
     log: Logger
     publish: Callable[[Item, Journal | None], None] = _nothing
+    earlier: Earlier = field(init=False)
     backend_lost: Callable[[str], None] = _nothing
     sampled: Callable[[], None] = _nothing
     # Those that something will still be written to, by (task, attempt).
     journals: dict[tuple[str, int], Journal] = field(default_factory=dict)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.earlier = Earlier(self.hub)
 
     @property
     def lease_s(self) -> float:

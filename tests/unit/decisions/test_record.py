@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("chorus._core")
 
-from records import AUTHOR, HASH, NOW, OTHER, TASK, made, signed
-
 from chorus import decisions
 from chorus.decisions.verify import RECORD_BYTES_MAX, VerifiedRecord, check_role
+from chorus.testing.decision_records import AUTHOR, HASH, NOW, OTHER, TASK, made, signed
 
 SCHEMA_FILE = Path(__file__).parents[3] / "docs" / "decision-record.schema.json"
 

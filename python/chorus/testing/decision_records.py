@@ -1,4 +1,4 @@
-"""Signed records of every kind, for tests."""
+"""Signed decision records of every kind, as they are and as they should not be."""
 
 from __future__ import annotations
 

@@ -1,0 +1,57 @@
+"""Words, file names and queries out of text that may hold anything."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chorus.curator import words
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Count the words, count them in report-2291.txt", ["count", "words", "report", "2291", "txt"]),
+        ("ÄRGER ärger Straße", ["ärger", "strasse"]),
+        ("a b of to snake_case", ["snake", "case"]),
+        ("", []),
+    ],
+)
+def test_words_worth_looking_for(text: str, found: list[str]) -> None:
+    assert words.words(text) == found
+
+
+def test_a_query_has_so_many_words_and_no_more() -> None:
+    assert len(words.words(" ".join(f"word{n}" for n in range(1000)))) == words.QUERY_WORDS_MAX
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("pytest tests/unit/test_x.py -q", ["tests/unit/test_x.py", "test_x.py"]),
+        ("./setup.sh && cat docs/api.md.", ["setup.sh", "docs/api.md", "api.md"]),
+        ("version 1.2 and 3.14, e.g. nothing", []),
+        ("python3 -c 'print(6*7)'", []),
+    ],
+)
+def test_file_names_in_commands(text: str, found: list[str]) -> None:
+    assert words.file_names([text]) == found
+
+
+TEXT = st.text(max_size=60) | st.text(alphabet="\"'*()^:+-NEARANDOR \0{}ab,\\", max_size=60)
+
+
+@settings(max_examples=500, deadline=None)
+@given(TEXT)
+def test_no_text_is_syntax(text: str) -> None:
+    db = sqlite3.connect(":memory:")
+    db.execute("CREATE VIRTUAL TABLE t USING fts5(a)")
+    db.execute("INSERT INTO t VALUES ('something else')")
+    for query in (words.all_of(text), words.phrase(text)):
+        if query is not None:
+            db.execute("SELECT rowid FROM t WHERE t MATCH ?", (query,)).fetchall()
+    for name in words.file_names([text]):
+        assert 4 <= len(name) <= 256
