@@ -37,8 +37,13 @@ class Agent:
     pid: int
 
     def get(self, path: str, **params: Any) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self.token}"}
-        return httpx.get(self.api + path, headers=headers, params=params, timeout=60, trust_env=False)
+        return self.ask("GET", path, params=params)
+
+    def ask(
+        self, method: str, path: str, *, headers: dict[str, str] | None = None, **more: Any
+    ) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.token}", **(headers or {})}
+        return httpx.request(method, self.api + path, headers=headers, timeout=60, trust_env=False, **more)
 
     def metrics(self) -> dict[str, float]:
         """All series without labels, by name."""
@@ -133,14 +138,14 @@ def needs() -> None:
         pytest.skip(f"no Docker with {IMAGE}: {error}")
 
 
-def brought_up(count: int) -> Iterator[Mesh]:
-    """A mesh of so many agents, gone with all its data afterwards."""
+def brought_up(count: int, **more: str) -> Iterator[Mesh]:
+    """A mesh of so many agents with more settings, gone with all its data afterwards."""
     with tempfile.TemporaryDirectory(prefix="chorus-e2e-") as folder:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("CHORUS_")}
         environ |= {"XDG_STATE_HOME": folder, "CHORUS_SHUTDOWN_TIMEOUT": "30s"}
         # Elections of a second, so that a leader's death does not make a test wait for a quarter of a minute.
         environ |= {"CHORUS_ELECTION_HEARTBEAT": "300ms", "CHORUS_ELECTION_TIMEOUT": "1s"}
-        environ |= {"CHORUS_TASK_LEASE": "5s"}
+        environ |= {"CHORUS_TASK_LEASE": "5s", **more}
         made = Mesh([], environ, count=count)
         try:
             made.up()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
-from chorus.api import decisions, mesh, output, tasks
+from chorus.api import decisions, mesh, output, tasks, ucxi, ucxi_find
 from chorus.api.context import Context
 from chorus.api.guard import Guard
 from chorus.api.problems import MEDIA_TYPE, install
@@ -46,6 +46,9 @@ _PROBLEM: Final = {
 }
 
 
+_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {"4XX": _PROBLEM, "5XX": _PROBLEM}
+
+
 def api_app(context: Context) -> FastAPI:
     """The application on the API port, without the guard."""
     # The guard checks the token; here the scheme is only declared, so that /docs can send it.
@@ -56,16 +59,16 @@ def api_app(context: Context) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         dependencies=[bearer],
-        responses={"4XX": _PROBLEM, "5XX": _PROBLEM},
     )
     app.state.context = context
-    app.include_router(tasks.router)
-    app.include_router(output.router)
-    app.include_router(mesh.router)
-    app.include_router(decisions.router)
+    for router in (tasks.router, output.router, mesh.router, decisions.router):
+        app.include_router(router, responses=_PROBLEMS)
+    if context.settings.ucxi_enabled:
+        app.include_router(ucxi.router)
+        app.include_router(ucxi_find.router)
     install(app)
 
-    @app.get("/metrics", tags=["metrics"])
+    @app.get("/metrics", tags=["metrics"], response_class=PlainTextResponse, responses=_PROBLEMS)
     def get_metrics() -> Response:
         """Prometheus metrics of all processes of this agent."""
         return Response(metrics.render(), media_type=METRICS_MEDIA_TYPE)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chorus.api.problems import Problem
 from chorus.blobs import BLOB_MAX_BYTES
+from chorus.decisions.content import VALUE_MAX_BYTES
 from chorus.process import metrics
 
 JSON_MAX_BYTES: Final = 1024 * 1024
@@ -21,12 +22,15 @@ JSON_MAX_BYTES: Final = 1024 * 1024
 SOURCE_MAX_BYTES: Final = BLOB_MAX_BYTES
 # A multipart body is a source, a task and the lines between them.
 MULTIPART_MAX_BYTES: Final = SOURCE_MAX_BYTES + JSON_MAX_BYTES + 64 * 1024
+# Where a body is content for the DHT, which takes no more as one value.
+CONTENT_PATHS: Final = frozenset({"/ucxi/v1/put", "/ucxi/v1/post"})
 # Between two pieces of a body; a client slower than that only holds a connection.
 BODY_PAUSE_MAX_S: Final = 20.0
 # A body below this pace is cut off too: one byte per pause would last for ever.
 BODY_PACE_MIN_BYTES_S: Final = 1024
 BODY_GRACE_S: Final = 30.0
-# After a refusal in the middle of a body: how long the rest is read and thrown away before the connection closes.
+# After a refusal in the middle of a body: how long the rest is read and thrown away before the connection
+# closes.
 LINGER_MAX_S: Final = 30.0
 
 
@@ -52,7 +56,7 @@ class Guard:
         status = 0
         closing = False
         headers = _headers(scope)
-        body = _Body(receive, _limit(headers))
+        body = _Body(receive, _limit(scope["path"], headers))
 
         async def counted(message: Message) -> None:
             nonlocal status, closing
@@ -61,7 +65,7 @@ class Guard:
                 closing = (b"connection", b"close") in message["headers"]
                 message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
             elif closing and not message.get("more_body", False):
-                # Closing on unread bytes resets the connection, and the client may lose the answer it was sent.
+                # Closing on unread bytes resets the connection, and the client may lose its answer.
                 await send({**message, "more_body": True})
                 await body.linger()
                 message = {"type": "http.response.body", "body": b""}
@@ -74,7 +78,7 @@ class Guard:
         except Problem as problem:
             if status:
                 raise
-            await problem.response()(scope, receive, counted)
+            await problem.response(scope["path"])(scope, receive, counted)
         finally:
             metrics.HTTP_REQUESTS.labels(_method(scope["method"]), str(status)).inc()
 
@@ -155,9 +159,10 @@ class _Body:
                     self._complete = not message.get("more_body", False)
 
     def _too_large(self) -> Problem:
+        hint = "; send larger sources as multipart part source" if self._limit == JSON_MAX_BYTES else ""
         return Problem(
             413,
-            f"the body is larger than {self._limit} bytes; send larger sources as multipart part source",
+            f"the body is larger than {self._limit} bytes" + hint,
             limit=self._limit,
         )
 
@@ -166,7 +171,9 @@ def _headers(scope: Scope) -> dict[bytes, bytes]:
     return dict(scope["headers"])
 
 
-def _limit(headers: dict[bytes, bytes]) -> int:
+def _limit(path: str, headers: dict[bytes, bytes]) -> int:
+    if path in CONTENT_PATHS:
+        return VALUE_MAX_BYTES
     if headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data"):
         return MULTIPART_MAX_BYTES
     return JSON_MAX_BYTES

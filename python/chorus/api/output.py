@@ -30,7 +30,12 @@ _RETRY_LINE: Final = b"retry: 1000\n\n"
 router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"])
 
 
-@router.get("/{task_id}/events", response_class=StreamingResponse)
+_EVENTS: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"text/event-stream": {}}}}
+_TEXT: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"text/plain": {}}}}
+_BYTES: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"application/octet-stream": {}}}}
+
+
+@router.get("/{task_id}/events", response_class=StreamingResponse, responses=_EVENTS)
 async def get_events(
     context: Here, task_id: str, last_event_id: Annotated[str | None, Header(max_length=64)] = None
 ) -> Response:
@@ -79,7 +84,7 @@ def encode_event(event: Event) -> bytes:
     return name.encode() + orjson.dumps(event.data) + b"\n\n"
 
 
-@router.get("/{task_id}/logs", response_class=StreamingResponse)
+@router.get("/{task_id}/logs", response_class=StreamingResponse, responses=_TEXT)
 async def get_logs(
     context: Here,
     task_id: str,
@@ -199,7 +204,7 @@ async def get_artifacts(context: Here, task_id: str) -> Response:
     return json_response({"items": _artifacts(row.result), "next": None})
 
 
-@router.get("/{task_id}/artifacts/{path:path}", response_class=StreamingResponse)
+@router.get("/{task_id}/artifacts/{path:path}", response_class=StreamingResponse, responses=_BYTES)
 async def get_artifact(context: Here, task_id: str, path: str) -> Response:
     """The bytes of one artifact, from the agent that holds them."""
     row = context.task(check_task_id(task_id))

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from chorus.api import ucxi_answers as ucxi
 from chorus.hub import HubError
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -73,12 +74,17 @@ class Problem(Exception):
             document["errors"] = [{"field": field, "message": message} for field, message in self.errors]
         return orjson.dumps({**document, **self.more}, default=str)
 
-    def response(self) -> Response:
-        """The whole answer."""
+    def response(self, path: str) -> Response:
+        """The whole answer to a request for `path`; below /ucxi/ errors have a form of their own."""
         headers = dict(self.headers)
         if self.status in (408, 413):
             # The rest of the body is not wanted, so the connection cannot be used again (guard.py ends it).
             headers["Connection"] = "close"
+        if path.startswith(ucxi.PREFIX):
+            errors = [{"field": field, "message": message} for field, message in self.errors]
+            return ucxi.of_status(
+                self.status, self.detail, errors=errors, more=self.more, headers=headers
+            ).response(path)
         return Response(self.body(), self.status, headers, MEDIA_TYPE)
 
 
@@ -100,32 +106,40 @@ def install(app: FastAPI) -> None:
 
     async def problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)
-        return error.response()
+        return error.response(request.url.path)
+
+    async def refusal(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ucxi.Refusal)
+        return error.response(request.url.path)
 
     async def hub(request: Request, error: Exception) -> Response:
         assert isinstance(error, HubError)
-        return from_hub(error).response()
+        return from_hub(error).response(request.url.path)
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return Problem(
             error.status_code, _explain(request, error), headers=dict(error.headers or {})
-        ).response()
+        ).response(request.url.path)
 
     async def validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         errors = [
             (".".join(str(part) for part in item["loc"][1:]), str(item["msg"])) for item in error.errors()
         ]
-        return Problem(422, "the request has invalid parameters", errors=errors).response()
+        if request.url.path.startswith(ucxi.PREFIX):
+            named = [{"field": field, "message": message} for field, message in errors]
+            return ucxi.bad_parameters(named).response(request.url.path)
+        return Problem(422, "the request has invalid parameters", errors=errors).response(request.url.path)
 
     async def gone(request: Request, error: Exception) -> Response:
         return Response(status_code=400)  # nobody is left to read it
 
     async def unexpected(request: Request, error: Exception) -> Response:
-        return Problem(500, "an error inside the agent; its log has the details").response()
+        return Problem(500, "an error inside the agent; its log has the details").response(request.url.path)
 
     app.add_exception_handler(Problem, problem)
+    app.add_exception_handler(ucxi.Refusal, refusal)
     app.add_exception_handler(HubError, hub)
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(RequestValidationError, validation)

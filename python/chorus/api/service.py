@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from chorus.api.app import api_app, guarded, guarded_probes
 from chorus.api.context import Changes, Context
 from chorus.api.health import Observer, health_app
+from chorus.api.ucxi_text import Texts
 from chorus.blobs import BlobStore
 from chorus.process import Process, metrics
 from chorus.table.reader import TableReader
@@ -46,7 +47,13 @@ async def main(process: Process) -> None:
     changes = Changes()
     table = TableReader(settings.paths.table_db)
     context = Context(
-        settings, process.hub, table, BlobStore(settings.paths.blobs), changes, process.stopping
+        settings,
+        process.hub,
+        table,
+        BlobStore(settings.paths.blobs),
+        changes,
+        texts=Texts(settings.paths.curator_db),
+        stopping=process.stopping,
     )
     observer = Observer(context)
     await process.offer({})

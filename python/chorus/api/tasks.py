@@ -30,13 +30,16 @@ Filter = Annotated[str | None, Query(max_length=128)]
 
 router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"])
 
+# The models inside the task's are described beside it.
+_MODELS: Final = "#/paths/~1api~1v1~1tasks/post/requestBody/content/application~1json/schema/$defs/{model}"
+_KNOWN: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "the task, which was known under this id", "content": {"application/json": {}}}
+}
 _TASK_BODY: Final = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {
-                "schema": TaskSubmission.model_json_schema(ref_template="#/components/schemas/{model}")
-            },
+            "application/json": {"schema": TaskSubmission.model_json_schema(ref_template=_MODELS)},
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -77,7 +80,7 @@ def json_response(content: Any, status: int = 200, headers: dict[str, str] | Non
     return Response(orjson.dumps(content), status, headers, "application/json")
 
 
-@router.post("", status_code=201, openapi_extra=_TASK_BODY)
+@router.post("", status_code=201, openapi_extra=_TASK_BODY, responses=_KNOWN)
 async def post_task(context: Here, request: Request) -> Response:
     """Submits a task; answers when the mesh has it on disk."""
     task = await read_submission(context, request)

@@ -12,8 +12,10 @@ from chorus._core import (
     UcxlError,
     canonical_json,
     derive_dev_secret,
+    open_many,
     open_sealed,
     seal,
+    seal_many,
     sign_json,
     verify_json,
 )
@@ -34,8 +36,10 @@ __all__ = [
     "UcxlError",
     "canonical_json",
     "derive_dev_secret",
+    "open_many",
     "open_sealed",
     "seal",
+    "seal_many",
     "sign_json",
     "verify_json",
 ]

@@ -45,6 +45,7 @@ def build_parser() -> ArgumentParser:
     _meshes(commands)
     _tasks(commands)
     _looks(commands)
+    _ucxl(commands)
     return parser
 
 
@@ -125,6 +126,41 @@ def _decisions(commands: _SubParsersAction[ArgumentParser]) -> None:
     vote.add_argument("--quorum", type=int, metavar="N", help="how many have to vote (a majority)")
     vote.add_argument("--open", metavar="DURATION", help="how long the first vote leaves it open (24h)")
 
+
+def _ucxl(commands: _SubParsersAction[ArgumentParser]) -> None:
+    ucxl = commands.add_parser("ucxl", help="what the mesh remembers, by address", description=_UCXL)
+    # Said here or after the verb.
+    ucxl.add_argument("--json", action="store_true", help="print JSON")
+    ucxl.add_argument("--context", metavar="NAME", help="the mesh that up --context NAME started")
+    verbs = ucxl.add_subparsers(metavar="VERB", required=True)
+
+    def verb(name: str, text: str, address: str, **more: Any) -> ArgumentParser:
+        made = verbs.add_parser(name, help=text, description=text, argument_default=argparse.SUPPRESS)
+        made.add_argument("--json", action="store_true", help="print JSON")
+        made.add_argument("--context", metavar="NAME", help="the mesh that up --context NAME started")
+        made.set_defaults(action=_asking("ucxl", name))
+        made.add_argument("address", metavar=address, help="ucxl://agent:role@project:task/*^/path", **more)
+        return made
+
+    everywhere: dict[str, Any] = {"nargs": "?", "default": "ucxl://any:any@any:any/*^/"}
+    get = verb("get", "print what lies at an address", "ADDRESS")
+    get.add_argument("-o", "--output", metavar="FILE", default=None, help="save it here")
+    put = verb("put", "write a new version", "ADDRESS")
+    put.add_argument("file", metavar="FILE", nargs="?", default="-", help="a file, or - for standard input")
+    put.add_argument("--type", metavar="MEDIA", default="", help="its media type (guessed from the name)")
+    put.add_argument("--create", action="store_true", default=False, help="only if nothing is there")
+    put.add_argument("--after", type=int, metavar="N", default=None, help="only if the latest is version N")
+    query = verb("query", "list what a pattern names", "PATTERN", **everywhere)
+    query.add_argument("--text", metavar="WORDS", default=None, help="only content with these words")
+    history = verb("history", "list the versions at an address", "ADDRESS")
+    tree = verb("tree", "show addresses as a tree", "PATTERN", **everywhere)
+    for listing, most in ((query, 50), (history, 50), (tree, 1000)):
+        listing.add_argument("--limit", type=int, metavar="N", default=most, help=f"at most so many ({most})")
+    follow = verb("follow", "print new versions as they come", "PATTERN", **everywhere)
+    follow.add_argument("--since", type=int, metavar="INDEX", default=None, help="those after this index too")
+
+
+_UCXL = "Read, write and follow what lies at UCXL addresses. `any` in an address stands for every name."
 
 Action = Callable[[Namespace], int]
 

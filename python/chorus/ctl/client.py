@@ -60,9 +60,13 @@ class Client:
         chosen = {name: value for name, value in params.items() if value is not None}
         return self._ask("GET", path, params=chosen).json()
 
-    def get_bytes(self, path: str) -> httpx.Response:
+    def get_bytes(self, path: str, **params: Any) -> httpx.Response:
         """A small answer that is not to be decoded."""
-        return self._ask("GET", path)
+        return self._ask("GET", path, params=params)
+
+    def put(self, path: str, content: bytes, headers: dict[str, str], **params: Any) -> Any:
+        """JSON of a PUT that may be repeated without harm."""
+        return self._ask("PUT", path, content=content, headers=headers, params=params).json()
 
     def post(self, path: str, body: Any = None) -> Any:
         """JSON of a POST that may be repeated without harm."""
@@ -100,14 +104,24 @@ class Client:
         """Puts the agent that was asked last behind the others."""
         self._endpoints.append(self._endpoints.pop(0))
 
-    def _ask(self, method: str, path: str, *, rewind: BinaryIO | None = None, **more: Any) -> httpx.Response:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        rewind: BinaryIO | None = None,
+        headers: dict[str, str] | None = None,
+        **more: Any,
+    ) -> httpx.Response:
         errors = []
         for _ in range(len(self._endpoints)):
             endpoint = self._endpoints[0]
             if rewind is not None:
                 rewind.seek(0)
             try:
-                response = self._http.request(method, endpoint.url + path, headers=_bearer(endpoint), **more)
+                response = self._http.request(
+                    method, endpoint.url + path, headers={**_bearer(endpoint), **(headers or {})}, **more
+                )
             except httpx.TransportError as error:
                 errors.append(f"{endpoint.url}: {str(error) or type(error).__name__}")
                 self.pass_over()
@@ -134,6 +148,9 @@ def _refused(response: httpx.Response, endpoint: Endpoint) -> Refused:
 def _detail(response: httpx.Response) -> str:
     try:
         problem = response.json()
+        if "error" in problem:
+            # UCXI's form.
+            return f"{problem['error']['message']} ({problem['error']['code']})"
         lines = [str(problem["detail"])]
         lines += [f"  {error['field']}: {error['message']}" for error in problem.get("errors", ())]
         return "\n".join(lines)

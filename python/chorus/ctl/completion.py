@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Final
 
 SHELLS: Final = ("bash", "zsh", "fish")
@@ -20,15 +21,24 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
 
 
 def _commands(parser: argparse.ArgumentParser) -> dict[str, tuple[str, list[str]]]:
-    """Each command with its help and its options."""
+    """Each command with its help and the words that may follow it."""
     found: dict[str, tuple[str, list[str]]] = {}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
             for name, sub in action.choices.items():
-                options = [option for item in sub._actions for option in item.option_strings]
-                found[name] = (helps.get(name, ""), options)
+                found[name] = (helps.get(name, ""), list(dict.fromkeys(_words(sub))))
     return found
+
+
+def _words(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """A command's options, and its verbs with theirs."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for verb, sub in action.choices.items():
+                yield verb
+                yield from _words(sub)
 
 
 def _bash(commands: dict[str, tuple[str, list[str]]]) -> str:
@@ -56,6 +66,9 @@ def _fish(commands: dict[str, tuple[str, list[str]]]) -> str:
         said = text.replace("'", "\\'")
         lines.append(f"complete -c chorusctl -n __fish_use_subcommand -f -a {name} -d '{said}'")
         for option in options:
+            after = f"complete -c chorusctl -n '__fish_seen_subcommand_from {name}'"
             if option.startswith("--"):
-                lines.append(f"complete -c chorusctl -n '__fish_seen_subcommand_from {name}' -l {option[2:]}")
+                lines.append(f"{after} -l {option[2:]}")
+            elif not option.startswith("-"):
+                lines.append(f"{after} -f -a {option}")
     return "\n".join(lines) + "\n"

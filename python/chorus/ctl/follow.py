@@ -1,4 +1,4 @@
-"""Follows a task's events over any number of broken connections and agents, without a gap or a repeat."""
+"""Follows server-sent events over any number of broken connections and agents, without a gap or a repeat."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAUSE_MAX_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class TaskEvent:
-    """One event of a task."""
+    """One event, of a task as a rule."""
 
     id: str
     event: str
@@ -36,14 +36,18 @@ class TaskEvent:
 
 
 def follow(client: Client, task_id: str, last: str = "") -> Iterator[TaskEvent]:
-    """The events after `last` to the end; raises Unreachable when the mesh stays away."""
-    path = f"/api/v1/tasks/{task_id}/events"
+    """The events of a task after `last` to its end; raises Unreachable when the mesh stays away."""
+    yield from events(client, f"/api/v1/tasks/{task_id}/events", f"task {task_id}", last, {})
+
+
+def events(client: Client, path: str, what: str, last: str, params: dict[str, Any]) -> Iterator[TaskEvent]:
+    """The server-sent events at a path after `last`, to the event `end` if one comes."""
     pause = PAUSE_FIRST_S
     lost_since: float | None = None
     while True:
         problem = "the connection ended"
         try:
-            with client.stream(path, {"Last-Event-ID": last} if last else None) as response:
+            with client.stream(path, {"Last-Event-ID": last} if last else None, **params) as response:
                 for event in parse(response.iter_raw()):
                     pause, lost_since = PAUSE_FIRST_S, None
                     last = event.id or last
@@ -60,7 +64,7 @@ def follow(client: Client, task_id: str, last: str = "") -> Iterator[TaskEvent]:
         now = time.monotonic()
         lost_since = lost_since or now
         if now - lost_since > GIVE_UP_S:
-            raise Unreachable(f"task {task_id} cannot be followed any more: {problem}", MESH_FAILED)
+            raise Unreachable(f"{what} cannot be followed any more: {problem}", MESH_FAILED)
         client.pass_over()
         time.sleep(pause)
         pause = min(pause * 2, PAUSE_MAX_S)

@@ -76,19 +76,19 @@ def tasks(client: Client, arguments: Namespace) -> int:
 
 def task(client: Client, arguments: Namespace) -> int:
     """One task."""
-    return _print_json(client.get(f"/api/v1/tasks/{arguments.task}"))
+    return print_json(client.get(f"/api/v1/tasks/{arguments.task}"))
 
 
 def cancel(client: Client, arguments: Namespace) -> int:
     """Cancels a task."""
     answer = client.post(f"/api/v1/tasks/{arguments.task}/cancel", {"reason": arguments.reason})
-    return _print_json(answer) if arguments.json else _say(f"{arguments.task}: {answer['state']}")
+    return print_json(answer) if arguments.json else _say(f"{arguments.task}: {answer['state']}")
 
 
 def retry(client: Client, arguments: Namespace) -> int:
     """Offers an ended task again."""
     answer = client.post(f"/api/v1/tasks/{arguments.task}/retry")
-    return _print_json(answer) if arguments.json else _say(f"{arguments.task}: {answer['state']}")
+    return print_json(answer) if arguments.json else _say(f"{arguments.task}: {answer['state']}")
 
 
 def artifacts(client: Client, arguments: Namespace) -> int:
@@ -145,7 +145,7 @@ def status(client: Client, arguments: Namespace) -> int:
     """The agent that answers, at a glance."""
     said = client.get("/api/v1/status")
     if arguments.json:
-        return _print_json(said)
+        return print_json(said)
     mesh, load = said["mesh"], said["tasks"]
     rows = [
         ("agent", f"{said['agent_id']} {said['version']}"),
@@ -166,7 +166,7 @@ def election(client: Client, arguments: Namespace) -> int:
     """Who leads and since when."""
     said = client.get("/api/v1/election")
     if arguments.json:
-        return _print_json(said)
+        return print_json(said)
     rows = [(key, str(said[key])) for key in ("mesh", "term", "state", "leader", "since", "score", "trigger")]
     rows += [("member", f"{m['agent_id']}{' votes' if m['voter'] else ''}") for m in said["members"]]
     return print_pairs(rows)
@@ -176,19 +176,20 @@ def token(client: Client, arguments: Namespace) -> int:
     """The bearer token of the agent that would be asked."""
     endpoint = client.endpoints[0]
     if arguments.json:
-        return _print_json({"url": endpoint.url, "token": endpoint.token})
+        return print_json({"url": endpoint.url, "token": endpoint.token})
     print(endpoint.token)
     return 0
 
 
 def print_list(page: dict[str, Any], columns: Columns, arguments: Namespace) -> int:
     """A page of a list as a table, or with --json as it came."""
-    return _print_json(page) if arguments.json else _table(page["items"], columns)
+    return print_json(page) if arguments.json else print_table(page["items"], columns)
 
 
-def _table(rows: Iterable[Row], columns: Columns) -> int:
+def print_table(rows: Iterable[Row], columns: Columns) -> int:
+    """Prints rows with a heading, cut to the terminal's width."""
     cells = [[name for name, _ in columns]]
-    cells += [[_cell(value(row)) for _, value in columns] for row in rows]
+    cells += [[cell(value(row)) for _, value in columns] for row in rows]
     widths = [max(len(line[column]) for line in cells) for column in range(len(columns))]
     room = os.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in cells:
@@ -201,16 +202,16 @@ def print_pairs(rows: list[tuple[str, str]]) -> int:
     """Names and values, a line each."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        print(f"{name.ljust(width)}  {_cell(value)}")
+        print(f"{name.ljust(width)}  {cell(value)}")
     return 0
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as one line that moves no cursor, whatever it holds."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    # A title may hold anything; a table stays one line per row and moves no cursor.
     return "".join(char if char.isprintable() else " " for char in str(value))
 
 
@@ -218,7 +219,8 @@ def _seconds(value: float | None) -> str | None:
     return None if value is None else f"{value:.1f} s"
 
 
-def _print_json(value: Any) -> int:
+def print_json(value: Any) -> int:
+    """Prints a value as one line of JSON."""
     print(json.dumps(value, ensure_ascii=False))
     return 0
 

@@ -154,7 +154,9 @@ class FakeMethods(Hub):
         self.mesh.records[key] = DhtValue(self.peer_id, role, self.mesh.stamp(), self.mesh.stamp(), value)
         return key
 
-    async def dht_get(self, kind: str, name: str, *, timeout: float = 30.0) -> DhtValue:
+    async def dht_get(
+        self, kind: str, name: str, *, hints: Iterable[str] = (), timeout: float = 30.0
+    ) -> DhtValue:
         self._check()
         value = self.mesh.records.get(f"/chorus/{kind}/{name}")
         if value is None:
@@ -202,6 +204,7 @@ class FakeMethods(Hub):
             "peers": peers,
             "mdns": False,
             "clock_skew": False,
+            "role_keys": "derived from the cluster secret",
         }
 
     async def dial(self, addr: str, timeout: float = 10.0) -> None:

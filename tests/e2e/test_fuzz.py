@@ -1,0 +1,70 @@
+"""The whole HTTP API of a real agent under Schemathesis: no 5xx, and no answer that is not documented."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from chorus.api import ucxi_docs
+
+from .conftest import Mesh, brought_up
+
+pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
+
+REQUIREMENTS = Path(__file__).parent / "fuzz-requirements.txt"
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+# Never ends by itself.
+ENDLESS = "/ucxi/v1/subscribe"
+EXAMPLES = 15
+# What a task may take that is followed to its end, and all of it on a busy machine.
+REQUEST_S, ALL_S = 120, 3000
+
+
+@pytest.fixture(scope="session")
+def schemathesis() -> Path:
+    """The pinned tool in an environment of its own, made once for this list of requirements."""
+    pins = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
+    cache = Path(os.environ.get("CHORUS_CACHE") or Path.home() / ".cache" / "chorus")
+    venv = cache / f"schemathesis-{pins}"
+    ready = venv / "ready"
+    if not ready.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
+        pip = [str(venv / "bin" / "pip"), "install", "-q", "--no-deps", "-r", str(REQUIREMENTS)]
+        subprocess.run(pip, check=True, timeout=600)
+        ready.touch()
+    return venv / "bin" / "schemathesis"
+
+
+@pytest.fixture(scope="module")
+def mesh(needs: None) -> Iterator[Mesh]:
+    yield from brought_up(3, CHORUS_AGENT_ROLE="developer")
+
+
+def test_no_5xx_and_no_undocumented_answer(mesh: Mesh, schemathesis: Path, tmp_path: Path) -> None:
+    agent = mesh.agents[1]
+    # The address of the examples, so that they get past "nothing is there".
+    written = mesh.agents[0].ask(
+        "PUT", f"/ucxi/v1/put?address={quote(ucxi_docs.ADDRESS)}", content=b"# Notes\n"
+    )
+    assert written.status_code == 201
+    done = subprocess.run(
+        [
+            str(schemathesis), "run", f"{agent.api}/openapi.json", "--no-color", "--checks", CHECKS,
+            "--header", f"Authorization: Bearer {agent.token}", "--exclude-path", ENDLESS, "--seed", "1",
+            "--max-examples", str(EXAMPLES), "--request-timeout", str(REQUEST_S),
+        ],
+        cwd=tmp_path, capture_output=True, text=True, timeout=ALL_S,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-20_000:]
+    document = agent.get("/openapi.json").json()
+    operations = sum(len(methods) for methods in document["paths"].values())
+    assert f"Selected: {operations - 1}/{operations}" in done.stdout
+    assert f"Tested: {operations - 1}" in done.stdout
+    assert agent.get("/api/v1/status").status_code == 200
