@@ -13,10 +13,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench import local, mesh, records
+from bench import curator, local, mesh, records
 from bench.figures import Comparison, table
 
-NAMES = ("ucxl", "hub", "pubsub", "dht", "seal", "entry", "tasks")
+NAMES = ("ucxl", "hub", "pubsub", "dht", "seal", "context", "entry", "tasks")
 
 
 def main() -> int:
@@ -37,6 +37,8 @@ def main() -> int:
         rows += uvloop.run(records.dht())
     if "seal" in chosen:
         rows += records.sealing()
+    if "context" in chosen:
+        rows += curator.context()
     if "entry" in chosen or "tasks" in chosen:
         with (
             tempfile.TemporaryDirectory(prefix="chorus-bench-") as folder,

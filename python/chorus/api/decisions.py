@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
@@ -23,7 +22,6 @@ from chorus.api.tasks import (
     check_task_id,
     json_response,
 )
-from chorus.curator.index import IndexReader
 from chorus.decisions import KINDS, component
 from chorus.hub import HubError, HubNotFound
 from chorus.table.rows import DecisionRow
@@ -153,17 +151,10 @@ def _row(context: Context, hash: str) -> DecisionRow:
 
 
 async def _search(context: Context, text: str) -> list[str]:
-    path = context.settings.paths.curator_db
-    if not path.exists():
-        raise Problem(
-            503, "the index is not there yet; list decisions without text", headers={"Retry-After": "5"}
-        )
-    reader = IndexReader(path)
-    try:
-        hits = await asyncio.to_thread(reader.search, text, limit=HITS_MAX, kinds=KINDS)
-    finally:
-        reader.close()
-    return [hit.hash for hit in hits]
+    if not context.texts.available:
+        message = "the index is not there yet; list decisions without text"
+        raise Problem(503, message, headers={"Retry-After": "1"})
+    return [hit.hash for hit in await context.texts.search(text, limit=HITS_MAX, kinds=KINDS)]
 
 
 def _fits(

@@ -111,7 +111,7 @@ class Curating:
         if row is None:
             return None, "not listed here"
         try:
-            verified = await decisions.fetch(self._hub, row.hash, listed=row)
+            verified = await decisions.fetch(self._hub, row.hash, listed=row, hints=(row.author,))
         except decisions.DecisionError as error:
             self._process.log.warning("a record is not believed", hash=row.hash, error=error.reason)
             return None, f"not genuine: {error.reason}"
