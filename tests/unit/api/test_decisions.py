@@ -118,8 +118,8 @@ async def test_words_are_looked_for_in_the_index(place: Place) -> None:
 
 @pytest.mark.parametrize(
     "params",
-    [{"kind": "whim"}, {"since": "yesterday"}, {"since": "2026-01-01T00:00:00"}, {"limit": 0}, {"cursor": "x"},
-     {"text": "a", "cursor": "1"}, {"text": "a" * 1001}, {"agent": "a" * 129}],
+    [{"kind": "whim"}, {"since": "yesterday"}, {"since": "2026-01-01T00:00:00"}, {"limit": 0},
+     {"cursor": "x"}, {"text": "a", "cursor": "1"}, {"text": "a" * 1001}, {"agent": "a" * 129}],
 )  # fmt: skip
 async def test_bad_filters_are_refused(place: Place, params: dict[str, Any]) -> None:
     answer = await place.surface.api.get("/api/v1/decisions", params=params)
