@@ -13,10 +13,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench import local, mesh
+from bench import curator, local, mesh, records
 from bench.figures import Comparison, table
 
-NAMES = ("ucxl", "hub", "pubsub", "entry", "tasks")
+NAMES = ("ucxl", "hub", "pubsub", "dht", "seal", "context", "entry", "tasks")
 
 
 def main() -> int:
@@ -33,6 +33,12 @@ def main() -> int:
         rows.append(uvloop.run(local.hub_call()))
     if "pubsub" in chosen:
         rows.append(uvloop.run(local.pubsub()))
+    if "dht" in chosen:
+        rows += uvloop.run(records.dht())
+    if "seal" in chosen:
+        rows += records.sealing()
+    if "context" in chosen:
+        rows += curator.context()
     if "entry" in chosen or "tasks" in chosen:
         with (
             tempfile.TemporaryDirectory(prefix="chorus-bench-") as folder,

@@ -55,6 +55,6 @@ def go_peers() -> Path:
     cache = Path(os.environ.get("CHORUS_CACHE") or Path.home() / ".cache" / "chorus")
     folder = cache / "bench-peers"
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["go", "build", "-o", str(folder), "./gossip", "./etcd"]
+    command = ["go", "build", "-o", str(folder), "./gossip", "./etcd", "./dht"]
     subprocess.run(command, cwd=HERE / "peers" / "go", check=True, timeout=BUILD_TIMEOUT_S)
     return folder

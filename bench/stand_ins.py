@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import cast
 
 import uvloop
@@ -20,6 +23,31 @@ async def core(bootstrap: str) -> None:
     """A core in a process of its own, as in an agent; its line: hub socket and address."""
     async with Node(SECRET, bootstrap=[bootstrap] if bootstrap else []) as node:
         print(node.hub_path, node.addresses[0], flush=True)
+        await asyncio.Event().wait()
+
+
+async def records(what: str) -> None:
+    """As many cores as `what` says, in its folder, that know each other; its line: two hub sockets."""
+    count, folder = int(what.split()[0]), Path(what.split()[1])
+    async with AsyncExitStack() as stack:
+        nodes = list[Node]()
+        for number in range(count):
+            bootstrap = [address for node in nodes for address in node.addresses]
+            node = Node(
+                SECRET, bootstrap=bootstrap, role="developer", threads=1, data_dir=folder / str(number)
+            )
+            nodes.append(await stack.enter_async_context(node))
+        for node in nodes:
+            async with node.events() as events:
+                while len((await node.hub.net_state())["peers"]) < count - 1:
+                    await events.get()
+        # Identify has told everybody who holds records: a put then has all the others to choose from.
+        value = b"a record that everybody holds"
+        name = hashlib.sha256(value).hexdigest()
+        await nodes[0].dht_put("content", name, value)
+        while not all([(await node.hub.stats())["dht_records"] for node in nodes]):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        print(nodes[0].hub_path, nodes[-1].hub_path, flush=True)
         await asyncio.Event().wait()
 
 
@@ -59,5 +87,7 @@ async def raw(path: str) -> None:
     await asyncio.Event().wait()
 
 
+STAND_INS = {"core": core, "records": records, "service": service, "gossip": gossip, "raw": raw}
+
 if __name__ == "__main__":
-    uvloop.run({"core": core, "service": service, "gossip": gossip, "raw": raw}[sys.argv[1]](sys.argv[2]))
+    uvloop.run(STAND_INS[sys.argv[1]](sys.argv[2]))

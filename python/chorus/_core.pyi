@@ -21,8 +21,10 @@ __all__ = [
     "canonical_json",
     "derive_dev_secret",
     "derive_network_key",
+    "open_many",
     "open_sealed",
     "seal",
+    "seal_many",
     "sign_json",
     "verify_json",
 ]
@@ -112,11 +114,16 @@ class RoleKeys:
         cluster_secret: bytes,
         role: str | None = None,
         *,
+        file: str | PathLike[str] | None = None,
         old_secrets: list[bytes] = ...,
         grants: list[tuple[str, str]] = ...,
     ) -> RoleKeys: ...
     def readers(self, role: str | None = None) -> list[str]:
         """The roles whose holders can read a value for a role."""
+
+    @property
+    def kind(self) -> str:
+        """Which kind of keys these are: derived from the cluster secret, or of a role keys file."""
 
     @property
     def roles(self) -> list[str]:
@@ -236,6 +243,12 @@ def seal(keys: RoleKeys, role: str | None, plain: bytes) -> bytes:
 
 def open_sealed(keys: RoleKeys, sealed: bytes) -> bytes:
     """Opens a sealed value with the roles held."""
+
+def seal_many(keys: RoleKeys, role: str | None, plains: list[bytes]) -> list[bytes]:
+    """Seals many values for one role, on all cores."""
+
+def open_many(keys: RoleKeys, sealed: list[bytes]) -> list[bytes]:
+    """Opens many sealed values, on all cores; the first that cannot be opened raises."""
 
 def canonical_json(json: bytes) -> bytes:
     """The RFC 8785 form of a JSON document."""

@@ -45,6 +45,10 @@ class Agent:
         headers = {"Authorization": f"Bearer {self.token}", **(headers or {})}
         return httpx.request(method, self.api + path, headers=headers, timeout=60, trust_env=False, **more)
 
+    def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.post(self.api + path, headers=headers, json=body, timeout=60, trust_env=False)
+
     def metrics(self) -> dict[str, float]:
         """All series without labels, by name."""
         found = {}

@@ -294,6 +294,37 @@ def test_content_and_its_facts_are_the_same_everywhere(mesh: Mesh) -> None:
     assert seen[0][0] == row
 
 
+@pytest.mark.parametrize(("role", "less"), [("agent", 0), ("developer", 100)])
+def test_as_much_as_one_value_holds(mesh: Mesh, role: str, less: int) -> None:
+    address, content = fresh(role), os.urandom(1024) * (_LARGE // 1024)
+    content = content[: _LARGE - less]
+    put(mesh, address, content, by=1)
+    for agent in mesh.agents:
+        answer = ask(agent, "GET", "get", address, params={"raw": "true"})
+        assert answer.status_code == 200, answer.text
+        assert hashlib.sha256(answer.content).digest() == hashlib.sha256(content).digest()
+    as_json = said(ask(mesh.agents[2], "GET", "get", address))["data"]
+    assert base64.b64decode(as_json["content_base64"]) == content
+
+
+def test_words_are_found_where_they_were_not_written(mesh: Mesh) -> None:
+    project = f"w{os.getpid()}"
+    row = put(mesh, f"ucxl://a:developer@{project}:t/*^/poem.txt", b"the quick brown fox", by=1)
+    put(mesh, f"ucxl://a:developer@{project}:t/*^/other.txt", b"lazy dogs", by=1)
+    pattern = f"ucxl://any:any@{project}:any/*^/"
+
+    def found(words: str) -> Any:
+        answer = ask(mesh.agents[2], "GET", "query", pattern, params={"text": words})
+        # Until the index is made, the answer is 503.
+        return answer.status_code == 200 and said(answer)["data"]["items"]
+
+    (hit,) = until(lambda: found("brown fox"))
+    assert (hit["address"], hit["version"]) == (row["address"], 1)
+    assert "brown" in hit["snippet"]
+    assert until(lambda: len(found("dogs") or ()) == 1)
+    assert found("unicorns") == []
+
+
 def test_the_same_words_for_two_circles_stay_readable_for_both(mesh: Mesh) -> None:
     members, developers, admins = fresh("agent"), fresh("developer"), fresh("admin")
     for address in (members, developers, admins):

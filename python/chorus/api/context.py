@@ -15,6 +15,7 @@ from chorus.api.ucxi_room import Room
 from chorus.api.ucxi_text import Texts
 from chorus.blobs import BlobStore
 from chorus.config import Settings
+from chorus.core import RoleKeys
 from chorus.hub import Hub
 from chorus.table.reader import TableReader
 from chorus.table.rows import TaskRow
@@ -93,6 +94,7 @@ class Context:
     texts: Texts = field(default_factory=Texts)
     # Set when the process is asked to stop: streams end, so that connections can close.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _role_keys: RoleKeys | None = None
 
     def task(self, task_id: str) -> TaskRow:
         """The task, or the 404 that says so."""
@@ -102,6 +104,18 @@ class Context:
                 404, f"no task {task_id} is known in this mesh; GET /api/v1/tasks lists the known ones"
             )
         return row
+
+    def role_keys(self) -> RoleKeys:
+        """The keys of the roles that this agent holds, as its core has them."""
+        if self._role_keys is None:
+            settings = self.settings
+            self._role_keys = RoleKeys(
+                settings.cluster_secret.get_secret_value(),
+                settings.role or None,
+                file=settings.role_keys_file,
+                grants=list(settings.role_grants),
+            )
+        return self._role_keys
 
     def leader_id(self) -> str | None:
         """The agent id of the mesh's leader as the table has it."""

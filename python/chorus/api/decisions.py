@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
@@ -23,7 +22,6 @@ from chorus.api.tasks import (
     check_task_id,
     json_response,
 )
-from chorus.curator.index import IndexReader
 from chorus.decisions import KINDS, component
 from chorus.hub import HubError, HubNotFound
 from chorus.table.rows import DecisionRow
@@ -98,7 +96,7 @@ async def get_decisions(
 async def get_decision(context: Here, hash: str) -> Response:
     """One decision record, byte for byte as signed: `chorusctl decision verify` checks a saved copy."""
     row = _row(context, hash)
-    record = await _record(context, row.hash)
+    record = await _record(context, row)
     headers = {
         "ETag": f'"{row.hash}"',
         "Chorus-Decision-Address": row.address,
@@ -153,17 +151,10 @@ def _row(context: Context, hash: str) -> DecisionRow:
 
 
 async def _search(context: Context, text: str) -> list[str]:
-    path = context.settings.paths.curator_db
-    if not path.exists():
-        raise Problem(
-            503, "the index is not there yet; list decisions without text", headers={"Retry-After": "5"}
-        )
-    reader = IndexReader(path)
-    try:
-        hits = await asyncio.to_thread(reader.search, text, limit=HITS_MAX, kinds=KINDS)
-    finally:
-        reader.close()
-    return [hit.hash for hit in hits]
+    if not context.texts.available:
+        message = "the index is not there yet; list decisions without text"
+        raise Problem(503, message, headers={"Retry-After": "1"})
+    return [hit.hash for hit in await context.texts.search(text, limit=HITS_MAX, kinds=KINDS)]
 
 
 def _fits(
@@ -191,18 +182,20 @@ def _stamp(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
-async def _record(context: Context, hash: str) -> bytes:
+async def _record(context: Context, row: DecisionRow) -> bytes:
     """From this agent's own store when it wrote the record, else from the DHT, opened with our keys."""
     try:
         local = await context.hub.call_service(
-            "executor", "decision", {"hash": hash}, timeout=SIBLING_TIMEOUT_S
+            "executor", "decision", {"hash": row.hash}, timeout=SIBLING_TIMEOUT_S
         )
         if local.payload:
             return local.payload
     except HubError:
         pass  # not ours, or the executor is away: the DHT has it
     try:
-        return (await context.hub.dht_get("decision", hash, timeout=RECORD_TIMEOUT_S)).payload
+        # With the DHT switched off somewhere, its author is the one to ask.
+        value = await context.hub.dht_get("decision", row.hash, hints=(row.author,), timeout=RECORD_TIMEOUT_S)
+        return value.payload
     except HubNotFound:
         message = (
             "the record is listed, but no reachable agent holds it now; try again when its author is back"

@@ -91,6 +91,7 @@ class Observer:
             license_detail=f"{settings.license_id} ({settings.license_kind})",
             siblings=siblings,
             peers=peers,
+            role_keys=str((network or {}).get("role_keys") or "unknown"),
             clock_skew=bool((network or {}).get("clock_skew")),
             dht_enabled=settings.dht_enabled,
             dht_ok=self._dht_ok,
@@ -207,6 +208,7 @@ def health_view(observer: Observer) -> dict[str, Any]:
         "agent_id": settings.agent_id,
         "version": settings.version,
         "license": {"valid": found.license_ok, "id": settings.license_id, "kind": settings.license_kind},
+        "sealing": {"role_keys": found.role_keys},
         "p2p": {"connected": found.siblings["node"].ok, "peers": found.peers},
         "dht": {"enabled": found.dht_enabled, "reachable": found.dht_ok, "latency_ms": found.dht_latency_ms},
         "election": {

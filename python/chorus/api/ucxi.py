@@ -207,7 +207,7 @@ async def get_status(context: Here) -> Response:
         "applied": context.table.applied(),
         "dht": settings.dht_enabled,
         "full_text": context.texts.available,
-        "roles": sorted(parts.role_keys(context).roles),
+        "roles": sorted(context.role_keys().roles),
         "content_max_bytes": VALUE_MAX_BYTES,
     }
     return success(Code.SUCCESS, "serving", data)

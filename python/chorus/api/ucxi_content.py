@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from chorus.api.context import Context
 from chorus.api.ucxi_answers import Code, Refusal
-from chorus.core import CoreError, RoleKeys, Ucxl, UcxlError
+from chorus.core import CoreError, Ucxl, UcxlError
 from chorus.decisions import content as dht
 from chorus.hub import HubClosed, HubError, HubInvalid, HubRefused, HubUnavailable
 from chorus.table import ucxl as rules
@@ -119,7 +119,7 @@ def check_permitted(context: Context, row: VersionRow) -> None:
     role = dht.sealed_to(Ucxl.parse(row.address).role)
     if role is None:
         return
-    own, keys = context.settings.role, role_keys(context)
+    own, keys = context.settings.role, context.role_keys()
     try:
         readers = keys.readers(role)
     except CoreError as error:
@@ -132,12 +132,6 @@ def check_permitted(context: Context, row: VersionRow) -> None:
             f"{at(row)} is sealed to the role {role}; agent {context.settings.agent_id} {who}",
             details={"address": at(row), "role": role, "agent_role": own},
         )
-
-
-def role_keys(context: Context) -> RoleKeys:
-    """The keys of the roles that this agent holds."""
-    settings = context.settings
-    return RoleKeys(settings.cluster_secret.get_secret_value(), settings.role or None)
 
 
 async def fetch(context: Context, row: VersionRow) -> bytes:

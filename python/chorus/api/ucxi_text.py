@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from chorus.api.ucxi_answers import Code, Refusal
@@ -21,7 +22,9 @@ class Texts:
         """Whether there is an index to search."""
         return self._path is not None and self._path.exists()
 
-    async def search(self, text: str, *, pattern: str, limit: int) -> list[Hit]:
+    async def search(
+        self, text: str, *, limit: int, pattern: str | None = None, kinds: Sequence[str] = ()
+    ) -> list[Hit]:
         """Texts with all the words at addresses of a pattern, best first."""
         if self._reader is None or not self.available:
             raise Refusal(
@@ -31,4 +34,4 @@ class Texts:
                 headers={"Retry-After": "1"},
             )
         # A search may look at many texts: the loop has others to serve.
-        return await asyncio.to_thread(self._reader.search, text, limit=limit, pattern=pattern)
+        return await asyncio.to_thread(self._reader.search, text, limit=limit, pattern=pattern, kinds=kinds)

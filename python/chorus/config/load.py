@@ -13,6 +13,7 @@ from pydantic import SecretBytes, SecretStr
 from chorus.config.directories import default_data_dir, default_run_dir, socket_path_problem
 from chorus.config.model import SandboxSettings, Settings, SettingsError
 from chorus.config.read import read_values
+from chorus.config.role_keys import role_keys_problem
 from chorus.config.secret import DEV_PREFIX, NO_SECRET, SECRET_MIN_BYTES, choose_secret
 from chorus.config.variables import DEFAULT_IMAGES
 
@@ -41,6 +42,9 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         )
     if not secret and license_id and not values["CHORUS_KACHING_URL"]:
         problems.append(NO_SECRET)
+    role_keys_file = _folder(values["CHORUS_ROLE_KEYS_FILE"])
+    if role_keys_file and (problem := role_keys_problem(role_keys_file, values["CHORUS_AGENT_ROLE"])):
+        problems.append(f"CHORUS_ROLE_KEYS_FILE: {problem}")
     _check_rules(values, problems)
     agent_id, p2p_port = values["CHORUS_AGENT_ID"], values["CHORUS_P2P_PORT"]
     data_dir = _folder(values["CHORUS_DATA_DIR"]) or default_data_dir(environ, agent_id, p2p_port)
@@ -61,6 +65,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         license_kind="dev",
         cluster_id=values["CHORUS_CLUSTER_ID"] or default_cluster_id(license_id),
         cluster_secret=SecretBytes(secret),
+        role_keys_file=role_keys_file,
+        role_grants=values["CHORUS_ROLE_GRANTS"],
         network_open=any(not ipaddress.ip_address(host).is_loopback for host in p2p_hosts),
         p2p_hosts=p2p_hosts,
         p2p_port=p2p_port,

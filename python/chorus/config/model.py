@@ -84,6 +84,10 @@ class Settings(BaseModel):
     cluster_id: str
     # Bytes, not text: derived secrets are raw, and foreign programs derive keys from the same bytes.
     cluster_secret: SecretBytes
+    # Where the keys of the roles come from, when not from the cluster secret.
+    role_keys_file: Path | None
+    # Who may read which role besides those that may anyway.
+    role_grants: tuple[tuple[str, str], ...]
     # Whether P2P listens beyond loopback.
     network_open: bool
 

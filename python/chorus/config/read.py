@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from chorus.config.variables import BY_NAME, ELSEWHERE, REFUSED, SECRETS, VARIABLES, Variable
+from chorus.config.variables import BY_NAME, ELSEWHERE, SECRETS, VARIABLES, Variable
 
 # A secret is a line of text; a larger file is not the one that was meant.
 SECRET_FILE_MAX_BYTES = 64 * 1024
@@ -27,9 +27,6 @@ def read_values(environ: Mapping[str, str], problems: list[str]) -> dict[str, An
             values[variable.name] = variable.parse(text)
         except (ValueError, RecursionError):
             problems.append(f"{variable.name}: expected {variable.form}{_shown(variable, text)}")
-    for name, why in REFUSED.items():
-        if environ.get(name):
-            problems.append(f"{name}: {why}")
     return values
 
 
@@ -47,7 +44,7 @@ def warnings(environ: Mapping[str, str]) -> list[str]:
             found.append(
                 f"{name}: models come in a later version; this one takes only tasks with commands (none)"
             )
-        elif name.startswith("CHORUS_") and not (variable or name in REFUSED or name in ELSEWHERE):
+        elif name.startswith("CHORUS_") and not (variable or name in ELSEWHERE):
             near = difflib.get_close_matches(name, [*BY_NAME, *(f"{secret}_FILE" for secret in SECRETS)], n=1)
             found.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
     return found

@@ -149,6 +149,13 @@ def _host_port(text: str) -> str:
     return text
 
 
+def _grant(text: str) -> tuple[str, str]:
+    reader, _, role = text.partition(":")
+    if not (NAME.fullmatch(reader) and NAME.fullmatch(role)):
+        raise ValueError(text)
+    return reader, role
+
+
 def _url(*schemes: str) -> Parser:
     return _matching(re.compile(rf"(?:{'|'.join(schemes)})://[^\s/?#]+\S*"))
 
@@ -221,8 +228,10 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable("CHORUS_KACHING_URL", _url("https?"), _URL_FORM, ""),
     Variable("CHORUS_KACHING_PUBLIC_KEY", _text, "an Ed25519 public key", "", secret=True, later=True),
+    Variable("CHORUS_ROLE_KEYS_FILE", _text, "a file with the keys of the roles", ""),
+    Variable("CHORUS_ROLE_GRANTS", _list_of(_grant), "comma-separated READER:ROLE such as qa:developer", ()),
     _span("CHORUS_LICENSE_GRACE", 86_400.0, 0.0, "0s", later=True),
-    Variable("CHORUS_AGENT_ROLE", _matching(WORD), _WORD_FORM, ""),
+    Variable("CHORUS_AGENT_ROLE", _matching(NAME), _NAME_FORM, ""),
     Variable("CHORUS_AGENT_EXPERTISE", _list_of(_matching(WORD)), f"comma-separated, each {_WORD_FORM}", ()),
     Variable("CHORUS_AGENT_REPORTS_TO", _matching(NAME), f"an agent id: {_NAME_FORM}", ""),
     Variable("CHORUS_AGENT_SPECIALIZATION", _matching(WORD), _WORD_FORM, "general"),
@@ -276,11 +285,6 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CHORUS_FETCH_CREDENTIALS_FILE", _text, "a file", "", later=True),
 )
 
-# Not an agent's settings: refused, because ignoring it would weaken what it asks for.
-REFUSED = {
-    "CHORUS_ROLE_KEYS_FILE": "role keys of their own come in a later version; until then roles are kept "
-    "apart only among honest agents: unset it",
-}
 # Read by other programs of the package, or set for the agent's own processes.
 ELSEWHERE = frozenset({"CHORUS_API_URL", "CHORUS_ALIVE", "CHORUS_CACHE", "CHORUS_CONTEXT", "CHORUS_BIN"})
 

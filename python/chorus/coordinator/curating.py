@@ -32,12 +32,17 @@ class Curating:
         self._process, self._hub, self._follower, self._store = process, hub, follower, follower.store
         self._table = TableReader(follower.store.path)
         self.feed = Feed(hub, self._table, settings.paths.curator_db, settings.role, process.log)
+        self._asking = asyncio.Lock()
         self._kept: dict[Any, tuple[float, list[Choice]]] = {}
         follower.listen(self._on_applied)
 
     async def run(self) -> None:
         """Feeds the index until cancelled."""
         await self.feed.run()
+
+    def forget(self) -> None:
+        """Answers anew what was answered a moment ago."""
+        self._kept.clear()
 
     def _on_applied(self, batch: list[Applied]) -> None:
         if any(applied.entry.type in ("decision", "version", "found") for applied in batch):
@@ -88,7 +93,9 @@ class Curating:
         kept = self._kept.get(key)
         if kept is not None and now - kept[0] < KEPT_S:
             return kept[1]
-        candidates = await asyncio.to_thread(self.feed.reader.matching, matter)
+        # One at a time: what agents ask for beside their work must not take the leader from its own.
+        async with self._asking:
+            candidates = await asyncio.to_thread(self.feed.reader.matching, matter)
         choices = bundle.choose(candidates, own=task.decision, rejected=self._rejected)
         if len(self._kept) >= KEPT_MAX:
             self._kept.clear()
@@ -104,7 +111,7 @@ class Curating:
         if row is None:
             return None, "not listed here"
         try:
-            verified = await decisions.fetch(self._hub, row.hash, listed=row)
+            verified = await decisions.fetch(self._hub, row.hash, listed=row, hints=(row.author,))
         except decisions.DecisionError as error:
             self._process.log.warning("a record is not believed", hash=row.hash, error=error.reason)
             return None, f"not genuine: {error.reason}"

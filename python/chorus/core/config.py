@@ -22,6 +22,8 @@ def core_config(
     dht_cache_bytes: int | None = None,
     agent_id: str | None = None,
     role: str | None = None,
+    role_keys_file: Path | None = None,
+    role_grants: Sequence[tuple[str, str]] = (),
     previous_secrets: Sequence[bytes] = (),
     threads: int | None = None,
 ) -> str:
@@ -38,6 +40,8 @@ def core_config(
         "dht_cache_bytes": dht_cache_bytes,
         "agent_id": agent_id or None,
         "role": role or None,
+        "role_keys_file": None if role_keys_file is None else str(role_keys_file),
+        "role_grants": [list(grant) for grant in role_grants],
         "threads": threads,
     }
     return orjson.dumps({name: value for name, value in config.items() if value is not None}).decode()

@@ -39,6 +39,7 @@ class Node:
         dht: bool = True,
         agent_id: str | None = None,
         role: str | None = None,
+        role_keys_file: Path | None = None,
         name: str = "library",
         threads: int | None = None,
     ) -> None:
@@ -51,6 +52,7 @@ class Node:
             "dht": dht,
             "agent_id": agent_id,
             "role": role,
+            "role_keys_file": role_keys_file,
             "threads": threads,
         }
         self._name = name
@@ -179,9 +181,9 @@ class Node:
         """Seals, signs and stores a value."""
         return await self.hub.dht_put(kind, name, value, role=role)
 
-    async def dht_get(self, kind: str, name: str) -> DhtValue:
-        """Finds, checks and opens a value."""
-        return await self.hub.dht_get(kind, name)
+    async def dht_get(self, kind: str, name: str, *, hints: Sequence[str] = ()) -> DhtValue:
+        """Finds, checks and opens a value; the peers in `hints` are asked if nobody else has it."""
+        return await self.hub.dht_get(kind, name, hints=hints)
 
     async def dial(self, addr: str) -> None:
         """Connects to a multiaddr."""

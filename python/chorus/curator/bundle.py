@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chorus.curator.index import Candidate, Matter
-from chorus.curator.words import FILES_MAX, file_names, words
+from chorus.curator.words import FILES_MAX, QUERY_WORDS_MAX, file_names, words
 from chorus.decisions import component
 
 # A few decisions are read; many are skipped over.
@@ -41,6 +41,7 @@ def matter_of(task: Mapping[str, Any]) -> Matter:
     commands = [str(command) for command in task.get("commands") or ()]
     said = [str(task.get("title") or ""), str(task.get("description") or ""), *commands]
     title = tuple(words(said[0]))
+    others = [word for word in words("\n".join(said)[:_COMMANDS_MAX_CHARS]) if word not in title]
     source = task.get("source") or {}
     named = [str(path) for path in (source.get("files") or {})] + [
         str(glob) for glob in task.get("artifacts") or () if "*" not in str(glob)
@@ -49,7 +50,7 @@ def matter_of(task: Mapping[str, Any]) -> Matter:
     return Matter(
         project=component(str(task["project"])) if task.get("project") else "",
         title=title,
-        words=tuple(word for word in words("\n".join(said)[:_COMMANDS_MAX_CHARS]) if word not in title),
+        words=tuple(others[: QUERY_WORDS_MAX - len(title)]),
         files=tuple(files)[:FILES_MAX],
     )
 

@@ -196,7 +196,7 @@ class Feed:
         row = self._table.decision(item.listed["hash"])
         if row is None:
             return None
-        verified = await decisions.fetch(self._hub, row.hash, listed=row)
+        verified = await decisions.fetch(self._hub, row.hash, listed=row, hints=(row.author,))
         return documents.of_record(
             verified.record,
             id=row.index,

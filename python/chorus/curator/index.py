@@ -19,7 +19,7 @@ from chorus.curator.documents import CONTENT
 from chorus.curator.form import CONTENT_WORDS, DECISION_WORDS, FORM_VERSION
 
 # As many newest matches of one word, file or project are weighed.
-MATCHES_MAX = 200
+MATCHES_MAX = 100
 # As many matches of a search are looked at before the best are chosen.
 SEARCH_MATCHES_MAX = 1_000
 SEARCH_LIMIT_MAX = 1_000

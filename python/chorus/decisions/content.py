@@ -45,7 +45,7 @@ async def store(hub: Hub, content: bytes, role: str) -> str:
 
 async def fetch(hub: Hub, row: VersionRow) -> bytes:
     """The plain content of a version, which is no tombstone. Raises HubError."""
-    value = (await hub.dht_get(row.kind, row.stored, author=row.author)).payload
+    value = (await hub.dht_get(row.kind, row.stored, hints=[row.author])).payload
     # The DHT has checked that this is the value named; whether it is what the entry says is for us to check.
     content = value if row.stored == row.hash else value.partition(b"\n")[2]
     if sha256(content) != row.hash:

@@ -5,7 +5,7 @@ Every step may be repeated; the record's hash makes it count once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from chorus.core.log import Log
@@ -59,12 +59,15 @@ async def log_once(hub: Hub, type: str, data: dict[str, Any], *, since: int | No
     await hub.log_append(type, data)
 
 
-async def fetch(hub: Hub, name: str, *, listed: Listed | None = None) -> VerifiedRecord:
-    """The record of that hash from the DHT, verified; `listed` is what the table says of it.
+async def fetch(
+    hub: Hub, name: str, *, listed: Listed | None = None, hints: Iterable[str] = ()
+) -> VerifiedRecord:
+    """The record of that hash from the DHT or the peers in `hints`, verified.
 
+    `listed` is what the table says of it.
     Raises HubError or DecisionError.
     """
-    value = await hub.dht_get(DHT_KIND, name)
+    value = await hub.dht_get(DHT_KIND, name, hints=hints)
     record = verify(value.payload, expected_hash=name, listed=listed)
     check_role(record, value.role)
     return record

@@ -225,7 +225,7 @@ class Executor:
                 if decisions.hash_of(encoded) == name:
                     return Reply({"hash": name}, encoded)
         try:
-            found = await decisions.fetch(self.room.hub, name)
+            found = await decisions.fetch(self.room.hub, name, hints=() if row is None else (row.author,))
         except decisions.DecisionError as error:
             raise HubNotFound(f"no believable record of that hash: {error.reason}") from None
         return Reply({"hash": name}, decisions.encode(found.record))

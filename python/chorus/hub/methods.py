@@ -14,6 +14,8 @@ from chorus.hub.types import Added, DhtValue, LogPage, Proposed, RaftStatus, Rep
 PROPOSE_TIMEOUT_S = 15.0
 # A DHT operation asks many peers.
 DHT_TIMEOUT_S = 30.0
+# A large value is written block by block.
+DHT_PUT_TIMEOUT_S = 60.0
 
 
 def encode_json(data: Any) -> bytes:
@@ -142,18 +144,24 @@ class HubMethods:
         return (await self.call("log.info")).head
 
     async def dht_put(self, kind: str, name: str, value: bytes, *, role: str | None = None) -> str:
-        """Seals, signs and stores a value; returns its key."""
+        """Seals, signs and stores a value of at most 16 MiB; returns its key once enough agents have it.
+
+        Raises HubTooLarge, HubQuorumFailed or HubTimeout (this agent has it and goes on giving it to
+        others), or HubRefused for a value with a secret in it.
+        """
         head = {"kind": kind, "name": name, "role": role}
-        return str((await self.call("dht.put", head, value, timeout=DHT_TIMEOUT_S)).head["key"])
+        return str((await self.call("dht.put", head, value, timeout=DHT_PUT_TIMEOUT_S)).head["key"])
 
     async def dht_get(
-        self, kind: str, name: str, *, author: str | None = None, timeout: float = DHT_TIMEOUT_S
+        self, kind: str, name: str, *, hints: Iterable[str] = (), timeout: float = DHT_TIMEOUT_S
     ) -> DhtValue:
-        """Finds, checks and opens a value; `author` is a peer to ask where there is no DHT."""
-        asked = {"kind": kind, "name": name}
-        if author is not None:
-            asked["from"] = author
-        reply = await self.call("dht.get", asked, timeout=timeout)
+        """Finds, checks and opens a value; the peers in `hints` are asked if nobody else has it.
+
+        Raises HubNotFound, HubNotPermitted (sealed for another role), HubTampered, HubQuorumFailed or
+        HubTimeout.
+        """
+        head_out = {"kind": kind, "name": name, "from": list(hints)}
+        reply = await self.call("dht.get", head_out, timeout=timeout)
         head = reply.head
         return DhtValue(
             author=str(head["author"]),

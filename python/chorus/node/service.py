@@ -34,6 +34,8 @@ def config_of(settings: Settings) -> str:
         dht_cache_bytes=settings.dht_cache_bytes,
         agent_id=settings.agent_id,
         role=settings.role,
+        role_keys_file=settings.role_keys_file,
+        role_grants=settings.role_grants,
     )
 
 

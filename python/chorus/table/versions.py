@@ -14,7 +14,7 @@ from typing import Any
 from chorus.table.rows import Page, VersionRow
 
 # What one page of a query looks at; it may come back with less than it could hold, and a cursor.
-SCAN_MAX_ADDRESSES = 5_000
+SCAN_MAX_ADDRESSES = 2_000
 PAGE_MAX = 500
 
 # The parts of a pattern that have an index, the one that usually names the fewest addresses first.

@@ -174,7 +174,7 @@ class FakeMethods(Hub):
         return key
 
     async def dht_get(
-        self, kind: str, name: str, *, author: str | None = None, timeout: float = 30.0
+        self, kind: str, name: str, *, hints: Iterable[str] = (), timeout: float = 30.0
     ) -> DhtValue:
         self._check()
         value = self.mesh.records.get(f"/chorus/{kind}/{name}")
@@ -223,6 +223,7 @@ class FakeMethods(Hub):
             "peers": peers,
             "mdns": False,
             "clock_skew": False,
+            "role_keys": "derived from the cluster secret",
         }
 
     async def dial(self, addr: str, timeout: float = 10.0) -> None:

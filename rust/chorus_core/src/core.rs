@@ -70,14 +70,17 @@ impl Core {
         self.with(|running| running.parts.stats())
     }
 
-    /// Who this core is and where it listens: `peer_id`, `agent_id`, `listen`.
+    /// Who this core is and where it listens: `peer_id`, `agent_id`, `listen`, and which kind of `role_keys` it has.
     ///
     /// # Errors
     /// As [`stats`](Self::stats).
     pub fn info(&self) -> Result<Value> {
         self.with(|running| {
             let parts = &running.parts;
-            json!({"peer_id": parts.local, "agent_id": parts.agent_id, "listen": parts.net.state().listen})
+            json!({
+                "peer_id": parts.local, "agent_id": parts.agent_id, "listen": parts.net.state().listen,
+                "role_keys": parts.keys.kind(),
+            })
         })
     }
 

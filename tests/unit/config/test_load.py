@@ -14,6 +14,12 @@ from chorus.config.variables import BY_NAME, VARIABLES
 
 DEV = {"CHORUS_LICENSE_ID": "dev-123", "HOME": "/home/someone"}
 
+# An age identity and its recipient, made for these tests.
+MEMBER_KEYS = (
+    "AGE-SECRET-KEY-1HDJ0ST3DKHD69GQDT97DMD25HGT0ZXGU5RU5TZJMDNLKWNWWV3HSGFYUTU",
+    "age1wklg9cr3ftasf0kncdzsvjyjzntlsd6hz7mqf68w4rm6q7yj5ftq5hvksu",
+)
+
 # One wrong value for each variable that has a form of its own: a new variable fails
 # `test_every_form_is_checked`.
 WRONG = {
@@ -33,6 +39,8 @@ WRONG = {
     "CHORUS_DHT_CACHE_SIZE": "much",
     "CHORUS_CLUSTER_ID": "a/b",
     "CHORUS_CLUSTER_SECRET": "short",
+    "CHORUS_ROLE_KEYS_FILE": "/no/such/file",
+    "CHORUS_ROLE_GRANTS": "qa",
     "CHORUS_API_TOKEN": "short",
     "CHORUS_KACHING_URL": "kaching",
     "CHORUS_LICENSE_GRACE": "1 day",
@@ -193,8 +201,23 @@ def test_secret_files(tmp_path: Path) -> None:
     assert "not text" in problems_of(CHORUS_CLUSTER_SECRET_FILE=str(path))[0]
 
 
-def test_role_keys_are_refused_rather_than_ignored() -> None:
-    assert "later version" in problems_of(CHORUS_ROLE_KEYS_FILE="/keys")[0]
+def test_a_role_keys_file_is_checked_at_the_start(tmp_path: Path) -> None:
+    [identity, recipient] = MEMBER_KEYS
+    path = tmp_path / "keys"
+    path.write_text(f"# role: member\n{identity}\n{recipient}\n# role: admin\n{recipient}\n")
+    path.chmod(0o600)
+    assert load_settings({**DEV, "CHORUS_ROLE_KEYS_FILE": str(path)}).role_keys_file == path
+    [problem] = problems_of(CHORUS_ROLE_KEYS_FILE=str(path), CHORUS_AGENT_ROLE="developer")
+    assert problem.startswith("CHORUS_ROLE_KEYS_FILE")
+    assert "no identity for role developer" in problem
+    path.chmod(0o644)
+    [problem] = problems_of(CHORUS_ROLE_KEYS_FILE=str(path))
+    assert f"chmod 600 {path}" in problem
+
+
+def test_role_grants() -> None:
+    settings = load_settings({**DEV, "CHORUS_ROLE_GRANTS": "qa:developer, ops:observer"})
+    assert settings.role_grants == (("qa", "developer"), ("ops", "observer"))
 
 
 def test_run_dir_must_leave_room_for_sockets() -> None:

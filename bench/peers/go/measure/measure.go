@@ -9,15 +9,16 @@ import (
 	"time"
 )
 
-const warmUps = 50
+// WarmUps are the runs that do not count.
+const WarmUps = 50
 
 // Times runs `once` and prints how long each run took, as a JSON array of microseconds.
 func Times(count int, once func(int)) {
 	taken := make([]float64, 0, count)
-	for i := range count + warmUps {
+	for i := range count + WarmUps {
 		started := time.Now()
 		once(i)
-		if i >= warmUps {
+		if i >= WarmUps {
 			taken = append(taken, float64(time.Since(started).Nanoseconds())/1000)
 		}
 	}

@@ -53,6 +53,12 @@ pub struct CoreConfig {
     /// The agent's role.
     #[serde(default)]
     pub role: Option<String>,
+    /// Keys of the roles; derived from the cluster's secret when missing.
+    #[serde(default)]
+    pub role_keys_file: Option<PathBuf>,
+    /// More readers of roles: pairs of a reader and a role that it may read.
+    #[serde(default)]
+    pub role_grants: Vec<(String, String)>,
     /// The cluster's secret as text.
     #[serde(default)]
     pub cluster_secret: Option<SecretText>,

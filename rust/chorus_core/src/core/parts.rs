@@ -14,7 +14,7 @@ use super::{config::CoreConfig, transport::NetTransport};
 use crate::{
     Error, Result,
     crypto::{self, RoleKeys},
-    dht::{Dht, DhtConfig, Sealer},
+    dht::{Dht, DhtConfig, Limits, Sealer},
     hub::{
         Hub,
         methods::{CoreBackend, Findings, Parts},
@@ -45,7 +45,14 @@ impl Running {
             private_folder(folder)?;
         }
         let identity = Identity::load_or_create(config.data_dir.join("identity.key"))?;
-        let mut keys = RoleKeys::derive(&secret, config.role.as_deref())?;
+        let role = config.role.as_deref();
+        let mut keys = match &config.role_keys_file {
+            Some(path) => RoleKeys::from_file(path, &secret, role)?,
+            None => RoleKeys::derive(&secret, role)?,
+        };
+        for (reader, role) in &config.role_grants {
+            keys.grant(reader, role)?;
+        }
         for old in config.previous_secrets()? {
             keys.add_old_secret(&old)?;
         }
@@ -74,6 +81,7 @@ impl Running {
             agent_id: agent_id.clone(),
             role: config.role.clone(),
             dht: config.dht,
+            dht_limits: Limits::default(),
         })
         .await?;
         let dht = Dht::start(DhtConfig {
@@ -122,6 +130,18 @@ impl Running {
                 }
             }));
         }
+        // Members of the mesh have a share each of the record store.
+        let (mut status, dht) = (raft.watch(), self.parts.dht.clone());
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            loop {
+                let members: Vec<String> =
+                    status.borrow_and_update().members.iter().map(|member| member.peer.clone()).collect();
+                dht.set_members(members);
+                if status.changed().await.is_err() {
+                    return;
+                }
+            }
+        }));
         let (mut events, raft) = (net.events(), raft.clone());
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
             loop {
@@ -147,6 +167,7 @@ impl Running {
         self.parts.raft.shutdown().await;
         self.transport.close();
         self.parts.log.close().await;
+        self.parts.dht.close().await;
         self.parts.net.shutdown().await;
     }
 }

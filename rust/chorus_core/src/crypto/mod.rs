@@ -3,10 +3,11 @@
 mod bech32;
 mod canonical;
 mod derive;
+mod key_file;
 mod seal;
 mod sign;
 
 pub use canonical::canonical_json;
 pub use derive::{dev_cluster_secret, hkdf32, network_key};
-pub use seal::{MEMBER_ROLE, RoleKeys, open, seal};
+pub use seal::{MEMBER_ROLE, RoleKeys, open, open_many, seal, seal_many};
 pub use sign::{public_key_of, sign_json, verify_bytes, verify_json};

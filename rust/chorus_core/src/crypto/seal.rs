@@ -1,25 +1,27 @@
 //! Sealing with age (X25519) to the roles that may read a value, and opening with the roles this agent holds.
 //!
 //! Role keys derived from the one cluster secret keep honest agents apart; they do not stop an agent that breaks the
-//! rules, for it could derive the others.
+//! rules, for it could derive the others. Keys of a role keys file make it cryptographic.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
+    path::Path,
     str::FromStr,
+    sync::{PoisonError, RwLock},
 };
 
 use age::{DecryptError, Decryptor, Encryptor, x25519};
 use zeroize::Zeroizing;
 
-use super::{bech32, hkdf32};
+use super::{bech32, hkdf32, key_file};
 use crate::{Error, Result};
 
 /// The role that every agent holds; values for no role in particular are sealed to it.
 pub const MEMBER_ROLE: &str = "member";
 
 /// Reads everything.
-const ADMIN_ROLE: &str = "admin";
+pub(super) const ADMIN_ROLE: &str = "admin";
 
 /// Who reads which other roles, besides `admin`.
 const READERS: &[(&str, &[&str])] = &[("architect", &["developer", "observer"])];
@@ -27,21 +29,35 @@ const READERS: &[(&str, &[&str])] = &[("architect", &["developer", "observer"])]
 /// UCXL's words for "no role in particular".
 const UNNAMED_ROLES: &[&str] = &["", "agent", "any", MEMBER_ROLE];
 
+/// Derived public keys kept in memory, more than a cluster has roles.
+const RECIPIENTS_KEPT: usize = 1024;
+
 const MAX_ROLE_CHARS: usize = 64;
 const AGE_SECRET_KEY_PREFIX: &str = "age-secret-key-";
 
 /// An age file grows by its header and 16 bytes for every 64 KiB; this reserves enough for small values.
 const SEALED_OVERHEAD_BYTES: usize = 1024;
 
+/// Batches smaller than this for each thread are not worth one.
+const PER_THREAD_LEAST: usize = 8;
+
 /// The keys of the roles: private ones of those this agent holds, public ones of all.
 pub struct RoleKeys {
-    secret: Zeroizing<Vec<u8>>,
+    source: Source,
     /// The roles held, `member` among them.
     roles: BTreeSet<String>,
-    /// Their keys, those of the newest secret first.
+    /// Their keys, the newest first.
     held: Vec<x25519::Identity>,
     /// More readers by configuration: reader to the roles it may read.
     granted: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Where public keys come from.
+enum Source {
+    /// From the cluster secret; those made so far are kept, making one costs more than sealing to it.
+    Secret { secret: Zeroizing<Vec<u8>>, made: RwLock<BTreeMap<String, x25519::Recipient>> },
+    /// From a role keys file.
+    File(BTreeMap<String, x25519::Recipient>),
 }
 
 impl RoleKeys {
@@ -50,10 +66,23 @@ impl RoleKeys {
     /// # Errors
     /// `Invalid` when the role's name is none.
     pub fn derive(cluster_secret: &[u8], my_role: Option<&str>) -> Result<Self> {
-        let mut roles = BTreeSet::from([MEMBER_ROLE.to_owned()]);
-        roles.insert(role_name(my_role)?.to_owned());
-        let mut keys =
-            Self { secret: Zeroizing::new(cluster_secret.to_vec()), roles, held: Vec::new(), granted: BTreeMap::new() };
+        let source = Source::Secret { secret: Zeroizing::new(cluster_secret.to_vec()), made: RwLock::default() };
+        let roles = BTreeSet::from([MEMBER_ROLE.to_owned(), role_name(my_role)?.to_owned()]);
+        let mut keys = Self { source, roles, held: Vec::new(), granted: BTreeMap::new() };
+        keys.hold(cluster_secret)?;
+        Ok(keys)
+    }
+
+    /// The keys of an agent with `my_role` out of a role keys file ([`super::key_file`] has its forms). What was sealed
+    /// with keys derived from the cluster secret stays readable.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the file, what is wrong with it and the remedy.
+    pub fn from_file(path: &Path, cluster_secret: &[u8], my_role: Option<&str>) -> Result<Self> {
+        let file = key_file::load(path, my_role)?;
+        let roles: BTreeSet<String> = file.identities.keys().cloned().collect();
+        let held = file.identities.into_values().flatten().collect();
+        let mut keys = Self { source: Source::File(file.recipients), roles, held, granted: BTreeMap::new() };
         keys.hold(cluster_secret)?;
         Ok(keys)
     }
@@ -81,6 +110,15 @@ impl RoleKeys {
         self.roles.iter().map(String::as_str)
     }
 
+    /// Which kind of keys these are, for people.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self.source {
+            Source::Secret { .. } => "derived from the cluster secret",
+            Source::File(_) => "role keys file",
+        }
+    }
+
     /// The roles whose holders can read a value for `role`, sorted.
     ///
     /// # Errors
@@ -98,12 +136,44 @@ impl RoleKeys {
         Ok(readers.into_iter().collect())
     }
 
+    /// To whom a value for `role` is sealed.
+    fn recipients(&self, role: Option<&str>) -> Result<Vec<x25519::Recipient>> {
+        let readers = self.readers(role)?;
+        match &self.source {
+            Source::Secret { secret, made } => readers.iter().map(|reader| derived(secret, made, reader)).collect(),
+            Source::File(recipients) => {
+                let role = role_name(role)?;
+                if !recipients.contains_key(role) {
+                    return Err(Error::Invalid(format!(
+                        "the role keys file has no recipient for role {role}: add it on every agent"
+                    )));
+                }
+                // A role that may read it and is nobody's in this cluster has no key.
+                Ok(readers.iter().filter_map(|reader| recipients.get(reader)).cloned().collect())
+            }
+        }
+    }
+
     fn hold(&mut self, secret: &[u8]) -> Result<()> {
         for role in &self.roles {
             self.held.push(role_identity(secret, role)?);
         }
         Ok(())
     }
+}
+
+fn derived(secret: &[u8], made: &RwLock<BTreeMap<String, x25519::Recipient>>, role: &str) -> Result<x25519::Recipient> {
+    if let Some(recipient) = made.read().unwrap_or_else(PoisonError::into_inner).get(role) {
+        return Ok(recipient.clone());
+    }
+    let recipient = role_identity(secret, role)?.to_public();
+    let mut made = made.write().unwrap_or_else(PoisonError::into_inner);
+    // Role names come from callers: their number is bounded by forgetting all.
+    if made.len() >= RECIPIENTS_KEPT {
+        made.clear();
+    }
+    made.insert(role.to_owned(), recipient.clone());
+    Ok(recipient)
 }
 
 impl std::fmt::Debug for RoleKeys {
@@ -117,11 +187,10 @@ impl std::fmt::Debug for RoleKeys {
 /// # Errors
 /// `Invalid` when the role's name is none.
 pub fn seal(keys: &RoleKeys, role: Option<&str>, plain: &[u8]) -> Result<Vec<u8>> {
-    let recipients = keys
-        .readers(role)?
-        .iter()
-        .map(|reader| Ok(role_identity(&keys.secret, reader)?.to_public()))
-        .collect::<Result<Vec<_>>>()?;
+    seal_to(&keys.recipients(role)?, plain)
+}
+
+fn seal_to(recipients: &[x25519::Recipient], plain: &[u8]) -> Result<Vec<u8>> {
     let encryptor = Encryptor::with_recipients(recipients.iter().map(|r| r as &dyn age::Recipient))
         .map_err(|e| Error::Internal(format!("cannot seal: {e}")))?;
     let mut sealed = Vec::with_capacity(plain.len() + SEALED_OVERHEAD_BYTES);
@@ -141,13 +210,43 @@ pub fn open(keys: &RoleKeys, sealed: &[u8]) -> Result<Vec<u8>> {
     let identities = keys.held.iter().map(|key| key as &dyn age::Identity);
     let mut reader = decryptor.decrypt(identities).map_err(|e| match e {
         DecryptError::NoMatchingKeys => {
-            Error::NotPermitted("the value is sealed to roles this agent does not hold".into())
+            let held = keys.roles().collect::<Vec<_>>().join(", ");
+            Error::NotPermitted(format!("the value is sealed to roles this agent does not hold (it holds {held})"))
         }
         other => tampered(&other),
     })?;
     let mut plain = Vec::with_capacity(sealed.len());
     reader.read_to_end(&mut plain).map_err(|e| tampered(&e))?;
     Ok(plain)
+}
+
+/// Seals many values for one role, on as many threads as there are cores.
+///
+/// # Errors
+/// As [`seal`].
+pub fn seal_many(keys: &RoleKeys, role: Option<&str>, plains: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
+    let recipients = keys.recipients(role)?;
+    in_parallel(plains, |plain| seal_to(&recipients, plain)).into_iter().collect()
+}
+
+/// Opens many values, on as many threads as there are cores; each has its own outcome.
+#[must_use]
+pub fn open_many(keys: &RoleKeys, sealed: &[&[u8]]) -> Vec<Result<Vec<u8>>> {
+    in_parallel(sealed, |sealed| open(keys, sealed))
+}
+
+fn in_parallel(values: &[&[u8]], work: impl Fn(&[u8]) -> Result<Vec<u8>> + Sync) -> Vec<Result<Vec<u8>>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = values.len().div_ceil(cores).max(PER_THREAD_LEAST);
+    let some = |values: &[&[u8]]| values.iter().map(|value| work(value)).collect::<Vec<_>>();
+    if values.len() <= share {
+        return some(values);
+    }
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = values.chunks(share).map(|part| (part.len(), scope.spawn(|| some(part)))).collect();
+        let broken = |count| vec![Err(Error::Internal("a thread broke off".into())); count];
+        parts.into_iter().flat_map(|(count, part)| part.join().unwrap_or_else(|_| broken(count))).collect()
+    })
 }
 
 /// The key of a role as an age identity: its 32 derived bytes in the textual form that age parses.
@@ -158,7 +257,7 @@ fn role_identity(secret: &[u8], role: &str) -> Result<x25519::Identity> {
     x25519::Identity::from_str(&text).map_err(|e| Error::Internal(format!("no key for role {role}: {e}")))
 }
 
-fn role_name(role: Option<&str>) -> Result<&str> {
+pub(super) fn role_name(role: Option<&str>) -> Result<&str> {
     let role = role.unwrap_or_default();
     if UNNAMED_ROLES.contains(&role) {
         return Ok(MEMBER_ROLE);
@@ -227,6 +326,29 @@ mod tests {
         let sealed = seal(&writer, Some("developer"), b"x").unwrap();
         assert_eq!(open(&keys("tester"), &sealed).unwrap(), b"x");
         assert_eq!(open(&keys("observer"), &sealed).unwrap_err().code(), "not_permitted");
+    }
+
+    #[test]
+    fn batches_are_what_their_parts_would_be() {
+        let (writer, reader) = (keys("developer"), keys("architect"));
+        let plains: Vec<Vec<u8>> = (0..200u32).map(|n| n.to_be_bytes().repeat(n as usize)).collect();
+        let plains: Vec<&[u8]> = plains.iter().map(Vec::as_slice).collect();
+        let sealed = seal_many(&writer, Some("developer"), &plains).unwrap();
+        let mut given: Vec<&[u8]> = sealed.iter().map(Vec::as_slice).collect();
+        given[3] = b"no such thing";
+        for (at, outcome) in open_many(&reader, &given).into_iter().enumerate() {
+            match outcome {
+                Ok(plain) => assert!(at != 3 && plain == plains[at], "{at}"),
+                Err(error) => assert!(at == 3 && error.code() == "tampered", "{at}: {error}"),
+            }
+        }
+        assert!(
+            open_many(&keys("tester"), &given[4..])
+                .iter()
+                .all(|one| one.as_ref().is_err_and(|e| e.code() == "not_permitted"))
+        );
+        assert!(seal_many(&writer, None, &[]).unwrap().is_empty());
+        assert_eq!(seal_many(&writer, Some("a/b"), &[]).unwrap_err().code(), "invalid");
     }
 
     #[test]

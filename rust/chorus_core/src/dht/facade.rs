@@ -1,43 +1,43 @@
-//! Putting and getting values: sealing, signing, the disk first, then the network; reading checks all of it again.
+//! The interface to records: putting, getting, providing, and what all of it shares.
 
 use std::{
-    collections::{HashSet, VecDeque},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use bytes::Bytes;
 use libp2p::{PeerId, identity::Keypair};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Store,
+    Store, Usage, VALUE_MAX_BYTES,
     cache::ValueCache,
-    key::{RecordKey, content_hash},
-    record::{self, Checked, Header},
+    key::{Kind, RecordKey, content_hash},
+    manifest::BLOCK_BYTES,
+    replicas::Replicas,
     republish,
 };
 use crate::{
     Error, Result,
     net::{
-        KadHandle, NetHandle,
-        shared::{Counters, bump, now_ms},
+        IncomingRequest, KadHandle, NetHandle,
+        shared::{Counters, bump},
     },
 };
 
-/// Largest value in one record; larger ones are for blocks.
-pub const VALUE_MAX_BYTES: usize = 60 * 1024;
-/// How long a put waits for a first replica.
-const PUT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a get searches.
-const GET_TIMEOUT: Duration = Duration::from_secs(10);
-/// Replicas that may turn out wrong after opening before a get gives up.
-const BAD_REPLICAS_MAX: usize = 20;
-/// Own records that no peer holds yet and that are remembered for the next peer.
-const LONELY_MAX: usize = 10_000;
+/// Peers that a get may be told to ask.
+pub const HINTS_MAX: usize = 32;
+/// How long writing down or finding who can give something may take.
+const PROVIDER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a get may take, all blocks included.
+const GET_TIMEOUT: Duration = Duration::from_secs(60);
+/// Requests to replicas that nobody waits for any more, and requests of peers in work.
+const BACKGROUND_MAX: usize = 256;
+const SERVED_MAX: usize = 256;
 
 /// Seals to roles and opens what this agent may read.
 pub trait Sealer: Send + Sync {
@@ -74,24 +74,38 @@ pub struct DhtValue {
     pub bytes: Bytes,
 }
 
+/// What became of a put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The record's key.
+    pub key: String,
+    /// Other agents that have it on disk by now; more follow.
+    pub replicas: usize,
+}
+
 /// The DHT; cheap to clone.
 #[derive(Clone)]
 pub struct Dht {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 pub(super) struct Inner {
     pub(super) kad: KadHandle,
     pub(super) store: Store,
-    pub(super) lonely: Mutex<VecDeque<Vec<u8>>>,
-    local: PeerId,
-    keypair: Keypair,
-    sealer: Arc<dyn Sealer>,
-    cache: ValueCache,
-    counters: Arc<Counters>,
+    pub(super) replicas: Replicas,
+    pub(super) local: PeerId,
+    pub(super) keypair: Keypair,
+    pub(super) sealer: Arc<dyn Sealer>,
+    pub(super) cache: ValueCache,
+    pub(super) counters: Arc<Counters>,
     /// Versions only grow, also when the clock goes back.
-    last_version: AtomicU64,
-    stop: CancellationToken,
+    pub(super) last_version: AtomicU64,
+    /// Room for requests that go on after their caller has been answered.
+    pub(super) background: Arc<Semaphore>,
+    pub(super) served: Arc<Semaphore>,
+    /// There may be somebody to give pending records to.
+    pub(super) chance: Arc<Notify>,
+    pub(super) stop: CancellationToken,
 }
 
 impl Drop for Inner {
@@ -101,102 +115,96 @@ impl Drop for Inner {
 }
 
 impl Dht {
-    /// Starts the DHT over a running network; with Kademlia switched off it works on the local store alone.
+    /// Starts the DHT over a running network; with Kademlia switched off it works on the local store, and on those of
+    /// the peers that a get is told to ask.
     #[must_use]
     pub fn start(config: DhtConfig) -> Self {
         let inner = Arc::new(Inner {
             kad: config.net.kad(),
             store: config.net.store(),
-            lonely: Mutex::default(),
             local: config.net.local_peer(),
             keypair: config.keypair,
             sealer: config.sealer,
             cache: ValueCache::new(config.cache_bytes),
             counters: config.net.counters(),
             last_version: AtomicU64::new(0),
+            background: Arc::new(Semaphore::new(BACKGROUND_MAX)),
+            served: Arc::new(Semaphore::new(SERVED_MAX)),
+            chance: Arc::default(),
             stop: CancellationToken::new(),
+            replicas: Replicas::new(config.net.clone()),
         });
         if inner.kad.enabled() {
-            tokio::spawn(republish::run(Arc::downgrade(&inner), config.net.events(), inner.stop.clone()));
+            republish::start(&inner, config.net.events());
         }
         Self { inner }
     }
 
-    /// Seals, signs and stores a value: on the own disk first, then at the peers closest to its key. Answers with the key
-    /// once one peer has it, or at once when no peer is connected (the next one to come gets it).
-    pub async fn put(&self, kind: &str, name: &str, value: &[u8], role: Option<&str>) -> Result<String> {
-        if value.len() > VALUE_MAX_BYTES {
-            return Err(Error::TooLarge(format!(
-                "a DHT value of {} bytes; the limit is {VALUE_MAX_BYTES}",
-                value.len()
-            )));
-        }
+    /// Seals, signs and stores a value: on the own disk and at the agents closest to its key. Answers once enough of
+    /// those have it on disk (with this agent more than half of all), or at once when no other is there: then those who
+    /// come get it. What fails after the own disk has it is given to others later all the same.
+    pub async fn put(&self, kind: &str, name: &str, value: &[u8], role: Option<&str>) -> Result<Written> {
         let key = RecordKey::new(kind, name)?;
+        let limit = if key.kind == Kind::Block { BLOCK_BYTES } else { VALUE_MAX_BYTES };
+        if value.len() > limit {
+            return Err(Error::TooLarge(format!("a {kind} of {} bytes; the limit is {limit}", value.len())));
+        }
         let hash = content_hash(value);
         if key.kind.immutable() && hash != key.name {
             return Err(Error::Invalid(format!(
                 "the name under /chorus/{kind} is the SHA-256 of the value, here {hash}"
             )));
         }
-        let inner = &self.inner;
-        if !key.kind.immutable() && key.name != inner.local.to_string() {
+        if !key.kind.immutable() && key.name != self.inner.local.to_string() {
             return Err(Error::NotPermitted("only an agent itself writes its record".into()));
         }
-        let header = Header {
-            author: inner.local.to_string(),
-            created_at: now_ms(),
-            hash,
-            kind: kind.into(),
-            name: name.into(),
-            role: role.map(Into::into),
-            v: 1,
-            version: inner.next_version(&key),
-        };
-        let sealed = inner.sealer.seal(role, value)?;
-        let record = record::write(&inner.keypair, &header, &sealed)?;
-        let text = key.to_string();
-        inner.store.put(text.clone().into_bytes(), record.clone()).await?;
-        inner.remember(&text, &key, &header, Bytes::copy_from_slice(value));
-        if inner.kad.enabled() {
-            inner.replicate(text.as_bytes(), record).await?;
-        }
-        Ok(text)
+        self.inner.write_value(&key, hash, value, role).await
     }
 
-    /// Reads a value: from memory, the own disk, or the first replica that holds it unharmed.
-    pub async fn get(&self, kind: &str, name: &str) -> Result<DhtValue> {
+    /// Reads a value: from memory, the own disk, the agents that should hold it, at last the peers in `from`. Of what
+    /// its author may replace, the newest version that enough holders know.
+    pub async fn get(&self, kind: &str, name: &str, from: &[PeerId]) -> Result<DhtValue> {
         let key = RecordKey::new(kind, name)?;
-        let text = key.to_string();
+        if from.len() > HINTS_MAX {
+            return Err(Error::Invalid(format!("from: at most {HINTS_MAX} peers, here {}", from.len())));
+        }
         let inner = &self.inner;
-        if let Some(value) = inner.cache.get(&text) {
+        if let Some(value) = inner.cache.get(&key.to_string()) {
             bump(&inner.counters.dht_cache_hits);
             return Ok((*value).clone());
         }
         bump(&inner.counters.dht_cache_misses);
-        let local = inner.read_local(&key, &text);
-        // What others write may have a newer version elsewhere; what cannot change needs no second opinion.
-        let settled = key.kind.immutable() || key.name == inner.local.to_string() || !inner.kad.enabled();
-        match local {
-            Ok(value) if settled => Ok(value),
-            Err(error @ Error::NotPermitted(_)) if settled => Err(error),
-            local => match inner.search(&key, &text, local.as_ref().map_or(0, |value| value.version)).await {
-                Ok(value) => Ok(value),
-                Err(_) if local.is_ok() => local,
-                Err(error) => Err(error),
-            },
+        match timeout(GET_TIMEOUT, inner.read_value(&key, from)).await {
+            Ok(read) => read,
+            Err(_) => Err(Error::Timeout(format!("{key} could not be read within {} s", GET_TIMEOUT.as_secs()))),
         }
+    }
+
+    /// Answers another agent's request for records.
+    pub fn serve(&self, request: IncomingRequest) {
+        super::serve::serve(&self.inner, request);
     }
 
     /// Says that this agent can give what a key names.
     pub async fn provide(&self, key: &str) -> Result<()> {
         RecordKey::parse(key.as_bytes())?;
-        self.inner.kad.provide(key.as_bytes(), PUT_TIMEOUT).await
+        self.inner.kad.provide(key.as_bytes(), PROVIDER_TIMEOUT).await
     }
 
     /// Who can give what a key names.
     pub async fn find(&self, key: &str) -> Result<Vec<PeerId>> {
         RecordKey::parse(key.as_bytes())?;
-        self.inner.kad.find_providers(key.as_bytes(), GET_TIMEOUT).await
+        self.inner.kad.find_providers(key.as_bytes(), PROVIDER_TIMEOUT).await
+    }
+
+    /// How much is stored here.
+    pub fn usage(&self) -> Result<Usage> {
+        self.inner.store.usage()
+    }
+
+    /// Says who is in the mesh: each of them has a share of the store for what it wrote.
+    pub fn set_members(&self, members: impl IntoIterator<Item = String>) {
+        self.inner.store.set_members(members.into_iter().collect());
     }
 
     /// Brings everything to disk and empties the cache, at shutdown.
@@ -204,93 +212,10 @@ impl Dht {
         self.inner.store.flush().await;
         self.inner.cache.clear();
     }
-}
 
-impl Inner {
-    /// Gives a record to the peers closest to its key; a record that none took waits for the next peer.
-    pub(super) async fn replicate(&self, key: &[u8], record: Vec<u8>) -> Result<()> {
-        let outcome = self.kad.put_record(key, record, PUT_TIMEOUT).await;
-        if !matches!(outcome, Ok(replicas) if replicas > 0) {
-            let mut lonely = self.lonely.lock().unwrap_or_else(PoisonError::into_inner);
-            if lonely.len() >= LONELY_MAX {
-                lonely.pop_front();
-            }
-            lonely.push_back(key.to_vec());
-        }
-        outcome.map(|_| ())
-    }
-
-    fn next_version(&self, key: &RecordKey) -> u64 {
-        let stored = self.store.get(key.to_string().as_bytes());
-        let stored = stored.and_then(|record| record::check(key.to_string().as_bytes(), &record, now_ms()).ok());
-        let least =
-            stored.map_or(0, |checked| checked.header.version).max(self.last_version.load(Ordering::Relaxed)) + 1;
-        let version = now_ms().max(if key.kind.immutable() { 0 } else { least });
-        self.last_version.fetch_max(version, Ordering::Relaxed);
-        version
-    }
-
-    fn read_local(&self, key: &RecordKey, text: &str) -> Result<DhtValue> {
-        let record = self.store.get(text.as_bytes()).ok_or_else(|| Error::NotFound(text.into()))?;
-        let checked = record::check(text.as_bytes(), &record, now_ms())?;
-        self.open(key, text, &checked, &record)
-    }
-
-    async fn search(&self, key: &RecordKey, text: &str, newer_than: u64) -> Result<DhtValue> {
-        let bad = Arc::new(Mutex::new(HashSet::<Bytes>::new()));
-        let refused = Arc::new(AtomicU64::new(0));
-        for _ in 0..BAD_REPLICAS_MAX {
-            let (bad_seen, counter, counters) = (bad.clone(), refused.clone(), self.counters.clone());
-            let found = self.kad.get_record(text.as_bytes(), GET_TIMEOUT, move |candidate| {
-                if bad_seen.lock().unwrap_or_else(PoisonError::into_inner).contains(&candidate.value) {
-                    return false;
-                }
-                match record::check(&candidate.key, &candidate.value, now_ms()) {
-                    Ok(checked) => checked.header.version >= newer_than,
-                    Err(_) => {
-                        counter.fetch_add(1, Ordering::Relaxed);
-                        bump(&counters.dht_refused);
-                        false
-                    }
-                }
-            });
-            let found = match found.await {
-                Ok(found) => found,
-                Err(Error::NotFound(_)) if refused.load(Ordering::Relaxed) > 0 => {
-                    return Err(Error::Tampered(format!("every replica of {text} was refused")));
-                }
-                Err(error) => return Err(error),
-            };
-            let checked = record::check(text.as_bytes(), &found.value, now_ms())?;
-            match self.open(key, text, &checked, &found.value) {
-                Err(Error::Tampered(_)) => {
-                    bump(&self.counters.dht_refused);
-                    refused.fetch_add(1, Ordering::Relaxed);
-                    bad.lock().unwrap_or_else(PoisonError::into_inner).insert(found.value);
-                }
-                opened => return opened,
-            }
-        }
-        Err(Error::Tampered(format!("every replica of {text} was refused")))
-    }
-
-    fn open(&self, key: &RecordKey, text: &str, checked: &Checked, record: &[u8]) -> Result<DhtValue> {
-        let plain = self.sealer.open(checked.sealed(record))?;
-        if content_hash(&plain) != checked.header.hash {
-            return Err(Error::Tampered(format!("the content of {text} is not what its author signed")));
-        }
-        Ok((*self.remember(text, key, &checked.header, plain.into())).clone())
-    }
-
-    fn remember(&self, text: &str, key: &RecordKey, header: &Header, bytes: Bytes) -> Arc<DhtValue> {
-        let value = Arc::new(DhtValue {
-            author: header.author.clone(),
-            role: header.role.clone(),
-            created_at_ms: header.created_at,
-            version: header.version,
-            bytes,
-        });
-        self.cache.insert(text.into(), value.clone(), !key.kind.immutable());
-        value
+    /// Gives up what goes on in the background and flushes. What others do not hold yet is remembered on disk.
+    pub async fn close(&self) {
+        self.inner.stop.cancel();
+        self.flush().await;
     }
 }

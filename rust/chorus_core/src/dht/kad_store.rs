@@ -37,7 +37,8 @@ impl RecordStore for KadStore {
     type ProvidedIter<'a> = std::vec::IntoIter<Cow<'a, ProviderRecord>>;
 
     fn get(&self, key: &RecordKey) -> Option<Cow<'_, Record>> {
-        self.records.get(key.as_ref()).map(|value| Cow::Owned(Record::new(key.clone(), value)))
+        let first = self.records.get(key.as_ref()).into_iter().next()?;
+        Some(Cow::Owned(Record::new(key.clone(), first.to_vec())))
     }
 
     /// Kademlia calls this for what this agent itself puts, which lies on disk by then.

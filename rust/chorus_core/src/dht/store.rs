@@ -1,142 +1,130 @@
 //! The disk store of records (redb): one writer thread that commits what came together, readers that never wait for it.
+//!
+//! A name may hold records of several authors, so that nobody can occupy the name of a value by being first. What others
+//! wrote is bounded ([`Limits`]) and never pushes out what is there; this agent's own records are always taken.
+
+mod disk;
+mod tables;
 
 use std::{
-    collections::HashMap,
-    ops::Bound,
+    collections::HashSet,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, PoisonError, RwLock},
 };
 
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    key::Kind,
-    record::{self, Checked},
-};
+use super::record;
 use crate::{
-    Error, Result, database,
+    Error, Result,
     net::shared::{Counters, bump, now_ms},
 };
+use disk::Disk;
+pub(in crate::dht) use tables::{AUTHORS_PER_NAME, place};
+pub use tables::{Entry, Stored, Usage};
+use tables::{Ledger, Write};
 
-/// Records by key; the value is `stored_at_ms:u64be | record`.
-const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
-/// How long an agent's record is kept after it was stored or replaced.
-pub const AGENT_KEPT_MS: u64 = 48 * 60 * 60 * 1000;
-/// Pages that redb keeps in memory.
-const DISK_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// Writes waiting for the writer; what peers send beyond it is refused, own writes wait.
 const WRITE_QUEUE: usize = 1024;
-/// How long opening waits for the file's last holder, and how often it looks.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
-const RELEASE_STEP: Duration = Duration::from_millis(20);
 /// Writes in one commit.
 const BATCH_MAX: usize = 256;
 
-/// What became of a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
-    /// It is on disk now.
-    New,
-    /// The same or an equally good record was there already.
-    Kept,
+/// How much of others' records a store takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of each member of the mesh; all authors who are no members share as much.
+    pub author_bytes: u64,
+    /// Bytes of everybody but this agent.
+    pub foreign_bytes: u64,
 }
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { author_bytes: 1024 * 1024 * 1024, foreign_bytes: 16 * 1024 * 1024 * 1024 }
+    }
+}
+
+/// Peer ids of the members of the mesh.
+pub(crate) type Members = Arc<RwLock<HashSet<String>>>;
 
 /// Records on disk; cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    database: Arc<Database>,
-    writer: mpsc::Sender<Write>,
-    /// Accepted and not yet committed, so that readers see it at once.
-    coming: Arc<Mutex<HashMap<Vec<u8>, Vec<u8>>>>,
+    disk: Arc<Disk>,
+    writer: mpsc::Sender<Job>,
+    members: Members,
+    local: Arc<str>,
     counters: Arc<Counters>,
 }
 
-enum Write {
-    Put {
-        key: Vec<u8>,
-        record: Vec<u8>,
-        checked: Box<Checked>,
-        own: bool,
-        done: Option<oneshot::Sender<Result<Stored>>>,
-    },
-    Forget {
-        key: Vec<u8>,
-    },
-    Flush {
-        done: oneshot::Sender<()>,
-    },
+enum Job {
+    Write { write: Write, done: Option<oneshot::Sender<Result<Stored>>> },
+    Flush { done: oneshot::Sender<()> },
 }
 
 impl Store {
-    /// Opens or makes the store.
-    pub(crate) async fn open(path: &Path, counters: Arc<Counters>) -> Result<Self> {
+    /// Opens or makes the store of the agent `local`.
+    pub(crate) async fn open(path: &Path, local: String, limits: Limits, counters: Arc<Counters>) -> Result<Self> {
         let path = path.to_owned();
-        let database = tokio::task::spawn_blocking(move || {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder)?;
-            }
-            let database = open_released(&path)?;
-            let write = database.begin_write().map_err(disk)?;
-            write.open_table(RECORDS).map_err(disk)?;
-            write.commit().map_err(disk)?;
-            Ok::<_, Error>(Arc::new(database))
+        Self::over(move || disk::open_released(&path), local, limits, counters).await
+    }
+
+    /// A store over what `opener` opens, also again after a disk error.
+    pub(crate) async fn over(
+        opener: impl Fn() -> Result<redb::Database> + Send + Sync + 'static,
+        local: String,
+        limits: Limits,
+        counters: Arc<Counters>,
+    ) -> Result<Self> {
+        let members = Members::default();
+        let (of, known) = (local.clone(), members.clone());
+        let (disk, ledger) = tokio::task::spawn_blocking(move || {
+            let disk = Arc::new(Disk::new(Box::new(opener))?);
+            let ledger = Ledger::new(&disk, of, limits, known)?;
+            Ok::<_, Error>((disk, ledger))
         })
         .await
         .map_err(|e| Error::Internal(e.to_string()))??;
         let (writer, queue) = mpsc::channel(WRITE_QUEUE);
-        let store = Self { database: database.clone(), writer, coming: Arc::default(), counters };
-        let coming = store.coming.clone();
-        std::thread::Builder::new().name("dht-store".into()).spawn(move || write_loop(&database, queue, &coming))?;
+        let store = Self { disk: disk.clone(), writer, members, local: local.into(), counters };
+        std::thread::Builder::new().name("dht-store".into()).spawn(move || write_loop(&disk, ledger, queue))?;
         Ok(store)
     }
 
-    /// Stores a record of this agent and answers once it is on disk.
-    pub(crate) async fn put(&self, key: Vec<u8>, record: Vec<u8>) -> Result<Stored> {
-        let checked = Box::new(record::check(&key, &record, now_ms())?);
+    /// Stores a record of this agent and answers once it is on disk. It is remembered as one that others do not hold yet,
+    /// until [`settle`](Self::settle).
+    pub(crate) async fn put(&self, key: &[u8], record: Bytes) -> Result<Stored> {
+        let checked = Box::new(record::check(key, &record, now_ms())?);
+        self.write(Write::Put { checked, record, pending: true }).await
+    }
+
+    /// Takes a peer's record if it is sound, and answers once it is on disk.
+    pub(crate) async fn keep(&self, key: &[u8], record: Bytes) -> Result<Stored> {
+        let write = self.checked(key, record)?;
         let (done, answer) = oneshot::channel();
-        self.writer
-            .send(Write::Put { key, record, checked, own: true, done: Some(done) })
-            .await
-            .map_err(|_| Error::Closed)?;
+        self.send(Job::Write { write, done: Some(done) })?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
     /// Takes a peer's record if it is sound; never waits.
-    pub(crate) fn offer(&self, key: Vec<u8>, record: Vec<u8>) -> Result<()> {
-        let checked = match record::check(&key, &record, now_ms()) {
-            Ok(checked) => Box::new(checked),
-            Err(error) => {
-                bump(&self.counters.dht_refused);
-                return Err(error);
-            }
-        };
-        if self.get(&key).is_some_and(|present| supersedes(&checked, &key, &present).is_none()) {
-            return Ok(());
-        }
-        let mut coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner);
-        let write = Write::Put { key: key.clone(), record: record.clone(), checked, own: false, done: None };
-        self.writer.try_send(write).map_err(|_| Error::Unavailable("the record store is behind".into()))?;
-        coming.insert(key, record);
-        Ok(())
+    pub(crate) fn offer(&self, key: &[u8], record: Bytes) -> Result<()> {
+        let write = self.checked(key, record)?;
+        self.send(Job::Write { write, done: None })
     }
 
-    /// The record under a key, unless its time is over.
+    /// Records under a key whose time is not over: this agent's own first, one for each author.
     #[must_use]
-    pub fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        if let Some(record) = self.coming.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
-            return Some(record.clone());
-        }
-        self.read(key).unwrap_or_else(|error| {
+    pub fn get(&self, key: &[u8]) -> Vec<Bytes> {
+        self.disk.read(|database| tables::get(database, key, &self.local, now_ms())).unwrap_or_else(|error| {
             tracing::warn!(%error, "the record store cannot be read");
-            None
+            Vec::new()
         })
     }
 
     /// How many records there are.
     pub fn len(&self) -> Result<u64> {
-        self.database.begin_read().map_err(disk)?.open_table(RECORDS).map_err(disk)?.len().map_err(disk)
+        self.disk.read(tables::len)
     }
 
     /// Whether there are none.
@@ -144,60 +132,83 @@ impl Store {
         Ok(self.len()? == 0)
     }
 
-    /// Up to `count` records that follow a key; those whose time is over are forgotten on the way.
-    pub(crate) fn walk(&self, after: Option<&[u8]>, count: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let read = self.database.begin_read().map_err(disk)?;
-        let table = read.open_table(RECORDS).map_err(disk)?;
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut found = Vec::new();
-        for entry in table.range::<&[u8]>((from, Bound::Unbounded)).map_err(disk)?.take(count) {
-            let (key, value) = entry.map_err(disk)?;
-            match unpack(key.value(), value.value(), now_ms()) {
-                Some(record) => found.push((key.value().to_vec(), record.to_vec())),
-                None => {
-                    let _ = self.writer.try_send(Write::Forget { key: key.value().to_vec() });
-                    found.push((key.value().to_vec(), Vec::new()));
-                }
-            }
+    /// How much is stored.
+    pub fn usage(&self) -> Result<Usage> {
+        self.disk.read(|database| tables::usage(database, &self.local))
+    }
+
+    /// Who is in the mesh: each of them has a share of the store.
+    pub fn set_members(&self, members: HashSet<String>) {
+        *self.members.write().unwrap_or_else(PoisonError::into_inner) = members;
+    }
+
+    /// Up to `count` records that follow a place; those whose time is over are forgotten on the way.
+    pub(crate) fn walk(&self, after: Option<&[u8]>, count: usize) -> Result<Vec<Entry>> {
+        let now = now_ms();
+        let entries = self.disk.read(|database| tables::walk(database, after, count))?;
+        for over in entries.iter().filter(|entry| entry.until <= now) {
+            let _ = self.send(Job::Write { write: Write::Forget { place: over.place.clone() }, done: None });
         }
-        Ok(found)
+        Ok(entries)
+    }
+
+    /// Up to `count` own records, after a place, that too few others hold as far as is known.
+    pub(crate) fn pending(&self, after: Option<&[u8]>, count: usize) -> Result<Vec<Entry>> {
+        self.disk.read(|database| tables::pending(database, after, count))
+    }
+
+    /// The record at a place that [`walk`](Self::walk) or [`pending`](Self::pending) named.
+    pub(crate) fn at(&self, place: &[u8]) -> Option<Bytes> {
+        self.disk.read(|database| tables::at(database, place)).ok().flatten()
+    }
+
+    /// Which of some records this store has not, or has in an older version.
+    pub(crate) fn lacks(&self, held: &[(Vec<u8>, u64)]) -> Result<Vec<usize>> {
+        self.disk.read(|database| tables::lacks(database, held, now_ms()))
+    }
+
+    /// Enough others hold an own record now.
+    pub(crate) async fn settle(&self, key: &[u8]) {
+        let place = place(key, &self.local);
+        let _ = self.writer.send(Job::Write { write: Write::Settle { place }, done: None }).await;
     }
 
     /// Waits until everything accepted so far is on disk.
     pub(crate) async fn flush(&self) {
         let (done, answer) = oneshot::channel();
-        if self.writer.send(Write::Flush { done }).await.is_ok() {
+        if self.writer.send(Job::Flush { done }).await.is_ok() {
             let _ = answer.await;
         }
     }
 
-    /// Lays a record in readers' way without any check.
+    /// Lays a record on the disk without any check.
     #[cfg(test)]
-    pub(crate) fn plant(&self, key: Vec<u8>, record: Vec<u8>) {
-        self.coming.lock().unwrap_or_else(PoisonError::into_inner).insert(key, record);
+    pub(crate) fn plant(&self, key: &[u8], author: &str, record: &[u8], until: u64) {
+        self.disk.read(|database| tables::plant(database, &place(key, author), record, until)).unwrap();
     }
 
-    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let read = self.database.begin_read().map_err(disk)?;
-        let table = read.open_table(RECORDS).map_err(disk)?;
-        let value = table.get(key).map_err(disk)?;
-        Ok(value.and_then(|value| unpack(key, value.value(), now_ms()).map(<[u8]>::to_vec)))
+    async fn write(&self, write: Write) -> Result<Stored> {
+        let (done, answer) = oneshot::channel();
+        self.writer.send(Job::Write { write, done: Some(done) }).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
     }
-}
 
-/// Opens the file; one that a store of this process is just about to let go of is waited for.
-fn open_released(path: &Path) -> Result<Database> {
-    let until = Instant::now() + RELEASE_TIMEOUT;
-    database::make_if_missing(path).map_err(disk)?;
-    loop {
-        match Builder::new().set_cache_size(DISK_CACHE_BYTES).open(path) {
-            Err(DatabaseError::DatabaseAlreadyOpen) if Instant::now() < until => std::thread::sleep(RELEASE_STEP),
-            outcome => return outcome.map_err(disk),
+    fn checked(&self, key: &[u8], record: Bytes) -> Result<Write> {
+        match record::check(key, &record, now_ms()) {
+            Ok(checked) => Ok(Write::Put { checked: Box::new(checked), record, pending: false }),
+            Err(error) => {
+                bump(&self.counters.dht_refused);
+                Err(error)
+            }
         }
     }
+
+    fn send(&self, job: Job) -> Result<()> {
+        self.writer.try_send(job).map_err(|_| Error::Unavailable("the record store is behind".into()))
+    }
 }
 
-fn write_loop(database: &Database, mut queue: mpsc::Receiver<Write>, coming: &Mutex<HashMap<Vec<u8>, Vec<u8>>>) {
+fn write_loop(disk: &Disk, mut ledger: Ledger, mut queue: mpsc::Receiver<Job>) {
     while let Some(first) = queue.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < BATCH_MAX
@@ -205,25 +216,28 @@ fn write_loop(database: &Database, mut queue: mpsc::Receiver<Write>, coming: &Mu
         {
             batch.push(next);
         }
-        let outcomes = commit(database, &batch);
-        let mut coming = coming.lock().unwrap_or_else(PoisonError::into_inner);
+        let writes = batch.iter().filter_map(|job| match job {
+            Job::Write { write, .. } => Some(write),
+            Job::Flush { .. } => None,
+        });
+        let writes: Vec<&Write> = writes.collect();
+        let outcomes = if writes.is_empty() { Ok(Vec::new()) } else { commit(disk, &mut ledger, &writes) };
         if let Err(error) = &outcomes {
             tracing::error!(%error, "DHT records could not be written");
         }
-        for (at, write) in batch.into_iter().enumerate() {
-            match write {
-                Write::Put { key, record, done, .. } => {
-                    // A later record of the same key may be on its way already.
-                    if coming.get(&key).is_some_and(|waiting| *waiting == record) {
-                        coming.remove(&key);
-                    }
-                    let outcome = outcomes.as_ref().map_err(Clone::clone).and_then(|all| all[at].clone());
+        let mut outcomes = outcomes.map(Vec::into_iter);
+        for job in batch {
+            match job {
+                Job::Write { done, .. } => {
+                    let outcome = match &mut outcomes {
+                        Ok(all) => all.next().unwrap_or(Err(Error::Closed)),
+                        Err(error) => Err(error.clone()),
+                    };
                     if let Some(done) = done {
                         let _ = done.send(outcome);
                     }
                 }
-                Write::Forget { .. } => {}
-                Write::Flush { done } => {
+                Job::Flush { done } => {
                     let _ = done.send(());
                 }
             }
@@ -231,80 +245,21 @@ fn write_loop(database: &Database, mut queue: mpsc::Receiver<Write>, coming: &Mu
     }
 }
 
-fn commit(database: &Database, batch: &[Write]) -> Result<Vec<Result<Stored>>> {
-    let write = database.begin_write().map_err(disk)?;
-    let mut outcomes = Vec::with_capacity(batch.len());
+/// Commits a batch; after a disk error the file is opened anew, so that the next batch finds it usable.
+fn commit(disk: &Disk, ledger: &mut Ledger, writes: &[&Write]) -> Result<Vec<Result<Stored>>> {
+    if !disk.is_open() {
+        disk.reopen()?;
+        ledger.recount(disk)?;
+    }
+    let outcome = disk.read(|database| tables::commit(database, ledger, writes, now_ms()));
+    if outcome.is_err()
+        && let Err(error) = disk.reopen().and_then(|()| ledger.recount(disk))
     {
-        let mut table = write.open_table(RECORDS).map_err(disk)?;
-        for item in batch {
-            outcomes.push(match item {
-                Write::Put { key, record, checked, own, .. } => {
-                    let present = table
-                        .get(key.as_slice())
-                        .map_err(disk)?
-                        .and_then(|value| unpack(key, value.value(), now_ms()).map(<[u8]>::to_vec));
-                    let better = match &present {
-                        None => Ok(Stored::New),
-                        Some(present) if *own && checked.key.kind.immutable() && foreign(checked, key, present) => {
-                            Ok(Stored::New)
-                        }
-                        Some(present) => supersedes(checked, key, present).unwrap_or(Ok(Stored::Kept)),
-                    };
-                    if matches!(better, Ok(Stored::New)) {
-                        let value = [&now_ms().to_be_bytes()[..], record].concat();
-                        table.insert(key.as_slice(), value.as_slice()).map_err(disk)?;
-                    }
-                    better
-                }
-                Write::Forget { key } => {
-                    let over = table
-                        .get(key.as_slice())
-                        .map_err(disk)?
-                        .is_some_and(|value| unpack(key, value.value(), now_ms()).is_none());
-                    if over {
-                        table.remove(key.as_slice()).map_err(disk)?;
-                    }
-                    Ok(Stored::Kept)
-                }
-                Write::Flush { .. } => Ok(Stored::Kept),
-            });
-        }
+        tracing::error!(%error, "the record store could not be opened again");
     }
-    write.commit().map_err(disk)?;
-    Ok(outcomes)
+    outcome
 }
 
-/// Whether a checked record takes the place of the present one: `None` when the present one stays without blame.
-fn supersedes(new: &Checked, key: &[u8], present: &[u8]) -> Option<Result<Stored>> {
-    let Ok(present) = record::check(key, present, now_ms()) else {
-        return Some(Ok(Stored::New)); // damaged on disk
-    };
-    if new.key.kind.immutable() {
-        return None;
-    }
-    match new.header.version.cmp(&present.header.version) {
-        std::cmp::Ordering::Greater => Some(Ok(Stored::New)),
-        std::cmp::Ordering::Equal => None,
-        std::cmp::Ordering::Less => Some(Err(Error::Refused(format!(
-            "version {} is older than {}, which is stored",
-            new.header.version, present.header.version
-        )))),
-    }
-}
-
-/// Whether the present record comes from somebody else; an agent's own value then takes its place on its own disk.
-fn foreign(new: &Checked, key: &[u8], present: &[u8]) -> bool {
-    record::check(key, present, now_ms()).map_or(true, |present| present.header.author != new.header.author)
-}
-
-fn unpack<'a>(key: &[u8], value: &'a [u8], now_ms: u64) -> Option<&'a [u8]> {
-    let (stored_at, record) = value.split_first_chunk::<8>()?;
-    let agent = key.starts_with(b"/chorus/agent/");
-    debug_assert_eq!(Kind::Agent.as_str(), "agent");
-    let over = agent && now_ms.saturating_sub(u64::from_be_bytes(*stored_at)) > AGENT_KEPT_MS;
-    (!over).then_some(record)
-}
-
-fn disk(error: impl Into<redb::Error>) -> Error {
-    Error::Internal(format!("DHT store: {}", error.into()))
-}
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
+mod tests;

@@ -76,7 +76,8 @@ impl NetHandle {
         let (inbox, incoming_lane) = mpsc::channel(lane::INBOX_FRAMES);
         let stop = CancellationToken::new();
         let dht = config.dht;
-        let store = Store::open(&config.data_dir.join("dht.redb"), shared.counters.clone()).await?;
+        let file = config.data_dir.join("dht.redb");
+        let store = Store::open(&file, shared.local.to_string(), config.dht_limits, shared.counters.clone()).await?;
         let inputs = service::Inputs {
             commands: command_queue,
             publishes: publish_queue,

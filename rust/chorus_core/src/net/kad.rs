@@ -1,35 +1,31 @@
-//! The handle's side of Kademlia: what the DHT asks of the swarm.
+//! The handle's side of Kademlia: what the DHT asks of the swarm. Records themselves travel as requests ([`crate::dht`]).
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use libp2p::PeerId;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{broadcast, mpsc, oneshot},
     time::timeout,
 };
 
 use super::shared::{Command, Shared};
 use crate::{Error, Result};
 
-/// A record that some replica holds.
-#[derive(Debug, Clone)]
-pub struct KadRecord {
-    /// Its key.
-    pub key: Bytes,
-    /// Its value as stored (sealed and signed).
-    pub value: Bytes,
-    /// Who gave it; `None` when it came from the own store.
-    pub peer: Option<PeerId>,
+/// Who should hold a record, as far as the routing table knows.
+#[derive(Debug, Clone, Default)]
+pub struct Closest {
+    /// Connected peers, the closest first, at most 20.
+    pub peers: Vec<PeerId>,
+    /// Whether this agent is as close as they are.
+    pub own: bool,
+    /// Whether the mesh may have closer ones that only a search finds.
+    pub more: bool,
 }
-
-/// Decides about a candidate; the search ends with the first that it accepts.
-pub type Accept = Box<dyn FnMut(&KadRecord) -> bool + Send>;
 
 /// What the loop is asked of Kademlia.
 pub enum KadCommand {
-    Put { key: Vec<u8>, value: Vec<u8>, reply: oneshot::Sender<Result<usize>> },
-    Get { key: Vec<u8>, accept: Accept, reply: oneshot::Sender<Result<KadRecord>> },
+    Closest { key: Vec<u8>, reply: oneshot::Sender<Result<Closest>> },
+    Search { key: Vec<u8>, reply: oneshot::Sender<Result<Vec<PeerId>>> },
     Provide { key: Vec<u8>, reply: oneshot::Sender<Result<()>> },
     Find { key: Vec<u8>, reply: oneshot::Sender<Result<Vec<PeerId>>> },
 }
@@ -49,22 +45,16 @@ impl KadHandle {
         self.enabled
     }
 
-    /// Sends a record to the peers closest to its key; answers with how many have it as soon as one has (the others
-    /// follow in the background), 0 when no peer is there at all.
-    pub async fn put_record(&self, key: &[u8], value: Vec<u8>, within: Duration) -> Result<usize> {
+    /// Who should hold what lies under a key, without asking anybody.
+    pub async fn closest(&self, key: &[u8], within: Duration) -> Result<Closest> {
         let (reply, answer) = oneshot::channel();
-        self.ask(KadCommand::Put { key: key.to_vec(), value, reply }, answer, within).await
+        self.ask(KadCommand::Closest { key: key.to_vec(), reply }, answer, within).await
     }
 
-    /// Asks replica after replica until `accept` takes a record.
-    pub async fn get_record(
-        &self,
-        key: &[u8],
-        within: Duration,
-        accept: impl FnMut(&KadRecord) -> bool + Send + 'static,
-    ) -> Result<KadRecord> {
+    /// The peers closest to a key in the whole mesh, found by asking from peer to peer.
+    pub async fn search(&self, key: &[u8], within: Duration) -> Result<Vec<PeerId>> {
         let (reply, answer) = oneshot::channel();
-        self.ask(KadCommand::Get { key: key.to_vec(), accept: Box::new(accept), reply }, answer, within).await
+        self.ask(KadCommand::Search { key: key.to_vec(), reply }, answer, within).await
     }
 
     /// Says that this agent can give what `key` names.
@@ -79,11 +69,19 @@ impl KadHandle {
         self.ask(KadCommand::Find { key: key.to_vec(), reply }, answer, within).await
     }
 
+    /// Peers as they become known as holders of records, from now on; one may be named more than once.
+    #[must_use]
+    pub fn routed(&self) -> broadcast::Receiver<PeerId> {
+        self.shared.routed.subscribe()
+    }
+
     async fn ask<T>(&self, command: KadCommand, answer: oneshot::Receiver<Result<T>>, within: Duration) -> Result<T> {
         if !self.enabled {
             return Err(Error::Unavailable("the DHT is switched off (CHORUS_DHT_ENABLED)".into()));
         }
-        super::shared::bump(&self.shared.counters.dht_queries);
+        if !matches!(command, KadCommand::Closest { .. }) {
+            super::shared::bump(&self.shared.counters.dht_queries);
+        }
         self.commands.send(Command::Kad(command)).await.map_err(|_| Error::Closed)?;
         match timeout(within, answer).await {
             Ok(answer) => answer.map_err(|_| Error::Closed)?,

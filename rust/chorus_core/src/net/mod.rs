@@ -30,7 +30,7 @@ mod transport;
 mod types;
 
 pub use handle::NetHandle;
-pub use kad::{KadHandle, KadRecord};
+pub use kad::{Closest, KadHandle};
 pub use lane::Lane;
 pub use stream::PeerStream;
 pub use subscription::GossipSubscription;

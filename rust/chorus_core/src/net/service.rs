@@ -81,7 +81,7 @@ pub async fn start(config: NetConfig, shared: Arc<Shared>, inputs: Inputs) -> Re
     let mut service = Service {
         swarm,
         gossip: Gossip::new(shared.clone(), config.role),
-        queries: Queries::new(inputs.store.clone()),
+        queries: Queries::new(inputs.store.clone(), shared.local),
         connector,
         known,
         mdns,
@@ -416,6 +416,8 @@ impl Service {
                 kademlia.add_address(&peer, address);
             }
             kademlia.set_mode(Some(kad::Mode::Server));
+            // Nobody listening is no error.
+            let _ = self.shared.routed.send(peer);
         }
     }
 

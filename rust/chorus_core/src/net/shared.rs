@@ -50,6 +50,8 @@ pub async fn open(commands: &mpsc::Sender<Command>, peer: PeerId, protocol: Stre
 pub struct Shared {
     pub local: PeerId,
     pub events: broadcast::Sender<NetEvent>,
+    /// Peers that hold records, as they make themselves known.
+    pub routed: broadcast::Sender<PeerId>,
     pub subscribers: Arc<Subscribers>,
     pub counters: Arc<Counters>,
     view: RwLock<View>,
@@ -83,6 +85,7 @@ impl Shared {
         Self {
             local,
             events: broadcast::channel(EVENT_QUEUE).0,
+            routed: broadcast::channel(EVENT_QUEUE).0,
             subscribers: Arc::default(),
             counters: Arc::default(),
             view: RwLock::default(),
@@ -134,6 +137,7 @@ pub struct Counters {
     pub dht_cache_hits: AtomicU64,
     pub dht_cache_misses: AtomicU64,
     pub dht_refused: AtomicU64,
+    pub dht_repaired: AtomicU64,
     pub requests_sent: AtomicU64,
     pub requests_received: AtomicU64,
     pub requests_in_flight: AtomicU64,
@@ -165,6 +169,7 @@ impl Counters {
             dht_cache_hits: read(&self.dht_cache_hits),
             dht_cache_misses: read(&self.dht_cache_misses),
             dht_refused: read(&self.dht_refused),
+            dht_repaired: read(&self.dht_repaired),
             requests_sent: read(&self.requests_sent),
             requests_received: read(&self.requests_received),
             requests_in_flight: read(&self.requests_in_flight),

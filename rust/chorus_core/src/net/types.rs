@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::PeerStream;
-use crate::Result;
+use crate::{Result, dht::Limits};
 
 /// How to start the network.
 pub struct NetConfig {
@@ -30,6 +30,8 @@ pub struct NetConfig {
     pub role: Option<String>,
     /// Whether Kademlia runs.
     pub dht: bool,
+    /// How much of others' records is stored.
+    pub dht_limits: Limits,
 }
 
 /// A gossip message that passed every check.
@@ -179,6 +181,8 @@ pub struct NetStats {
     pub dht_cache_misses: u64,
     /// DHT records refused because signature, hash, key or size did not fit.
     pub dht_refused: u64,
+    /// Replicas that were found wrong on a read and were given the right record.
+    pub dht_repaired: u64,
     /// Connections now.
     pub connections: u64,
     /// Requests to peers since the start.

@@ -4,7 +4,7 @@
 use std::{path::PathBuf, str::FromStr, sync::Mutex, sync::PoisonError};
 
 use libp2p::PeerId;
-use pyo3::{prelude::*, types::PyBytes};
+use pyo3::{prelude::*, pybacked::PyBackedBytes, types::PyBytes};
 use zeroize::Zeroizing;
 
 use super::to_python;
@@ -22,6 +22,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Redactor>()?;
     module.add_function(wrap_pyfunction!(seal, module)?)?;
     module.add_function(wrap_pyfunction!(open_sealed, module)?)?;
+    module.add_function(wrap_pyfunction!(seal_many, module)?)?;
+    module.add_function(wrap_pyfunction!(open_many, module)?)?;
     module.add_function(wrap_pyfunction!(canonical_json, module)?)?;
     module.add_function(wrap_pyfunction!(sign_json, module)?)?;
     module.add_function(wrap_pyfunction!(verify_json, module)?)?;
@@ -79,14 +81,19 @@ struct RoleKeys(crypto::RoleKeys);
 #[pymethods]
 impl RoleKeys {
     #[new]
-    #[pyo3(signature = (cluster_secret, role = None, *, old_secrets = Vec::new(), grants = Vec::new()))]
+    #[pyo3(signature = (cluster_secret, role = None, *, file = None, old_secrets = Vec::new(), grants = Vec::new()))]
     fn new(
         cluster_secret: &[u8],
         role: Option<&str>,
+        file: Option<PathBuf>,
         old_secrets: Vec<Vec<u8>>,
         grants: Vec<(String, String)>,
     ) -> PyResult<Self> {
-        let mut keys = crypto::RoleKeys::derive(cluster_secret, role).map_err(raise)?;
+        let mut keys = match file {
+            Some(path) => crypto::RoleKeys::from_file(&path, cluster_secret, role),
+            None => crypto::RoleKeys::derive(cluster_secret, role),
+        }
+        .map_err(raise)?;
         for old in old_secrets {
             keys.add_old_secret(&Zeroizing::new(old)).map_err(raise)?;
         }
@@ -100,6 +107,12 @@ impl RoleKeys {
     #[pyo3(signature = (role = None))]
     fn readers(&self, role: Option<&str>) -> PyResult<Vec<String>> {
         self.0.readers(role).map_err(raise)
+    }
+
+    /// Which kind of keys these are: derived from the cluster secret, or of a role keys file.
+    #[getter]
+    fn kind(&self) -> &'static str {
+        self.0.kind()
     }
 
     #[getter]
@@ -125,6 +138,31 @@ fn seal<'py>(py: Python<'py>, keys: &RoleKeys, role: Option<&str>, plain: &[u8])
 fn open_sealed<'py>(py: Python<'py>, keys: &RoleKeys, sealed: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
     let plain = py.detach(|| crypto::open(&keys.0, sealed)).map_err(raise)?;
     Ok(PyBytes::new(py, &plain))
+}
+
+/// Seals many values for one role, on all cores.
+#[pyfunction]
+#[pyo3(signature = (keys, role, plains))]
+fn seal_many<'py>(
+    py: Python<'py>,
+    keys: &RoleKeys,
+    role: Option<&str>,
+    plains: Vec<PyBackedBytes>,
+) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+    let sealed = py
+        .detach(|| crypto::seal_many(&keys.0, role, &plains.iter().map(|plain| &**plain).collect::<Vec<_>>()))
+        .map_err(raise)?;
+    Ok(sealed.iter().map(|sealed| PyBytes::new(py, sealed)).collect())
+}
+
+/// Opens many sealed values, on all cores; the first that cannot be opened raises.
+#[pyfunction]
+fn open_many<'py>(py: Python<'py>, keys: &RoleKeys, sealed: Vec<PyBackedBytes>) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+    let opened = py.detach(|| {
+        let opened = crypto::open_many(&keys.0, &sealed.iter().map(|sealed| &**sealed).collect::<Vec<_>>());
+        opened.into_iter().collect::<Result<Vec<_>, _>>()
+    });
+    Ok(opened.map_err(raise)?.iter().map(|plain| PyBytes::new(py, plain)).collect())
 }
 
 /// The RFC 8785 form of a JSON document.

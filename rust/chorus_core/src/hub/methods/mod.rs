@@ -24,7 +24,7 @@ use super::{
 use crate::{
     Error, Result,
     crypto::RoleKeys,
-    dht::Dht,
+    dht::{self, Dht},
     identity::Identity,
     log::LogHandle,
     net::{self, IncomingRequest, NetHandle, Publish},
@@ -97,6 +97,10 @@ impl Parts {
             stats.insert("peers_connected".into(), self.net.state().peers.len().into());
             stats.insert("shhh_findings".into(), json!(self.findings.snapshot()));
             stats.insert("raft_refused_frames".into(), self.raft.refused_frames().into());
+            if let Ok(usage) = self.dht.usage() {
+                stats.insert("dht_records".into(), usage.records.into());
+                stats.insert("dht_pending".into(), usage.pending.into());
+            }
             if let Some(hub) = self.hub.get().and_then(Weak::upgrade)
                 && let Ok(Value::Object(counters)) = serde_json::to_value(hub.stats())
             {
@@ -133,6 +137,7 @@ impl Parts {
         let mut state =
             serde_json::to_value(self.net.state()).map_err(|error| Error::Internal(format!("net.state: {error}")))?;
         state["agent_id"] = self.agent_id.clone().into();
+        state["role_keys"] = self.keys.kind().into();
         Ok(Answer::head(state))
     }
 
@@ -237,6 +242,9 @@ impl Backend for CoreBackend {
     }
 
     fn reserved(&self, request: IncomingRequest) {
+        if request.service == dht::SERVICE {
+            return self.0.dht.serve(request);
+        }
         let raft = self.0.raft.clone();
         let IncomingRequest { peer, service, payload, timeout, mut reply, .. } = request;
         if service != FORWARD_SERVICE {

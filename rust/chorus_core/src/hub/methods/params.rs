@@ -39,6 +39,15 @@ impl Params {
         self.0.remove(name).unwrap_or(Value::Null)
     }
 
+    /// A list of peer ids; none when it is missing.
+    pub fn peers(&self, name: &str) -> Result<Vec<libp2p::PeerId>> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::Array(all)) => all.iter().map(|one| peer(one.as_str().unwrap_or_default())).collect(),
+            Some(_) => Err(Error::Invalid(format!("{name}: a list of peer ids is needed"))),
+        }
+    }
+
     pub fn peer(&self, name: &str) -> Result<libp2p::PeerId> {
         peer(self.text(name)?)
     }

@@ -29,12 +29,13 @@ pub(super) fn call(parts: &Arc<Parts>, method: &str, params: Params, payload: By
                 parts.findings.count(&found);
                 return Err(Error::Refused(format!("the value holds a secret (rule {}); redact it first", first.rule)));
             }
-            let key = parts.dht.put(kind, name, &payload, params.optional_text("role")?).await?;
-            Ok(Answer::head(json!({"key": key})))
+            let written = parts.dht.put(kind, name, &payload, params.optional_text("role")?).await?;
+            Ok(Answer::head(json!({"key": written.key, "replicas": written.replicas})))
         }
         .boxed(),
         "dht.get" => async move {
-            let value = parts.dht.get(params.text("kind")?, params.text("name")?).await?;
+            let from = params.peers("from")?;
+            let value = parts.dht.get(params.text("kind")?, params.text("name")?, &from).await?;
             let head = json!({
                 "author": value.author, "role": value.role, "created_at": value.created_at_ms, "version": value.version,
             });

@@ -53,6 +53,7 @@ pub fn config(keypair: &Keypair, folder: &TempDir) -> NetConfig {
         agent_id: "test".into(),
         role: Some("developer".into()),
         dht: true,
+        dht_limits: Default::default(),
     }
 }
 
