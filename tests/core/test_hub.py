@@ -11,7 +11,8 @@ import pytest
 from chorus.core import Node
 from chorus.hub import Hub, HubClosed, HubError, HubInvalid, HubTooLarge, HubUnavailable, Request
 from chorus.hub.frames import FRAME_MAX_BYTES
-from conftest import PATIENCE_S, StartNode
+
+from .conftest import PATIENCE_S, StartNode
 
 
 async def echo(request: Request) -> dict[str, object]:

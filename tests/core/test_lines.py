@@ -19,7 +19,8 @@ from chorus.config import load_settings
 from chorus.config.run import save_run_settings
 from chorus.core import CoreError, core_lines
 from chorus.hub import Hub
-from conftest import PATIENCE_S, StartNode
+
+from .conftest import PATIENCE_S, StartNode
 
 SECRET = "ghp_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
 # An EVENT, which only the hub may send.

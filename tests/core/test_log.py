@@ -13,7 +13,8 @@ pytest.importorskip("chorus._core")
 
 from chorus.core import Log, Node, verify_folder
 from chorus.hub import HubInvalid
-from conftest import PATIENCE_S, StartNode
+
+from .conftest import PATIENCE_S, StartNode
 
 
 async def filled(node: Node, count: int) -> Log:

@@ -14,7 +14,8 @@ import pytest
 pytest.importorskip("chorus._core")
 
 from chorus.core import Log
-from conftest import PATIENCE_S, StartNode
+
+from .conftest import PATIENCE_S, StartNode
 
 pytestmark = pytest.mark.heavy
 

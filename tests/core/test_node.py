@@ -21,7 +21,8 @@ from chorus.hub import (
     Reply,
     Request,
 )
-from conftest import PATIENCE_S, StartNode
+
+from .conftest import PATIENCE_S, StartNode
 
 STREAM_BYTES = 20 * 1024 * 1024
 

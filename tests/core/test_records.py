@@ -20,7 +20,8 @@ from chorus.hub import (
     HubTimeout,
     HubTooLarge,
 )
-from conftest import PATIENCE_S, SECRET, StartNode, connected
+
+from .conftest import PATIENCE_S, SECRET, StartNode, connected
 
 MIB = 1024 * 1024
 RECORDS = 50

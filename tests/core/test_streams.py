@@ -13,7 +13,8 @@ import pytest
 
 from chorus.core import Node
 from chorus.hub import ByteStream, Hub, HubClosed, HubError, HubRefused, Request
-from conftest import PATIENCE_S, StartNode, connected
+
+from .conftest import PATIENCE_S, StartNode, connected
 
 # More than one window and the network's together, but less than what fits between two processes.
 TAIL_BYTES = 1536 * 1024
