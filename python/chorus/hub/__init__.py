@@ -19,7 +19,6 @@ from chorus.hub.errors import (
     HubTooLarge,
     HubUnavailable,
     disk_error,
-    error_from,
 )
 from chorus.hub.feeds import EntryFeed, EventFeed, LogFeed, LogVerifyFeed, Subscription
 from chorus.hub.streams import ByteStream
@@ -77,5 +76,4 @@ __all__ = [
     "StreamHandler",
     "Subscription",
     "disk_error",
-    "error_from",
 ]

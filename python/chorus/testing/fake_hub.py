@@ -26,8 +26,8 @@ from chorus.hub import (
     Reply,
     Request,
     StreamHandler,
-    error_from,
 )
+from chorus.hub.errors import error_from
 from chorus.hub.feeds import EntryFeed, EventFeed, Feed, LogFeed, LogVerifyFeed, Subscription
 from chorus.hub.methods import encode_json
 from chorus.testing.fake_methods import FakeMethods

@@ -25,6 +25,7 @@ LogType = Literal[
     "task_released",
     "task_completed",
     "decision_published",
+    "decision_vote",
 ]
 
 LOG_TYPES: Final[tuple[str, ...]] = get_args(LogType)
