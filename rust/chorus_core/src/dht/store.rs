@@ -21,7 +21,7 @@ use crate::{
     net::shared::{Counters, bump, now_ms},
 };
 use disk::Disk;
-pub(in crate::dht) use tables::{COPIES_PER_NAME, place, place_of};
+pub(in crate::dht) use tables::{COPIES_PER_NAME, place};
 pub use tables::{Entry, Stored, Usage};
 use tables::{Ledger, Write};
 

@@ -103,7 +103,7 @@ pub(in crate::dht) fn place(key: &[u8], author: &str, role: Option<&str>) -> Vec
 }
 
 /// Where a checked record lies.
-pub(in crate::dht) fn place_of(checked: &Checked) -> Vec<u8> {
+fn place_of(checked: &Checked) -> Vec<u8> {
     let header = &checked.header;
     place(checked.key.to_string().as_bytes(), &header.author, header.role.as_deref())
 }
