@@ -79,9 +79,11 @@ impl RoleKeys {
     /// # Errors
     /// `Invalid`, naming the file, what is wrong with it and the remedy.
     pub fn from_file(path: &Path, cluster_secret: &[u8], my_role: Option<&str>) -> Result<Self> {
-        let file = key_file::load(path, my_role)?;
+        let mut file = key_file::load(path, my_role)?;
         let roles: BTreeSet<String> = file.identities.keys().cloned().collect();
-        let held = file.identities.into_values().flatten().collect();
+        // As in `hold`: the own role's first.
+        let own = file.identities.remove(role_name(my_role)?);
+        let held = own.into_iter().chain(file.identities.into_values()).flatten().collect();
         let mut keys = Self { source: Source::File(file.recipients), roles, held, granted: BTreeMap::new() };
         keys.hold(cluster_secret)?;
         Ok(keys)
@@ -154,8 +156,11 @@ impl RoleKeys {
         }
     }
 
+    /// Holds the keys of all own roles that follow from a secret. Opening tries one after the other, which is most of
+    /// what it costs: a role of the agent's own comes before the one that all hold.
     fn hold(&mut self, secret: &[u8]) -> Result<()> {
-        for role in &self.roles {
+        let (common, own): (Vec<_>, Vec<_>) = self.roles.iter().partition(|role| *role == MEMBER_ROLE);
+        for role in own.into_iter().chain(common) {
             self.held.push(role_identity(secret, role)?);
         }
         Ok(())
