@@ -4,13 +4,15 @@ settings.
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import os
 import shutil
 import socketserver
+import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,36 @@ def short_dir() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="chorus-t-", dir="/tmp"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+SMALL_DISK_BYTES = 4 * 1024 * 1024
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with little room."""
+    path = tmp_path / "small"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "tmpfs", str(path)]
+    if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small file system cannot be mounted here: that takes root")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@pytest.fixture
+def filler(small_disk: Path) -> Callable[[], Path]:
+    """Uses up what room the small disk has; removing the file that it returns gives it back."""
+    return lambda: _fill(small_disk / "filler")
+
+
+def _fill(filler: Path) -> Path:
+    with filler.open("ab", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    return filler
 
 
 class _Ping(http.server.BaseHTTPRequestHandler):

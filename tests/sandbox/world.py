@@ -192,7 +192,11 @@ class World:
         head = {"task_id": task_id, "attempt": attempt, "after": after, "follow": True}
         async with await self.client.open_stream("output", "events", head) as stream:
             data = b"".join([chunk async for chunk in stream])
-        return [orjson.loads(line) for line in data.splitlines()]
+        told = [orjson.loads(line) for line in data.splitlines()]
+        if told and "over" in told[-1]:
+            over = told.pop()["over"]
+            assert not told or told[-1]["id"] == f"{attempt}-{over['events']}"
+        return told
 
     async def logs(self, task_id: str, which: str = "stdout", attempt: int = 1) -> bytes:
         """An attempt's raw output."""

@@ -65,7 +65,7 @@ class Guard:
                 closing = (b"connection", b"close") in message["headers"]
                 message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
             elif closing and not message.get("more_body", False):
-                # Closing on unread bytes resets the connection, and the client may lose its answer.
+                # Closing on unread bytes resets the connection, and the client may lose the answer.
                 await send({**message, "more_body": True})
                 await body.linger()
                 message = {"type": "http.response.body", "body": b""}

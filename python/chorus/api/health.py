@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from collections.abc import Awaitable
 from typing import Any, Final, TypeVar
@@ -79,7 +80,12 @@ class Observer:
         crashes = _read_crashes(context)
         repeating = [name for name, one in crashes.items() if one.repeating(_now_ms())]
         leader = None if raft is None else raft.leader
-        member = None if leader is None else context.table.member(leader)
+        member, active = None, 0
+        try:
+            member = None if leader is None else context.table.member(leader)
+            active = len(context.table.running_on(settings.peer_id))
+        except sqlite3.Error as error:
+            siblings["coordinator"] = Answer(False, f"the table cannot be read: {error}")
         self.findings = Findings(
             license_ok=True,  # the parent's gate lets no process start without one
             license_detail=f"{settings.license_id} ({settings.license_kind})",
@@ -94,7 +100,7 @@ class Observer:
             raft_state="unknown" if raft is None else raft.role,
             leader=leader if member is None else member.agent_id,
             term=0 if raft is None else raft.term,
-            active=len(context.table.running_on(settings.peer_id)),
+            active=active,
             max_tasks=settings.max_tasks,
             ai_provider=settings.ai_provider,
             crashes={name: one.count for name, one in crashes.items()},

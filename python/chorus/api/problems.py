@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import sqlite3
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -15,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from chorus.api import ucxi_answers as ucxi
-from chorus.hub import HubError
+from chorus.hub import DISK_PREFIX, HubError
 
 MEDIA_TYPE: Final = "application/problem+json"
 # How long a client should wait before it repeats what a missing leader or process made fail.
@@ -39,6 +41,8 @@ _HUB_STATUS: Final = {
     "not_permitted": 403,
     "tampered": 502,
 }
+# A disk that is full takes nothing, one that fails may recover; other errors of the system are our own fault.
+_DISK_STATUS: Final = {errno.ENOSPC: 507, errno.EDQUOT: 507, errno.EIO: 503, errno.EROFS: 503}
 # How a refusal begins that is about a bound of the mesh, not about the request (tasks.md, bounds).
 LIMIT_PREFIX: Final = "limit:"
 
@@ -94,7 +98,7 @@ def from_hub(error: HubError) -> Problem:
     if error.code == "refused" and message.startswith(LIMIT_PREFIX):
         detail = message.removeprefix(LIMIT_PREFIX).strip()
         return Problem(429, detail, headers={"Retry-After": str(RETRY_AFTER_S)})
-    status = _HUB_STATUS.get(error.code, 500)
+    status = 503 if message.startswith(DISK_PREFIX) else _HUB_STATUS.get(error.code, 500)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
     if status == 500:
         log.error("answered 500 for a hub error %s: %s", error.code, message)
@@ -135,6 +139,18 @@ def install(app: FastAPI) -> None:
     async def gone(request: Request, error: Exception) -> Response:
         return Response(status_code=400)  # nobody is left to read it
 
+    async def table(request: Request, error: Exception) -> Response:
+        detail = f"this agent's table cannot be read now: {error}"
+        return Problem(503, detail, headers={"Retry-After": str(RETRY_AFTER_S)}).response(request.url.path)
+
+    async def disk(request: Request, error: Exception) -> Response:
+        assert isinstance(error, OSError)
+        status = _DISK_STATUS.get(error.errno or 0)
+        if status is None:
+            raise error
+        detail = f"this agent's disk did not take it: {error.strerror}"
+        return Problem(status, detail, headers={"Retry-After": str(RETRY_AFTER_S)}).response(request.url.path)
+
     async def unexpected(request: Request, error: Exception) -> Response:
         return Problem(500, "an error inside the agent; its log has the details").response(request.url.path)
 
@@ -144,6 +160,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(ClientDisconnect, gone)
+    app.add_exception_handler(sqlite3.OperationalError, table)
+    app.add_exception_handler(OSError, disk)
     app.add_exception_handler(Exception, unexpected)
 
 

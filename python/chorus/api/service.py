@@ -14,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from chorus.api.app import api_app, guarded, guarded_probes
+from chorus.api.connection import Connection
 from chorus.api.context import Changes, Context
 from chorus.api.health import Observer, health_app
 from chorus.api.ucxi_text import Texts
@@ -110,8 +111,7 @@ def _server(app: ASGIApp) -> Server:
         limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACEFUL_STOP_S,
-        # "auto" would take the httptools parser too, but silently fall back to a slower one.
-        http="httptools",
+        http=Connection,
         ws="none",
     )
     return Server(config)

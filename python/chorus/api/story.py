@@ -105,6 +105,7 @@ class Story:
 
         while True:
             after = self._place.n
+            failure: HubError | None = None
             try:
                 async with aclosing(tell(self._context.hub, attempt, after, is_open)) as telling:
                     async for told in telling:
@@ -130,13 +131,17 @@ class Story:
                             return
                         yield Over(self._place.n, str(end.data.get("state")))
                         return
+                if not is_open():
+                    # Its own table may be behind; one that stays so must not keep the reader for ever.
+                    failure = HubError("it does not say how the attempt ended", code="unavailable")
             except HubError as error:
+                failure = error
+            if failure is not None:
                 tries += 1
-                lost = error.code == "not_found" and not is_open()
-                silent = error.code == "timeout" and not is_open()
-                if (lost or silent or tries >= TRIES_BEFORE_GAP) and not warned:
+                given_up = failure.code in ("not_found", "timeout") and not is_open()
+                if (given_up or tries >= TRIES_BEFORE_GAP) and not warned:
                     warned = True
-                    yield [self._gap(number, error)]
+                    yield [self._gap(number, failure)]
             if warned and not is_open():
                 return
             await watch.changed(wait)

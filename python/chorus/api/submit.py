@@ -59,11 +59,11 @@ async def submit(context: Context, task: TaskSubmission) -> Reply:
         except (HubUnavailable, HubClosed):
             if left <= REPEAT_PAUSE_S or context.stopping.is_set():
                 raise
-        except HubTimeout:
+        except HubTimeout as error:
             raise Problem(
                 503,
-                f"whether the task was taken is not known yet; GET /api/v1/tasks/{task.task_id} will tell, "
-                "and sending it again with this task_id does no harm",
+                f"whether the task was taken is not known yet ({error.message}); "
+                f"GET /api/v1/tasks/{task.task_id} will tell, and sending it again does no harm",
                 headers={"Retry-After": "1"},
                 task_id=task.task_id,
             ) from None

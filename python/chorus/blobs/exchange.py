@@ -21,6 +21,7 @@ from chorus.hub import (
     HubTimeout,
     HubTooLarge,
     Request,
+    disk_error,
 )
 
 SERVICE = "coordinator"
@@ -50,6 +51,8 @@ async def serve_stream(store: BlobStore, request: Request, stream: ByteStream) -
                 raise HubTooLarge(str(error)) from None
             except TimeoutError:
                 raise HubTimeout("the blob did not arrive in time") from None
+            except OSError as error:
+                raise _disk(error) from error
         await stream.write(orjson.dumps({"sha256": sha256, "size": store.size(sha256)}) + b"\n")
     else:
         raise HubInvalid(f"no stream {request.method!r}")
@@ -79,7 +82,9 @@ async def push(hub: Hub, store: BlobStore, sha256: str, peer: str) -> None:
 
 
 async def fetch(hub: Hub, store: BlobStore, sha256: str, holders: Iterable[str]) -> None:
-    """Brings the blob here from the first holder that has it; raises HubNotFound naming what each said."""
+    """Brings the blob here from the first holder that has it; raises HubNotFound naming what each said, and
+    HubInternal when it cannot be kept here.
+    """
     if store.has(sha256):
         return
     said = []
@@ -96,7 +101,14 @@ async def fetch(hub: Hub, store: BlobStore, sha256: str, holders: Iterable[str])
                     return
         except (HubError, BlobMismatch, BlobTooLarge, TimeoutError) as error:
             said.append(f"{peer}: {error}")
+        except OSError as error:
+            # No other holder would help.
+            raise _disk(error) from error
     raise HubNotFound(f"blob {sha256} from no holder: {'; '.join(said) or 'none is named'}")
+
+
+def _disk(error: OSError) -> HubError:
+    return disk_error(f"the blob was not taken: {error.strerror or error}")
 
 
 def _named(request: Request) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chorus.hub import Entry as Committed
-from chorus.hub import Hub, HubError, HubNoMesh
+from chorus.hub import Hub, HubError, HubNoMesh, HubTimeout, disk_error
 from chorus.process import Process, metrics
 from chorus.table.effects import Outcome, UnknownEntryType
 from chorus.table.entries import Entry
@@ -21,6 +21,14 @@ from chorus.table.store import TableGap, TableStore
 BATCH_MAX_ENTRIES = 64
 TABLE_TOPIC = "local/table"
 RETRY_S = 0.25
+# A disk that failed is tried again after this, doubled each time: a full one may be so for hours, and who
+# has made room should not have to wait.
+DISK_RETRY_FIRST_S = 0.1
+DISK_RETRY_MAX_S = 5.0
+
+
+class ListenersLost(Exception):
+    """A batch was applied, and not everybody who counts on it could hear of it: only a new start helps."""
 
 
 class WrongMesh(Exception):
@@ -39,11 +47,12 @@ Listener = Callable[[list[Applied]], None]
 
 
 class Follower:
-    """Feeds the table. `error` says why applying stopped, when it did."""
+    """Feeds the table. `error` says why applying stopped, while it does."""
 
     def __init__(self, process: Process, hub: Hub, store: TableStore) -> None:
         self.store = store
         self.error: str | None = None
+        self._disk_wait_s = DISK_RETRY_FIRST_S
         self._process = process
         self._hub = hub
         self._listeners: list[Listener] = []
@@ -65,6 +74,8 @@ class Follower:
 
     def forget(self, entry_id: str, future: asyncio.Future[Applied]) -> None:
         """Nobody waits on `future` any more."""
+        if future.done() and not future.cancelled():
+            future.exception()  # told or not, it is not news any more
         futures = self._expected.get(entry_id, [])
         if future in futures:
             futures.remove(future)
@@ -83,13 +94,16 @@ class Follower:
         return self.store.get(Known, entry_id)
 
     async def run(self) -> None:
-        """Applies for as long as this process lives; an error that applying cannot go on from is kept and
-        shown.
+        """Applies for as long as this process lives. What stops it is shown: a disk that failed until it
+        takes writes again, anything else for good.
         """
         while True:
             try:
                 await self._check_mesh()
                 await self._follow()
+            except sqlite3.OperationalError as error:
+                # The batch was rolled back as a whole, and is asked for again from its first entry.
+                await self._wait_for_disk(f"the table cannot be written: {error}")
             except (WrongMesh, UnknownEntryType, TableGap, sqlite3.Error) as error:
                 # Nothing may be skipped: better a table that stands still, visibly, than another table.
                 self.error = f"{type(error).__name__}: {error}"
@@ -100,6 +114,23 @@ class Follower:
             except HubError as error:
                 self._process.log.warning("following the log failed; trying again", error=str(error))
                 await asyncio.sleep(RETRY_S)
+
+    async def _wait_for_disk(self, problem: str) -> None:
+        if self.error is None:
+            self._process.log.error("applying waits for the disk", reason=problem)
+            self._disk_wait_s = DISK_RETRY_FIRST_S
+        self.error = problem
+        for futures in self._expected.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(HubTimeout(f"committed or not, it is not applied here: {problem}"))
+        await asyncio.sleep(self._disk_wait_s)
+        self._disk_wait_s = min(self._disk_wait_s * 2, DISK_RETRY_MAX_S)
+
+    def check(self) -> None:
+        """Raises the error that applying waits for, if it does: nothing could be answered meanwhile."""
+        if self.error is not None:
+            raise disk_error(self.error)
 
     async def _check_mesh(self) -> None:
         while True:
@@ -142,12 +173,18 @@ class Follower:
 
     def _apply(self, entries: list[Entry]) -> None:
         outcomes = self.store.apply_batch(entries)
+        if self.error is not None:
+            self._process.log.info("applying goes on", applied=self.store.applied)
+            self.error = None
         batch = [Applied(*pair) for pair in zip(entries, outcomes, strict=False)]
         metrics.ENTRIES_APPLIED.inc(len(batch))
         for applied in batch:
             self._tell(applied)
         for listener in self._listeners:
-            listener(batch)
+            try:
+                listener(batch)
+            except sqlite3.Error as error:
+                raise ListenersLost(str(error)) from error
         if self._advanced is not None and not self._advanced.done():
             self._advanced.set_result(None)
         self._publish(batch)

@@ -6,6 +6,7 @@ Its offers are `offers`.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -78,7 +79,7 @@ class Leading:
             while True:
                 try:
                     await self.tick()
-                except HubError as error:
+                except (HubError, sqlite3.OperationalError) as error:
                     self._process.log.warning("the leader's round failed; trying again", error=str(error))
                 try:
                     async with asyncio.timeout(TICK_S if self.active else None):

@@ -46,9 +46,10 @@ class Proposals:
     async def propose(
         self, type: str, body: dict[str, Any], timeout: float, *, entry_id: str | None = None
     ) -> Settled:
-        """What came of the entry. Raises HubError when the deadline passes first; its outcome is then
-        unknown.
+        """What came of the entry. Raises HubError while the table here cannot be written, and HubTimeout when
+        that, or the deadline, comes first; its outcome is then unknown.
         """
+        self._follower.check()
         ident = entry_id or new_id()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from typing import Any
 
 from chorus.blobs import BlobStore, exchange
 from chorus.coordinator.ballots import Ballots
 from chorus.coordinator.curating import Curating
-from chorus.coordinator.follower import Follower
+from chorus.coordinator.follower import DISK_RETRY_FIRST_S, DISK_RETRY_MAX_S, Follower
 from chorus.coordinator.gossip import Gossip
 from chorus.coordinator.leading import Leading
 from chorus.coordinator.profile import ProfileKeeper
 from chorus.coordinator.proposals import Proposals
 from chorus.coordinator.submission import Submission
-from chorus.hub import ByteStream, Handler, Hub, HubError, HubInvalid, Reply, Request
+from chorus.hub import ByteStream, Handler, Hub, HubError, HubInvalid, Reply, Request, disk_error
 from chorus.process import Process
 from chorus.table.records import Member, Mesh
 from chorus.table.store import TableStore
@@ -24,12 +26,36 @@ SERVICE = "coordinator"
 PEER_METHODS = frozenset({"renew", "blobs.has", "health", "votes.open", "context.choose"})
 
 
+async def open_table(process: Process) -> TableStore | None:
+    """The table, as soon as the disk lets it be opened; None when a stop was asked for before."""
+    wait = DISK_RETRY_FIRST_S
+    while not process.stopping.is_set():
+        try:
+            return TableStore(process.settings.paths.table_db)
+        except (sqlite3.OperationalError, OSError) as error:
+            problem = f"the table cannot be opened: {error}"
+        process.log.error("waiting for the disk", reason=problem)
+        process.health.set(False, problem)
+
+        async def refuse(request: Request, problem: str = problem) -> dict[str, Any]:
+            if request.method == "health":
+                return process.health.answer()
+            raise disk_error(problem)
+
+        with contextlib.suppress(HubError):
+            await process.hub.offer(SERVICE, refuse, peers=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await process.stopping.wait()
+        wait = min(wait * 2, DISK_RETRY_MAX_S)
+    return None
+
+
 class Coordinator:
     """All parts of the process. `run` ends when it is cancelled."""
 
-    def __init__(self, process: Process, hub: Hub, **leading: Any) -> None:
-        self._process, self._hub = process, hub
-        self.store = TableStore(process.settings.paths.table_db)
+    def __init__(self, process: Process, hub: Hub, store: TableStore, **leading: Any) -> None:
+        self._process, self._hub, self.store = process, hub, store
         self.blobs = BlobStore(process.settings.paths.blobs)
         self.follower = Follower(process, hub, self.store)
         self.proposals = Proposals(hub, self.follower)
@@ -136,7 +162,10 @@ class Coordinator:
 
 async def main(process: Process) -> None:
     """The process's body."""
-    coordinator = Coordinator(process, process.hub)
+    store = await open_table(process)
+    if store is None:
+        return
+    coordinator = Coordinator(process, process.hub, store)
     work = asyncio.create_task(coordinator.run())
     stop = asyncio.create_task(process.stopping.wait())
     await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)

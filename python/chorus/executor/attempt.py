@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,11 +115,12 @@ class Attempt:
             InputsMissing,
             SandboxError,
             HubError,
-            OSError,
         ) as error:
             if isinstance(error, BackendUnavailable):
                 self._room.backend_lost(error.reason)
             await self._give_back(self._stop.reason if self._stop else str(error))
+        except (OSError, sqlite3.Error) as error:
+            await self._give_back(f"this agent's disk failed: {error}")
         except Exception as error:
             self._log.exception("the attempt broke")
             await self._give_back(f"the executor broke: {error}")

@@ -103,11 +103,11 @@ class Desk:
             return Answer(False, f"the attempt is {state.state}")
         try:
             task, choice = await self._check(row)
+            self._start(key, row, task, choice)
         except _Decline as decline:
             body = {"task_id": key[0], "attempt": key[1], "reason": decline.reason}
             self._room.spawn(propose(self._room.hub, "decline", body, within_s=DECLINE_WITHIN_S))
             return Answer(False, decline.reason)
-        self._start(key, row, task, choice)
         return Answer(True)
 
     async def _awarded(self, key: Key, index: int) -> tuple[TaskRow, AttemptRow] | Answer:
@@ -165,7 +165,10 @@ class Desk:
 
     def _start(self, key: Key, row: TaskRow, task: TaskSubmission, choice: images.ImageChoice) -> None:
         mesh = self._room.table.mesh()
-        attempt = Attempt(self._room, row, task, choice, mesh.mesh if mesh else "")
+        try:
+            attempt = Attempt(self._room, row, task, choice, mesh.mesh if mesh else "")
+        except OSError as error:
+            raise _Decline(f"this agent's disk failed: {error.strerror or error}") from None
         self.attempts[key] = attempt
         self._room.journals[key] = attempt.journal
         running = self._running[key] = asyncio.create_task(attempt.run())

@@ -77,10 +77,8 @@ class OutputGate:
                 if state.cut_bytes:
                     said = f"\n[chorus: {state.cut_bytes} bytes of {stream} were cut here]\n".encode()
                     self._guarded(stream, state.command, said, b"")
-                    detail = f"{state.cut_bytes} bytes of {stream} were not kept"
-                    self._journal.event(
-                        "gap", {"stream": stream, "lost": f"{state.cut_bytes} bytes", "detail": detail}
-                    )
+                    lost = f"{state.cut_bytes} bytes"
+                    self._tell_gap(stream, lost, f"{lost} of {stream} were not kept")
 
     def _keep(self, stream: Stream, state: _State, data: bytes) -> None:
         if not data:
@@ -93,10 +91,7 @@ class OutputGate:
             self._cutting = True
             state.cut_bytes += cut
             limit = self._bytes_max // (1024 * 1024)
-            self._journal.event(
-                "gap",
-                {"stream": stream, "lost": "what follows", "detail": f"only {limit} MiB of output are kept"},
-            )
+            self._tell_gap(stream, "what follows", f"only {limit} MiB of output are kept")
             return
         self._used += len(data) + _EVENT_COST_BYTES
         self._emit(stream, state, data)
@@ -115,6 +110,12 @@ class OutputGate:
         if state.carry:
             carry, state.carry = state.carry, b""
             self._guarded(stream, state.command, b"", carry)
+
+    def _tell_gap(self, stream: Stream, lost: str, detail: str) -> None:
+        try:
+            self._journal.event("gap", {"stream": stream, "lost": lost, "detail": detail})
+        except OSError as error:
+            self._failed = self._failed or error
 
     def _guarded(self, stream: Stream, command: int, raw: bytes, shown: bytes | str) -> None:
         if self._failed is not None:

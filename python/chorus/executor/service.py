@@ -29,6 +29,8 @@ from chorus.wire.task import Resources
 
 # What follows the results of the last tasks, at the end of a stop.
 _LAST_WORDS_S = 5.0
+# Beside every change of an attempt: containers of the warm pool come and go by themselves.
+SAMPLE_S = 2.0
 
 
 class Executor:
@@ -81,7 +83,7 @@ class Executor:
                 group.create_task(self.watch.run()),
                 group.create_task(watch_table(self.room, self.desk)),
                 group.create_task(self._prewarm()),
-                group.create_task(self._say_health()),
+                group.create_task(self._sample()),
             ]
             output = OutputService(
                 self.room.settings.paths.tasks,
@@ -92,6 +94,7 @@ class Executor:
             await self.room.hub.offer("output", output.handle, peers=True, streams=output.stream)
             await self._process.offer(
                 {
+                    "health": self._health,
                     "award": self._award,
                     "profile": _local(self._profile),
                     "drain": _local(self._drain),
@@ -159,6 +162,19 @@ class Executor:
                 await self.watch.known.wait()
         answer = await self.desk.award(task_id, attempt, index if isinstance(index, int) else 0)
         return {"accepted": answer.accepted, "reason": answer.reason}
+
+    async def _health(self, request: Request) -> dict[str, Any]:
+        """`health`: whether sandboxes can be had, and how much is free."""
+        state, most = self.watch.state, self.room.settings.max_tasks
+        return {
+            "ok": state.ok,
+            "detail": state.detail,
+            "active": self.desk.active,
+            "max": most,
+            "available": max(0, most - self.desk.active),
+            "pending_results": self.publisher.pending,
+            "docker": {"ok": state.ok, "detail": state.detail},
+        }
 
     async def _profile(self, request: Request) -> dict[str, Any]:
         """`profile`: what this agent can run, for its entry in the table."""
@@ -228,20 +244,10 @@ class Executor:
                     if await self.room.images.present([image]):
                         self.room.backend.prewarm(image)
 
-    async def _say_health(self) -> None:
+    async def _sample(self) -> None:
         while True:
-            state = self.watch.state
-            self._process.health.set(
-                state.ok,
-                state.detail,
-                active=self.desk.active,
-                max=self.room.settings.max_tasks,
-                available=max(0, self.room.settings.max_tasks - self.desk.active),
-                pending_results=self.publisher.pending,
-                docker={"ok": state.ok, "detail": state.detail},
-            )
             self._sampled()
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(SAMPLE_S)
 
     def _sampled(self) -> None:
         attempts = self.desk.attempts.values()

@@ -2,6 +2,7 @@
 
 from chorus.hub.client import Hub
 from chorus.hub.errors import (
+    DISK_PREFIX,
     HubClosed,
     HubError,
     HubInternal,
@@ -17,6 +18,7 @@ from chorus.hub.errors import (
     HubTimeout,
     HubTooLarge,
     HubUnavailable,
+    disk_error,
     error_from,
 )
 from chorus.hub.feeds import EntryFeed, EventFeed, Subscription
@@ -37,6 +39,7 @@ from chorus.hub.types import (
 )
 
 __all__ = [
+    "DISK_PREFIX",
     "Added",
     "ByteStream",
     "DhtValue",
@@ -69,5 +72,6 @@ __all__ = [
     "Signed",
     "StreamHandler",
     "Subscription",
+    "disk_error",
     "error_from",
 ]

@@ -121,6 +121,15 @@ ERRORS: dict[str, type[HubError]] = {
 }
 
 
+# How the message of an `internal` error begins when a disk took no more: the caller may try again later.
+DISK_PREFIX = "disk: "
+
+
+def disk_error(message: str) -> HubInternal:
+    """What a handler answers when its agent's disk is full or fails."""
+    return HubInternal(DISK_PREFIX + message)
+
+
 def error_from(code: str, message: str) -> HubError:
     """The exception for a code and message off the wire; an unknown code keeps its name."""
     kind = ERRORS.get(code)

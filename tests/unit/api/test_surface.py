@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
+import sqlite3
 import tarfile
 from typing import Any
 
@@ -219,3 +222,35 @@ async def test_probes(surface: Surface) -> None:
 def test_orjson_escapes_newlines() -> None:
     # Server-sent events rely on it: `data` is one line.
     assert b"\n" not in orjson.dumps({"text": "a\nb\r\u2028"})
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 507), (errno.EROFS, 503), (errno.EPERM, 500)])
+async def test_a_disk_that_takes_no_source(
+    surface: Surface, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    async def fail(*args: Any, **named: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(surface.context.blobs, "put", fail)
+    files = {"task": (None, '{"title": "t", "commands": ["true"]}'), "source": ("s.tar", archive())}
+    answer = await surface.api.post("/api/v1/tasks", files=files)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    if status != 500:
+        assert os.strerror(number) in answer.json()["detail"]
+
+
+async def test_a_table_that_cannot_be_read(surface: Surface, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **named: Any) -> Any:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    surface.table.row = task_row()
+    for name in ("task", "running_on", "member"):
+        monkeypatch.setattr(surface.table, name, fail)
+    answer = await surface.api.get(f"/api/v1/tasks/{TASK_ID}")
+    assert answer.status_code == 503
+    assert "disk I/O error" in answer.json()["detail"]
+    await surface.observer.observe()
+    health = await surface.probes.get("/health")
+    assert health.status_code == 503
+    (check,) = [check for check in health.json()["checks"] if check["name"] == "coordinator"]
+    assert (check["ok"], "disk I/O error" in check["detail"]) == (False, True)

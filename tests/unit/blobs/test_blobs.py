@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from chorus.blobs import BlobMismatch, BlobStore, BlobTooLarge
 from chorus.blobs.exchange import fetch, has, push, serve_stream
-from chorus.hub import ByteStream, HubInvalid, HubNotFound, Request
+from chorus.hub import DISK_PREFIX, ByteStream, HubError, HubInvalid, HubNotFound, Request
 from chorus.testing.fake_hub import FakeHub, FakeMesh
 
 DATA = bytes(range(256)) * 10_000
@@ -80,3 +80,36 @@ async def test_a_blob_nobody_has_is_named_with_what_each_said(tmp_path: Path) ->
         await fetch(a, mine, SHA, [b.peer_id])
     with pytest.raises(HubInvalid):
         await a.request(b.peer_id, "coordinator", "blobs.has", {"sha256": "../etc/passwd"})
+
+
+async def test_a_full_disk_leaves_no_half_blob(small_disk: Path, filler: Callable[[], Path]) -> None:
+    store = BlobStore(small_disk / "blobs")
+    await store.put_bytes(b"first")
+    file = filler()
+    with pytest.raises(OSError, match="No space"):
+        await store.put(chunks(), sha256=SHA)
+    assert not store.has(SHA)
+    assert list((small_disk / "blobs" / "new").iterdir()) == []
+    mesh = FakeMesh()
+    mesh.found("a", {}, "b")
+    other = BlobStore(small_disk.parent / "other")
+    await other.put(chunks())
+    holder, here = mesh.hub("a", "coordinator"), mesh.hub("b", "coordinator")
+
+    async def nothing(request: Request) -> dict[str, object]:
+        return has(store if request.peer == holder.peer_id else other, request)
+
+    async def serve(request: Request, stream: ByteStream) -> None:
+        await serve_stream(store if request.peer == holder.peer_id else other, request, stream)
+
+    for hub in (holder, here):
+        await hub.offer("coordinator", nothing, peers=True, streams=serve)
+    with pytest.raises(HubError, match="No space") as refused:
+        await fetch(here, store, SHA, [holder.peer_id])
+    assert refused.value.message.startswith(DISK_PREFIX)
+    with pytest.raises(HubError):
+        await push(holder, other, SHA, here.peer_id)
+    assert list((small_disk / "blobs" / "new").iterdir()) == []
+    file.unlink()
+    await fetch(here, store, SHA, [holder.peer_id])
+    assert store.has(SHA)

@@ -17,6 +17,7 @@ from chorus.hub import Hub, Request
 from chorus.process import Process
 from chorus.process.logs import Logger
 from chorus.table.records import Attempt, Task
+from chorus.table.store import TableStore
 from chorus.testing.fake_hub import FakeMesh
 from chorus.wire.ids import new_id
 
@@ -90,7 +91,8 @@ class Agent:
             task_lease_s=30.0, election_timeout_s=15.0, role_keys_file=None, role_grants=(),
         )  # fmt: skip
         process = Process("coordinator", settings, Logger(logging.getLogger("chorus.test")))
-        self.coordinator = Coordinator(process, self.hub, clock=self.clock, wall_ms=self.mesh.stamp)
+        store = TableStore(process.settings.paths.table_db)
+        self.coordinator = Coordinator(process, self.hub, store, clock=self.clock, wall_ms=self.mesh.stamp)
         self.running = asyncio.create_task(self.coordinator.run())
 
     async def stop(self) -> None:
