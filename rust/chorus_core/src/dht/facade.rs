@@ -37,7 +37,7 @@ const PROVIDER_TIMEOUT: Duration = Duration::from_secs(10);
 const GET_TIMEOUT: Duration = Duration::from_secs(60);
 /// Requests to replicas that nobody waits for any more, and requests of peers in work.
 const BACKGROUND_MAX: usize = 256;
-const SERVED_MAX: usize = 256;
+const SERVED_MAX: usize = 1024;
 
 /// Seals to roles and opens what this agent may read.
 pub trait Sealer: Send + Sync {

@@ -2,7 +2,11 @@
 //! caller named. What cannot change is taken from the first who has it unharmed; of what its author may replace, the
 //! newest version that enough holders know. Those found without it, or with a wrong or older one, are given it.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -17,7 +21,7 @@ use super::{
     record::Checked,
     replicas::{ANSWER_TIMEOUT, Replicas, SEARCH_TIMEOUT, needed},
     search::{Found, Search, open},
-    store::AUTHORS_PER_NAME,
+    store::COPIES_PER_NAME,
 };
 use crate::{
     Error, Result,
@@ -39,7 +43,7 @@ impl Inner {
         let mut search = Search::default();
         let mut failed = None;
         // A manifest that leads nowhere may be somebody's lie: another author's is tried.
-        for _ in 0..AUTHORS_PER_NAME {
+        for _ in 0..COPIES_PER_NAME {
             let found = match self.find(key, from, &mut search).await {
                 Ok(found) => found,
                 Err(error) => return Err(failed.unwrap_or(error)),
@@ -79,7 +83,7 @@ impl Inner {
         } else {
             self.find_newest(key, from, search).await
         };
-        self.counters.dht_refused.fetch_add(std::mem::take(&mut search.refused), std::sync::atomic::Ordering::Relaxed);
+        self.counters.dht_refused.fetch_add(std::mem::take(&mut search.refused), Ordering::Relaxed);
         found
     }
 
@@ -93,9 +97,9 @@ impl Inner {
         let closest = self.closest(&text).await?;
         let mut asked = closest.peers.clone();
         let mut found = self.first_of(key, &closest.peers, search).await;
-        if found.is_none() && closest.more {
-            let more = self.kad.search(text.as_bytes(), SEARCH_TIMEOUT).await.unwrap_or_default();
-            found = self.first_of(key, &self.unasked(&more, &mut asked), search).await;
+        if found.is_none() {
+            let farther = self.farther(&text, &mut asked).await;
+            found = self.first_of(key, &farther, search).await;
         }
         if found.is_none() {
             found = self.first_of(key, &self.unasked(from, &mut asked), search).await;
@@ -164,6 +168,10 @@ impl Inner {
             newest = self.newest_of_enough(key, &text, closest, newest, search).await?;
         }
         if newest.is_none() {
+            let farther = self.farther(&text, &mut asked).await;
+            newest = self.newest_of_all(key, &farther, None, search).await;
+        }
+        if newest.is_none() {
             // The author itself is always worth a question.
             let hints: Vec<PeerId> = author.into_iter().chain(from.iter().copied()).collect();
             let hints = self.unasked(&hints, &mut asked);
@@ -198,7 +206,7 @@ impl Inner {
             newest: own.clone(),
             own_version: own.as_ref().map(|(checked, _)| checked.header.version),
             store: self.store.clone(),
-            search: Search::default(),
+            search: std::mem::take(search),
         };
         let stop = self.stop.clone();
         tokio::spawn(async move {
@@ -234,6 +242,15 @@ impl Inner {
             return Ok(Closest::default());
         }
         self.kad.closest(key.as_bytes(), ANSWER_TIMEOUT).await
+    }
+
+    /// Agents that this one does not know, or not as close to a key, found by asking from peer to peer.
+    async fn farther(&self, key: &str, asked: &mut Vec<PeerId>) -> Vec<PeerId> {
+        if asked.is_empty() {
+            return Vec::new();
+        }
+        let found = self.kad.search(key.as_bytes(), SEARCH_TIMEOUT).await.unwrap_or_default();
+        self.unasked(&found, asked)
     }
 
     /// Those of `peers` that were not asked yet; they count as asked from now on.
@@ -301,6 +318,8 @@ impl Census {
             }
         }
         drop(waiting);
+        // Refused after the answer.
+        self.counters.dht_refused.fetch_add(self.search.refused, Ordering::Relaxed);
         if let Some(reply) = reply {
             let _ = reply.send((answered, self.newest.clone(), std::mem::take(&mut self.search)));
         }

@@ -2,9 +2,9 @@
 //!
 //! | method | head | payload | answer |
 //! |---|---|---|---|
-//! | `get` | `{"key"}` | | head `{"records": [bytes of each]}`, payload: the records of that key, one for each author |
+//! | `get` | `{"key"}` | | head `{"records": [bytes of each]}`, payload: the records of that key, by author and role |
 //! | `put` | `{"key"}` | a record | empty, once it is on disk |
-//! | `lacks` | `{"records": [{"key", "author", "version"}]}` | | head `{"lacks": [places in the list]}` |
+//! | `lacks` | `{"records": [{"key", "author", "role"?, "version"}]}` | | head `{"lacks": [places in the list]}` |
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use libp2p::PeerId;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::store::AUTHORS_PER_NAME;
+use super::store::COPIES_PER_NAME;
 use crate::{Error, Result, net::NetHandle};
 
 /// The core's service for records.
@@ -43,6 +43,8 @@ pub(super) struct FoundHead {
 pub(super) struct Held {
     pub key: String,
     pub author: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
     pub version: u64,
 }
 
@@ -69,7 +71,7 @@ pub(super) fn decode<T: DeserializeOwned>(head: &[u8]) -> Result<T> {
 /// Takes the records of an answer apart; at most as many as a holder may have of one name.
 pub(super) fn split(sizes: &[usize], mut payload: Bytes) -> Result<Vec<Bytes>> {
     let wrong = || Error::Tampered("a peer's answer does not have the records that it says".into());
-    if sizes.len() > AUTHORS_PER_NAME {
+    if sizes.len() > COPIES_PER_NAME {
         return Err(wrong());
     }
     let mut records = Vec::with_capacity(sizes.len());
@@ -147,7 +149,7 @@ mod tests {
     fn records_are_taken_apart_as_they_were_put_together() {
         let payload = Bytes::from_static(b"abcde");
         assert_eq!(split(&[2, 0, 3], payload.clone()).unwrap(), ["ab", "", "cde"]);
-        for wrong in [&[2, 2][..], &[6], &[usize::MAX, 1], &[1, 1, 1, 1, 1], &[]] {
+        for wrong in [&[2, 2][..], &[6], &[usize::MAX, 1], &[0; 9], &[]] {
             assert!(matches!(split(wrong, payload.clone()), Err(Error::Tampered(_))), "{wrong:?}");
         }
     }

@@ -74,14 +74,14 @@ async fn pending(weak: Weak<Inner>, chance: Arc<Notify>) {
 }
 
 async fn give_pending(inner: &Arc<Inner>, entry: Entry) -> Result<usize> {
-    let (key, _) = entry.names().ok_or(Error::Closed)?;
+    let key = entry.key().ok_or(Error::Closed)?;
     let replicas = match inner.store.at(&entry.place) {
         Some(record) if entry.until > now_ms() => inner.replicate(key, record).await?,
         // Its time is over: nothing to give.
         _ => 1,
     };
     if replicas > 0 {
-        inner.store.settle(key.as_bytes()).await;
+        inner.store.settle(entry.place.clone()).await;
     }
     Ok(replicas)
 }
@@ -144,7 +144,7 @@ async fn sync(weak: &Weak<Inner>, peer: PeerId) -> Result<()> {
             cursor = Some(last.place.clone());
             let mut meant = Vec::new();
             for entry in entries {
-                let Some((key, _)) = entry.names() else { continue };
+                let Some(key) = entry.key() else { continue };
                 if inner.kad.closest(key.as_bytes(), ANSWER_TIMEOUT).await?.peers.contains(&peer) {
                     meant.push(entry);
                 }
@@ -185,7 +185,7 @@ async fn walk(weak: Weak<Inner>) {
 async fn by_holder(inner: &Inner, entries: Vec<Entry>) -> HashMap<PeerId, Vec<Entry>> {
     let mut meant: HashMap<PeerId, Vec<Entry>> = HashMap::new();
     for entry in entries {
-        let Some((key, _)) = entry.names() else { continue };
+        let Some(key) = entry.key() else { continue };
         let closest = inner.kad.closest(key.as_bytes(), ANSWER_TIMEOUT).await.unwrap_or_default();
         for peer in closest.peers {
             meant.entry(peer).or_default().push(entry.clone());
@@ -196,10 +196,11 @@ async fn by_holder(inner: &Inner, entries: Vec<Entry>) -> HashMap<PeerId, Vec<En
 
 /// Gives an agent those of some records that it lacks.
 pub(super) async fn give(inner: &Inner, peer: PeerId, entries: Vec<Entry>) -> Result<()> {
-    let live: Vec<Entry> = entries.into_iter().filter(|entry| entry.until > now_ms()).collect();
+    let now = now_ms();
+    let live: Vec<Entry> = entries.into_iter().filter(|entry| entry.until > now && entry.names().is_some()).collect();
     let held = live.iter().filter_map(|entry| {
-        let (key, author) = entry.names()?;
-        Some(Held { key: key.into(), author: author.into(), version: entry.version })
+        let (key, author, role) = entry.names()?;
+        Some(Held { key: key.into(), author: author.into(), role: role.map(Into::into), version: entry.version })
     });
     let held: Vec<Held> = held.collect();
     if held.is_empty() {
@@ -211,7 +212,7 @@ pub(super) async fn give(inner: &Inner, peer: PeerId, entries: Vec<Entry>) -> Re
     let puts = wanted.into_iter().map(|at| {
         let entry = &live[at];
         async move {
-            if let (Some((key, _)), Some(record)) = (entry.names(), inner.store.at(&entry.place)) {
+            if let (Some(key), Some(record)) = (entry.key(), inner.store.at(&entry.place)) {
                 // One that is refused is the other's to refuse.
                 let _ = inner.replicas.put(peer, key, record).await;
             }

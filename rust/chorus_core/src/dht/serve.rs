@@ -62,7 +62,9 @@ async fn answer(inner: &Inner, method: &str, head: &[u8], payload: Bytes) -> Res
                     held.len()
                 )));
             }
-            let places = held.into_iter().map(|held| (place(held.key.as_bytes(), &held.author), held.version));
+            let places = held
+                .into_iter()
+                .map(|held| (place(held.key.as_bytes(), &held.author, held.role.as_deref()), held.version));
             let lacks = inner.store.lacks(&places.collect::<Vec<_>>())?;
             Ok(Reply { head: encode(&LacksHead { lacks })?, payload: Bytes::new() })
         }

@@ -1,6 +1,6 @@
 //! The disk store of records (redb): one writer thread that commits what came together, readers that never wait for it.
 //!
-//! A name may hold records of several authors, so that nobody can occupy the name of a value by being first. What others
+//! A name may hold records of several authors and for several roles, so that nobody can occupy the name of a value by being first. What others
 //! wrote is bounded ([`Limits`]) and never pushes out what is there; this agent's own records are always taken.
 
 mod disk;
@@ -21,7 +21,7 @@ use crate::{
     net::shared::{Counters, bump, now_ms},
 };
 use disk::Disk;
-pub(in crate::dht) use tables::{AUTHORS_PER_NAME, place};
+pub(in crate::dht) use tables::{COPIES_PER_NAME, place, place_of};
 pub use tables::{Entry, Stored, Usage};
 use tables::{Ledger, Write};
 
@@ -167,9 +167,8 @@ impl Store {
         self.disk.read(|database| tables::lacks(database, held, now_ms()))
     }
 
-    /// Enough others hold an own record now.
-    pub(crate) async fn settle(&self, key: &[u8]) {
-        let place = place(key, &self.local);
+    /// Enough others hold the own record at a place now.
+    pub(crate) async fn settle(&self, place: Vec<u8>) {
         let _ = self.writer.send(Job::Write { write: Write::Settle { place }, done: None }).await;
     }
 
@@ -184,7 +183,7 @@ impl Store {
     /// Lays a record on the disk without any check.
     #[cfg(test)]
     pub(crate) fn plant(&self, key: &[u8], author: &str, record: &[u8], until: u64) {
-        self.disk.read(|database| tables::plant(database, &place(key, author), record, until)).unwrap();
+        self.disk.read(|database| tables::plant(database, &place(key, author, None), record, until)).unwrap();
     }
 
     async fn write(&self, write: Write) -> Result<Stored> {

@@ -13,6 +13,7 @@ use super::{
     manifest::{BLOCK_BYTES, Manifest},
     record::{self, Header},
     replicas::{ANSWER_TIMEOUT, Replicas, SEARCH_TIMEOUT, needed},
+    store::place,
 };
 use crate::{
     Error, Result,
@@ -75,7 +76,7 @@ impl Inner {
         stored?;
         let replicas = replicas?;
         if replicas > 0 {
-            self.store.settle(text.as_bytes()).await;
+            self.store.settle(place(text.as_bytes(), &header.author, header.role.as_deref())).await;
         }
         Ok(Written { key: text, replicas })
     }

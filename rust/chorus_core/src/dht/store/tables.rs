@@ -17,7 +17,8 @@ use crate::{
     dht::record::{self, Checked},
 };
 
-/// Until when (milliseconds since the epoch), version and bytes of each record, by place: `key | 0 | author`.
+/// Until when (milliseconds since the epoch), version and bytes of each record, by place: `key | 0 | author`, and `0 | role` after it where a role is given and
+/// nothing replaces it: a piece of two values may be sealed for two roles.
 const INDEX: TableDefinition<'_, &[u8], (u64, u64, u32)> = TableDefinition::new("index");
 /// The records themselves, by place.
 const DATA: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("data");
@@ -28,9 +29,11 @@ const PENDING: TableDefinition<'_, &[u8], ()> = TableDefinition::new("pending");
 /// The one table of stores before authors were told apart: `stored_at_ms:u64be | record` by key.
 const FORMER: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 
-/// Authors whose records of one name are held beside each other.
-pub(in crate::dht) const AUTHORS_PER_NAME: usize = 4;
-/// Ends the key in a place; neither keys nor authors hold it.
+/// Records of one name, by author and role, that are held beside each other.
+pub(in crate::dht) const COPIES_PER_NAME: usize = 8;
+/// Begins the keys of what its author replaces.
+const REPLACED: &[u8] = b"/chorus/agent/";
+/// Ends key and author in a place; neither holds it.
 const SEPARATOR: u8 = 0;
 
 /// What became of a write.
@@ -65,11 +68,20 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The record's key and author.
+    /// The record's key.
     #[must_use]
-    pub fn names(&self) -> Option<(&str, &str)> {
-        let (key, author) = split(&self.place);
-        Some((std::str::from_utf8(key).ok()?, std::str::from_utf8(author).ok()?))
+    pub fn key(&self) -> Option<&str> {
+        std::str::from_utf8(split(&self.place).0).ok()
+    }
+
+    /// The record's key, author and role.
+    #[must_use]
+    pub fn names(&self) -> Option<(&str, &str, Option<&str>)> {
+        let (key, rest) = split(&self.place);
+        let at = rest.iter().position(|byte| *byte == SEPARATOR);
+        let (author, role) = at.map_or((rest, None), |at| (&rest[..at], Some(&rest[at + 1..])));
+        let role = role.map(std::str::from_utf8).transpose().ok()?;
+        Some((std::str::from_utf8(key).ok()?, std::str::from_utf8(author).ok()?, role))
     }
 }
 
@@ -81,13 +93,29 @@ pub(super) enum Write {
 }
 
 /// Where an author's record of a key lies.
-pub(in crate::dht) fn place(key: &[u8], author: &str) -> Vec<u8> {
-    [key, &[SEPARATOR], author.as_bytes()].concat()
+pub(in crate::dht) fn place(key: &[u8], author: &str, role: Option<&str>) -> Vec<u8> {
+    let mut place = [key, &[SEPARATOR], author.as_bytes()].concat();
+    if let Some(role) = role.filter(|_| !key.starts_with(REPLACED)) {
+        place.push(SEPARATOR);
+        place.extend_from_slice(role.as_bytes());
+    }
+    place
 }
 
+/// Where a checked record lies.
+pub(in crate::dht) fn place_of(checked: &Checked) -> Vec<u8> {
+    let header = &checked.header;
+    place(checked.key.to_string().as_bytes(), &header.author, header.role.as_deref())
+}
+
+/// Key and the rest of a place.
 fn split(place: &[u8]) -> (&[u8], &[u8]) {
     let at = place.iter().position(|byte| *byte == SEPARATOR).unwrap_or(place.len());
     (&place[..at], place.get(at + 1..).unwrap_or_default())
+}
+
+fn author_of(place: &[u8]) -> &[u8] {
+    split(split(place).1).0
 }
 
 /// The span of places of one key.
@@ -204,7 +232,7 @@ impl<'t> Tables<'t> {
     }
 
     fn account(&mut self, place: &[u8], more: u64, less: u64) -> Result<(u64, u64)> {
-        let author = String::from_utf8_lossy(split(place).1).into_owned();
+        let author = String::from_utf8_lossy(author_of(place)).into_owned();
         let has = (self.bytes_of(&author)? + more).saturating_sub(less);
         if has == 0 {
             self.authors.remove(author.as_str()).map_err(disk)?;
@@ -219,7 +247,7 @@ impl<'t> Tables<'t> {
         let Some((stored_at, record)) = value.split_first_chunk::<8>() else { return Ok(()) };
         let stored_at = u64::from_be_bytes(*stored_at);
         let Ok(checked) = record::check(key, record, stored_at) else { return Ok(()) };
-        let place = place(key, &checked.header.author);
+        let place = place_of(&checked);
         self.insert(&place, (checked.until(stored_at), checked.header.version, size(record)), record)?;
         Ok(())
     }
@@ -275,7 +303,7 @@ fn put(
 ) -> Result<Result<Stored>> {
     let key = checked.key.to_string().into_bytes();
     let author = &checked.header.author;
-    let place = place(&key, author);
+    let place = place_of(checked);
     let row = (checked.until(now_ms), checked.header.version, size(record));
     let present = tables.index.get(place.as_slice()).map_err(disk)?.map(|row| row.value());
     let better = match present.filter(|(until, ..)| *until > now_ms) {
@@ -331,22 +359,22 @@ fn make_way(tables: &mut Tables<'_>, ledger: &mut Ledger, key: &[u8], author: &[
     for row in tables.index.range(from.as_slice()..to.as_slice()).map_err(disk)? {
         places.push(row.map_err(disk)?.0.value().to_vec());
     }
-    if places.len() < AUTHORS_PER_NAME || author == ledger.local.as_bytes() {
+    if places.len() < COPIES_PER_NAME || author == ledger.local.as_bytes() {
         return Ok(Ok(()));
     }
-    let stranger = places.iter().find(|place| !ledger.is_member(split(place).1));
+    let stranger = places.iter().find(|place| !ledger.is_member(author_of(place)));
     match stranger.filter(|_| ledger.is_member(author)) {
         Some(place) => {
             take(tables, ledger, place)?;
             Ok(Ok(()))
         }
-        None => Ok(Err(Error::Refused(format!("{AUTHORS_PER_NAME} authors' records of this name are held already")))),
+        None => Ok(Err(Error::Refused(format!("{COPIES_PER_NAME} records of this name are held already")))),
     }
 }
 
 fn take(tables: &mut Tables<'_>, ledger: &mut Ledger, place: &[u8]) -> Result<()> {
     let (_, less) = tables.remove(place)?;
-    if split(place).1 != ledger.local.as_bytes() {
+    if author_of(place) != ledger.local.as_bytes() {
         ledger.foreign = ledger.foreign.saturating_sub(less);
     }
     Ok(())
@@ -373,7 +401,7 @@ pub(super) fn get(database: &Database, key: &[u8], first: &str, now_ms: u64) -> 
             continue;
         }
         if let Some(record) = data.get(place.value()).map_err(disk)? {
-            let own = split(place.value()).1 == first.as_bytes();
+            let own = author_of(place.value()) == first.as_bytes();
             found.insert(if own { 0 } else { found.len() }, Bytes::copy_from_slice(record.value()));
         }
     }
@@ -432,7 +460,7 @@ pub(super) fn lacks(database: &Database, held: &[(Vec<u8>, u64)], now_ms: u64) -
     let mut lacking = Vec::new();
     for (at, (place, version)) in held.iter().enumerate() {
         let present = index.get(place.as_slice()).map_err(disk)?.map(|row| row.value());
-        let fixed = !place.starts_with(b"/chorus/agent/");
+        let fixed = !place.starts_with(REPLACED);
         let has = present.is_some_and(|(until, has, _)| until > now_ms && (fixed || has >= *version));
         if !has {
             lacking.push(at);

@@ -157,7 +157,7 @@ async fn many_at_once_are_all_on_disk() {
     assert!(futures::future::join_all(puts).await.iter().all(|stored| matches!(stored, Ok(Stored::New))));
     assert!(matches!(store.put(&records[0].0, records[0].1.clone()).await, Ok(Stored::Kept)));
     assert_eq!(store.pending(None, 1000).unwrap().len(), 500);
-    store.settle(&records[0].0).await;
+    store.settle(place(&records[0].0, &own.public().to_peer_id().to_string(), None)).await;
     store.flush().await;
     drop(store);
     let store = open(&path, &own).await;
@@ -177,6 +177,6 @@ async fn many_at_once_are_all_on_disk() {
         assert_eq!(met.last(), Some(&last));
     }
     assert_eq!(met.len(), 500);
-    let held = [(met[3].clone(), 1), (place(b"/chorus/content/none", "nobody"), 1), (met[4].clone(), 9)];
+    let held = [(met[3].clone(), 1), (place(b"/chorus/content/none", "nobody", None), 1), (met[4].clone(), 9)];
     assert_eq!(store.lacks(&held).unwrap(), [1]);
 }

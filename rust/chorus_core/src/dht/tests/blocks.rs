@@ -42,6 +42,25 @@ async fn the_largest_value_travels_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_block_may_be_a_piece_of_values_for_different_roles() {
+    let a = node(&[]).await;
+    let b = Node::start(Options { role: "observer", ..Options::default() }, &[&a]).await;
+    let (one, two) = (large(3 * BLOCK_BYTES), large(2 * BLOCK_BYTES));
+    a.dht.put("content", &content_hash(&one), &one, Some("developer")).await.unwrap();
+    a.dht.put("content", &content_hash(&two), &two, Some("observer")).await.unwrap();
+    assert!(b.dht.get("content", &content_hash(&two), &[]).await.unwrap().bytes == two);
+    assert!(matches!(b.dht.get("content", &content_hash(&one), &[]).await, Err(Error::NotPermitted(_))));
+    // A value itself may be put for one role more.
+    a.dht.put("content", &content_hash(&one), &one, None).await.unwrap();
+    assert!(b.dht.get("content", &content_hash(&one), &[]).await.unwrap().bytes == one);
+    let c = Node::start(Options { role: "observer", ..Options::default() }, &[&a, &b]).await;
+    super::kit::until("a newcomer is given all of them", || {
+        c.dht.usage().unwrap().records == a.dht.usage().unwrap().records
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_size_around_a_block_is_read_as_written() {
     let [a, b] = mesh().await;
     for bytes in [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES, 2 * BLOCK_BYTES + 1] {

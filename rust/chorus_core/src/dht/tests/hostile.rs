@@ -6,7 +6,7 @@ use libp2p::identity::Keypair;
 use super::kit::{Node, Options, content, give, mesh, node};
 use crate::{
     Error,
-    dht::{Limits, SERVICE, key::content_hash},
+    dht::{Limits, SERVICE, key::content_hash, store::COPIES_PER_NAME},
     net::{Reply, shared::now_ms},
 };
 use std::time::Duration;
@@ -66,7 +66,7 @@ async fn answers_that_are_none_are_refused_without_harm() {
         (Bytes::from_static(b"no json"), Bytes::new()),
         (Bytes::from_static(b"{}"), Bytes::new()),
         (Bytes::from_static(b"{\"records\":[18446744073709551615]}"), Bytes::from_static(b"x")),
-        (Bytes::from_static(b"{\"records\":[1,1,1,1,1]}"), Bytes::from_static(b"xxxxx")),
+        (Bytes::from_static(b"{\"records\":[1,1,1,1,1,1,1,1,1]}"), Bytes::from_static(b"xxxxxxxxx")),
         (Bytes::from_static(b"{\"records\":[]}"), Bytes::from_static(b"more")),
         // As much as a frame may hold.
         (Bytes::from_static(b"{\"records\":[16777216]}"), vec![1; 16 * 1024 * 1024].into()),
@@ -175,11 +175,11 @@ async fn names_cannot_be_occupied() {
     let a = node(&[]).await;
     let (name, value) = content("wanted");
     let key = format!("/chorus/content/{name}");
-    for n in 0..6 {
+    for n in 0..10 {
         let squatter = Node::alone(Options::default(), &[]).await;
         let lie = squatter.record("content", &name, 1, None, format!("lie {n}").as_bytes());
         let kept = a.net.store().keep(key.as_bytes(), lie.into()).await;
-        assert_eq!(kept.is_ok(), n < 4, "{kept:?}");
+        assert_eq!(kept.is_ok(), n < COPIES_PER_NAME, "{kept:?}");
     }
     // A member's record takes the place of a stranger's, and the own one needs no place.
     let member = Node::alone(Options::default(), &[]).await;

@@ -41,6 +41,21 @@ async fn who_comes_is_given_what_it_should_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_search_reaches_agents_that_one_is_not_connected_to() {
+    // A row: each knows the one before.
+    let a = node(&[]).await;
+    let b = node(&[&a]).await;
+    let c = node(&[&b]).await;
+    let d = node(&[&c]).await;
+    let (name, value) = content("far away");
+    let key = a.dht.put("content", &name, &value, None).await.unwrap().key;
+    a.dht.put("agent", &a.peer().to_string(), b"me", None).await.unwrap();
+    assert!(!c.holds(&key) && !d.holds(&key));
+    assert_eq!(&d.dht.get("content", &name, &[]).await.unwrap().bytes[..], &value[..]);
+    assert_eq!(&d.dht.get("agent", &a.peer().to_string(), &[]).await.unwrap().bytes[..], b"me");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_comes_back_is_given_what_it_missed() {
     let [a, b] = mesh().await;
     let away = b.stop().await;

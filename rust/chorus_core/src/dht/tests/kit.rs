@@ -16,7 +16,7 @@ use crate::{
     dht::{
         Dht, DhtConfig, Limits, Sealer,
         key::{RecordKey, content_hash},
-        record::{self, Header, NEVER},
+        record::{self, Header},
     },
     net::{IncomingRequest, NetConfig, NetHandle, Reply},
 };
@@ -154,12 +154,6 @@ impl Node {
 
     pub fn holds(&self, key: &str) -> bool {
         !self.net.store().get(key.as_bytes()).is_empty()
-    }
-
-    /// Lays down a record past every check.
-    pub fn plant(&self, key: &str, record: &[u8]) {
-        let author = self.keypair.public().to_peer_id().to_string();
-        self.net.store().plant(key.as_bytes(), &author, record, NEVER);
     }
 
     /// A record in this node's name, sealed for `role`.
