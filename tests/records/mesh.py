@@ -45,7 +45,8 @@ class Agent:
     def settings(self) -> Settings:
         return Settings.model_construct(
             agent_id=self.name, peer_id=self.hub.peer_id, version="0", data_dir=self.folder,
-            run_dir=self.folder, role=self.role, expertise=(), specialization="general", max_tasks=100,
+            run_dir=self.folder, role=self.role, expertise=(), specialization="general",
+            role_keys_file=None, role_grants=(), max_tasks=100,
             task_lease_s=60.0, election_timeout_s=1.0,
         )  # fmt: skip
 
@@ -82,8 +83,19 @@ class Agent:
             return (await self.call("health"))["mesh"] is not None
         return False
 
+    async def restart(self) -> None:
+        """The agent's processes end and start again; its node stays."""
+        await self._stop_processes()
+        await self.start()
+
     async def stop(self) -> None:
         """The agent's processes end, its node last."""
+        await self._stop_processes()
+        if self.node is not None:
+            await self.node.close()
+            self.node = None
+
+    async def _stop_processes(self) -> None:
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
@@ -91,9 +103,6 @@ class Agent:
         for hub in self._hubs:
             await hub.close()
         self._hubs.clear()
-        if self.node is not None:
-            await self.node.close()
-            self.node = None
 
     async def process_hub(self, name: str) -> Hub:
         assert self.node is not None

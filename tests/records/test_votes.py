@@ -118,3 +118,38 @@ async def test_a_new_leader_concludes_what_the_old_one_left(tmp_path: Path) -> N
         record = await concluded(m, name)
         assert record.author == others[0].hub.peer_id
         assert len(m.agents[0].table.decisions(kind="vote").items) == 1
+
+
+async def test_an_outcome_is_in_the_log_once_though_its_coordinator_was_cut_off(tmp_path: Path) -> None:
+    async with mesh(tmp_path, "a") as m:
+        agent = m["a"]
+        _, _, name = await m.decided()
+        parts = agent.coordinator
+        assert parts is not None
+        append, cut = parts._hub.log_append, asyncio.Event()
+
+        async def never(type: str, data: Any) -> int:
+            if type == "decision_published":
+                cut.set()
+                await asyncio.Event().wait()
+            return await append(type, data)
+
+        parts._hub.log_append = never  # type: ignore[method-assign]
+        await agent.call("votes.cast", hash=name, choice="approve")
+        await cut.wait()
+        # The entry is there, the line in the log is not; a new life of the coordinator writes it, once.
+        outcome = await concluded(m, name)
+        for _ in range(3):
+            await agent.restart()
+
+        async def logged() -> list[str]:
+            entries = await agent.hub.log_read(0, 1000)
+            return [e["data"]["hash"] for e in entries if e["type"] == "decision_published"]
+
+        async def there() -> bool:
+            return (await logged()).count(outcome.hash) > 0
+
+        await until(there)
+        await agent.restart()
+        assert (await logged()).count(outcome.hash) == 1
+        assert len(agent.table.decisions(kind="vote").items) == 1

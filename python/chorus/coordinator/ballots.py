@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
@@ -90,6 +92,8 @@ class Ballots:
         self._process, self._hub, self._follower, self._store = process, hub, follower, follower.store
         self._proposals, self._leading, self._wall_ms = proposals, leading, wall_ms
         self._table = TableReader(follower.store.path)
+        # The outcome that is being published, for a life that has to go on with it.
+        self._note = process.settings.paths.data / "outcome.json"
         self._wake = asyncio.Event()
         # What the leader has to see to; read anew when this agent begins to lead, and after each such entry.
         self._stale = True
@@ -178,6 +182,7 @@ class Ballots:
 
     async def run(self) -> None:
         """On the leader: ends what has had its time, and records what has ended. Until cancelled."""
+        await self._log_what_was_left()
         while True:
             self._wake.clear()
             wait: float | None = IDLE_S
@@ -186,12 +191,22 @@ class Ballots:
             else:
                 try:
                     wait = await self._see_to()
-                except (HubError, decisions.DecisionError) as error:
+                except (HubError, OSError, decisions.DecisionError) as error:
                     self._process.log.warning("a vote is not concluded yet; trying again", error=str(error))
                     self._stale, wait = True, RETRY_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
+
+    async def _log_what_was_left(self) -> None:
+        """A life before may have been killed between an outcome's entry and its line in the log."""
+        with contextlib.suppress(HubError, OSError, ValueError, KeyError):
+            left = orjson.loads(self._note.read_bytes())
+            if self._table.decision(left["about"]["hash"]) is not None:
+                await decisions.log_once(
+                    self._hub, "decision_published", left["about"], since=int(left["since"])
+                )
+            self._note.unlink()
 
     def _on_applied(self, batch: list[Applied]) -> None:
         if any(
@@ -237,7 +252,12 @@ class Ballots:
                 # Another leader was faster, or leads by now: what the table says then is looked at anew.
                 raise HubRefused(settled.reason)
 
+        about = {"hash": decisions.hash_of(encoded)}
+        about |= {name: clean[name] for name in ("address", "kind", "task_id", "attempt")}
+        since = (await self._hub.log_info())["length"]
+        await asyncio.to_thread(_write, self._note, orjson.dumps({"about": about, "since": since}))
         await decisions.publish(self._hub, encoded, clean, enter=enter)
+        self._note.unlink(missing_ok=True)
 
     def _record(self, row: BallotRow, decision: Decision, mesh: str) -> dict[str, Any]:
         settings = self._process.settings
@@ -293,6 +313,15 @@ def _read(request: Request, model: type[M]) -> M:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise HubInvalid(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    aside = path.with_suffix(".new")
+    with aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
 
 
 def _left(deadline: float) -> float:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import time
 from typing import Any
 
 from chorus import decisions
+from chorus.config import Settings
 from chorus.coordinator.follower import Applied, Follower
 from chorus.curator import bundle
 from chorus.curator.bundle import Choice
@@ -31,7 +34,7 @@ class Curating:
         settings = process.settings
         self._process, self._hub, self._follower, self._store = process, hub, follower, follower.store
         self._table = TableReader(follower.store.path)
-        self.feed = Feed(hub, self._table, settings.paths.curator_db, settings.role, process.log)
+        self.feed = Feed(hub, self._table, settings.paths.curator_db, _whose(settings), process.log)
         self._asking = asyncio.Lock()
         self._kept: dict[Any, tuple[float, list[Choice]]] = {}
         follower.listen(self._on_applied)
@@ -134,6 +137,15 @@ class Curating:
             "why": list(choice.why),
         }
         return item, ""
+
+
+def _whose(settings: Settings) -> str:
+    """What decides which records this agent can read: with another role or other keys they are others."""
+    keys = settings.role_keys_file
+    with contextlib.suppress(OSError):
+        content = keys.read_bytes() if keys is not None else b""
+        return f"{settings.role} {sorted(settings.role_grants)} {hashlib.sha256(content).hexdigest()}"
+    return settings.role
 
 
 def _choices(head: dict[str, Any]) -> list[Choice]:

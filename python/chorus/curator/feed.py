@@ -47,13 +47,13 @@ class Feed:
         hub: Hub,
         table: TableReader,
         path: Path,
-        role: str,
+        whose: str,
         log: Logger,
         *,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.reader = IndexReader(path)
-        self._hub, self._table, self._path, self._role, self._log = hub, table, path, role, log
+        self._hub, self._table, self._path, self._whose, self._log = hub, table, path, whose, log
         self._wall_ms = wall_ms
         self._index: IndexWriter | None = None
         # The file's own thread: the loop never waits for the disk, and there one thing is done at a time.
@@ -104,7 +104,7 @@ class Feed:
 
     async def _work(self) -> None:
         if self._index is None:
-            self._index = await self._call(IndexWriter, self._path, self._role)
+            self._index = await self._call(IndexWriter, self._path, self._whose)
             if not await self._call(self._index.sound):
                 self._log.warning("the index is damaged and made anew")
                 await self._call(self._index.rebuild)

@@ -24,12 +24,12 @@ STEP_MS = 100
 class Decided:
     """Writes the table at `path` entry by entry; member `a` founded the mesh and leads it."""
 
-    def __init__(self, path: Path, mesh: FakeMesh | None = None) -> None:
+    def __init__(self, path: Path, mesh: FakeMesh | None = None, name: str = "m") -> None:
         self.store = TableStore(path)
         self.mesh = mesh or FakeMesh()
         self.members = {name: Identity.generate() for name in "abc"}
         self._numbers = itertools.count(1)
-        self.say("a", "found", mesh="m", settings={}, agent={"agent_id": "a"})
+        self.say("a", "found", mesh=name, settings={}, agent={"agent_id": "a"})
         self.say("a", "leader", term=1)
         for name in "bc":
             self.say("a", "join", peer=self.peer(name), agent_id=name)
@@ -46,8 +46,15 @@ class Decided:
         (outcome,) = self.store.apply_batch([entry])
         return outcome
 
-    def attempt(self, agent: str, task_id: str | None = None, attempt: int = 1, **task: Any) -> str:
-        """An attempt that ended well; the first one submits the task. Returns its id."""
+    def attempt(
+        self,
+        agent: str,
+        task_id: str | None = None,
+        attempt: int = 1,
+        outcome: str = "completed",
+        **task: Any,
+    ) -> str:
+        """An attempt that ended; the first one submits the task. Returns its id."""
         if task_id is None:
             task_id = new_id(STAMP_MS, next(self._numbers).to_bytes(10, "big"))
             body = {"title": "t", "commands": ["true"], **task}
@@ -58,7 +65,7 @@ class Decided:
         named = {"task_id": task_id, "attempt": attempt}
         assert self.say("a", "award", **named, agent=self.peer(agent)).accepted
         assert self.say(agent, "claim", **named).accepted
-        assert self.say(agent, "result", **named, outcome="completed", exit_code=0).accepted
+        assert self.say(agent, "result", **named, outcome=outcome, exit_code=0).accepted
         return task_id
 
     def decide(self, agent: str, task_id: str | None = None, attempt: int = 1, **record: Any) -> str:

@@ -178,6 +178,18 @@ async def test_with_other_keys_everything_is_looked_at_anew(place: Place) -> Non
     assert len(IndexReader(place.path).search("house")) == 1
 
 
+async def test_the_index_of_another_mesh_is_not_taken_over(place: Place, tmp_path: Path) -> None:
+    place.table.decide("b", title="count the words")
+    async with place.feeding() as feed:
+        await place.settled(feed, 1)
+    place.table_path = tmp_path / "other.sqlite"
+    place.table = Decided(place.table_path, place.table.mesh, "another")
+    new = place.table.decide("b", title="weigh the words")
+    async with place.feeding() as feed:
+        await place.until(feed, lambda _: [h.hash for h in feed.reader.search("words")] == [new])
+        await place.settled(feed, 1)
+
+
 async def test_what_cannot_be_had_yet_is_tried_again_ever_more_seldom(place: Place) -> None:
     name = place.table.decide("b", title="late")
     place.away[name] = HubNotFound("nobody holds it now")

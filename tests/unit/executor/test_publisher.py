@@ -18,6 +18,8 @@ from chorus.executor.publisher import RECORD_FILE, Publisher
 from chorus.executor.room import Room
 from chorus.hub import HubError, Request
 from chorus.process.logs import Logger
+from chorus.table.reader import TableReader
+from chorus.testing.decided import Decided
 from chorus.testing.fake_hub import FakeHub, FakeMesh
 from chorus.wire.ids import new_id
 
@@ -88,6 +90,31 @@ async def settle(room: Room) -> None:
     publisher.resume()
     await publisher.settle(DEADLINE_S)
     assert publisher.pending == 0
+
+
+async def test_a_later_attempt_supersedes_the_earlier_ones(tmp_path: Path) -> None:
+    agent = Agent(tmp_path)
+    await agent.begin()
+    table = Decided(agent.settings.paths.table_db, agent.mesh)
+    task_id = table.attempt("b", outcome="failed")
+    first = table.decide("b", task_id)
+    assert table.say("a", "retry", task_id=task_id).accepted
+    room = agent.room()
+    room.table = TableReader(agent.settings.paths.table_db)
+    body = {
+        **BODY,
+        "task_id": task_id,
+        "attempt": 2,
+        "context": ["ucxl://x:agent@chorus:t/*^/1/decision.json"],
+    }
+    room.outbox.put(Item(task_id, 2, "result", new_id(), body, FACTS))
+    await settle(room)
+    path = attempt_folder(agent.settings.paths.tasks, task_id, 2) / RECORD_FILE
+    record = orjson.loads(path.read_bytes())
+    listed = room.table.decision(first)
+    assert listed is not None
+    assert record["links"]["supersedes"] == [listed.address]
+    assert record["inputs"]["context"] == body["context"]
 
 
 STEPS = ("log_info", "dht_put", "publish", "log_append", "advance", "done")
