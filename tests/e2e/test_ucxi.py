@@ -529,6 +529,7 @@ def test_the_whole_life_by_chorusctl(mesh: Mesh, tmp_path: Path) -> None:
     assert following.wait(GENEROUS_S) == 130
 
 
+@pytest.mark.heavy
 def test_without_a_leader_reading_goes_on_and_writing_says_so(mesh: Mesh) -> None:
     """The last one: it takes the majority away."""
     address = fresh("agent")
