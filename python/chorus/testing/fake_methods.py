@@ -23,8 +23,8 @@ from chorus.hub import (
     Proposed,
     RaftStatus,
     Signed,
-    error_from,
 )
+from chorus.hub.errors import error_from
 from chorus.hub.methods import encode_json
 
 if TYPE_CHECKING:
