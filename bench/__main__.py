@@ -13,10 +13,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench import curator, local, mesh, records
+from bench import curator, local, mesh, records, scan
 from bench.figures import Comparison, table
 
-NAMES = ("ucxl", "hub", "pubsub", "dht", "seal", "context", "entry", "tasks")
+NAMES = ("ucxl", "hub", "pubsub", "dht", "seal", "scan", "context", "entry", "tasks")
 
 
 def main() -> int:
@@ -39,6 +39,8 @@ def main() -> int:
         rows += records.sealing()
     if "context" in chosen:
         rows += curator.context()
+    if "scan" in chosen:
+        rows += scan.scan()
     if "entry" in chosen or "tasks" in chosen:
         with (
             tempfile.TemporaryDirectory(prefix="chorus-bench-") as folder,

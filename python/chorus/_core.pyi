@@ -148,11 +148,15 @@ class Finding:
 
 @final
 class Scanner:
-    """Finds secrets by the built-in rules."""
+    """Finds secrets by the built-in rules, and by those of a rule file in its JSON form."""
 
-    def __new__(cls, audit_key: bytes | None = None) -> Scanner: ...
-    def scan(self, text: bytes) -> list[Finding]:
-        """The secrets in a text, in order."""
+    def __new__(cls, audit_key: bytes | None = None, *, rules: str | None = None) -> Scanner: ...
+    @staticmethod
+    def check_rules(rules: str) -> list[str]:
+        """What is wrong with a rule file in its JSON form, a sentence for each mistake."""
+
+    def scan(self, text: bytes, path: str | None = None) -> list[Finding]:
+        """The secrets in a text, in order; a file's path counts for exceptions."""
 
     def redact(self, text: bytes) -> bytes:
         """The text with every secret replaced by `[REDACTED:<rule>]`."""

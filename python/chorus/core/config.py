@@ -26,6 +26,7 @@ def core_config(
     role_grants: Sequence[tuple[str, str]] = (),
     previous_secrets: Sequence[bytes] = (),
     threads: int | None = None,
+    shhh_rules: str | None = None,
 ) -> str:
     """The JSON text for `Core.start`; what is None is left to the core."""
     config: dict[str, Any] = {
@@ -43,6 +44,7 @@ def core_config(
         "role_keys_file": None if role_keys_file is None else str(role_keys_file),
         "role_grants": [list(grant) for grant in role_grants],
         "threads": threads,
+        "shhh_rules": shhh_rules or None,
     }
     return orjson.dumps({name: value for name, value in config.items() if value is not None}).decode()
 

@@ -42,6 +42,7 @@ class Node:
         role_keys_file: Path | None = None,
         name: str = "library",
         threads: int | None = None,
+        shhh_rules: str | None = None,
     ) -> None:
         self._secret = cluster_secret
         self._data_dir = data_dir
@@ -54,6 +55,7 @@ class Node:
             "role": role,
             "role_keys_file": role_keys_file,
             "threads": threads,
+            "shhh_rules": shhh_rules,
         }
         self._name = name
         self._private: Path | None = None

@@ -6,7 +6,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result, crypto,
+    sentinel::{RuleFile, Scanner},
+};
 
 /// Memory for opened DHT values when nothing else is said.
 const DEFAULT_DHT_CACHE_BYTES: u64 = 100 * 1024 * 1024;
@@ -68,6 +71,9 @@ pub struct CoreConfig {
     /// Earlier secrets (base64), so that old values stay readable.
     #[serde(default)]
     pub previous_secrets_base64: Vec<SecretText>,
+    /// The sentinel's rules and exceptions beside its own, as the JSON form of a rule file.
+    #[serde(default)]
+    pub shhh_rules: Option<String>,
     /// Threads of the core's runtime; the machine's cores, at most four, when missing.
     #[serde(default)]
     pub threads: Option<usize>,
@@ -106,6 +112,22 @@ impl CoreConfig {
             return Err(Error::Invalid(format!("the cluster secret needs at least {MIN_SECRET_BYTES} bytes")));
         }
         Ok(secret)
+    }
+
+    /// The sentinel with this configuration's rules. Its audit hashes are under a key of the cluster: the same secret
+    /// has the same hash on every agent and after every start.
+    ///
+    /// # Errors
+    /// `invalid` with a line for each mistake in the rules, or for the secret.
+    pub fn scanner(&self) -> Result<Scanner> {
+        let key = crypto::audit_key(&self.secret()?);
+        match &self.shhh_rules {
+            None => Scanner::with_audit_key(key),
+            Some(json) => {
+                let rules = RuleFile::parse(json).map_err(|problems| Error::Invalid(problems.join("\n")))?;
+                Scanner::with_rules(rules, key)
+            }
+        }
     }
 
     /// Earlier secrets as bytes.

@@ -23,7 +23,6 @@ use crate::{
     log::{LogHandle, Repair},
     net::{NetConfig, NetEvent, NetHandle},
     raft::{RaftConfig, RaftHandle, RaftTransport},
-    sentinel::Scanner,
 };
 
 /// Characters of the peer id that make an agent's name.
@@ -40,6 +39,7 @@ pub(super) struct Running {
 impl Running {
     pub async fn start(config: &CoreConfig) -> Result<Self> {
         let secret = config.secret()?;
+        let scanner = config.scanner()?;
         let stores = config.data_dir.join("core");
         for folder in [&config.data_dir, &stores] {
             private_folder(folder)?;
@@ -103,7 +103,7 @@ impl Running {
             dht,
             raft,
             log,
-            scanner: Scanner::builtin()?,
+            scanner,
             keys,
             local,
             findings: Arc::new(Findings::default()),

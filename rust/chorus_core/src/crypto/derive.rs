@@ -4,6 +4,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 
 const NETWORK_INFO: &str = "chorus/v1/network";
+const AUDIT_INFO: &str = "chorus/v1/sentinel-audit";
 const DEV_CLUSTER_INFO: &str = "chorus/v1/dev-cluster";
 
 /// 32 bytes of HKDF-SHA256 (RFC 5869) without salt.
@@ -20,6 +21,12 @@ pub fn hkdf32(secret: &[u8], info: &str) -> [u8; 32] {
 #[must_use]
 pub fn network_key(cluster_secret: &[u8]) -> [u8; 32] {
     hkdf32(cluster_secret, NETWORK_INFO)
+}
+
+/// The key of the hashes by which the sentinel's findings in a cluster are told apart.
+#[must_use]
+pub fn audit_key(cluster_secret: &[u8]) -> [u8; 32] {
+    hkdf32(cluster_secret, AUDIT_INFO)
 }
 
 /// The cluster secret of a development cluster that was given none: agents of one licence find each other, and
@@ -47,6 +54,7 @@ mod tests {
         let secret = [7; 32];
         assert_ne!(network_key(&secret), hkdf32(&secret, "chorus/v1/role/admin"));
         assert_ne!(dev_cluster_secret("lic-1"), dev_cluster_secret("lic-2"));
+        assert_ne!(network_key(&secret), audit_key(&secret));
         assert_eq!(network_key(&secret), hkdf32(&secret, "chorus/v1/network"));
     }
 }

@@ -206,7 +206,7 @@ fn derive_network_key<'py>(py: Python<'py>, cluster_secret: &[u8]) -> Bound<'py,
 /// A secret that was found: the rule, the place and a keyed hash, never the secret.
 #[pyclass(frozen, get_all, module = "chorus._core")]
 struct Finding {
-    rule: &'static str,
+    rule: String,
     severity: &'static str,
     action: &'static str,
     start: u64,
@@ -224,7 +224,7 @@ impl Finding {
 impl From<sentinel::Finding> for Finding {
     fn from(found: sentinel::Finding) -> Self {
         Self {
-            rule: found.rule,
+            rule: found.rule.to_string(),
             severity: found.severity.name(),
             action: found.action.name(),
             start: found.start,
@@ -238,21 +238,35 @@ fn findings(found: Vec<sentinel::Finding>) -> Vec<Finding> {
     found.into_iter().map(Finding::from).collect()
 }
 
-/// Finds secrets by the built-in rules.
+/// Finds secrets by the built-in rules, and by those of a rule file.
 #[pyclass(frozen, module = "chorus._core")]
 struct Scanner(sentinel::Scanner);
 
 #[pymethods]
 impl Scanner {
     #[new]
-    #[pyo3(signature = (audit_key = None))]
-    fn new(audit_key: Option<[u8; 32]>) -> PyResult<Self> {
-        audit_key.map_or_else(sentinel::Scanner::builtin, sentinel::Scanner::with_audit_key).map(Self).map_err(raise)
+    #[pyo3(signature = (audit_key = None, *, rules = None))]
+    fn new(audit_key: Option<[u8; 32]>, rules: Option<&str>) -> PyResult<Self> {
+        let key = audit_key.unwrap_or_else(rand::random);
+        let made = match rules {
+            None => sentinel::Scanner::with_audit_key(key),
+            Some(json) => sentinel::RuleFile::parse(json)
+                .map_err(|problems| Error::Invalid(problems.join("\n")))
+                .and_then(|file| sentinel::Scanner::with_rules(file, key)),
+        };
+        made.map(Self).map_err(raise)
     }
 
-    /// The secrets in a text, in order.
-    fn scan(&self, py: Python<'_>, text: &[u8]) -> Vec<Finding> {
-        findings(py.detach(|| self.0.scan(text)))
+    /// What is wrong with a rule file in its JSON form, a sentence for each mistake.
+    #[staticmethod]
+    fn check_rules(rules: &str) -> Vec<String> {
+        sentinel::RuleFile::parse(rules).err().unwrap_or_default()
+    }
+
+    /// The secrets in a text, in order; a file's path counts for exceptions.
+    #[pyo3(signature = (text, path = None))]
+    fn scan(&self, py: Python<'_>, text: &[u8], path: Option<&str>) -> Vec<Finding> {
+        findings(py.detach(|| self.0.scan_file(text, path)))
     }
 
     /// The text with every secret replaced by `[REDACTED:<rule>]`.
@@ -272,8 +286,8 @@ impl Scanner {
     }
 
     /// Each rule's id, severity and action.
-    fn rules(&self) -> Vec<(&'static str, &'static str, &'static str)> {
-        self.0.rules().map(|(id, severity, action)| (id, severity.name(), action.name())).collect()
+    fn rules(&self) -> Vec<(String, &'static str, &'static str)> {
+        self.0.rules().map(|(id, severity, action)| (id.to_owned(), severity.name(), action.name())).collect()
     }
 }
 

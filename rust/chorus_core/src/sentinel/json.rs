@@ -71,7 +71,7 @@ impl Scanner {
                 end += 1;
             }
             clean.push_str(&whole[place..start.max(place)]);
-            clean.push_str(&marker(finding.rule));
+            clean.push_str(&marker(&finding.rule));
             place = end;
             finding.start -= offset;
             finding.end -= offset;

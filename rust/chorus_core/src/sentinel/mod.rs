@@ -2,6 +2,10 @@
 //!
 //! It decides what a secret is and where; what is done about a finding (counting, refusing, auditing) is the caller's.
 
+mod allow;
+mod alphabet;
+mod assignment;
+mod custom;
 mod json;
 mod probe;
 mod rules;
@@ -11,8 +15,11 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
+pub use custom::RuleFile;
 pub use scan::Scanner;
 pub use stream::Redactor;
 
@@ -34,6 +41,9 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// All of them, the least first.
+    pub const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Critical];
+
     /// Its name as it is written in findings and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -57,6 +67,9 @@ pub enum Action {
 }
 
 impl Action {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Redact, Self::Deny];
+
     /// Its name as it is written in findings.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -72,7 +85,7 @@ impl Action {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The rule's id.
-    pub rule: &'static str,
+    pub rule: Arc<str>,
     /// The rule's severity.
     pub severity: Severity,
     /// The rule's action.
@@ -91,6 +104,28 @@ pub fn denied(findings: &[Finding]) -> bool {
     findings.iter().any(|f| f.action == Action::Deny)
 }
 
+const MARKER_BEGIN: &[u8] = b"[REDACTED:";
+
+/// Ids of rules are no longer than this.
+const RULE_ID_MAX_BYTES: usize = 64;
+
 fn marker(rule: &str) -> String {
     format!("[REDACTED:{rule}]")
+}
+
+/// Where the marker that the text begins with ends.
+fn marker_end(text: &[u8]) -> Option<usize> {
+    let rule = text.strip_prefix(MARKER_BEGIN)?;
+    let length = rule.iter().take(RULE_ID_MAX_BYTES).take_while(|b| is_rule_id(**b)).count();
+    (rule.get(length) == Some(&b']')).then_some(MARKER_BEGIN.len() + length + 1)
+}
+
+/// Whether a marker goes on at the end of the text: what stands there is the name of a rule.
+fn in_marker(text: &[u8]) -> bool {
+    let name = text.iter().rev().take(RULE_ID_MAX_BYTES).take_while(|b| is_rule_id(**b)).count();
+    text[..text.len() - name].ends_with(MARKER_BEGIN)
+}
+
+fn is_rule_id(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'
 }

@@ -1,7 +1,10 @@
 //! Redaction of a stream in whatever pieces it comes. Bytes are held back only from the place where a secret may have
 //! begun that is not whole yet; everything before it goes out at once.
 //!
-//! The delay is bounded: by the longest secret of a rule (8 KiB; 32 KiB for a private key), or a task's own longest.
+//! The delay is bounded: by the longest secret of a rule (32 KiB for a private key, far less for most), or a task's own
+//! longest. The time is too: a secret that grows in small pieces is not looked at from its beginning for each of them.
+
+use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use zeroize::Zeroizing;
@@ -9,6 +12,7 @@ use zeroize::Zeroizing;
 use super::{
     Finding, Scanner, marker,
     probe::{LEAD_MAX_BYTES, LOOK_BEHIND_BYTES},
+    rules::manifest,
     scan::{Hit, Label, merge},
 };
 use crate::{Error, Result};
@@ -20,7 +24,7 @@ const MIN_LITERAL_BYTES: usize = 4;
 const MAX_LITERAL_BYTES: usize = 64 * 1024;
 
 /// What was already let out is remembered this far back, for rules that look at what stands before a secret.
-const MEMORY_BYTES: usize = LEAD_MAX_BYTES + LOOK_BEHIND_BYTES + 64;
+const MEMORY_BYTES: usize = manifest::REACH_BYTES + LEAD_MAX_BYTES + LOOK_BEHIND_BYTES;
 
 /// Takes secrets out of a stream of bytes.
 pub struct Redactor {
@@ -35,6 +39,10 @@ pub struct Redactor {
     offset: u64,
     /// A secret was cut off at its greatest length; its rule's alphabet is dropped until it ends.
     swallowing: Option<usize>,
+    /// What of the window was only more of such a secret.
+    deaf: Range<usize>,
+    /// The rule whose secret is held back and not whole; nothing else is.
+    waiting: Option<usize>,
     findings: Vec<Finding>,
 }
 
@@ -82,6 +90,8 @@ impl Redactor {
             released: 0,
             offset: 0,
             swallowing: None,
+            deaf: 0..0,
+            waiting: None,
             findings: Vec::new(),
         }
     }
@@ -115,8 +125,15 @@ impl Redactor {
     /// Takes the next piece and gives what can go out now.
     pub fn push(&mut self, piece: &[u8]) -> Vec<u8> {
         let piece = self.swallow(piece);
+        let waits = self.waits_with(piece);
         self.window.extend_from_slice(piece);
-        self.release(false)
+        if waits { Vec::new() } else { self.release(false) }
+    }
+
+    /// Whether all there is to say after this piece is that more must come: it is more of the secret held back.
+    pub(super) fn waits_with(&self, piece: &[u8]) -> bool {
+        self.waiting
+            .is_some_and(|index| self.scanner.engine.probers[index].stays_open(&self.window[self.released..], piece))
     }
 
     /// Says that nothing more comes, and gives the rest.
@@ -130,9 +147,9 @@ impl Redactor {
     pub fn settle(&mut self) -> Vec<u8> {
         let end = self.window.len();
         let held = &self.window[self.released..];
-        let (hits, open_from) = self.scanner.engine.probe(&self.window, false);
-        let is_beginning = self.scanner.engine.openings.iter().any(|o| o.as_bytes().starts_with(held));
-        let has_begun = open_from < end || hits.iter().any(|hit| hit.range.end > self.released);
+        let begun = self.scanner.engine.probe(&self.window, false, None, self.deaf.clone());
+        let is_beginning = self.scanner.engine.is_opening(held);
+        let has_begun = begun.open_from < end || begun.hits.iter().any(|hit| hit.range.end > self.released);
         let is_known = self.literals.iter().any(|literal| literal.begun_at_end(&self.window) > 0);
         if !is_beginning || has_begun || is_known {
             return Vec::new();
@@ -166,28 +183,41 @@ impl Redactor {
         if length < piece.len() {
             self.swallowing = None;
         }
-        self.offset += length as u64;
+        // It counts as let out: what follows may want to know what stood before it.
+        self.window.extend_from_slice(&piece[..length]);
+        self.released = self.window.len();
+        self.deaf.end = self.released;
         if let Some(last) = self.findings.last_mut() {
             last.end += length as u64;
         }
+        self.forget();
         &piece[length..]
     }
 
-    fn sweep(&self, complete: bool) -> (Vec<Hit>, usize) {
-        let (mut hits, mut open_from) = self.scanner.engine.sweep(&self.window, complete);
+    /// All hits in the window, where the first secret begins that is not whole, and its rule if that is all there is to
+    /// wait for.
+    fn sweep(&self, complete: bool) -> (Vec<Hit>, usize, Option<usize>) {
+        let found = self.scanner.engine.sweep_at(&self.window, complete, None, self.deaf.clone());
+        let (mut hits, mut open_from) = (found.hits, found.open_from);
         if let Some(matcher) = &self.matcher {
             let found = matcher.find_overlapping_iter(&self.window);
-            hits.extend(found.map(|m| Hit { range: m.range(), label: Label::TASK_SECRET, goes_on: None }));
+            hits.extend(found.map(|m| Hit {
+                range: m.range(),
+                label: Label::TASK_SECRET,
+                goes_on: None,
+                audited: m.end(),
+            }));
         }
         if !complete {
             let begun = self.literals.iter().map(|l| l.begun_at_end(&self.window)).max().unwrap_or(0);
             open_from = open_from.min(self.window.len() - begun);
         }
-        (hits, open_from)
+        let open = found.open.filter(|_| open_from == found.open_from && self.literals.is_empty());
+        (hits, open_from, open)
     }
 
     fn release(&mut self, complete: bool) -> Vec<u8> {
-        let (hits, open_from) = self.sweep(complete);
+        let (hits, open_from, open) = self.sweep(complete);
         let hits: Vec<Hit> = merge(hits).into_iter().filter(|hit| hit.range.end > self.released).collect();
         // A secret that is whole waits with one that is not if they overlap: they may become one.
         let limit = hits.iter().find(|hit| hit.range.contains(&open_from)).map_or(open_from, |hit| hit.range.start);
@@ -196,15 +226,20 @@ impl Redactor {
         for hit in hits.iter().take_while(|hit| hit.range.end <= limit) {
             let start = hit.range.start.max(self.released);
             out.extend_from_slice(&self.window[self.released..start]);
-            out.extend_from_slice(marker(hit.label.rule).as_bytes());
+            let finding = self.scanner.finding(hit, self.offset, &self.window);
+            out.extend_from_slice(marker(&finding.rule).as_bytes());
             self.released = hit.range.end;
-            self.findings.push(self.scanner.finding(hit, self.offset, &self.window[hit.range.clone()]));
+            self.findings.push(finding);
             if hit.range.end == self.window.len() && !complete {
                 self.swallowing = hit.goes_on;
+            }
+            if hit.goes_on.is_some() {
+                self.deaf = hit.audited..hit.range.end;
             }
         }
         out.extend_from_slice(&self.window[self.released..limit]);
         self.released = limit;
+        self.waiting = open.filter(|_| limit == open_from);
         self.forget();
         out
     }
@@ -215,6 +250,7 @@ impl Redactor {
         if surplus > 0 {
             self.window.drain(..surplus);
             self.released -= surplus;
+            self.deaf = self.deaf.start.saturating_sub(surplus)..self.deaf.end.saturating_sub(surplus);
             self.offset += surplus as u64;
         }
     }

@@ -3,13 +3,13 @@
 mod audit;
 mod consensus;
 mod feeds;
+mod findings;
 mod params;
 mod records;
 mod sealing;
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -29,8 +29,9 @@ use crate::{
     log::LogHandle,
     net::{self, IncomingRequest, NetHandle, Publish},
     raft::RaftHandle,
-    sentinel::{Finding, Scanner},
+    sentinel::Scanner,
 };
+pub use findings::Findings;
 use params::Params;
 
 /// The service under which members hand proposals to the leader.
@@ -61,31 +62,10 @@ pub struct Parts {
     pub keys: Arc<RoleKeys>,
     /// Peer id as text.
     pub local: String,
-    /// Secrets found on the way out, by rule.
+    /// Secrets found on the way out.
     pub findings: Arc<Findings>,
     /// The hub, once it runs, for its counters.
     pub hub: OnceLock<Weak<Hub>>,
-}
-
-/// Counts of secrets found, by rule.
-#[derive(Debug, Default)]
-pub struct Findings(Mutex<BTreeMap<&'static str, u64>>);
-
-impl Findings {
-    /// Adds what was found.
-    pub fn count(&self, found: &[Finding]) {
-        if found.is_empty() {
-            return;
-        }
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for finding in found {
-            *counts.entry(finding.rule).or_default() += 1;
-        }
-    }
-
-    fn snapshot(&self) -> BTreeMap<&'static str, u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }
 
 impl Parts {
@@ -95,7 +75,8 @@ impl Parts {
         let mut stats = serde_json::to_value(self.net.stats()).unwrap_or_else(|_| json!({}));
         if let Value::Object(stats) = &mut stats {
             stats.insert("peers_connected".into(), self.net.state().peers.len().into());
-            stats.insert("shhh_findings".into(), json!(self.findings.snapshot()));
+            stats.insert("shhh_findings".into(), json!(self.findings.counts()));
+            stats.insert("shhh_audit".into(), json!(self.findings.audit()));
             stats.insert("raft_refused_frames".into(), self.raft.refused_frames().into());
             if let Ok(usage) = self.dht.usage() {
                 stats.insert("dht_records".into(), usage.records.into());
@@ -110,15 +91,15 @@ impl Parts {
         stats
     }
 
-    fn redact(&self, text: &str) -> String {
+    fn redact(&self, place: &str, text: &str) -> String {
         let (clean, found) = self.scanner.redact(text.as_bytes());
-        self.findings.count(&found);
+        self.findings.note(place, &found);
         String::from_utf8_lossy(&clean).into_owned()
     }
 
     /// `payload`, JSON, with secrets in its strings redacted but in the fields `whole`, whose findings only count;
     /// the very same bytes when there are none.
-    fn redact_json(&self, payload: Bytes, whole: &[&str]) -> Result<Bytes> {
+    fn redact_json(&self, place: &str, payload: Bytes, whole: &[&str]) -> Result<Bytes> {
         let mut value: Value =
             serde_json::from_slice(&payload).map_err(|error| Error::Invalid(format!("payload: not JSON: {error}")))?;
         let kept: Vec<_> = whole.iter().filter_map(|name| Some((*name, value.get(*name)?.clone()))).collect();
@@ -126,7 +107,7 @@ impl Parts {
         if found.is_empty() {
             return Ok(payload);
         }
-        self.findings.count(&found);
+        self.findings.note(place, &found);
         for (name, original) in kept {
             value[name] = original;
         }
@@ -142,16 +123,16 @@ impl Parts {
     }
 
     async fn publish(self: Arc<Self>, params: Params, payload: Bytes) -> Result<Answer> {
-        let kind = params.text("type")?;
+        let (topic, kind) = (params.text("topic")?, params.text("type")?);
         let whole = if kind == "task_announcement" { WHOLE_IN_TASKS } else { &[] };
         let hop_count = params.optional_number("hop_count")?;
         let publish = Publish {
-            topic: params.text("topic")?.to_owned(),
+            topic: topic.to_owned(),
             kind: kind.to_owned(),
-            data: self.redact_json(payload, whole)?,
+            data: self.redact_json(topic, payload, whole)?,
             hop_count: hop_count.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
             priority: params.optional_text("priority")?.map(str::to_owned),
-            thread_id: params.optional_text("thread_id")?.map(|text| self.redact(text)),
+            thread_id: params.optional_text("thread_id")?.map(|text| self.redact(topic, text)),
         };
         Ok(Answer::head(json!({"id": self.net.publish(publish).await?})))
     }

@@ -26,7 +26,7 @@ pub(super) fn call(parts: &Arc<Parts>, method: &str, params: Params, payload: By
                 heavy(payload.len(), move || Ok(clean.scanner.scan(&payload))).await?
             };
             if let Some(first) = found.first() {
-                parts.findings.count(&found);
+                parts.findings.note("dht.put", &found);
                 return Err(Error::Refused(format!("the value holds a secret (rule {}); redact it first", first.rule)));
             }
             let written = parts.dht.put(kind, name, &payload, params.optional_text("role")?).await?;
@@ -54,7 +54,7 @@ pub(super) fn call(parts: &Arc<Parts>, method: &str, params: Params, payload: By
         }
         .boxed(),
         "log.append" => async move {
-            let clean = parts.redact_json(payload, &[])?;
+            let clean = parts.redact_json("log.append", payload, &[])?;
             let data: Value = serde_json::from_slice(&clean)
                 .map_err(|error| Error::Invalid(format!("payload: not JSON: {error}")))?;
             let seq = parts.log.append(params.text("type")?, data, &parts.local).await?;

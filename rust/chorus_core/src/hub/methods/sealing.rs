@@ -16,13 +16,13 @@ pub(super) fn call(parts: &Arc<Parts>, method: &str, params: Params, payload: By
     Ok(match method {
         "scan" => heavy(size, move || {
             let found = parts.scanner.scan(&payload);
-            parts.findings.count(&found);
+            parts.findings.note("scan", &found);
             Ok(Answer::head(json!({"findings": found})))
         })
         .boxed(),
         "redact" => heavy(size, move || {
             let (clean, found) = parts.scanner.redact(&payload);
-            parts.findings.count(&found);
+            parts.findings.note("redact", &found);
             Ok(Answer::payload(clean))
         })
         .boxed(),

@@ -1,122 +1,332 @@
 //! Secrets without a mark of their own, told by what stands before them.
 
-use super::{Form, Rule, has_digit};
-use crate::sentinel::{Action, Severity};
-
-/// A password in a URL: `scheme://user:password@host` (RFC 3986, section 3.2.1, which deprecates it for this reason).
-pub(super) const URL_PASSWORD: Rule = Rule {
-    id: "url-password",
-    keywords: &["://"],
-    form: Form::Assigned {
-        // A UCXL address, `ucxl://agent:role@project:task`, has the form and no password.
-        unless_after: "ucxl",
-        lead: r#"://[^\s/?#:@"'<>`\[\]]{0,64}:"#,
-        pattern: r#"([^\s/?#@"'<>`]{3,})@"#,
-        alphabet: "^/?#@\"'<>`",
-        max_bytes: 128,
-    },
-    severity: Severity::High,
-    action: Action::Redact,
-    entropy: None,
-    check: Some(is_no_placeholder),
-    found: &["postgres://app:s3cr3t-pw@db:5432/x", "curl https://me:p%40ss@example.org/", "redis://:hunter22@cache"],
-    ignored: &[
-        "http://localhost:8080/a@b",
-        "ucxl://agent-1:developer@chorus:01M84AFG91PKPGRF72X67GDWMC/*^/1/decision.json",
-        "https://user@example.org",
-        "postgres://app:${DB_PASSWORD}@db",
-        "postgres://app:<password>@db",
-        "git@github.com:o/r.git",
-        "postgres://app:***@db",
-    ],
+use super::{
+    Form, RULE, Rule,
+    checks::{is_credential, is_no_placeholder, is_password, is_random, is_service_secret},
 };
+use crate::sentinel::Severity;
+use crate::sentinel::assignment::Name;
 
-fn is_no_placeholder(secret: &[u8]) -> bool {
-    let first = secret.first().copied().unwrap_or_default();
-    let varied = secret.iter().any(|b| *b != first);
-    varied
-        && !matches!(first, b'$' | b'{' | b'<' | b'%' if !secret.get(1).is_some_and(u8::is_ascii_hexdigit))
-        && !secret.starts_with(b"[REDACTED")
-}
-
-/// Credentials in a header: `Authorization: Bearer …`, `Basic …` and the like (RFC 9110 section 11.6.2, RFC 6750, RFC 7617).
-pub(super) const AUTHORIZATION_HEADER: Rule = Rule {
-    id: "authorization-header",
-    keywords: &["authorization"],
-    form: Form::Assigned {
-        unless_after: "",
-        lead: r#"(?i)authorization\\?["']?[ \t]{0,4}[:=,][ \t]{0,4}\\?["'`]?(?:bearer|basic|token|bot|apikey)[ \t]{1,4}"#,
-        pattern: "[A-Za-z0-9._~+/=-]{12,}",
-        alphabet: "A-Za-z0-9._~+/=-",
-        max_bytes: 4096,
+pub(super) const RULES: &[Rule] = &[
+    // A password in a URL of any scheme: `scheme://user:password@host` (RFC 3986, section 3.2.1, which deprecates it
+    // for this reason).
+    Rule {
+        id: "url-password",
+        keywords: &["://"],
+        form: Form::Assigned {
+            unless_after: "ucxl",
+            lead: r#"://[^\s/?#:@"'<>`\[\]]{0,64}:"#,
+            pattern: r#"([^\s/?#@"'<>`\\]{3,128})@"#,
+            max_bytes: 130,
+        },
+        entropy: None,
+        check: Some(is_no_placeholder),
+        found: &[
+            concat!("postgres://app:", "s3cr3t-pw@db:5432/x"),
+            concat!("curl https://me:", "p%40ss@example.org/"),
+            concat!("redis://:", "hunter22@cache"),
+            concat!("mongodb+srv://u:", "Xy7q9@c.mongodb.net"),
+        ],
+        ignored: &[
+            "http://localhost:8080/a@b",
+            "ucxl://agent-1:developer@chorus:01M84AFG91PKPGRF72X67GDWMC/*^/1/decision.json",
+            "https://user@example.org",
+            "postgres://app:${DB_PASSWORD}@db",
+            "postgres://app:<password>@db",
+            "git@github.com:o/r.git",
+            "postgres://app:***@db",
+            "https://username:password@proxy",
+        ],
+        ..RULE
     },
-    severity: Severity::High,
-    action: Action::Redact,
-    entropy: Some(3.0),
-    check: None,
-    found: &[
-        "Authorization: Bearer x7Kq2LmV9nRt4WzY8bCd",
-        r#"-H "authorization: Basic dXNlcjpwYXNzd29yZDEyMw==""#,
-        r#"{"Authorization": "Token x7Kq2LmV9nRt4WzY8bCd"}"#,
-    ],
-    ignored: &[
-        "Authorization: Bearer $TOKEN",
-        "Authorization: Bearer <token>",
-        "the Authorization: Bearer header",
-        "Authorization: Basic xxxxxxxxxxxxxxxx",
-    ],
-};
-
-/// Something random given to a name that says it is secret.
-pub(super) const ASSIGNED_SECRET: Rule = Rule {
-    id: "assigned-secret",
-    keywords: &[
-        "api_key",
-        "apikey",
-        "api-key",
-        "secret",
-        "token",
-        "passw",
-        "credential",
-        "private_key",
-        "access_key",
-        "auth_key",
-    ],
-    form: Form::Assigned {
-        unless_after: "",
-        lead: r#"(?i)(?:api[_-]?key|secret|token|passw(?:or)?d|credentials?|private_key|access_key|auth_key)(?:[_.-][a-z0-9]{1,16}){0,2}\\?["'\]]{0,2}[ \t]{0,4}(?::=|=>|=|:)[ \t]{0,4}\\?["'`]?"#,
-        pattern: "[A-Za-z0-9+/=_.!$%&*^~-]{12,}",
-        alphabet: "A-Za-z0-9+/=_.!$%&*^~-",
-        max_bytes: 512,
+    // Credentials in a header: `Authorization: Bearer …`, `Basic …` and the like (RFC 9110 section 11.6.2, RFC 6750,
+    // RFC 7617).
+    Rule {
+        id: "authorization-header",
+        keywords: &["authorization"],
+        form: Form::Assigned {
+            unless_after: "",
+            lead: r#"(?i)authorization\\?["']?[ \t]{0,4}[:=,][ \t]{0,4}\\?["'`]?(?:bearer|basic|token|bot|apikey|api-token|api-key|ssws|digest|hmac)[ \t]{1,4}"#,
+            pattern: "[A-Za-z0-9._~+/=-]{12,}",
+            max_bytes: 128,
+        },
+        check: Some(is_credential),
+        found: &[
+            concat!("Authorization: Bearer ", "x7Kq2LmV9nRt4WzY8bCd"),
+            concat!(r#"-H "authorization: Basic "#, r#"dXNlcjpwYXNzd29yZDEyMw==""#),
+            concat!(r#"{"Authorization": "Token "#, r#"x7Kq2LmV9nRt4WzY8bCd"}"#),
+        ],
+        ignored: &[
+            "Authorization: Bearer $TOKEN",
+            "Authorization: Bearer <token>",
+            "the Authorization: Bearer header",
+            "Authorization: Basic xxxxxxxxxxxxxxxx",
+            "authorization = authentication_backend",
+        ],
+        ..RULE
     },
-    severity: Severity::Medium,
-    action: Action::Redact,
-    entropy: Some(3.5),
-    check: Some(is_random),
-    found: &[
-        "API_KEY=x7Kq2LmV9nRt4WzY8bCd",
-        r#"client_secret: "x7Kq2LmV-nRt4WzY8bCd""#,
-        r#"{\"password\":\"x7Kq2LmV9nRt4Wz!\"}"#,
-        "os.environ['AUTH_TOKEN'] = 'x7Kq2LmV9nRt4WzY8bCd'",
-    ],
-    ignored: &[
-        "token = tokenizer.encode(text)",
-        "password: str = Field(min_length=8)",
-        "secret = os.environ.get(name)",
-        "api_key=YOUR_API_KEY_GOES_HERE",
-        "token: 12345678901234567890",
-        "tokenizer: Qwen2.5-72B-Instruct",
-        "secret_file: /run/secrets/chorus_license_id_2",
-        "password=$DB_PASSWORD_2_FROM_ENV",
-        "token_count=1234567890123, done",
-    ],
-};
-
-/// Digits in several places among letters, as in random text; not a number, a path, a version or a variable.
-fn is_random(secret: &[u8]) -> bool {
-    let digits = secret.iter().filter(|b| b.is_ascii_digit()).count();
-    let letters = secret.iter().filter(|b| b.is_ascii_alphabetic()).count();
-    let runs = secret.windows(2).filter(|w| w[0].is_ascii_digit() != w[1].is_ascii_digit()).count();
-    let starts_plainly = !matches!(secret.first(), Some(b'/' | b'$' | b'.' | b'%' | b'&' | b'*'));
-    has_digit(secret) && digits >= 2 && letters >= 4 && runs >= 3 && starts_plainly
-}
+    // The same without a scheme, as many services want it: `Authorization: …`.
+    Rule {
+        id: "authorization-value",
+        keywords: &["authorization"],
+        form: Form::Named { name: Name::Service, pattern: "[A-Za-z0-9._~+/=-]{12,}", max_bytes: 128 },
+        check: Some(is_credential),
+        found: &[concat!(r#"-H "Authorization:  "#, r#"6996a7af-4155-4788-607c-f60542c296a4""#)],
+        ignored: &[
+            "authorization = authentication_backend",
+            r#""Cloud::Store::Authorization": "567009da7bf65024""#,
+            "Authorization: Bearer <token>",
+        ],
+        ..RULE
+    },
+    // A user and password given to curl: `-u user:password`, `--user user:password` (curl manual).
+    Rule {
+        id: "curl-user",
+        keywords: &[" -u", " --user", " --proxy-user", "\t-u", "\t--user"],
+        form: Form::Assigned {
+            unless_after: "",
+            lead: "[ \t](?:-u|--user|--proxy-user)[ \\t=]{0,4}[\"']?[^\\s:\"'$<\\[{/=]{0,64}:[\"']?|[ \t](?:-u|--user)[ \\t=]{1,4}[\"']\\{[^\\s:\"'$]{1,64}\\}[\"']?:[\"']?",
+            pattern: r#"[^\s"']{3,}"#,
+            max_bytes: 128,
+        },
+        severity: Severity::Critical,
+        entropy: Some(2.0),
+        check: Some(is_password),
+        found: &[
+            concat!("curl -k -u admin", ":Gr33n-T3a! https://localhost:8443"),
+            concat!("curl -s --user 'key", ":WkrVmn9tNRVf68!' https://x"),
+        ],
+        ignored: &[
+            "curl -u 'me:secret' x",
+            "curl -u name:password x",
+            r#"curl -u "${u}:${p}""#,
+            "docker run -u 1000:1000 x",
+            r#"curl -u ":" x"#,
+            "curl --user me:[PASSWORD] x",
+        ],
+        ..RULE
+    },
+    // Passwords in .netrc: `machine … login … password …` (ftp and curl manuals, "netrc").
+    Rule {
+        id: "netrc-password",
+        keywords: &["machine "],
+        form: Form::Assigned {
+            unless_after: "",
+            lead: r"machine[ \t]{1,4}[^\s]{1,80}[\s]{1,8}login[ \t]{1,4}[^\s]{1,48}[\s]{1,8}password[ \t]{1,4}",
+            pattern: r"[^\s]{4,}",
+            max_bytes: 128,
+        },
+        entropy: None,
+        check: Some(is_no_placeholder),
+        found: &[
+            concat!("machine example.org login me password ", "hunter22x"),
+            concat!("machine example.org\n  login me\n  password ", "S3cret!x"),
+        ],
+        ignored: &["machine learning", "machine example.org login me password $PW"],
+        ..RULE
+    },
+    // Something that looks random given to a name that a service is called by.
+    Rule {
+        id: "service-secret",
+        keywords: &[
+            "sourcegraph",
+            "droneci",
+            "travisci",
+            "sonarqube",
+            "sonarcloud",
+            "clickhouse",
+            "1password",
+            "adafruit",
+            "adobe",
+            "airtable",
+            "algolia",
+            "alibaba",
+            "aliyun",
+            "artifactory",
+            "asana",
+            "atlassian",
+            "confluence",
+            "jira",
+            "authress",
+            "beamer",
+            "bitbucket",
+            "bittrex",
+            "codecov",
+            "coinbase",
+            "cloudflare",
+            "cohere",
+            "confluent",
+            "contentful",
+            "databricks",
+            "datadog",
+            "digitalocean",
+            "discord",
+            "doppler",
+            "dropbox",
+            "drone",
+            "duffel",
+            "dynatrace",
+            "easypost",
+            "etsy",
+            "facebook",
+            "fastly",
+            "finicity",
+            "finnhub",
+            "flickr",
+            "flutterwave",
+            "freshbooks",
+            "gitter",
+            "gocardless",
+            "grafana",
+            "harness",
+            "heroku",
+            "hubspot",
+            "huggingface",
+            "infracost",
+            "intercom",
+            "intra42",
+            "jfrog",
+            "kraken",
+            "kucoin",
+            "launchdarkly",
+            "linear",
+            "linkedin",
+            "lob",
+            "looker",
+            "mailchimp",
+            "mailgun",
+            "mapbox",
+            "mattermost",
+            "maxmind",
+            "meraki",
+            "messagebird",
+            "message_bird",
+            "message-bird",
+            "netlify",
+            "newrelic",
+            "new_relic",
+            "new-relic",
+            "nytimes",
+            "newyorktimes",
+            "octopus",
+            "okta",
+            "openai",
+            "openshift",
+            "plaid",
+            "planetscale",
+            "postman",
+            "prefect",
+            "privateai",
+            "pulumi",
+            "rapidapi",
+            "readme",
+            "scalingo",
+            "segment",
+            "sendbird",
+            "sendinblue",
+            "sendgrid",
+            "sentry",
+            "shippo",
+            "shopify",
+            "snyk",
+            "sonar",
+            "square",
+            "squarespace",
+            "stripe",
+            "sumo",
+            "sumologic",
+            "travis",
+            "trello",
+            "twilio",
+            "twitch",
+            "twitter",
+            "typeform",
+            "vercel",
+            "yandex",
+            "zendesk",
+            "zoom",
+        ],
+        form: Form::Named { name: Name::Service, pattern: "[A-Za-z0-9=_.%+/~-]{13,}", max_bytes: 96 },
+        severity: Severity::Medium,
+        entropy: Some(2.2),
+        check: Some(is_service_secret),
+        found: &[
+            concat!("SNYK_TOKEN=", "62d0cae5-1b86-710c-1bfa-36a9fc9b1f21"),
+            concat!(r#""facebook": ""#, r#"9d7bb2af8ed665e9c73deacefe55ccf8""#),
+            concat!("travis = ", "499dypzaujljyc08c74rbb"),
+        ],
+        ignored: &[
+            "facebook = login_with_facebook(user)",
+            "adobe: https://www.adobe.com/products/photoshop7",
+            "discord=0000000000000000",
+            "heroku: my-app-name-production-eu",
+            "TimeraKitchen: 4cf295e623dfbbabe4fa7e68382ace8320d5b2bb",
+            r#"blob_size = "04ot1s2fx2pktkphy05718pv""#,
+        ],
+        ..RULE
+    },
+    // Something random given to a name that says it is secret.
+    Rule {
+        id: "assigned-secret",
+        keywords: &[
+            "api_key",
+            "apikey",
+            "api-key",
+            "secret",
+            "token",
+            "password",
+            "passwd",
+            "passcode",
+            "pwd",
+            "credential",
+            "creds",
+            "private_key",
+            "access_key",
+            "auth_key",
+            "accesskey",
+            "client_key",
+            "encryption_key",
+            "signing_key",
+            "license_key",
+            "apitoken",
+            "passphrase",
+            "_key",
+            "_auth",
+            "x-api",
+            "auth-key",
+            "-key",
+        ],
+        form: Form::Named { name: Name::Word, pattern: "[A-Za-z0-9+/=_.!$%&*^~@#|-]{10,}", max_bytes: 96 },
+        severity: Severity::Medium,
+        entropy: None,
+        check: Some(is_random),
+        found: &[
+            concat!("API_KEY=", "x7Kq2LmV9nRt4WzY8bCd"),
+            concat!(r#"client_secret: ""#, r#"x7Kq2LmV-nRt4WzY8bCd""#),
+            concat!(r#"{\"password\":\""#, r#"x7Kq2LmV9nRt4Wz!\"}"#),
+            concat!("os.environ['AUTH_TOKEN'] = '", "x7Kq2LmV9nRt4WzY8bCd'"),
+            concat!(r#"$secret => ""#, r#"x7Kq2LmV9nRt4WzY8bCd""#),
+            concat!(r#"var token string = ""#, r#"x7Kq2LmV9nRt4WzY8bCd""#),
+            concat!("export DB_PASSWORD=", "x7Kq2LmV9nRt4WzY"),
+            concat!(r#"private static final String TOKEN = ""#, r#"x7Kq2LmV9nRt4WzY8bCd";"#),
+            concat!("token := `", "x7Kq2LmV9nRt4WzY8bCd`"),
+            concat!("- name: API_TOKEN\n  value: ", "x7Kq2LmV9nRt4WzY8bCd"),
+            concat!("deploy --token ", "x7Kq2LmV9nRt4WzY8bCd"),
+        ],
+        ignored: &[
+            "token = tokenizer.encode(text)",
+            "password: str = Field(min_length=8)",
+            "secret = os.environ.get(name)",
+            "api_key=YOUR_API_KEY_GOES_HERE",
+            "token: 12345678901234567890",
+            "tokenizer: Qwen2.5-72B-Instruct",
+            "secret_file: /run/secrets/chorus_license_id_2",
+            "password=$DB_PASSWORD_2_FROM_ENV",
+            "token_count=1234567890123, done",
+            r#"public_key = "Qt2qI3r2mJKDE0c2jKulfJB5sIJ9BfYIYR47VH7LdJ8""#,
+            r#"key_name: "1oqvvmgbnommag7e""#,
+            r#""Cloud::Gateway::ApiKey": "cd51fdf15e5f20ed""#,
+        ],
+        ..RULE
+    },
+];
