@@ -22,7 +22,7 @@ use futures::executor::block_on;
 use hypercore::{Hypercore, HypercoreBuilder, HypercoreError, PartialKeypair, SigningKey};
 use libp2p::identity::Keypair;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{Error, Result};
@@ -81,7 +81,7 @@ pub struct Query {
 #[derive(Debug, Clone)]
 pub struct Page {
     /// In the order asked for.
-    pub entries: Vec<(u64, Value)>,
+    pub entries: Vec<(u64, Map<String, Value>)>,
     /// `from` of the page after this one.
     pub next: u64,
     /// Entries in the log.
@@ -274,8 +274,8 @@ impl Writer {
             };
             let block = block_on(core.get(number)).map_err(|e| damaged(number, &e))?;
             let block = block.ok_or_else(|| damaged(number, &"it is missing"))?;
-            let entry: Value = serde_json::from_slice(&block).map_err(|e| damaged(number, &e))?;
-            if query.kind.as_ref().is_none_or(|kind| entry["type"] == *kind) {
+            let entry: Map<String, Value> = serde_json::from_slice(&block).map_err(|e| damaged(number, &e))?;
+            if query.kind.as_ref().is_none_or(|kind| entry.get("type").is_some_and(|own| own == kind)) {
                 bytes += block.len();
                 page.entries.push((number, entry));
             }

@@ -31,7 +31,7 @@ async fn read(log: &LogHandle, from: u64, count: u64) -> Vec<Value> {
         let page = log.page(query.clone()).await.unwrap();
         query.count -= page.entries.len() as u64;
         query.from = Some(page.next);
-        entries.extend(page.entries.into_iter().map(|(_, entry)| entry));
+        entries.extend(page.entries.into_iter().map(|(_, entry)| Value::Object(entry)));
         if query.count == 0 || page.next >= page.length {
             return entries;
         }

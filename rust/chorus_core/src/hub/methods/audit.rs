@@ -48,7 +48,7 @@ struct Follow {
     info: watch::Receiver<LogInfo>,
     from: u64,
     kind: Option<String>,
-    fetched: VecDeque<(u64, Value)>,
+    fetched: VecDeque<(u64, Map<String, Value>)>,
     failed: bool,
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::{self, FutureExt};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Params, Parts, Work, heavy};
 use crate::{Error, hub::backend::Answer, log::Query};
@@ -87,7 +87,7 @@ pub(super) fn call(parts: &Arc<Parts>, method: &str, params: Params, payload: By
 }
 
 /// An entry of the log with its number in it.
-pub(super) fn numbered((number, mut entry): (u64, Value)) -> Value {
-    entry["seq"] = number.into();
-    entry
+pub(super) fn numbered((number, mut entry): (u64, Map<String, Value>)) -> Value {
+    entry.insert("seq".into(), number.into());
+    Value::Object(entry)
 }
