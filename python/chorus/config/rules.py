@@ -52,8 +52,6 @@ class _PlainLoader(yaml.SafeLoader):
             if key.value in seen:
                 problem = f"{key.value!r} is given twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-                    problem=f"{key.value!r} is given twice", problem_mark=key.start_mark
-                )
             seen.append(key.value)
         return super().construct_mapping(node, deep)
 
