@@ -1,4 +1,4 @@
-"""Benches of the curator: a task's context, and a search, among 10², 10⁴ and 10⁶ decisions."""
+"""Benches of the curator: a task's context among 10², 10⁴ and 10⁶ decisions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GROWTH_MAX = 3.0
 def context() -> list[Comparison]:
     """How the cost grows with what came before: each index beside one of a hundredth of its size."""
     rng = random.Random(1)
-    taken: dict[int, list[Figures]] = {}
+    taken: dict[int, Figures] = {}
     with tempfile.TemporaryDirectory(prefix="chorus-bench-") as folder:
         path = Path(folder) / "curator.sqlite"
         writer, reader, made = IndexWriter(path, ""), IndexReader(path), 0
@@ -39,25 +39,16 @@ def context() -> list[Comparison]:
                 writer.settle(_documents(rng, start, min(size, start + BATCH)))
             made = size
             tasks = [_task(rng) for _ in range(QUERIES)]
-            taken[size] = [
-                figures(f"among {size:,}", _times(tasks, lambda task: _chosen(reader, task))),
-                figures(f"among {size:,}", _times(tasks, lambda task: _found(reader, task))),
-            ]
+            taken[size] = figures(f"among {size:,}", _times(tasks, lambda task: _chosen(reader, task)))
         reader.close()
         writer.close()
-    rows = []
-    for place, what in enumerate(("context of a task", "search for two words")):
-        for few, many in pairwise(SIZES):
-            rows.append(Comparison(what, taken[many][place], taken[few][place], GROWTH_MAX))
-    return rows
+    return [
+        Comparison("context of a task", taken[many], taken[few], GROWTH_MAX) for few, many in pairwise(SIZES)
+    ]
 
 
 def _chosen(reader: IndexReader, task: dict[str, str]) -> object:
     return bundle.choose(reader.matching(bundle.matter_of(task)))
-
-
-def _found(reader: IndexReader, task: dict[str, str]) -> object:
-    return reader.search(" ".join(task["title"].split()[:2]))
 
 
 def _times(tasks: list[dict[str, str]], once: Callable[[dict[str, str]], object]) -> list[float]:

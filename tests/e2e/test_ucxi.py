@@ -546,3 +546,19 @@ def test_without_a_leader_reading_goes_on_and_writing_says_so(mesh: Mesh) -> Non
             assert "Retry-After" in answer.headers
     assert said(ask(reader, "GET", "get", address))["data"]["content"] == "still readable"
     assert code(ask(reader, "GET", "query", "ucxl://any:any@any:any/*^/")) == "200-SUCCESS"
+
+
+@pytest.mark.heavy
+def test_without_a_dht_the_author_is_asked(needs: None) -> None:
+    bringing_up = brought_up(2, CHORUS_DHT_ENABLED="false")
+    mesh = next(bringing_up)
+    try:
+        address, content = fresh("agent"), os.urandom(3_000_000)
+        row = put(mesh, address, content)
+        answer = ask(mesh.agents[1], "GET", "get", address, params={"raw": "true"})
+        assert answer.content == content
+        providers = said(ask(mesh.agents[1], "GET", "discover", address))["data"]["providers"]
+        assert [provider["peer_id"] for provider in providers] == [row["author"]]
+        assert code(ask(mesh.agents[1], "POST", "announce", address)) == "503-SERVICE_UNAVAILABLE"
+    finally:
+        bringing_up.close()

@@ -30,8 +30,8 @@ class Document:
     author: str
     at_ms: int
     title: str
+    outcome: str
     body: str
-    outcome: str = ""
     files: tuple[str, ...] = ()
     supersedes: tuple[str, ...] = ()
 
@@ -74,8 +74,8 @@ def of_record(
         author=author,
         at_ms=at_ms,
         title=title,
-        body=body[:TEXT_MAX_CHARS],
         outcome=decided["outcome"],
+        body=body[:TEXT_MAX_CHARS],
         files=tuple(file_names([*paths, title, *commands, summary])),
         supersedes=tuple(record["links"]["supersedes"]),
     )
@@ -102,6 +102,7 @@ def of_content(
         author=author,
         at_ms=at_ms,
         title=path if content is not None else "",
+        outcome="",
         body=text,
         files=tuple(file_names([path])) if content is not None else (),
     )

@@ -11,15 +11,16 @@ CONTENT_WORDS = "content_words"
 
 DOCUMENT_COLUMNS = (
     "id", "hash", "address", "version", "kind", "agent", "role", "project", "task", "author", "at_ms",
-    "title", "body", "outcome",
+    "title", "outcome", "body",
 )  # fmt: skip
 
 TABLES = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE docs (id INTEGER PRIMARY KEY, hash TEXT NOT NULL, address TEXT NOT NULL, version INTEGER,"
     " kind TEXT NOT NULL, agent TEXT NOT NULL, role TEXT NOT NULL, project TEXT NOT NULL, task TEXT NOT NULL,"
-    " author TEXT NOT NULL, at_ms INTEGER NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL,"
-    " outcome TEXT NOT NULL)",
+    " author TEXT NOT NULL, at_ms INTEGER NOT NULL, title TEXT NOT NULL, outcome TEXT NOT NULL,"
+    # Last, so that nobody has to read past it.
+    " body TEXT NOT NULL)",
     "CREATE INDEX docs_project ON docs(project, id) WHERE kind IN ('task_result', 'hmmm_outcome')",
     "CREATE INDEX docs_address ON docs(address, id)",
     *(

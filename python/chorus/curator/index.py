@@ -24,11 +24,13 @@ MATCHES_MAX = 100
 SEARCH_MATCHES_MAX = 1_000
 SEARCH_LIMIT_MAX = 1_000
 # As many of the best are read in full.
-CANDIDATES_MAX = 64
+CANDIDATES_MAX = 32
 SNIPPET_TOKENS = 24
 # A title is what somebody would call the task; a word of it says as much as some of its description.
 TITLE_WEIGHT = 3
 _BUSY_MS = 2_000
+# Of a large file what a query needs is read where it lies, in the pages that the system keeps anyway.
+MAPPED_MAX_BYTES = 256 * 1024 * 1024
 
 _MARK = "\x01"
 # As the index on projects has it.
@@ -257,6 +259,7 @@ class IndexReader:
             check_same_thread=False,
         )
         db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        db.execute(f"PRAGMA mmap_size = {MAPPED_MAX_BYTES}")
         # The writer makes all tables in one transaction, with the number of their form.
         if db.execute("PRAGMA user_version").fetchone()[0] != FORM_VERSION:
             db.close()

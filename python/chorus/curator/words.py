@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 # A query of more words costs more and says no more.
-QUERY_WORDS_MAX = 24
+QUERY_WORDS_MAX = 16
 FILES_MAX = 64
 WORD_MIN_CHARS = 3
 WORD_MAX_CHARS = 64

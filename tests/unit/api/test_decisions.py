@@ -45,7 +45,7 @@ class Place:
         assert row is not None
         document = documents.Document(
             row.index, name, row.address, 1, row.kind, "b", "agent", place_of(row.address).project, "t",
-            row.author, row.at_ms, title, "",
+            row.author, row.at_ms, title, "", "",
         )  # fmt: skip
         self.index.settle([document])
 

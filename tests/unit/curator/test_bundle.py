@@ -29,7 +29,13 @@ class Index:
 
     def add(self, title: str, **more: Any) -> Document:
         self.at += 6
-        values: dict[str, Any] = {"project": "chorus", "task": f"T{self.at}", "body": "", **more}
+        values: dict[str, Any] = {
+            "project": "chorus",
+            "task": f"T{self.at}",
+            "body": "",
+            "outcome": "",
+            **more,
+        }
         made = Document(
             id=self.at, hash=f"{self.at:064x}", address=f"ucxl://a:agent@{values['project']}:T/*^/{self.at}",
             version=1, kind=values.pop("kind", "task_result"), agent="a", role="agent",
