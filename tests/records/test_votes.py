@@ -143,7 +143,7 @@ async def test_an_outcome_is_in_the_log_once_though_its_coordinator_was_cut_off(
             await agent.restart()
 
         async def logged() -> list[str]:
-            entries = await agent.hub.log_read(0, 1000)
+            entries = (await agent.hub.log_read(0, 1000)).entries
             return [e["data"]["hash"] for e in entries if e["type"] == "decision_published"]
 
         async def there() -> bool:

@@ -16,7 +16,8 @@ import pytest
 from chorus.api.context import UCXL
 from chorus.api.ucxi_answers import Code
 from chorus.decisions.content import content_max_bytes, sealed_to
-from chorus.hub import DhtValue, HubError, Reply, Request, error_from
+from chorus.hub import DhtValue, HubError, Reply, Request
+from chorus.hub.errors import error_from
 from chorus.table.entries import Entry
 from chorus.table.reader import TableReader
 from chorus.table.store import TableStore
