@@ -22,6 +22,7 @@ RUN set -eu; \
     /opt/chorus/bin/pip uninstall -y -q pip setuptools
 
 FROM ${BASE}
+USER root
 RUN set -eu; \
     if ! [ -x /usr/bin/python3 ] || ! [ -x "$(command -v pidof)" ]; then \
       apt-get update && apt-get install -y --no-install-recommends python3 ca-certificates sysvinit-utils; \

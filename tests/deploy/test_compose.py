@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+from chorus.executor.docker.container import LABEL_PEER
+
 from .conftest import DEPLOY, GENEROUS_S, PREFIX, SOCKET, Images, docker, run
 
 pytestmark = [pytest.mark.deploy, pytest.mark.heavy]
@@ -44,6 +46,17 @@ class Deployed:
     def compose(self, *words: str) -> str:
         files = [word for name in self.files for word in ("-f", str(DEPLOY / name))]
         return run(*self.command, *files, *words, **self.environ).stdout.strip()
+
+    def down(self) -> None:
+        """In order, so that the agents remove their sandboxes themselves; the proxy is the last to go."""
+        peers = []
+        for service in ROLES:
+            with contextlib.suppress(httpx.TransportError, AssertionError):
+                peers.append(self.identity(service)[0])
+        self.compose("stop", "-t", "120", *ROLES)
+        self.compose("down", "-v")
+        for peer in peers:
+            assert docker("ps", "-aq", "--filter", f"label={LABEL_PEER}={peer}") == ""
 
     def container(self, service: str) -> str:
         return self.compose("ps", "-q", service)
@@ -135,8 +148,7 @@ def deployed(
         made.until_ready(*ROLES)
         yield made
     finally:
-        made.compose("kill")
-        made.compose("down", "-v")
+        made.down()
 
 
 def test_the_second_build_finds_everything_done(images: Images) -> None:
@@ -259,8 +271,7 @@ def test_under_tls(images: Images, compose: Sequence[str], tmp_path_factory: pyt
         made.until_ready(*ROLES)
         made.runs("agent-1")
     finally:
-        made.compose("kill")
-        made.compose("down", "-v")
+        made.down()
 
 
 # ---- starts that fail ------------------------------------------------------------------------------

@@ -228,8 +228,8 @@ class Engine:
             return client
         # Asking for the version here would fail for good with a daemon that is only late.
         made = docker.APIClient(timeout=cast(int, timeout_s), version="1.41", **self._target)
-        # The environment's certificates (REQUESTS_CA_BUNDLE would win over DOCKER_CERT_PATH), proxies and
-        # .netrc are for the world outside, not for the daemon.
+        # The environment's certificates (REQUESTS_CA_BUNDLE would win over DOCKER_CERT_PATH), HTTP proxies
+        # and .netrc are for the world outside, not for the daemon.
         made.trust_env = False
         return self._clients.setdefault(timeout_s, made)
 
