@@ -13,6 +13,7 @@ from pydantic import SecretBytes, SecretStr
 from chorus.config.directories import default_data_dir, default_run_dir, socket_path_problem
 from chorus.config.model import SandboxSettings, Settings, SettingsError
 from chorus.config.read import read_values
+from chorus.config.rules import RulesError, read_rules
 from chorus.config.secret import DEV_PREFIX, NO_SECRET, SECRET_MIN_BYTES, choose_secret
 from chorus.config.variables import DEFAULT_IMAGES
 
@@ -42,6 +43,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     if not secret and license_id and not values["CHORUS_KACHING_URL"]:
         problems.append(NO_SECRET)
     _check_rules(values, problems)
+    shhh_rules = _shhh_rules(values["CHORUS_SHHH_RULES_FILE"], problems)
     agent_id, p2p_port = values["CHORUS_AGENT_ID"], values["CHORUS_P2P_PORT"]
     data_dir = _folder(values["CHORUS_DATA_DIR"]) or default_data_dir(environ, agent_id, p2p_port)
     run_dir = _folder(values["CHORUS_RUN_DIR"]) or default_run_dir(environ, data_dir)
@@ -99,6 +101,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
             egress=values["CHORUS_SANDBOX_EGRESS"],
             warm=values["CHORUS_SANDBOX_WARM"],
         ),
+        shhh_rules=shhh_rules,
         docker_host=values["DOCKER_HOST"],
         mode=values["CHORUS_MODE"],
         log_level=values["CHORUS_LOG_LEVEL"],
@@ -129,6 +132,16 @@ def _check_rules(values: dict[str, Any], problems: list[str]) -> None:
         other = ports.setdefault(values[name], name)
         if values[name] and other != name:
             problems.append(f"{name}: expected a port of its own; {values[name]} is also {other}")
+
+
+def _shhh_rules(path: str, problems: list[str]) -> str:
+    if not path:
+        return ""
+    try:
+        return read_rules(Path(path).expanduser())
+    except RulesError as error:
+        problems.extend(f"CHORUS_SHHH_RULES_FILE: {path}: {problem}" for problem in error.problems)
+        return ""
 
 
 def _ms(seconds: float) -> int:

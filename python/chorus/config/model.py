@@ -117,6 +117,8 @@ class Settings(BaseModel):
     retention_s: float
 
     sandbox: SandboxSettings
+    # Rules and exceptions of the operator's, as the core reads them; empty: none.
+    shhh_rules: str = ""
     docker_host: str | None
 
     mode: Literal["agent"]

@@ -8,6 +8,7 @@ import hmac
 SECRET_MIN_BYTES = 24
 DEV_PREFIX = "dev-"
 _DEV_INFO = b"chorus/v1/dev-cluster"
+_AUDIT_INFO = b"chorus/v1/sentinel-audit"
 
 NO_SECRET = (
     "CHORUS_CLUSTER_SECRET: there is no cluster secret. It comes from the setting CHORUS_CLUSTER_SECRET (or "
@@ -17,9 +18,19 @@ NO_SECRET = (
 
 
 def derive_dev_secret(license_id: str) -> bytes:
-    """HKDF-SHA256 (RFC 5869) of a development licence's id: no salt, 32 bytes, so one round of expansion."""
-    key = hmac.new(bytes(hashlib.sha256().digest_size), license_id.encode(), hashlib.sha256).digest()
-    return hmac.new(key, _DEV_INFO + b"\x01", hashlib.sha256).digest()
+    """The cluster secret of a development licence's id."""
+    return _hkdf32(license_id.encode(), _DEV_INFO)
+
+
+def derive_audit_key(cluster_secret: bytes) -> bytes:
+    """The key of the hashes by which the sentinel's findings in a cluster are told apart."""
+    return _hkdf32(cluster_secret, _AUDIT_INFO)
+
+
+def _hkdf32(secret: bytes, info: bytes) -> bytes:
+    """HKDF-SHA256 (RFC 5869): no salt, 32 bytes, so one round of expansion."""
+    key = hmac.new(bytes(hashlib.sha256().digest_size), secret, hashlib.sha256).digest()
+    return hmac.new(key, info + b"\x01", hashlib.sha256).digest()
 
 
 def choose_secret(setting: bytes, from_licence: bytes, license_id: str) -> bytes:

@@ -266,6 +266,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("RESETDATA_API_KEY", _text, "a key", "", secret=True, later=True),
     Variable("RESETDATA_BASE_URL", _url("https?"), _URL_FORM, "", later=True),
     Variable("RESETDATA_MODEL", _text, "a model's name", "", later=True),
+    Variable("CHORUS_SHHH_RULES_FILE", _text, "a YAML file of rules and exceptions for the sentinel", ""),
     # Services around the mesh: none in this version
     Variable("ASSIGN_URL", _url("https?"), _URL_FORM, "", later=True),
     _switch("CHORUS_BACKBEAT_ENABLED", False, later=True),

@@ -24,6 +24,7 @@ def core_config(
     role: str | None = None,
     previous_secrets: Sequence[bytes] = (),
     threads: int | None = None,
+    shhh_rules: str | None = None,
 ) -> str:
     """The JSON text for `Core.start`; what is None is left to the core."""
     config: dict[str, Any] = {
@@ -39,6 +40,7 @@ def core_config(
         "agent_id": agent_id or None,
         "role": role or None,
         "threads": threads,
+        "shhh_rules": shhh_rules or None,
     }
     return orjson.dumps({name: value for name, value in config.items() if value is not None}).decode()
 

@@ -41,6 +41,7 @@ class Node:
         role: str | None = None,
         name: str = "library",
         threads: int | None = None,
+        shhh_rules: str | None = None,
     ) -> None:
         self._secret = cluster_secret
         self._data_dir = data_dir
@@ -52,6 +53,7 @@ class Node:
             "agent_id": agent_id,
             "role": role,
             "threads": threads,
+            "shhh_rules": shhh_rules,
         }
         self._name = name
         self._private: Path | None = None

@@ -6,9 +6,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from chorus.process import metrics
+from chorus.process.logs import Logger
+
+if TYPE_CHECKING:
+    from chorus.core import Scanner
 
 # Shorter values would cut harmless text to pieces.
 SECRET_BYTES_MIN = 4
@@ -89,12 +93,13 @@ class Chain:
 
 
 class Sentinel:
-    """The core's stream redactor with its built-in rules; what it finds is counted."""
+    """The core's stream redactor; what it finds is counted and written down: rule, place and hash."""
 
-    def __init__(self) -> None:
+    def __init__(self, scanner: Scanner | None = None, log: Logger | None = None) -> None:
         from chorus.core import Redactor
 
-        self._redactor = Redactor()
+        self._redactor = Redactor(scanner)
+        self._log = log
 
     def push(self, data: bytes) -> bytes:
         return self._counted(self._redactor.push(data))
@@ -106,6 +111,16 @@ class Sentinel:
         for finding in self._redactor.take_findings():
             metrics.SHHH_FINDINGS.inc()
             metrics.SHHH_FINDINGS_BY_RULE.labels(finding.rule).inc()
+            if self._log is not None:
+                self._log.warning(
+                    "a secret was found on its way out",
+                    place="task output",
+                    rule=finding.rule,
+                    severity=finding.severity,
+                    start=finding.start,
+                    end=finding.end,
+                    audit=finding.audit,
+                )
         return data
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import Any
 
 from chorus import decisions
@@ -24,6 +25,7 @@ from chorus.executor.room import Room
 from chorus.executor.watch import BackendWatch, watch_table
 from chorus.hub import HubInvalid, HubNotFound, HubRefused, Reply, Request
 from chorus.process import Process, metrics
+from chorus.process.sentinel import scanner_of
 from chorus.table.reader import TableReader
 from chorus.wire.task import Resources
 
@@ -34,8 +36,10 @@ _LAST_WORDS_S = 5.0
 class Executor:
     """The process's parts and its services."""
 
-    def __init__(self, process: Process, redactor: RedactorFactory = redaction.Sentinel) -> None:
+    def __init__(self, process: Process, redactor: RedactorFactory | None = None) -> None:
         settings = process.settings
+        if redactor is None:
+            redactor = partial(redaction.Sentinel, scanner_of(settings), process.log)
         self._process = process
         box = settings.sandbox
         ceiling = Limits(box.cpus, box.memory_bytes, box.pids, box.disk_bytes)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 import orjson
 
@@ -36,6 +37,7 @@ def config_of(settings: Settings) -> str:
         dht_cache_bytes=settings.dht_cache_bytes,
         agent_id=settings.agent_id,
         role=settings.role,
+        shhh_rules=settings.shhh_rules,
     )
 
 
@@ -57,6 +59,7 @@ async def main(process: Process) -> None:
 
 async def _export(process: Process, core: Core) -> None:
     exported = CoreMetrics()
+    told = -1
     while not process.stopping.is_set():
         try:
             stats = orjson.loads(core.stats())
@@ -64,10 +67,20 @@ async def _export(process: Process, core: Core) -> None:
             process.health.set(False, f"the core does not answer: {error}")
             raise
         exported.update(stats)
+        told = _tell_findings(process, stats, told)
         process.health.set(True, "running", peers=stats.get("peers_connected", 0))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(METRICS_INTERVAL_S):
                 await process.stopping.wait()
+
+
+def _tell_findings(process: Process, stats: dict[str, Any], told: int) -> int:
+    """Writes down what the sentinel found since the finding of number `told`; gives the last one's number."""
+    for found in stats.get("shhh_audit", ()):
+        if found["seq"] > told:
+            told = found.pop("seq")
+            process.log.warning("a secret was found on its way out", **found)
+    return told
 
 
 async def _relay(process: Process) -> None:

@@ -18,6 +18,7 @@ from chorus.config import Settings, load_run_settings
 from chorus.hub import Handler, Hub, HubInvalid, Reply, Request, StreamHandler
 from chorus.process import alive, exit_codes, logs
 from chorus.process.logs import Logger
+from chorus.process.sentinel import scanner_of
 
 Main = Callable[["Process"], Awaitable[None]]
 
@@ -102,7 +103,8 @@ def run(name: str, main: Main, *, hub: bool = True) -> NoReturn:
     alive.die_with_parent_process()
     alive.watch(Path(os.environ["CHORUS_ALIVE"]))
     settings = load_run_settings(run_dir)
-    log = logs.configure(name, settings.agent_id, settings.log_level, settings.log_format)
+    redact = scanner_of(settings).redact
+    log = logs.configure(name, settings.agent_id, settings.log_level, settings.log_format, redact=redact)
     process = Process(name, settings, log)
     process.metrics.note_start(name)
     sys.exit(_run_loop(process, main, hub))

@@ -67,6 +67,7 @@ WRONG = {
     "ASSIGN_URL": "x",
     "CHORUS_BACKBEAT_ENABLED": "x",
     "CHORUS_BACKBEAT_ENDPOINT": "ftp://x",
+    "CHORUS_SHHH_RULES_FILE": "/nowhere/rules.yaml",
 }
 FREE_TEXT = {
     "CHORUS_LICENSE_ID",

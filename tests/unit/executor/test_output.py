@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+from functools import partial
 from pathlib import Path
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chorus.executor.journal import Journal
 from chorus.executor.output import OutputGate
-from chorus.executor.redaction import Chain, LiteralRedactor
+from chorus.executor.redaction import Chain, LiteralRedactor, Sentinel
+from chorus.process import logs
 
 
 def told(folder: Path) -> list[dict[str, object]]:
@@ -80,6 +83,29 @@ def test_secrets_are_cut_however_they_are_split(pieces: list[bytes]) -> None:
     out = b"".join(split.push(piece) for piece in pieces) + split.finish()
     assert out == expected
     assert b"secret" not in out.replace(b"task-secret", b"")
+
+
+@pytest.mark.parametrize("cut", range(0, 41, 4))
+async def test_a_secret_in_two_writes_reaches_neither_file_nor_event(tmp_path: Path, cut: int) -> None:
+    pytest.importorskip("chorus._core", reason="the core is not built: make setup")
+    token = b"ghp_" + b"x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"
+    told_lines: list[bytes] = []
+    log = logs.configure("executor", "a", "info", "json", write=told_lines.append)
+    gate = OutputGate(Journal(tmp_path, 1), partial(Sentinel, None, log))
+    gate.write("stdout", 1, b"it is " + token[:cut])
+    gate.write("stdout", 1, token[cut:] + b" indeed\n")
+    gate.end(1)
+    gate.finish()
+    assert (tmp_path / "stdout").read_bytes() == b"it is [REDACTED:github-token] indeed\n"
+    events = (tmp_path / "events.jsonl").read_bytes()
+    assert b"x7Kq2LmV" not in events
+    assert b"[REDACTED:github-token]" in b"".join(
+        str(event["data"].get("text", "")).encode()  # type: ignore[attr-defined]
+        for event in told(tmp_path)
+    )
+    [line] = [orjson.loads(line) for line in told_lines]
+    assert (line["rule"], line["place"], line["start"], line["end"]) == ("github-token", "task output", 6, 46)
+    assert token not in b"".join(told_lines)
 
 
 def test_nothing_harmless_is_held_back() -> None:
