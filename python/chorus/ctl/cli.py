@@ -57,6 +57,16 @@ def _meshes(commands: _SubParsersAction[ArgumentParser]) -> None:
     _command(
         commands, "doctor", "what is missing on this machine, and how to mend it", _plain("doctor", "doctor")
     )
+    scan = _command(commands, "scan", "look for secrets in files; needs no agent", _plain("scan", "scan"))
+    scan.add_argument("path", metavar="PATH", help="a file, a folder, or - for what comes in")
+    severities = ("low", "medium", "high", "critical")
+    scan.add_argument("--severity", choices=severities, default="low", help="the least that counts (low)")
+    scan.add_argument("--redact", action="store_true", help="print what comes in, without its secrets")
+    scan.add_argument("--rules", metavar="FILE", help="YAML file with rules of your own")
+    scan.add_argument("--allow", metavar="FILE", help="YAML file with exceptions")
+    scan.add_argument("--max-size", type=_size, default="64MB", metavar="SIZE", help="largest file (64MB)")
+    scan.add_argument("--binary", action="store_true", help="look into binary files too")
+    scan.add_argument("--git", action="store_true", help="look into the objects of .git too")
     completion = _command(commands, "completion", "print completion for a shell", _completion)
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
 
@@ -164,6 +174,15 @@ def _bare(parser: ArgumentParser, arguments: Namespace) -> int:
         return 0
     parser.print_help(sys.stderr)
     return 2
+
+
+def _size(text: str) -> int:
+    from chorus.config.units import SIZE_FORM, parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected {SIZE_FORM}") from None
 
 
 def _count(text: str) -> int:

@@ -1,0 +1,170 @@
+"""`chorusctl scan`: looks for secrets in files or in what comes in, with the agents' sentinel and no agent.
+
+It tells the rule, the place and a keyed hash, never the secret.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from chorus.config.rules import RulesError, read_rules
+from chorus.ctl.problems import USAGE, CtlError
+
+if TYPE_CHECKING:
+    from chorus.core import Scanner
+
+SEVERITIES: Final = ("low", "medium", "high", "critical")
+# A zero byte this early makes a file binary, as git sees it.
+BINARY_LOOK_BYTES: Final = 8000
+PIECE_BYTES: Final = 1024 * 1024
+STDIN: Final = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One secret: line and column count from 1, the column in bytes."""
+
+    file: str
+    line: int
+    column: int
+    rule: str
+    severity: str
+    action: str
+    audit: str
+
+
+def scan(arguments: Namespace) -> int:
+    """Scans; exit code 1 when something of the severity asked for, or above, was found."""
+    scanner = _scanner(arguments)
+    if arguments.redact:
+        if arguments.path != STDIN:
+            raise CtlError("--redact takes what comes in: chorusctl scan --redact -", USAGE)
+        return _redact(scanner, arguments)
+    least = SEVERITIES.index(arguments.severity)
+    unread: list[str] = []
+    worst = -1
+    found_all: list[dict[str, Any]] = []
+    count = 0
+    for name, content in _contents(arguments, unread):
+        count += 1
+        for found in _look(scanner, name, content):
+            severity = SEVERITIES.index(found.severity)
+            if severity < least:
+                continue
+            worst = max(worst, severity)
+            if arguments.json:
+                found_all.append(asdict(found))
+            else:
+                print(
+                    f"{found.file}:{found.line}:{found.column}: {found.rule} ({found.severity}) {found.audit}"
+                )
+    if arguments.json:
+        print(json.dumps({"findings": found_all, "files": count, "unread": unread}, ensure_ascii=False))
+    for problem in unread:
+        print(f"chorusctl: {problem}", file=sys.stderr)
+    return 1 if worst >= 0 else 0
+
+
+def _scanner(arguments: Namespace) -> Scanner:
+    from chorus.core import CoreError, Scanner
+
+    document: dict[str, list[Any]] = {"rules": [], "allow": []}
+    for option in ("rules", "allow"):
+        path = getattr(arguments, option)
+        if path is None:
+            continue
+        try:
+            content = json.loads(read_rules(Path(path)))
+        except RulesError as error:
+            raise CtlError("\n".join(f"--{option}: {path}: {why}" for why in error.problems), USAGE) from None
+        for name, items in content.items():
+            document[name] += items or []
+    try:
+        return Scanner(rules=json.dumps(document))
+    except CoreError as error:
+        # Each file is right by itself; together, an id may be there twice.
+        raise CtlError(str(error), USAGE) from None
+
+
+def _contents(arguments: Namespace, unread: list[str]) -> Iterator[tuple[str, bytes]]:
+    if arguments.path == STDIN:
+        yield STDIN, sys.stdin.buffer.read()
+        return
+    root = Path(arguments.path)
+    if not root.exists():
+        raise CtlError(f"{root}: there is no such file or folder", USAGE)
+    for path in _files(root, arguments.git, unread):
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > arguments.max_size:
+                    unread.append(
+                        f"{path}: left out, it is larger than {arguments.max_size} bytes (--max-size)"
+                    )
+                    continue
+                head = file.read(BINARY_LOOK_BYTES)
+                if b"\0" in head and not arguments.binary:
+                    continue
+                yield str(path), head + file.read(arguments.max_size)
+        except OSError as error:
+            unread.append(f"{path}: {error.strerror}")
+
+
+def _files(root: Path, git: bool, unread: list[str]) -> Iterator[Path]:
+    """Plain files below `root` in their order; links are not followed, nothing that could block is opened."""
+    if not root.is_dir():
+        if stat.S_ISREG(root.stat().st_mode):
+            yield root
+        else:
+            unread.append(f"{root}: not a plain file")
+        return
+    for folder, folders, files in os.walk(root, onerror=lambda error: unread.append(str(error))):
+        here = Path(folder)
+        if not git and here.name == ".git":
+            # Configuration and hooks may hold secrets in the clear; objects are packed.
+            folders[:] = [name for name in folders if name not in ("objects", "lfs")]
+        folders.sort()
+        for name in sorted(files):
+            path = here / name
+            try:
+                if stat.S_ISREG(path.lstat().st_mode):
+                    yield path
+            except OSError as error:
+                unread.append(f"{path}: {error.strerror}")
+
+
+def _look(scanner: Scanner, name: str, content: bytes) -> Iterator[Found]:
+    path = None if name == STDIN else os.path.normpath(name)
+    line, place = 1, 0
+    for finding in scanner.scan(content, path):
+        line += content.count(b"\n", place, finding.start)
+        place = finding.start
+        column = place - (content.rfind(b"\n", 0, place) + 1) + 1
+        yield Found(name, line, column, finding.rule, finding.severity, finding.action, finding.audit)
+
+
+def _redact(scanner: Scanner, arguments: Namespace) -> int:
+    from chorus.core import Redactor
+
+    redactor = Redactor(scanner)
+    source = cast("io.BufferedReader", sys.stdin.buffer)
+    least = SEVERITIES.index(arguments.severity)
+    hit = False
+    ended = False
+    while not ended:
+        # Whatever is there: a pipe that is followed must not wait for a whole piece.
+        piece = source.read1(PIECE_BYTES)
+        ended = not piece
+        sys.stdout.buffer.write(redactor.finish() if ended else redactor.push(piece))
+        sys.stdout.buffer.flush()
+        hit = any(SEVERITIES.index(found.severity) >= least for found in redactor.take_findings()) or hit
+    return 1 if hit else 0
