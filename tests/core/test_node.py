@@ -7,9 +7,10 @@ import hashlib
 import os
 from pathlib import Path
 
+import orjson
 import pytest
 
-from chorus.core import Log, Node
+from chorus.core import CoreError, Log, Node
 from chorus.hub import (
     ByteStream,
     Hub,
@@ -21,7 +22,7 @@ from chorus.hub import (
     Reply,
     Request,
 )
-from conftest import PATIENCE_S, StartNode
+from conftest import PATIENCE_S, SECRET, StartNode
 
 STREAM_BYTES = 20 * 1024 * 1024
 
@@ -54,6 +55,57 @@ async def test_secrets_do_not_leave_by_gossip_but_commands_stay_whole(three: lis
         assert "[REDACTED:" in data["title"]
         assert data["commands"] == [f"echo {secret}"]
     assert sum((await sender.hub.stats())["shhh_findings"].values()) >= 1
+
+
+def on_disk(folder: Path, secret: str) -> list[Path]:
+    """The files below a folder that hold a text."""
+    return [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+
+
+async def test_no_way_out_of_a_core_lets_a_secret_go(tmp_path: Path) -> None:
+    secret = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+    harmless = "ghq_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        Node(SECRET, data_dir=tmp_path / "one") as node,
+        Node(SECRET, data_dir=tmp_path / "two", bootstrap=node.addresses) as other,
+    ):
+        async with other.subscribe("chorus/health") as messages:
+            details = {"note": f"it is {secret}", "parts": [secret, {secret: 1}], "other": harmless}
+            await node.hub.publish(
+                "chorus/health", "health_status", {"status": "healthy", "details": details}
+            )
+            assert secret not in str((await messages.get()).envelope)
+            key = "-----BEGIN PRIV" + "ATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIHQ2oZ8fVYw3k1Q7n0m9Zl5x"
+            with pytest.raises(HubRefused, match="private-key"):
+                await node.hub.publish(
+                    "chorus/health", "health_status", {"status": "healthy", "details": {"k": key}}
+                )
+        log = Log(node.hub)
+        seq = await log.append("test", {"text": f"{harmless} {secret}", "password": "x7Kq2LmV9nRt4WzY"})
+        entry = str(await log.read(seq, 1))
+        assert (secret in entry, "x7Kq2LmV9nRt4WzY" in entry, harmless in entry) == (False, False, True)
+        for value in (secret.encode(), b"\0" * 70_000 + secret.encode() + b"\xff"):
+            with pytest.raises(HubRefused, match="github-token"):
+                await node.hub.dht_put("content", hashlib.sha256(value).hexdigest(), value)
+        with pytest.raises(HubNotFound):
+            await node.hub.dht_get("content", hashlib.sha256(secret.encode()).hexdigest())
+        audit = (await node.hub.stats())["shhh_audit"]
+    assert {"chorus/health", "log.append", "dht.put"} <= {found["place"] for found in audit}
+    assert len({found["audit"] for found in audit if found["rule"] == "github-token"}) == 1
+    assert secret not in str(audit)
+    assert on_disk(tmp_path, harmless)
+    assert not on_disk(tmp_path, secret)
+
+
+async def test_an_operators_rules_hold_in_the_core() -> None:
+    rule = {"id": "acme", "pattern": "acme_[0-9]{4}", "keywords": ["acme_"], "found": ["acme_0042"]}
+    rules = orjson.dumps({"rules": [rule], "allow": [{"literal": "acme_1111"}]}).decode()
+    async with asyncio.timeout(PATIENCE_S), Node(SECRET, shhh_rules=rules) as node:
+        assert await node.hub.redact(b"acme_4711 acme_1111") == b"[REDACTED:acme] acme_1111"
+    with pytest.raises(CoreError, match=r"rules\[0\]: pattern: missing"):
+        async with Node(SECRET, shhh_rules='{"rules": [{}]}'):
+            pass
 
 
 async def test_requests_find_their_service_and_errors_keep_their_code(three: list[Node]) -> None:
