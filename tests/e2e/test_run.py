@@ -124,6 +124,32 @@ def test_a_decision_is_read_elsewhere_and_is_genuine(mesh: Mesh, tmp_path: Path)
     assert mesh.ctl("decision", "verify", str(record), check=False).returncode == 1
 
 
+def test_a_secret_in_the_output_is_nowhere_afterwards(mesh: Mesh) -> None:
+    # Only the sandbox puts it together, in two writes: the command itself stays whole and is no secret.
+    first, second = "ghp_x7Kq2LmV9nRt", "4WzY8bCd1FgH6jPs3TuE5aQw"
+    secret = first + second
+    # A title is what people wrote: it is redacted on its way in.
+    title = f"with {secret}"
+    code = f"printf 'it is {first}'; sleep 0.3; printf '{second} indeed\\n' | tee /dev/stderr"
+    done = mesh.ctl("run", "--title", title, "--project", "leaky", "--", "sh", "-c", code)
+    assert done.stdout == b"it is [REDACTED:github-token] indeed\n"
+    task = next(task for task in mesh.tasks() if task["project"] == "leaky")
+    assert task["title"] == "with [REDACTED:github-token]"
+    reader = next(agent for agent in mesh.agents if agent.agent_id != task["agent_id"])
+    decision = until(lambda: reader.get("/api/v1/decisions", task_id=task["task_id"]).json()["items"])[0]
+    answers = [reader.get(f"/api/v1/decisions/{decision['hash']}").content]
+    for agent in mesh.agents:
+        for path in ("", "/logs", "/events"):
+            answers.append(agent.get(f"/api/v1/tasks/{task['task_id']}{path}").content)
+    assert any(b"[REDACTED:github-token]" in answer for answer in answers)
+    assert not any(secret.encode() in answer for answer in answers)
+    state = Path(mesh.environ["XDG_STATE_HOME"])
+    files = [path for path in state.rglob("*") if path.is_file()]
+    # The agents' own logs and journals are among them.
+    assert any(b"found on its way out" in path.read_bytes() for path in files)
+    assert [path for path in files if secret.encode() in path.read_bytes()] == []
+
+
 def test_up_again_brings_the_same_mesh_back(mesh: Mesh) -> None:
     before = mesh.agents[0].get("/api/v1/status").json()["mesh"]["id"]
     known = {task["task_id"] for task in mesh.tasks()}

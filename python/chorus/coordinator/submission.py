@@ -19,7 +19,7 @@ from chorus.table.records import Body, Counter, Member, Task
 from chorus.table.view import view
 from chorus.wire.ids import is_id, new_id
 from chorus.wire.secrets import SEALED_PREFIX, seal_secrets
-from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task
+from chorus.wire.task import TITLE_MAX_CHARS, TaskInvalid, TaskSubmission, check_entry_size, parse_task
 
 # How long a submitter waits for a leader unless told otherwise: an election at default timings fits in.
 SUBMIT_WAIT_S = 20.0
@@ -57,6 +57,7 @@ class Submission:
     ) -> dict[str, Any]:
         """Submits a task once; `submitter` is the signer of one heard by gossip, else this agent."""
         task_id = task.task_id or new_id()
+        task = await self._without_secrets(task)
         body = {**task.body(), "task_id": task_id}
         known = self._store.get(Body, task_id)
         if known is not None:
@@ -91,6 +92,7 @@ class Submission:
         """`table.cancel` {task_id, by?, reason?} -> {state, cancelled}; remembered of an unknown task."""
         task_id = _task_id(request)
         body = {"task_id": task_id, "by": _text(request, "by"), "reason": _text(request, "reason")}
+        body["reason"] = await self._redacted(body["reason"])
         settled = await self._proposals.propose("cancel", body, request.timeout)
         task = self._store.get(Task, task_id)
         return {"state": task.state if task is not None else None, "cancelled": settled.accepted}
@@ -120,6 +122,17 @@ class Submission:
         entry_id = request.head.get("id")
         settled = await self._proposals.propose(type, body, request.timeout, entry_id=entry_id)
         return {"index": settled.index, "accepted": settled.accepted, "reason": settled.reason}
+
+    async def _without_secrets(self, task: TaskSubmission) -> TaskSubmission:
+        """What people wrote about the task, without secrets; what it needs to run stays whole."""
+        title, description = await self._redacted(task.title), await self._redacted(task.description)
+        return task.model_copy(update={"title": title[:TITLE_MAX_CHARS], "description": description})
+
+    async def _redacted(self, text: str) -> str:
+        if not text:
+            return text
+        clean = await self._hub.redact(text.encode("utf-8", "replace"))
+        return clean.decode("utf-8", "replace")
 
     def _known(self, task_id: str, same: bool, blobs: int) -> dict[str, Any]:
         if not same:
