@@ -13,10 +13,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench import local, mesh
+from bench import local, mesh, scan
 from bench.figures import Comparison, table
 
-NAMES = ("hub", "pubsub", "entry", "tasks")
+NAMES = ("hub", "pubsub", "entry", "tasks", "scan")
 
 
 def main() -> int:
@@ -31,6 +31,8 @@ def main() -> int:
         rows.append(uvloop.run(local.hub_call()))
     if "pubsub" in chosen:
         rows.append(uvloop.run(local.pubsub()))
+    if "scan" in chosen:
+        rows += scan.scan()
     if "entry" in chosen or "tasks" in chosen:
         with (
             tempfile.TemporaryDirectory(prefix="chorus-bench-") as folder,

@@ -28,6 +28,8 @@ class Comparison:
     ours: Figures
     peer: Figures
     target: float
+    # What else was seen, in a sentence.
+    note: str = ""
 
     @property
     def ratio(self) -> float:
@@ -59,13 +61,14 @@ def table(rows: Sequence[Comparison]) -> str:
                 (row.what if one is row.ours else "", one.name, str(one.count), *times, ratio, target)
             )
     widths = [max(len(line[column]) for line in lines) for column in range(9)]
-    return "\n".join(
+    text = "\n".join(
         "  ".join(
             cell.ljust(width) if column < 2 else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
     )
+    return "\n".join([text, *(f"\n{row.what}: {row.note}" for row in rows if row.note)])
 
 
 def _time(microseconds: float) -> str:
