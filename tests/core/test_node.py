@@ -66,11 +66,22 @@ def on_disk(folder: Path, secret: str) -> list[Path]:
 async def test_no_way_out_of_a_core_lets_a_secret_go(tmp_path: Path) -> None:
     secret = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
     harmless = "ghq_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
-    async with asyncio.timeout(PATIENCE_S), Node(SECRET, data_dir=tmp_path / "one") as node:
-        async with node.subscribe("chorus/health") as messages:
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        Node(SECRET, data_dir=tmp_path / "one") as node,
+        Node(SECRET, data_dir=tmp_path / "two", bootstrap=node.addresses) as other,
+    ):
+        async with other.subscribe("chorus/health") as messages:
             details = {"note": f"it is {secret}", "parts": [secret, {secret: 1}], "other": harmless}
-            await node.hub.publish("chorus/health", "health_status", {"status": "ok", "details": details})
+            await node.hub.publish(
+                "chorus/health", "health_status", {"status": "healthy", "details": details}
+            )
             assert secret not in str((await messages.get()).envelope)
+            key = "-----BEGIN PRIV" + "ATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIHQ2oZ8fVYw3k1Q7n0m9Zl5x"
+            with pytest.raises(HubRefused, match="private-key"):
+                await node.hub.publish(
+                    "chorus/health", "health_status", {"status": "healthy", "details": {"k": key}}
+                )
         log = Log(node.hub)
         seq = await log.append("test", {"text": f"{harmless} {secret}", "password": "x7Kq2LmV9nRt4WzY"})
         entry = str(await log.read(seq, 1))

@@ -50,8 +50,9 @@ class _PlainLoader(yaml.SafeLoader):
         seen = []
         for key, _ in node.value:
             if key.value in seen:
-                problem = f"{key.value!r} is given twice"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value!r} is given twice", problem_mark=key.start_mark
+                )
             seen.append(key.value)
         return super().construct_mapping(node, deep)
 

@@ -29,7 +29,7 @@ use crate::{
     log::LogHandle,
     net::{self, IncomingRequest, NetHandle, Publish},
     raft::RaftHandle,
-    sentinel::Scanner,
+    sentinel::{Action, Finding, Scanner},
 };
 pub use findings::Findings;
 use params::Params;
@@ -97,21 +97,24 @@ impl Parts {
         String::from_utf8_lossy(&clean).into_owned()
     }
 
-    /// `payload`, JSON, with secrets in its strings redacted but in the fields `whole`, whose findings only count;
-    /// the very same bytes when there are none.
-    fn redact_json(&self, place: &str, payload: Bytes, whole: &[&str]) -> Result<Bytes> {
+    /// `payload`, JSON, with secrets in its strings redacted but in the fields `whole`, whose findings are only noted;
+    /// the very same bytes when there are none. Gives what was redacted, too.
+    fn redact_json(&self, place: &str, payload: Bytes, whole: &[&str]) -> Result<(Bytes, Vec<Finding>)> {
         let mut value: Value =
             serde_json::from_slice(&payload).map_err(|error| Error::Invalid(format!("payload: not JSON: {error}")))?;
-        let kept: Vec<_> = whole.iter().filter_map(|name| Some((*name, value.get(*name)?.clone()))).collect();
-        let found = self.scanner.redact_json(&mut value);
-        if found.is_empty() {
-            return Ok(payload);
+        let mut kept = Vec::new();
+        for name in whole {
+            if let Some(field) = value.get_mut(*name) {
+                kept.push((*name, field.take()));
+            }
         }
+        let found = self.scanner.redact_json(&mut value);
         self.findings.note(place, &found);
         for (name, original) in kept {
+            self.findings.note(&format!("{place} {name}"), &self.scanner.redact_json(&mut original.clone()));
             value[name] = original;
         }
-        Ok(value.to_string().into())
+        Ok(if found.is_empty() { (payload, found) } else { (value.to_string().into(), found) })
     }
 
     fn net_state(&self) -> Result<Answer> {
@@ -126,10 +129,17 @@ impl Parts {
         let (topic, kind) = (params.text("topic")?, params.text("type")?);
         let whole = if kind == "task_announcement" { WHOLE_IN_TASKS } else { &[] };
         let hop_count = params.optional_number("hop_count")?;
+        let (data, found) = self.redact_json(topic, payload, whole)?;
+        if let Some(denied) = found.iter().find(|finding| finding.action == Action::Deny) {
+            return Err(Error::Refused(format!(
+                "the message holds a secret that must not go out (rule {})",
+                denied.rule
+            )));
+        }
         let publish = Publish {
             topic: topic.to_owned(),
             kind: kind.to_owned(),
-            data: self.redact_json(topic, payload, whole)?,
+            data,
             hop_count: hop_count.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
             priority: params.optional_text("priority")?.map(str::to_owned),
             thread_id: params.optional_text("thread_id")?.map(|text| self.redact(topic, text)),

@@ -54,7 +54,7 @@ pub(super) fn call(parts: &Arc<Parts>, method: &str, params: Params, payload: By
         }
         .boxed(),
         "log.append" => async move {
-            let clean = parts.redact_json("log.append", payload, &[])?;
+            let (clean, _) = parts.redact_json("log.append", payload, &[])?;
             let data: Value = serde_json::from_slice(&clean)
                 .map_err(|error| Error::Invalid(format!("payload: not JSON: {error}")))?;
             let seq = parts.log.append(params.text("type")?, data, &parts.local).await?;
