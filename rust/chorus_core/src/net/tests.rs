@@ -1,5 +1,6 @@
 //! Real nodes on loopback: port 0, temporary folders, every wait on an event with a generous deadline.
 
+mod bench;
 mod discovery;
 mod gossip;
 mod kit;
