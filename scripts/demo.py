@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""`make demo`: three agents run the tests of three published packages; one result is then proven.
+"""`make demo`: three agents run the tests of three published packages; what they decided is then looked up,
+followed through its versions, and proven; and a planted secret arrives redacted.
 
 Starts a mesh of its own with chorusctl, fetches the packages with pip, and leaves nothing behind. Without a
 network it takes the projects under examples/ and says so.
@@ -9,7 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
+import string
 import subprocess
 import sys
 import tarfile
@@ -36,6 +39,8 @@ FETCH_TIMEOUT_S: Final = 300
 TASK_TIMEOUT_S: Final = 900
 CONTEXT: Final = "demo"
 COMMAND: Final = "python3 -m pytest -q -p no:cacheprovider"
+# Where the demo's own report is kept, one version by each of two agents.
+REPORT: Final = "ucxl://demo:agent@chorus:suites/*^/report.txt"
 _PASSED: Final = re.compile(r"(\d+) passed")
 
 
@@ -64,7 +69,7 @@ def main() -> int:
         for name in ("CHORUS_API_URL", "CHORUS_CONTEXT", "CHORUS_DATA_DIR", "CHORUS_AGENT_ID"):
             os.environ.pop(name, None)
         try:
-            return demo(Path(folder))
+            saved = demo(Path(folder))
         except CtlError as error:
             print(f"demo: {error}", file=sys.stderr)
             return 1
@@ -72,10 +77,11 @@ def main() -> int:
             if (Path(folder) / "chorus" / "contexts" / CONTEXT).exists():
                 say("stopping the agents and removing their data")
                 chorusctl("down", "--purge")
+        return 0 if saved is not None and check_offline(*saved) else 1
 
 
-def demo(folder: Path) -> int:
-    """From nothing to a verified decision."""
+def demo(folder: Path) -> tuple[Path, str] | None:
+    """From nothing to a decision in a file, and its author; None when something did not come as it should."""
     say("starting three agents, and fetching the packages meanwhile")
     with ThreadPoolExecutor() as pool:
         fetching = pool.submit(fetch_all, folder / "packages")
@@ -91,7 +97,9 @@ def demo(folder: Path) -> int:
     say(f"all three ended after {time.monotonic() - started:.1f} s")
     table(suites)
     done = all(suite.task["state"] == "completed" for suite in suites)
-    return 0 if prove(suites[0], endpoints) and done else 1
+    saved = prove(suites[0], endpoints, folder / "decision.json")
+    remembered = remember(suites, endpoints)
+    return saved if done and remembered and redacts(endpoints) else None
 
 
 def fetch_all(folder: Path) -> list[Suite]:
@@ -191,7 +199,7 @@ def table(suites: list[Suite]) -> None:
     print(flush=True)
 
 
-def prove(suite: Suite, endpoints: list[Endpoint]) -> bool:
+def prove(suite: Suite, endpoints: list[Endpoint], file: Path) -> tuple[Path, str] | None:
     """Reads a suite's decision from an agent that did not run it, and checks it without trusting anybody."""
     reader = next(endpoint for endpoint in endpoints if endpoint.agent_id != suite.task["agent_id"])
     with Client(Target((reader,))) as client:
@@ -199,24 +207,62 @@ def prove(suite: Suite, endpoints: list[Endpoint]) -> bool:
         while not (items := client.get("/api/v1/decisions", task_id=suite.task_id)["items"]):
             if time.monotonic() > deadline:
                 say(f"{reader.agent_id} knows no decision about {suite.name}")
-                return False
+                return None
             time.sleep(0.1)
-        record = verify(
-            client.get_bytes(f"/api/v1/decisions/{items[0]['hash']}").content, expected_hash=items[0]["hash"]
-        )
+        encoded = client.get_bytes(f"/api/v1/decisions/{items[0]['hash']}").content
+    record = verify(encoded, expected_hash=items[0]["hash"])
     say(f"decision about {suite.name}, run by {suite.task['agent_id']}, read from {reader.agent_id}:")
     say(f"  {record.record['summary']}")
     say(f"  signature of {record.author} is genuine; SHA-256 {record.hash}")
-    return True
+    file.write_bytes(encoded)
+    return file, record.author
 
 
-def chorusctl(*words: str) -> str:
-    """Runs chorusctl for the demo's mesh; its progress goes to our stderr."""
-    command = [sys.executable, "-m", "chorus.ctl", words[0], "--context", CONTEXT, *words[1:]]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+def remember(suites: list[Suite], endpoints: list[Endpoint]) -> bool:
+    """Two agents write a report at one address; a third shows its history."""
+    lines = [f"{suite.name}: {suite.passed} passed" for suite in suites]
+    for endpoint, text in ((endpoints[0], lines[0]), (endpoints[1], "\n".join(lines))):
+        chorusctl("ucxl", "put", REPORT, "--type", "text/plain", stdin=text + "\n", at=endpoint)
+    say(f"the history of {REPORT}, written by two agents, read from {endpoints[2].agent_id}:")
+    history = json.loads(chorusctl("ucxl", "history", REPORT, "--json", at=endpoints[2]))["items"]
+    for item in history:
+        say(f"  version {item['version']}: {item['size']} bytes by {item['agent_id']}, {item['created_at']}")
+    newest = chorusctl("ucxl", "get", REPORT, at=endpoints[2])
+    return [item["version"] for item in history] == [2, 1] and newest.splitlines() == lines
+
+
+def redacts(endpoints: list[Endpoint]) -> bool:
+    """A task prints a made-up token: what arrives names the rule, not the token."""
+    planted = "ghp_" + "".join(random.choices(string.ascii_letters + string.digits, k=36))
+    command = ("--", "sh", "-c", "echo the token is $LEAK")
+    arrived = chorusctl("run", "--title", "a leak", "--env", f"LEAK={planted}", *command, at=endpoints[0])
+    say(f"a task printed a planted token; what arrived: {arrived.strip()}")
+    return planted not in arrived and "[REDACTED:" in arrived
+
+
+def check_offline(file: Path, author: str) -> bool:
+    """The saved record once more, with no agent left: the file and its author's public key are enough."""
+    say(f"with all agents gone, {file.name} and the public key {author}:")
+    said = chorusctl("decision", "verify", str(file), "--key", author)
+    for line in said.strip().splitlines():
+        say(f"  {line}")
+    return bool(said)
+
+
+def chorusctl(*words: str, stdin: str | None = None, at: Endpoint | None = None) -> str:
+    """Runs chorusctl for the demo's mesh, `at` one agent; its progress goes to our stderr."""
+    command = [sys.executable, "-m", "chorus.ctl", words[0]]
+    environ = dict(os.environ)
+    if at is None:
+        command += ["--context", CONTEXT]
+    else:
+        environ |= {"CHORUS_API_URL": at.url, "CHORUS_API_TOKEN": at.token}
+    done = subprocess.run(
+        [*command, *words[1:]], input=stdin, stdout=subprocess.PIPE, text=True, env=environ, check=False
+    )
     if done.returncode:
         raise CtlError(f"chorusctl {' '.join(words)} ended with {done.returncode}")
-    return done.stdout.decode()
+    return done.stdout
 
 
 def say(text: str) -> None:
