@@ -19,6 +19,7 @@ from chorus.hub import Hub, HubRefused, HubUnavailable, Request
 from chorus.process import Process
 from chorus.process.logs import Logger
 from chorus.table.reader import TableReader
+from chorus.table.store import TableStore
 from chorus.wire.task import rfc3339
 
 SECRET = b"a secret for tests, long enough"
@@ -71,7 +72,8 @@ class Agent:
         executor = await self.process_hub("executor")
         await executor.offer("executor", self._serve, peers=True)
         process = Process("coordinator", self.settings, Logger(logging.getLogger(f"test-{self.name}")))
-        self.coordinator = Coordinator(process, await self.process_hub("coordinator"))
+        store = TableStore(self.folder / "table.sqlite")
+        self.coordinator = Coordinator(process, await self.process_hub("coordinator"), store)
         self._running = asyncio.create_task(self.coordinator.run())
         await until(self._applies)
 
