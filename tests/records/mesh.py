@@ -72,7 +72,7 @@ class Agent:
         executor = await self.process_hub("executor")
         await executor.offer("executor", self._serve, peers=True)
         process = Process("coordinator", self.settings, Logger(logging.getLogger(f"test-{self.name}")))
-        store = TableStore(self.settings.paths.table_db)
+        store = TableStore(self.folder / "table.sqlite")
         self.coordinator = Coordinator(process, await self.process_hub("coordinator"), store)
         self._running = asyncio.create_task(self.coordinator.run())
         await until(self._applies)
