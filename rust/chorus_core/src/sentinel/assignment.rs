@@ -62,6 +62,10 @@ impl Reader<'_> {
         let before = &self.text[keyword.start.saturating_sub(NAME_REST_BYTES)..keyword.start];
         let begin = keyword.start
             - before.iter().rev().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')).count();
+        // `Module::Name` is the name of a thing, not of a value.
+        if self.text[..begin].ends_with(b"::") {
+            return None;
+        }
         self.skip(NAME_REST_BYTES, |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
         let name_end = self.place;
         let closed = self.skip(4, |b| matches!(b, b'"' | b'\'' | b'`' | b'\\' | b']' | b')')) > 0;
