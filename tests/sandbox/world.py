@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from chorus.config import Settings, load_settings
+from chorus.executor.redaction import Sentinel
 from chorus.executor.service import Executor
 from chorus.hub import HubRefused, Reply, Request
 from chorus.process.logs import Logger
@@ -29,16 +30,6 @@ from chorus.wire.task import parse_task
 AGENT = "worker"
 # Generous: other work may share the machine.
 DEADLINE_S = 300.0
-
-
-class PlainRedactor:
-    """Lets everything through."""
-
-    def push(self, data: bytes) -> bytes:
-        return data
-
-    def finish(self) -> bytes:
-        return b""
 
 
 def stand_in_core(monkeypatch: Any) -> None:
@@ -107,7 +98,7 @@ class World:
         self.executor: Executor | None = None
         self._running: asyncio.Task[None] | None = None
 
-    async def start(self, redactor: Any = PlainRedactor) -> Executor:
+    async def start(self, redactor: Any = Sentinel) -> Executor:
         """Starts coordinator and executor; returns when the executor knows its backend."""
         await self.coordinator.offer("coordinator", self._serve, peers=True)
         await self.apply()

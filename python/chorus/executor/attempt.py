@@ -269,7 +269,7 @@ class Attempt:
     # ---- telling ---------------------------------------------------------------------------------
 
     def _redactor(self) -> redaction.StreamRedactor:
-        return redaction.Chain(redaction.LiteralRedactor(self._secrets), self._room.redactor())
+        return self._room.redactor(self._secrets)
 
     def _state(self, state: str, reason: str) -> None:
         self.journal.event("state", {"state": state, "reason": reason, "at": self._room.now()})

@@ -5,11 +5,12 @@ that.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from chorus.executor.backend import Stream
 from chorus.executor.journal import Journal
-from chorus.executor.redaction import RedactorFactory, StreamRedactor
+from chorus.executor.redaction import StreamRedactor
 
 # Kept per attempt, both streams together.
 OUTPUT_BYTES_MAX = 64 * 1024 * 1024
@@ -33,7 +34,9 @@ class OutputGate:
     task.
     """
 
-    def __init__(self, journal: Journal, make: RedactorFactory, *, bytes_max: int = OUTPUT_BYTES_MAX) -> None:
+    def __init__(
+        self, journal: Journal, make: Callable[[], StreamRedactor], *, bytes_max: int = OUTPUT_BYTES_MAX
+    ) -> None:
         self._journal = journal
         self._make = make
         self._bytes_max = bytes_max

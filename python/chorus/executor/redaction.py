@@ -1,6 +1,4 @@
-"""Cuts secrets out of a stream of output: a task's own secret values here, everything else by SHHH, the
-sentinel.
-"""
+"""Cuts secrets out of a stream of output: a task's own secret values, and what SHHH, the sentinel, finds."""
 
 from __future__ import annotations
 
@@ -14,9 +12,12 @@ from chorus.process.logs import Logger
 if TYPE_CHECKING:
     from chorus.core import Scanner
 
-# Shorter values would cut harmless text to pieces.
+# Shorter values would cut harmless text to pieces; the core looks for no longer ones.
 SECRET_BYTES_MIN = 4
-_MARK = b"[REDACTED:task-secret]"
+SECRET_BYTES_MAX = 64 * 1024
+# The rule that the core names for them. They are no findings: the task was given them.
+TASK_SECRET = "task-secret"
+_MARK = f"[REDACTED:{TASK_SECRET}]".encode()
 
 
 class StreamRedactor(Protocol):
@@ -29,77 +30,23 @@ class StreamRedactor(Protocol):
         """What was held back."""
 
 
-RedactorFactory = Callable[[], StreamRedactor]
-
-
-class LiteralRedactor:
-    """Replaces given values, also when they are split over chunks. Holds back only what may begin one."""
-
-    def __init__(self, secrets: Iterable[bytes]) -> None:
-        # Longest first: a secret that begins another must not leave the other's end behind.
-        values = sorted({value for value in secrets if len(value) >= SECRET_BYTES_MIN}, key=len, reverse=True)
-        self._pattern = re.compile(b"|".join(map(re.escape, values))) if values else None
-        self._values = values
-        self._longest = len(values[0]) if values else 0
-        self._held = b""
-
-    def push(self, data: bytes) -> bytes:
-        if self._pattern is None:
-            return data
-        data = self._held + data
-        out: list[bytes] = []
-        position = 0
-        keep = self._begins_at(data)
-        for match in self._pattern.finditer(data):
-            # A match may be the beginning of a longer secret that the chunk cuts off.
-            if match.start() >= keep:
-                break
-            out += (data[position : match.start()], _MARK)
-            position = match.end()
-        keep = max(keep, position)
-        out.append(data[position:keep])
-        self._held = data[keep:]
-        return b"".join(out)
-
-    def finish(self) -> bytes:
-        held, self._held = self._held, b""
-        return self._pattern.sub(_MARK, held) if self._pattern else held
-
-    def _begins_at(self, data: bytes) -> int:
-        """The first place near the end from where a secret may go on in the next chunk."""
-        for place in range(max(0, len(data) - self._longest + 1), len(data)):
-            tail = data[place:]
-            if any(len(value) > len(tail) and value.startswith(tail) for value in self._values):
-                return place
-        return len(data)
-
-
-class Chain:
-    """One redactor after another."""
-
-    def __init__(self, *parts: StreamRedactor) -> None:
-        self._parts = parts
-
-    def push(self, data: bytes) -> bytes:
-        for part in self._parts:
-            data = part.push(data)
-        return data
-
-    def finish(self) -> bytes:
-        data = b""
-        for part in self._parts:
-            data = (part.push(data) if data else b"") + part.finish()
-        return data
+# Makes one for a stream, given the task's own secrets.
+RedactorFactory = Callable[[Iterable[bytes]], StreamRedactor]
 
 
 class Sentinel:
-    """The core's stream redactor; what it finds is counted and written down: rule, place and hash."""
+    """The core's stream redactor; what its rules find is counted and written down: rule, place and hash."""
 
-    def __init__(self, scanner: Scanner | None = None, log: Logger | None = None) -> None:
+    def __init__(
+        self, secrets: Iterable[bytes] = (), *, scanner: Scanner | None = None, log: Logger | None = None
+    ) -> None:
         from chorus.core import Redactor
 
         self._redactor = Redactor(scanner)
         self._log = log
+        for value in secrets:
+            for start in range(0, len(value), SECRET_BYTES_MAX):
+                self._redactor.add_secret(value[start : start + SECRET_BYTES_MAX])
 
     def push(self, data: bytes) -> bytes:
         return self._counted(self._redactor.push(data))
@@ -109,6 +56,8 @@ class Sentinel:
 
     def _counted(self, data: bytes) -> bytes:
         for finding in self._redactor.take_findings():
+            if finding.rule == TASK_SECRET:
+                continue
             metrics.SHHH_FINDINGS.inc()
             metrics.SHHH_FINDINGS_BY_RULE.labels(finding.rule).inc()
             if self._log is not None:
@@ -126,6 +75,9 @@ class Sentinel:
 
 def cut_text(text: str, secrets: Iterable[bytes]) -> str:
     """A short text without the secret values."""
-    redactor = LiteralRedactor(secrets)
+    # Longest first: a secret that begins another must not leave the other's end behind.
+    values = sorted({value for value in secrets if len(value) >= SECRET_BYTES_MIN}, key=len, reverse=True)
     data = text.encode("utf-8", "surrogateescape")
-    return (redactor.push(data) + redactor.finish()).decode("utf-8", "replace")
+    if values:
+        data = re.sub(b"|".join(map(re.escape, values)), _MARK, data)
+    return data.decode("utf-8", "replace")

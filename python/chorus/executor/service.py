@@ -41,7 +41,7 @@ class Executor:
     def __init__(self, process: Process, redactor: RedactorFactory | None = None) -> None:
         settings = process.settings
         if redactor is None:
-            redactor = partial(redaction.Sentinel, scanner_of(settings), process.log)
+            redactor = partial(redaction.Sentinel, scanner=scanner_of(settings), log=process.log)
         self._process = process
         box = settings.sandbox
         ceiling = Limits(box.cpus, box.memory_bytes, box.pids, box.disk_bytes)

@@ -11,7 +11,7 @@ import pytest
 
 from chorus.executor.journal import Journal
 from chorus.executor.output import OutputGate
-from chorus.executor.redaction import LiteralRedactor
+from chorus.executor.redaction import Sentinel
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -52,7 +52,7 @@ async def test_output_on_a_full_disk_is_counted_and_named(
     small_disk: Path, filler: Callable[[], Path]
 ) -> None:
     journal = Journal(small_disk, 1)
-    gate = OutputGate(journal, lambda: LiteralRedactor([]))
+    gate = OutputGate(journal, Sentinel)
     gate.write("stdout", 1, b"before\n")
     file = filler()
     for _ in range(10):
