@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Final
 
-import orjson
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
 
 from chorus.api import ucxi_content as parts
 from chorus.api import ucxi_docs as docs
 from chorus.api.context import UCXL, Context, Here
+from chorus.api.sse import Event, event_stream
 from chorus.api.tasks import PAGE_DEFAULT, Limit
 from chorus.api.ucxi import Address
 from chorus.api.ucxi_answers import Code, Refusal, success
@@ -21,10 +20,6 @@ from chorus.curator.index import Hit
 from chorus.table.rows import Page, VersionRow
 from chorus.table.versions import Pattern
 
-# Proxies cut idle streams after a minute or less.
-HEARTBEAT_S: Final = 15.0
-_HEARTBEAT: Final = b": still here\n\n"
-_RETRY_LINE: Final = b"retry: 1000\n\n"
 # The table counts its entries in 64 bits.
 _INDEX_MAX_DIGITS: Final = 18
 
@@ -109,34 +104,24 @@ async def subscribe(
     """
     pattern = parts.parse(address)
     place = context.table.applied() if not last_event_id else _index(last_event_id)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_news(context, pattern, place), media_type="text/event-stream", headers=headers)
+    return event_stream(context, _news(context, pattern, place))
 
 
-async def _news(context: Context, pattern: Ucxl, place: int) -> AsyncGenerator[bytes]:
-    yield _RETRY_LINE
-    loop = asyncio.get_running_loop()
-    said = loop.time()
+async def _news(context: Context, pattern: Ucxl, place: int) -> AsyncGenerator[list[Event]]:
     with context.changes.watch(UCXL) as watch:
-        while not context.stopping.is_set():
+        while True:
             rows = context.table.ucxl.after(place)
             if not rows:
-                if loop.time() - said >= HEARTBEAT_S:
-                    yield _HEARTBEAT
-                    said = loop.time()
                 await watch.changed()
                 continue
             place = rows[-1].index
             events = [_event(row) for row in rows if pattern.matches(Ucxl.parse(row.address))]
             if events:
-                yield b"".join(events)
-                said = loop.time()
+                yield events
 
 
-def _event(row: VersionRow) -> bytes:
-    name = "deleted" if row.deleted else "version"
-    data: dict[str, Any] = parts.described(row)
-    return f"id: {row.index}\nevent: {name}\ndata: ".encode() + orjson.dumps(data) + b"\n\n"
+def _event(row: VersionRow) -> Event:
+    return Event(str(row.index), "deleted" if row.deleted else "version", parts.described(row))
 
 
 def _index(text: str) -> int:
