@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,6 +84,11 @@ class Agent:
         return str(json.loads((self.data_dir / "agent.json").read_text())["run_dir"])
 
 
+def _heed_sigint() -> None:
+    # As from a terminal: what a shell starts in the background inherits that SIGINT is ignored.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass
 class Mesh:
     """The agents and the command that talks to them."""
@@ -103,7 +109,11 @@ class Mesh:
 
     def popen(self, *words: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            self.command(*words), env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            self.command(*words),
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=_heed_sigint,
         )
 
     def tasks(self) -> list[dict[str, Any]]:
