@@ -13,10 +13,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench import curator, local, mesh, records, scan
+from bench import curator, local, log, mesh, records, scan
 from bench.figures import Comparison, table
 
-NAMES = ("ucxl", "hub", "pubsub", "dht", "seal", "scan", "context", "entry", "tasks")
+NAMES = ("ucxl", "hub", "pubsub", "dht", "seal", "scan", "log", "context", "entry", "tasks")
 
 
 def main() -> int:
@@ -37,6 +37,8 @@ def main() -> int:
         rows += uvloop.run(records.dht())
     if "seal" in chosen:
         rows += records.sealing()
+    if "log" in chosen:
+        rows += uvloop.run(log.log())
     if "context" in chosen:
         rows += curator.context()
     if "scan" in chosen:

@@ -205,6 +205,9 @@ class Follower:
             news["members"] = news["members"] or applied.outcome.members
             news["leader"] = news["leader"] or applied.outcome.leader
             news["versions"] = news["versions"] or applied.outcome.versions
+        if not any(news.values()):
+            # A vote, a refused entry, a repeat: nothing that anybody follows.
+            return
         self._news = news
         if self._publishing is None or self._publishing.done():
             self._publishing = asyncio.create_task(self._publish_news())
