@@ -159,7 +159,9 @@ class Result(Fact):
     decision: str | None = None
     timings: dict[str, Any] = Field(default_factory=dict)
     # Addresses of the earlier decisions that the agent was given with the task.
-    context: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=16)] = ()
+    context: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=16)] = Field(
+        default_factory=list
+    )
 
 
 class Release(Fact):
