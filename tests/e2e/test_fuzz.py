@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
 
 REQUIREMENTS = Path(__file__).parent / "fuzz-requirements.txt"
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+HOOKS = Path(__file__).parent / "fuzz_hooks.py"
 # Never ends by itself.
 ENDLESS = "/ucxi/v1/subscribe"
 EXAMPLES = 15
@@ -61,6 +62,7 @@ def test_no_5xx_and_no_undocumented_answer(mesh: Mesh, schemathesis: Path, tmp_p
             "--max-examples", str(EXAMPLES), "--request-timeout", str(REQUEST_S),
         ],
         cwd=tmp_path, capture_output=True, text=True, timeout=ALL_S,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": HOOKS.stem, "PYTHONPATH": str(HOOKS.parent)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-20_000:]
     document = agent.get("/openapi.json").json()
