@@ -23,7 +23,13 @@ router = APIRouter(prefix="/api/v1", tags=["log"])
 Seq = Annotated[int | None, Query(ge=0, le=SEQ_MAX, description="`next` of the page before, or any number")]
 
 
-@router.get("/log")
+# What a follower gets; others get JSON.
+_FOLLOWED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+
+
+@router.get("/log", responses=_FOLLOWED)
 async def get_log(
     context: Here,
     cursor: Seq = None,
