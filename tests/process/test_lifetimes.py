@@ -182,7 +182,7 @@ async def test_a_program_that_fails_again_and_again_is_never_left_dead(agent: Ru
         return bool(_json(agent.run_dir / "crashes.json").get("worker", {}).get("state") == "fatal")
 
     await agent.until(given_up)
-    assert b"worker fails again and again" in agent.log
+    await agent.until(lambda: b"worker fails again and again" in agent.log)
     marker.unlink()
     await agent.until(lambda: len(agent.pids("worker")) == 2)
     await agent.until(lambda: _json(agent.run_dir / "crashes.json")["worker"]["state"] == "running")
