@@ -99,6 +99,25 @@ async def test_no_way_out_of_a_core_lets_a_secret_go(tmp_path: Path) -> None:
     assert not on_disk(tmp_path, secret)
 
 
+async def test_a_signature_that_looks_like_a_token_keeps_no_record_back(tmp_path: Path) -> None:
+    token = "YC" + "A20C2776umD3z1W4F7deZRCUsnO5WiV1Ggnaeq"
+    signature = ("A" * 30 + f"/{token}/").ljust(85, "B") + "A=="
+
+    def named(record: dict[str, str]) -> tuple[str, bytes]:
+        value = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(value).hexdigest(), value
+
+    async with asyncio.timeout(PATIENCE_S), Node(SECRET, data_dir=tmp_path) as node:
+        name, value = named({"sig": signature, "summary": "s"})
+        await node.hub.dht_put("decision", name, value)
+        assert (await node.hub.dht_get("decision", name)).payload == value
+        for record in ({"sig": signature, "summary": token}, {"sig": f"/{token}/"}):
+            with pytest.raises(HubRefused, match="yandex-token"):
+                await node.hub.dht_put("decision", *named(record))
+        with pytest.raises(HubRefused, match="yandex-token"):
+            await node.hub.dht_put("content", name, value)
+
+
 async def test_an_operators_rules_hold_in_the_core() -> None:
     rule = {"id": "acme", "pattern": "acme_[0-9]{4}", "keywords": ["acme_"], "found": ["acme_0042"]}
     rules = orjson.dumps({"rules": [rule], "allow": [{"literal": "acme_1111"}]}).decode()
