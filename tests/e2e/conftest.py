@@ -101,8 +101,10 @@ class Mesh:
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "chorus.ctl", words[0], "--context", self.name, *words[1:]]
 
-    def ctl(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
-        done = subprocess.run(self.command(*words), env=self.environ, capture_output=True, timeout=GENEROUS_S)
+    def ctl(
+        self, *words: str, check: bool = True, timeout_s: float = GENEROUS_S
+    ) -> subprocess.CompletedProcess[bytes]:
+        done = subprocess.run(self.command(*words), env=self.environ, capture_output=True, timeout=timeout_s)
         if check and done.returncode:
             raise AssertionError(f"chorusctl {' '.join(words)}: {done.returncode}\n{done.stderr.decode()}")
         return done

@@ -8,6 +8,6 @@ import schemathesis
 
 
 @schemathesis.hook
-def map_query(context: Any, query: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Leaves `follow` out."""
-    return {name: value for name, value in query.items() if name != "follow"} if query else query
+def before_call(context: Any, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
+    """Leaves `follow` out of every request, in all phases."""
+    case.query.pop("follow", None)

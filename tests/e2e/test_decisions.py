@@ -17,9 +17,9 @@ def ctl(mesh: Mesh, *words: str) -> Any:
     return json.loads(mesh.ctl(*words, "--json").stdout)
 
 
-def ran(mesh: Mesh, title: str) -> dict[str, Any]:
+def ran(mesh: Mesh, title: str, project: str = "words") -> dict[str, Any]:
     """A task that ran, once its record is listed by every agent."""
-    mesh.ctl("run", "--title", title, "--project", "words", "--", "wc", "-w", "/etc/hostname")
+    mesh.ctl("run", "--title", title, "--project", project, "--", "wc", "-w", "/etc/hostname")
     task = next(task for task in mesh.tasks() if task["title"] == title)
     for agent in mesh.agents:
         until(lambda agent=agent: agent.get("/api/v1/decisions", task_id=task["task_id"]).json()["items"])
