@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from chorus.api import ucxi_docs
 
 from .conftest import Agent, Mesh, brought_up
+from .test_decisions import ran
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
 
@@ -25,7 +27,7 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 HOOKS = Path(__file__).parent / "fuzz_hooks.py"
 # Never ends by itself.
 ENDLESS = "/ucxi/v1/subscribe"
-EXAMPLES = 15
+EXAMPLES = 100
 # What a task may take that is followed to its end, and all of it on a busy machine.
 REQUEST_S, ALL_S = 120, 3000
 
@@ -76,6 +78,9 @@ def test_no_5xx_and_no_undocumented_answer(mesh: Mesh, schemathesis: Path, tmp_p
         "PUT", f"/ucxi/v1/put?address={quote(ucxi_docs.ADDRESS)}", content=b"# Notes\n"
     )
     assert written.status_code == 201
+    task = ran(mesh, "a task to ask about")
+    (decision,) = agent.get("/api/v1/decisions", task_id=task["task_id"]).json()["items"]
+    known = {"hash": decision["hash"], "task_id": task["task_id"], "task": task["task_id"]}
     with ending(mesh.agents[2]):
         done = subprocess.run(
             [
@@ -84,7 +89,10 @@ def test_no_5xx_and_no_undocumented_answer(mesh: Mesh, schemathesis: Path, tmp_p
                 "--max-examples", str(EXAMPLES), "--request-timeout", str(REQUEST_S),
             ],
             cwd=tmp_path, capture_output=True, text=True, timeout=ALL_S,
-            env={**os.environ, "SCHEMATHESIS_HOOKS": HOOKS.stem, "PYTHONPATH": str(HOOKS.parent)},
+            env={
+                **os.environ, "SCHEMATHESIS_HOOKS": HOOKS.stem, "PYTHONPATH": str(HOOKS.parent),
+                "FUZZ_KNOWN": json.dumps(known),
+            },
         )  # fmt: skip
     assert done.returncode == 0, done.stdout[-20_000:]
     document = agent.get("/openapi.json").json()

@@ -136,7 +136,10 @@ PUT: Final[dict[int | str, dict[str, Any]]] = {
     200: _success(Code.SUCCESS, "version 3 is written", _VERSION, _WRITTEN),
     201: _CREATED,
 }
-POST: Final[dict[int | str, dict[str, Any]]] = {201: _CREATED}
+POST: Final[dict[int | str, dict[str, Any]]] = {
+    200: {**PUT[200], "description": "what a PUT with the same `Idempotency-Key` has written"},
+    201: _CREATED,
+}
 DELETE: Final[dict[int | str, dict[str, Any]]] = {
     200: _success(
         Code.NO_CONTENT,
