@@ -30,7 +30,7 @@ def main() -> int:
     if "ucxl" in chosen:
         rows.append(local.ucxl())
     if "hub" in chosen:
-        rows.append(uvloop.run(local.hub_call()))
+        rows += uvloop.run(local.hub_call())
     if "pubsub" in chosen:
         rows.append(uvloop.run(local.pubsub()))
     if "dht" in chosen:

@@ -6,12 +6,12 @@ import asyncio
 import re
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Callable
 
 from bench.figures import Comparison, figures
 from bench.processes import go_peers, module, running, times
 from bench.stand_ins import TOPIC, TYPE
+from bench.timing import measured
 from chorus.core import Ucxl
 from chorus.hub import Hub
 
@@ -20,7 +20,6 @@ PAYLOAD_BYTES = 256
 ROUNDS = 5
 CALLS = 1000
 ROUND_TRIPS = 1000
-WARM_UPS = 50
 # Two heartbeats of gossipsub: both nodes are in the topic's mesh.
 SETTLE_S = 2.0
 # A parse is shorter than the clock is fine: it takes the time of many.
@@ -33,45 +32,33 @@ ADDRESS_RE = re.compile(
 )
 
 
-async def measured(count: int, once: Callable[[int], Awaitable[object]]) -> list[float]:
-    """Microseconds of each of `count` runs, after some that do not count."""
-    taken = []
-    for number in range(-WARM_UPS, count):
-        started = time.perf_counter_ns()
-        await once(number)
-        if number >= 0:
-            taken.append((time.perf_counter_ns() - started) / 1000)
-    return taken
+async def hub_call() -> list[Comparison]:
+    """A service of a sibling called through the hub, beside the same bytes over a raw socket.
 
-
-async def hub_call() -> Comparison:
-    """A service of a sibling called through the hub, beside the same bytes over a raw socket."""
+    The hub's clients run on uvloop. The peer is asyncio's own loop, as most programs have it; what uvloop
+    alone makes of it stands beside that.
+    """
     payload = b"x" * PAYLOAD_BYTES
-    ours, peer = list[float](), list[float]()
+    ours = list[float]()
+    peers: dict[str, list[float]] = {"asyncio": [], "uvloop": []}
     with tempfile.TemporaryDirectory(prefix="chorus-bench-") as folder:
-        path = str(Path(folder) / "raw.sock")
         async with (
             running(*module("stand_ins", "core", "")) as line,
             running(*module("stand_ins", "service", line.split()[0])),
-            running(*module("stand_ins", "raw", path)),
+            running(*module("raw", "serve", "asyncio", f"{folder}/asyncio")),
+            running(*module("raw", "serve", "uvloop", f"{folder}/uvloop")),
             await Hub.connect(line.split()[0], "bench") as hub,
         ):
-            raw = await _raw_client(path, payload)
             for _ in range(ROUNDS):
                 ours += await measured(CALLS, lambda _: hub.call_service("echo", "echo", None, payload))
-                peer += await measured(CALLS, raw)
+                for loop, taken in peers.items():
+                    ping = module("raw", "ping", loop, f"{folder}/{loop}", str(CALLS), str(PAYLOAD_BYTES))
+                    taken += await times(*ping)
     what = f"hub call between two processes, {PAYLOAD_BYTES} B"
-    return Comparison(what, figures("chorus", ours), figures("asyncio on a raw Unix socket", peer), 2.0)
-
-
-async def _raw_client(path: str, payload: bytes) -> Callable[[int], Awaitable[object]]:
-    reader, writer = await asyncio.open_unix_connection(path)
-
-    async def once(_: int) -> object:
-        writer.write(payload)
-        return await reader.readexactly(len(payload))
-
-    return once
+    return [
+        Comparison(what, figures("chorus", ours), figures(f"raw Unix socket, {loop}", taken), 2.0)
+        for loop, taken in peers.items()
+    ]
 
 
 async def pubsub() -> Comparison:

@@ -7,8 +7,8 @@ import random
 from itertools import pairwise
 
 from bench.figures import Comparison, Figures, figures
-from bench.local import measured
 from bench.stand_ins import SECRET
+from bench.timing import measured
 from chorus.core import Log, Node
 
 SIZES = (100, 10_000, 1_000_000)

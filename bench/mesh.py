@@ -19,8 +19,9 @@ import docker
 import httpx
 
 from bench.figures import Comparison, figures
-from bench.local import PAYLOAD_BYTES, measured
+from bench.local import PAYLOAD_BYTES
 from bench.processes import go_peers, times
+from bench.timing import measured
 from chorus.ctl.client import Client
 from chorus.ctl.contexts import Endpoint, Target
 from chorus.ctl.follow import follow

@@ -12,8 +12,8 @@ from pathlib import Path
 import pyrage
 
 from bench.figures import Comparison, figures
-from bench.local import WARM_UPS, measured
 from bench.processes import go_peers, module, running, times
+from bench.timing import WARM_UPS, measured
 from chorus.core import RoleKeys, open_many, open_sealed, seal, seal_many
 from chorus.hub import Hub
 

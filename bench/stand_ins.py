@@ -1,4 +1,4 @@
-"""The other ends of the benches, each a process of its own: cores, and echoes of three kinds."""
+"""The other ends of the benches, each a process of its own: cores, and echoes of two kinds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import cast
 
 import uvloop
 
@@ -71,23 +70,7 @@ async def gossip(hub_path: str) -> None:
             await hub.publish(TOPIC, TYPE, message.data)
 
 
-async def raw(path: str) -> None:
-    """The plainest thing possible: asyncio on a Unix socket, bytes back as they came."""
-
-    class Echo(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            # Not isinstance: uvloop's transports are Transports in all but name.
-            self.transport = cast("asyncio.Transport", transport)
-
-        def data_received(self, data: bytes) -> None:
-            self.transport.write(data)
-
-    await asyncio.get_running_loop().create_unix_server(Echo, path)
-    print("ready", flush=True)
-    await asyncio.Event().wait()
-
-
-STAND_INS = {"core": core, "records": records, "service": service, "gossip": gossip, "raw": raw}
+STAND_INS = {"core": core, "records": records, "service": service, "gossip": gossip}
 
 if __name__ == "__main__":
     uvloop.run(STAND_INS[sys.argv[1]](sys.argv[2]))
