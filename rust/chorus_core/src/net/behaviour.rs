@@ -34,8 +34,8 @@ const CONNECTIONS_PER_PEER_MAX: u32 = 4;
 /// Connections being made, each way.
 const PENDING_MAX: u32 = 128;
 /// Pings show a dead connection within twice this time.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Members stay connected; what is dead shows by ping.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Substreams of one connection being negotiated.

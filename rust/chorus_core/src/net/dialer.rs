@@ -11,9 +11,14 @@ use libp2p::{Multiaddr, PeerId};
 /// A reached bootstrap address is looked at again after this: the name may stand for more peers by then.
 const AGAIN: Duration = Duration::from_secs(30);
 /// Backoff of bootstrap addresses that fail, first and at most.
-const BOOTSTRAP_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Backoff of peers that fail, first and at most; an agent of another cluster in the same network stays at the most.
+const BOOTSTRAP_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// Backoff of peers that were connected before.
+const LOST_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Backoff of other peers that fail; an agent of another cluster in the same network stays at the most.
 const PEER_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// Each wait is so many times the one before: after an outage nobody waits for much longer than half of it.
+const GROWTH: f64 = 1.5;
+const GROWTHS_MAX: i32 = 32;
 /// A lost peer is dialled again after this, so that its own attempt may come first.
 const LOST: Duration = Duration::from_millis(500);
 /// Peers to dial that are remembered; more are not taken up until some connect.
@@ -33,8 +38,15 @@ pub enum Target {
 #[derive(Debug)]
 struct Entry {
     addresses: Vec<Multiaddr>,
-    failures: u32,
+    failures: i32,
+    backoff: (Duration, Duration),
     next: Instant,
+}
+
+impl Entry {
+    fn new(backoff: (Duration, Duration), now: Instant) -> Self {
+        Self { addresses: Vec::new(), failures: 0, backoff, next: now }
+    }
 }
 
 /// The plan.
@@ -48,8 +60,7 @@ pub struct Dialer {
 impl Dialer {
     /// Adds an operator's address, due at once.
     pub fn add_bootstrap(&mut self, address: &str, now: Instant) {
-        let entry = Entry { addresses: Vec::new(), failures: 0, next: now };
-        self.targets.insert(Target::Bootstrap(address.to_owned()), entry);
+        self.targets.insert(Target::Bootstrap(address.to_owned()), Entry::new(BOOTSTRAP_BACKOFF, now));
     }
 
     /// Adds a peer's address; what is new is tried at once.
@@ -58,7 +69,7 @@ impl Dialer {
         if self.targets.len() >= TARGETS_MAX && !self.targets.contains_key(&key) {
             return;
         }
-        let entry = self.targets.entry(key).or_insert_with(|| Entry { addresses: Vec::new(), failures: 0, next: now });
+        let entry = self.targets.entry(key).or_insert_with(|| Entry::new(PEER_BACKOFF, now));
         if !entry.addresses.contains(address) {
             entry.addresses.insert(0, address.clone());
             entry.addresses.truncate(ADDRESSES_MAX);
@@ -82,9 +93,9 @@ impl Dialer {
     /// A dial of this target failed; `spread` from 0 to 1 spreads the next attempts.
     pub fn failed(&mut self, target: &Target, now: Instant, spread: f64) {
         if let Some(entry) = self.targets.get_mut(target) {
-            let (first, most) = if matches!(target, Target::Bootstrap(_)) { BOOTSTRAP_BACKOFF } else { PEER_BACKOFF };
-            let wait = first.saturating_mul(1 << entry.failures.min(16)).min(most);
-            entry.failures = entry.failures.saturating_add(1);
+            let (first, most) = entry.backoff;
+            let wait = first.mul_f64(GROWTH.powi(entry.failures)).min(most);
+            entry.failures = (entry.failures + 1).min(GROWTHS_MAX);
             entry.next = now + wait.mul_f64(0.75 + spread.clamp(0.0, 1.0) / 2.0);
         }
     }
@@ -102,6 +113,7 @@ impl Dialer {
         addresses.iter().for_each(|address| self.add_peer(peer, address, now));
         if let Some(entry) = self.targets.get_mut(&Target::Peer(peer)) {
             entry.failures = 0;
+            entry.backoff = LOST_BACKOFF;
             entry.next = now + LOST.mul_f64(0.5 + spread.clamp(0.0, 1.0));
         }
     }
@@ -142,7 +154,7 @@ mod tests {
         let target = Target::Peer(peer);
         let mut now = start;
         let mut waits = Vec::new();
-        for _ in 0..12 {
+        for _ in 0..24 {
             assert_eq!(dialer.due(now, |_| false).len(), 1);
             dialer.failed(&target, now, 0.5);
             assert!(dialer.due(now, |_| false).is_empty());
@@ -161,6 +173,22 @@ mod tests {
         dialer.lost(peer, &[], now, 0.5);
         assert_eq!(dialer.due(now + LOST, |_| false).len(), 1);
         assert!(dialer.due(now + AGAIN + LOST, |_| true).is_empty());
+    }
+
+    #[test]
+    fn who_was_lost_is_dialled_again_soon_after_an_outage() {
+        let (mut dialer, start, peer) = (Dialer::default(), Instant::now(), PeerId::random());
+        dialer.lost(peer, &["/ip4/127.0.0.1/tcp/1".parse().unwrap()], start, 0.5);
+        let mut now = start + LOST;
+        for _ in 0..100 {
+            assert_eq!(dialer.due(now, |_| false).len(), 1);
+            dialer.failed(&Target::Peer(peer), now, 1.0);
+            let wait = dialer.targets[&Target::Peer(peer)].next - now;
+            let away = now - start;
+            assert!(wait <= away.mul_f64(0.7).max(LOST * 3), "{wait:?} after {away:?}");
+            assert!(wait <= LOST_BACKOFF.1.mul_f64(1.25));
+            now += wait;
+        }
     }
 
     #[test]

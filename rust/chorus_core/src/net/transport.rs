@@ -19,11 +19,16 @@ use libp2p::{
     pnet::{PnetConfig, PreSharedKey},
     tcp, yamux,
 };
+use tokio::net::TcpStream;
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use crate::{Error, Result};
 
 /// How long connecting may take, handshakes included; a peer of another cluster often just says nothing.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer's kernel may leave bytes of ours unacknowledged (`TCP_USER_TIMEOUT`, RFC 5482). After an outage this
+/// long a new connection is up sooner than the old one goes on: TCP tries again after ever longer waits.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(15);
 /// Substreams that one connection may have.
 const SUBSTREAMS_MAX: usize = 1024;
 
@@ -35,12 +40,27 @@ pub fn build(keypair: &Keypair, network_key: [u8; 32]) -> Result<Boxed<(PeerId, 
     muxer.set_max_num_streams(SUBSTREAMS_MAX);
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
     Ok(NewPort(tcp)
-        .and_then(move |socket, _: ConnectedPoint| private.handshake(socket))
+        .and_then(move |socket, _: ConnectedPoint| private.handshake(impatient(socket)))
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
         .multiplex(muxer)
         .timeout(HANDSHAKE_TIMEOUT)
         .boxed())
+}
+
+/// Such that the connection ends with an error when the peer's machine is not heard from for [`UNACKNOWLEDGED_MAX`], also
+/// while it is being closed. Without this it would take the kernel a quarter of an hour to give up.
+fn impatient(socket: tcp::tokio::TcpStream) -> Compat<TcpStream> {
+    let socket = TcpStream::from(socket);
+    #[cfg(target_os = "linux")]
+    {
+        let milliseconds = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
+        // It is a connection without it, too: then pings that stay unanswered end it.
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&socket, milliseconds) {
+            tracing::debug!(%error, "a connection without a time limit for acknowledgements");
+        }
+    }
+    socket.compat()
 }
 
 /// Dials from a fresh port always. Two agents that dial each other at the same instant from their listening ports would
