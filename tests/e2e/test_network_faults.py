@@ -1,0 +1,154 @@
+"""Three agents on hosts of their own while the network between them is cut, slow, lossy and out of order."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from chorus.wire.ids import new_id
+
+from .hosts import Faults, Host, Network, hosts
+from .test_run import until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
+
+# A cut and what follows of it takes some timeouts; nothing is asserted about how long.
+PATIENCE_S = 240
+TIMING = {"CHORUS_ELECTION_HEARTBEAT": "300ms", "CHORUS_ELECTION_TIMEOUT": "2s", "CHORUS_TASK_LEASE": "5s"}
+CUTS, TASKS = 4, 12
+# A packet overtakes another that is delayed longer.
+BAD = Faults(loss=0.3, duplicate=0.1, delay_s=(0.1, 0.3))
+
+
+def can_make_hosts() -> bool:
+    return (
+        os.getuid() == 0
+        and shutil.which("ip") is not None
+        and Path("/dev/net/tun").exists()
+        and subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode == 0
+    )
+
+
+@pytest.fixture
+def network() -> Network:
+    return Network(seed=1)
+
+
+@pytest.fixture
+def three(needs: None, short_dir: Path, network: Network) -> Iterator[list[Host]]:
+    if not can_make_hosts():
+        pytest.skip("network namespaces cannot be made here: that takes root and iproute2")
+    with hosts(3, short_dir, network) as made:
+        for host in made:
+            host.start(made, **TIMING)
+        until(lambda: len(voters(made[0])) == 3 and agreed(made), PATIENCE_S)
+        yield made
+
+
+def voters(host: Host) -> list[Any]:
+    return [one for one in (host.get("/api/v1/members") or {}).get("items", ()) if one["voter"]]
+
+
+def leader(host: Host) -> Any:
+    return (host.get("/api/v1/election") or {}).get("leader")
+
+
+def agreed(some: list[Host]) -> Any:
+    """The leader that all name, if they do."""
+    named = {leader(host) for host in some}
+    return len(named) == 1 and named.pop()
+
+
+def submitted(host: Host, title: str) -> str | None:
+    """A task that this host acknowledged."""
+    task = {"task_id": new_id(), "title": title, "commands": ["sleep 0.2; echo done"], "max_attempts": 50}
+    try:
+        answer = host.ask("POST", "/api/v1/tasks", json=task)
+    except httpx.TransportError:
+        return None
+    assert answer.status_code in (201, 503), answer.text
+    return str(task["task_id"]) if answer.status_code == 201 else None
+
+
+def stream(some: list[Host], count: int, name: str) -> list[str]:
+    """Acknowledged tasks, sent to each in turn."""
+    found = (submitted(some[number % len(some)], f"{name} {number}") for number in range(count))
+    return [task_id for task_id in found if task_id is not None]
+
+
+def check(some: list[Host], acknowledged: list[str]) -> None:
+    """Every acknowledged task ended, once, and all hosts tell the same of it."""
+    for task_id in acknowledged:
+        stories = []
+        for host in some:
+
+            def ended(host: Host = host, task_id: str = task_id) -> Any:
+                task = host.get(f"/api/v1/tasks/{task_id}")
+                return task and task["state"] == "completed" and task["result"]["decision"] and task
+
+            task = until(ended, PATIENCE_S)
+            stories.append((task["agent_id"], task["attempt"], task["attempts"], task["result"]["decision"]))
+        assert stories.count(stories[0]) == len(some)
+        attempts = stories[0][2]
+        assert [one["state"] for one in attempts].count("completed") == 1
+        for host in some:
+
+            def listed(host: Host = host, task_id: str = task_id) -> Any:
+                page = host.get("/api/v1/decisions", task_id=task_id, kind="task_result")
+                return page and page["items"]
+
+            assert len(until(listed, PATIENCE_S)) == 1
+
+
+def test_the_leader_is_cut_off_and_comes_back(three: list[Host]) -> None:
+    acknowledged = stream(three, 3, "before")
+    old = next(host for host in three if host.agent_id == agreed(three))
+    rest = [host for host in three if host is not old]
+    old.cut()
+    until(lambda: (now := agreed(rest)) and now != old.agent_id, PATIENCE_S)
+    acknowledged += stream(rest, 6, "of the majority")
+    # The minority decides nothing: what it is asked for is not acknowledged.
+    assert submitted(old, "of the minority") is None
+    check(rest, acknowledged)
+    old.heal()
+    until(lambda: agreed(three), PATIENCE_S)
+    acknowledged += stream(three, 3, "after")
+    check(three, acknowledged)
+
+
+def test_loss_delay_duplicates_and_another_order(three: list[Host], network: Network) -> None:
+    network.faults = BAD
+    acknowledged = stream(three, TASKS, "bad")
+    network.faults = Faults()
+    until(lambda: agreed(three), PATIENCE_S)
+    acknowledged += stream(three, 3, "good")
+    assert len(acknowledged) >= 3
+    check(three, acknowledged)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_hosts_are_cut_off_in_turn_under_a_stream_of_tasks(three: list[Host], seed: int) -> None:
+    dice = random.Random(seed)
+    acknowledged: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        for number in range(CUTS):
+            victim = dice.choice(three)
+            rest = [host for host in three if host is not victim]
+            working = pool.submit(stream, three, TASKS, f"cut {number}")
+            victim.cut()
+            until(lambda rest=rest: agreed(rest), PATIENCE_S)
+            acknowledged += stream(rest, 2, f"without {victim.number}")
+            victim.heal()
+            acknowledged += working.result()
+            until(lambda: agreed(three), PATIENCE_S)
+    assert len(acknowledged) >= 2 * CUTS
+    check(three, acknowledged)
