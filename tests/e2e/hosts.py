@@ -56,7 +56,8 @@ class Network:
 
     def __init__(self, seed: int) -> None:
         self.faults = Faults()
-        self.cut_off: set[bytes] = set()
+        # Pairs of addresses between which nothing goes; a host's own pair cuts it off from all.
+        self.cuts: set[frozenset[bytes]] = set()
         self._dice = random.Random(seed)
         self._devices: dict[bytes, int] = {}
         self._selector = selectors.DefaultSelector()
@@ -100,7 +101,7 @@ class Network:
     def _send(self, source: bytes, packet: bytes) -> None:
         to, faults = bytes(packet[DESTINATION]), self.faults
         device = self._devices.get(to)
-        if device is None or self.cut_off & {source, to}:
+        if device is None or self.cuts & {frozenset({source, to}), frozenset({source}), frozenset({to})}:
             return
         for _ in range(2 if self._dice.random() < faults.duplicate else 1):
             if self._dice.random() >= faults.loss:
@@ -123,13 +124,13 @@ class Host:
         self._inside = ThreadPoolExecutor(1)
         network.plug(self.address, self._here(self._make))
 
-    def cut(self) -> None:
-        """Nothing comes or goes any more."""
-        self._network.cut_off.add(IPv4Address(self.address).packed)
+    def cut(self, other: Host | None = None) -> None:
+        """Nothing comes from or goes to the other host any more, or to anybody."""
+        self._network.cuts.add(self._pair(other))
 
-    def heal(self) -> None:
+    def heal(self, other: Host | None = None) -> None:
         """What `cut` did is over."""
-        self._network.cut_off.discard(IPv4Address(self.address).packed)
+        self._network.cuts.discard(self._pair(other))
 
     def start(self, others: list[Host], **more: str) -> None:
         """Starts the agent, which knows where the others are."""
@@ -188,6 +189,9 @@ class Host:
         except (httpx.TransportError, OSError):
             return None
         return answer.json() if answer.status_code == 200 else None
+
+    def _pair(self, other: Host | None) -> frozenset[bytes]:
+        return frozenset(IPv4Address(host.address).packed for host in (self, other) if host is not None)
 
     def _here(self, what: Callable[[], T]) -> T:
         return self._inside.submit(what).result()

@@ -125,6 +125,21 @@ def test_the_leader_is_cut_off_and_comes_back(three: list[Host]) -> None:
     check(three, acknowledged)
 
 
+def test_two_of_three_do_not_reach_each_other(three: list[Host]) -> None:
+    first = next(host for host in three if host.agent_id == agreed(three))
+    second, third = (host for host in three if host is not first)
+    first.cut(second)
+    # The leader has a majority: who reaches it goes on, who does not is told that nothing is decided there.
+    acknowledged = stream([first, third], 6, "around a corner")
+    assert len(acknowledged) == 6
+    assert submitted(second, "at the cut end") is None
+    check([first, third], acknowledged)
+    assert leader(third) == first.agent_id
+    first.heal(second)
+    until(lambda: agreed(three), PATIENCE_S)
+    check(three, acknowledged)
+
+
 def test_loss_delay_duplicates_and_another_order(three: list[Host], network: Network) -> None:
     network.faults = BAD
     acknowledged = stream(three, TASKS, "bad")
