@@ -173,7 +173,7 @@ impl Connector {
             }
             Err(error) => {
                 if let Purpose::Plan(target) = &purpose {
-                    self.dialer.failed(target, Instant::now(), rand::random());
+                    self.plan_failed(target, &error.to_string());
                     shared.emit(NetEvent::DialFailed { addr: written, error: error.to_string() });
                 } else if let Purpose::Asked(id) = &purpose
                     && let Some(asked) = self.asked.get_mut(id)
@@ -315,6 +315,18 @@ impl Connector {
         self.asked.iter().filter(|(_, asked)| asked.also == Some(peer)).map(|(id, _)| *id).collect()
     }
 
+    fn plan_failed(&mut self, target: &Target, error: &str) {
+        tracing::debug!(?target, %error, "a dial failed");
+        if self.dialer.failed(target, Instant::now(), rand::random())
+            && let Target::Bootstrap(address) = target
+        {
+            tracing::warn!(
+                %address, %error,
+                "nobody is reached at this address of CHORUS_BOOTSTRAP_PEERS; it is tried again and again"
+            );
+        }
+    }
+
     fn note_failure(&mut self, purpose: &Purpose, address: Option<&Multiaddr>, error: &DialError) {
         if let Some(address) = address {
             self.dialer.forget(address);
@@ -323,8 +335,7 @@ impl Connector {
             // Finding only oneself behind a name is no failure of it.
             Purpose::Plan(_) if matches!(error, DialError::LocalPeerId { .. }) => {}
             Purpose::Plan(target) => {
-                tracing::debug!(?target, error = %explain(error), "a dial failed");
-                self.dialer.failed(target, Instant::now(), rand::random());
+                self.plan_failed(target, &explain(error));
             }
             Purpose::Asked(id) => {
                 if let Some(asked) = self.asked.get_mut(id) {

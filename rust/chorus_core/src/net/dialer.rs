@@ -19,6 +19,8 @@ const PEER_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::fr
 /// Each wait is so many times the one before: after an outage nobody waits for much longer than half of it.
 const GROWTH: f64 = 1.5;
 const GROWTHS_MAX: i32 = 32;
+/// A bootstrap address that failed so often in a row is told of, once.
+const FAILURES_UNTIL_NEWS: i32 = 6;
 /// A lost peer is dialled again after this, so that its own attempt may come first.
 const LOST: Duration = Duration::from_millis(500);
 /// Peers to dial that are remembered; more are not taken up until some connect.
@@ -90,14 +92,18 @@ impl Dialer {
         due
     }
 
-    /// A dial of this target failed; `spread` from 0 to 1 spreads the next attempts.
-    pub fn failed(&mut self, target: &Target, now: Instant, spread: f64) {
+    /// A dial of this target failed; `spread` from 0 to 1 spreads the next attempts. True when an operator should hear
+    /// of it: an address of theirs has failed for some seconds. Others that start at the same time are up by then.
+    pub fn failed(&mut self, target: &Target, now: Instant, spread: f64) -> bool {
+        let mut news = false;
         if let Some(entry) = self.targets.get_mut(target) {
             let (first, most) = entry.backoff;
             let wait = first.mul_f64(GROWTH.powi(entry.failures)).min(most);
             entry.failures = (entry.failures + 1).min(GROWTHS_MAX);
             entry.next = now + wait.mul_f64(0.75 + spread.clamp(0.0, 1.0) / 2.0);
+            news = matches!(target, Target::Bootstrap(_)) && entry.failures == FAILURES_UNTIL_NEWS;
         }
+        news
     }
 
     /// A dial of this target succeeded.
@@ -200,5 +206,18 @@ mod tests {
         dialer.succeeded(&target, now);
         assert!(dialer.due(now + AGAIN / 2, |_| true).is_empty());
         assert_eq!(dialer.due(now + AGAIN, |_| true).len(), 1);
+    }
+
+    #[test]
+    fn a_bootstrap_address_that_keeps_failing_is_told_of_once() {
+        let (mut dialer, now, peer) = (Dialer::default(), Instant::now(), PeerId::random());
+        dialer.add_bootstrap("/dns4/nowhere/tcp/9000", now);
+        dialer.add_peer(peer, &"/ip4/127.0.0.1/tcp/1".parse().unwrap(), now);
+        let target = Target::Bootstrap("/dns4/nowhere/tcp/9000".into());
+        let told = |dialer: &mut Dialer, target: &Target| (0..50).filter(|_| dialer.failed(target, now, 0.5)).count();
+        assert_eq!(told(&mut dialer, &target), 1);
+        assert_eq!(told(&mut dialer, &Target::Peer(peer)), 0);
+        dialer.succeeded(&target, now);
+        assert_eq!(told(&mut dialer, &target), 1);
     }
 }
