@@ -36,6 +36,8 @@ const FIELD_MAX_BYTES: usize = 1024;
 const FIELDS_MAX: usize = 16;
 /// Whose lines have the level that is asked for; other crates only say what is wrong.
 const OWN_TARGET: &str = "chorus_core";
+/// It warns of every agent that has not met another yet.
+const KADEMLIA_TARGET: &str = "libp2p_kad";
 
 static INSTALLED: OnceLock<Result<Installed>> = OnceLock::new();
 
@@ -112,7 +114,11 @@ fn targets(level: &str) -> Result<Targets> {
         "error" => LevelFilter::ERROR,
         _ => return Err(Error::Invalid("level: debug, info, warning or error".into())),
     };
-    Ok(Targets::new().with_default(own.min(LevelFilter::WARN)).with_target(OWN_TARGET, own))
+    let others = own.min(LevelFilter::WARN);
+    Ok(Targets::new()
+        .with_default(others)
+        .with_target(KADEMLIA_TARGET, others.min(LevelFilter::ERROR))
+        .with_target(OWN_TARGET, own))
 }
 
 fn set(filter: &reload::Handle<Targets, Registry>, targets: Targets) {
