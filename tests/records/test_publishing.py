@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from life import prepared, published, room_of, state, watched
-from mesh import DEADLINE_S, TIMING, Agent
+from mesh import DEADLINE_S, TIMING, Agent, mesh, until
 
+from chorus import decisions
 from chorus.hub import Hub
 
 HERE = Path(__file__).parent
@@ -140,3 +141,38 @@ async def test_the_node_is_killed_between_steps(
     finally:
         await agent.stop()
         await node.kill()
+
+
+async def test_another_member_lists_the_record_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with mesh(tmp_path, "ab") as m:
+        agent, hostile = m["a"], m["b"]
+        hostile.accepting = False
+        await hostile.restart()
+        await until(lambda: not agent.table.member(hostile.hub.peer_id).accepting)  # type: ignore[union-attr]
+        await prepared(agent)
+        room = room_of(agent, await agent.process_hub("publisher"))
+        taken: list[str] = []
+
+        async def take() -> None:
+            (item,) = room.outbox.items()
+            taken.append(decisions.hash_of(item.record["signed"].encode()))
+            said = await hostile.propose("decision", hash=taken[0], kind="hmmm_outcome")
+            assert said["accepted"], said
+
+        def after_step(name: str) -> Any:
+            return take() if name == "dht_put" and not taken else None
+
+        watched(room, after_step, monkeypatch.setattr)
+        async with asyncio.timeout(DEADLINE_S):
+            await published(room)
+        task_id = (agent.folder / "task").read_text()
+        (row,) = agent.table.decisions(task_id=task_id).items
+        assert (row.author, row.hash in taken) == (agent.hub.peer_id, False)
+        await decisions.fetch(agent.hub, row.hash, listed=row)
+        task = agent.table.task(task_id)
+        assert task is not None
+        assert task.decision == row.address
+        false = agent.table.decision(taken[0])
+        assert false is not None
+        with pytest.raises(decisions.DecisionError):
+            await decisions.fetch(agent.hub, false.hash, listed=false)

@@ -31,8 +31,14 @@ LINKS_MAX = 64
 RECORD_FILE = "decision.json"
 _RETRY_FIRST_S = 0.5
 _RETRY_MAX_S = 30.0
+# How the table says that a record of this name is listed.
+_KNOWN = "known"
 # Beyond this many at once the DHT is what is waited for.
 _AT_ONCE = 16
+
+
+class NameTaken(Exception):
+    """Another member has listed a record of this agent's as its own."""
 
 
 class Publisher:
@@ -91,6 +97,10 @@ class Publisher:
                         await self._follow(item)
                 await asyncio.to_thread(room.outbox.done, item.task_id, item.attempt)
                 return
+            except NameTaken as error:
+                # Readers refuse the other's listing by name, but it must not keep this one out.
+                room.log.warning(str(error), task_id=item.task_id, attempt=item.attempt)
+                await self._forget_record(item)
             except (HubError, OSError, sqlite3.Error, decisions.DecisionError) as error:
                 room.log.warning(
                     "what follows a result is not done yet; trying again",
@@ -150,7 +160,12 @@ class Publisher:
         await asyncio.to_thread(_write_whole, path, encoded)
 
         async def enter(type: str, entry: dict[str, Any]) -> None:
-            await propose(room.hub, type, entry, entry_id=item.entry_id)
+            outcome = await propose(room.hub, type, entry, entry_id=item.entry_id)
+            if outcome is None or outcome.accepted or not outcome.reason.startswith(_KNOWN):
+                return
+            listed = room.table.decision(entry["hash"])
+            if listed is not None and listed.author != room.hub.peer_id:
+                raise NameTaken(f"{listed.author} has listed the record {listed.hash}; it is signed anew")
 
         name = await decisions.publish(room.hub, encoded, plain, enter=enter, logged_since=logged_since)
         said = {
@@ -169,6 +184,13 @@ class Publisher:
                 await room.hub.publish(COORDINATION, "task_complete", said)
             else:
                 await room.hub.publish(COORDINATION, "task_failed", {**said, "reason": body["reason"]})
+
+    async def _forget_record(self, item: Item) -> None:
+        """The next try makes another record, of its own time and name."""
+        outbox = self._room.outbox
+        item = outbox.get(item.task_id, item.attempt) or item
+        facts = {name: value for name, value in item.record.items() if name not in ("signed", "logged_since")}
+        await asyncio.to_thread(outbox.advance, item, "decision", facts, new_id())
 
     async def _make_record(self, item: Item) -> bytes:
         room, body, facts = self._room, item.body, item.record
