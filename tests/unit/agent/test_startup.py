@@ -4,6 +4,7 @@ behind.
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import os
 import socket
@@ -18,6 +19,7 @@ from chorus.agent.docker_check import docker_problem
 from chorus.agent.ports import reserve
 from chorus.agent.problems import StartupError
 from chorus.agent.startup import Prepared, prepare
+from chorus.blobs import BlobStore
 from chorus.config import load_run_settings
 
 PEER_ID = "12D3KooWGzBRs9LvWwmTeXv3fWEWJm4nJ3Yz6oSfLFZYhxCnFV1x"
@@ -176,6 +178,18 @@ def test_a_data_directory_in_use(short_dir: Path, docker_that_pings: str) -> Non
     assert str(short_dir / "data") in line
     first.close()
     start(environ(short_dir, docker_that_pings)).close()
+
+
+def test_half_received_blobs_of_an_earlier_life_are_removed(short_dir: Path, docker_that_pings: str) -> None:
+    values = environ(short_dir, docker_that_pings)
+    prepared = start(values)
+    store = BlobStore(prepared.settings.paths.blobs)
+    kept = asyncio.run(store.put_bytes(b"whole"))
+    prepared.close()
+    half = store.folder / "new" / "half"
+    half.write_bytes(b"ha")
+    start(values).close()
+    assert (half.exists(), store.has(kept.sha256)) == (False, True)
 
 
 def test_a_run_directory_in_use_is_left_alone(short_dir: Path, docker_that_pings: str) -> None:
