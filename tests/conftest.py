@@ -41,6 +41,8 @@ def short_dir() -> Iterator[Path]:
 
 
 SMALL_DISK_BYTES = 4 * 1024 * 1024
+# How long a server of the standard library may take to see that it is to stop.
+POLL_S = 0.01
 
 
 @pytest.fixture
@@ -89,6 +91,6 @@ def docker_that_pings(short_dir: Path) -> Iterator[str]:
     """The address of a Docker daemon that can only answer a ping."""
     path = short_dir / "docker.sock"
     with socketserver.ThreadingUnixStreamServer(str(path), _Ping) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(POLL_S,), daemon=True).start()
         yield f"unix://{path}"
         server.shutdown()

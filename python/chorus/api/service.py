@@ -30,10 +30,31 @@ MAX_CONNECTIONS: Final = 1024
 # A killed predecessor's sockets may take a moment to go.
 BIND_FOR_S: Final = 10.0
 BIND_AGAIN_S: Final = 0.1
+TICK_S: Final = 1.0
 
 
 class Server(uvicorn.Server):
-    """uvicorn without hands on our signals: the process body says when to stop."""
+    """uvicorn without hands on our signals: the process body says when to stop.
+
+    It wakes up once a second, for the date it answers with, not ten times to look whether to stop.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Takes no more requests; `serve` returns once those under way are answered or out of time."""
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        """Ticks until it is stopped."""
+        # uvicorn counts tenths of a second and does what is due at each tenth of them.
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._stopping.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -71,9 +92,9 @@ async def main(process: Process) -> None:
         process.log.info("serving", api=settings.api_port, health=settings.health_port)
         await process.stopping.wait()
         # Streams end by themselves when `stopping` is set; the rest has GRACEFUL_STOP_S.
-        api.should_exit = True
+        api.stop()
         await serving[0]
-        probes.should_exit = True
+        probes.stop()
         await serving[1]
         for task in background:
             task.cancel()

@@ -12,6 +12,9 @@ import pytest
 
 from chorus.agent.probe import alive
 
+# How long the server may take to see that it is to stop.
+POLL_S = 0.01
+
 
 class _Health(http.server.BaseHTTPRequestHandler):
     status = 200
@@ -27,7 +30,7 @@ class _Health(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def health() -> Iterator[int]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Health) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(POLL_S,), daemon=True).start()
         yield server.server_address[1]
         server.shutdown()
 

@@ -205,5 +205,5 @@ async def surface(tmp_path: Path, more_environ: dict[str, str]) -> AsyncIterator
     for client in clients:
         await client.aclose()
     for server in servers:
-        server.should_exit = True
+        server.stop()
     await asyncio.gather(*tasks)
