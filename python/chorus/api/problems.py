@@ -152,7 +152,10 @@ def install(app: FastAPI) -> None:
         return Problem(status, detail, headers={"Retry-After": str(RETRY_AFTER_S)}).response(request.url.path)
 
     async def unexpected(request: Request, error: Exception) -> Response:
-        return Problem(500, "an error inside the agent; its log has the details").response(request.url.path)
+        # The server closes the connection after an error: the client's bytes are read before that (guard.py).
+        headers = {"Connection": "close"}
+        detail = "an error inside the agent; its log has the details"
+        return Problem(500, detail, headers=headers).response(request.url.path)
 
     app.add_exception_handler(Problem, problem)
     app.add_exception_handler(ucxi.Refusal, refusal)
