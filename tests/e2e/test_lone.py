@@ -52,7 +52,7 @@ class Started:
 
     def mesh(self) -> tuple[str, int] | None:
         health = self.probe("/health")
-        told = health.json()["coordinator"] if health is not None else {}
+        told = health.json().get("coordinator", {}) if health is not None else {}
         return (told["mesh"], told["members"]) if told.get("mesh") else None
 
     def screen(self) -> str:
