@@ -14,7 +14,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use super::{
     Action, Severity,
     alphabet::{Alphabet, alphabet_of},
-    assignment::{self, Given},
+    assignment::{self, Bond, Given},
     marker_end,
     rules::{Behind, Form, Rule, jwt, manifest, pem},
 };
@@ -49,6 +49,8 @@ pub(super) struct Secret<'a> {
     pub quote: Option<u8>,
     /// The name that it is given to.
     pub name: &'a [u8],
+    /// How closely it belongs to the name.
+    pub bond: Bond,
 }
 
 /// A rule's conditions beyond its pattern.
@@ -274,7 +276,8 @@ impl Prober {
         if bytes.is_empty() || is_part && next.is_some_and(|b| b.is_ascii_alphanumeric()) {
             return Probe::No;
         }
-        if !self.holds(&Secret { bytes, next, quote: given.quote, name: &text[given.name.clone()] }) {
+        let secret = Secret { bytes, next, quote: given.quote, name: &text[given.name.clone()], bond: given.bond };
+        if !self.holds(&secret) {
             return Probe::No;
         }
         if goes_on {

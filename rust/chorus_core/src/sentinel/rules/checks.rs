@@ -2,13 +2,35 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 
-use super::super::probe::{Secret, entropy_bits};
+use super::{
+    super::{
+        assignment::Bond,
+        probe::{Secret, entropy_bits},
+    },
+    names,
+};
 
 /// The least entropy of what is given to a secret's name, in bits for each byte.
 const RANDOM_MIN_BITS: f64 = 2.8;
 
+/// So many turns of small and capital letters tell randomness where there are no digits.
+const MIXED_MIN_TURNS: usize = 4;
+
+/// What tells by itself that it is random is at least so long and has so many bits for each byte.
+const STRONG_MIN_BYTES: usize = 20;
+const STRONG_MIN_BITS: f64 = 3.2;
+
+/// Base64 of a BEGIN line with the longest of labels.
+const PEM_HEAD_BYTES: usize = 64;
+
 /// A password that stands in quotes has this many characters.
 const PASSWORD_MIN_BYTES: usize = 8;
+
+/// An alphabet is written out for so many steps; digits, even hexadecimal ones, are fewer.
+const ALPHABET_MIN_STEPS: usize = 16;
+
+/// Constants of programs have no more hexadecimal digits; keys do.
+const CONSTANT_MAX_DIGITS: usize = 16;
 
 /// An id that is a number has this many digits.
 const ID_MIN_DIGITS: usize = 15;
@@ -33,9 +55,10 @@ pub(super) fn is_no_example(secret: &Secret<'_>) -> bool {
 
 /// Words with dashes have the form of Slack's tokens too.
 pub(super) fn is_slack(secret: &Secret<'_>) -> bool {
-    let digits = secret.bytes.iter().filter(|b| b.is_ascii_digit()).count();
     let is_file = [b".jpg".as_slice(), b".png"].iter().any(|end| secret.bytes.ends_with(end));
-    digits >= 1 && !is_file && secret.next != Some(b'.') && secret.next != Some(b'_')
+    let kind = secret.bytes.iter().position(|b| *b == b'-').unwrap_or(0);
+    let is_word = !has_digit(secret) && names::wordy(&secret.bytes[kind..]) > 0;
+    !is_word && !is_file && secret.next != Some(b'.') && secret.next != Some(b'_')
 }
 
 /// Exactly as long as a token is.
@@ -101,7 +124,10 @@ pub(super) fn is_credential(secret: &Secret<'_>) -> bool {
     let upper = secret.bytes.iter().skip(1).any(u8::is_ascii_uppercase);
     let lower = secret.bytes.iter().any(u8::is_ascii_lowercase);
     let is_code = secret.next == Some(b'(') || secret.bytes.contains(&b'.') && switches(secret.bytes) < 4;
-    (has_digit(secret) || (upper && lower && secret.bytes.len() >= 16)) && !is_code
+    (has_digit(secret) || (upper && lower && secret.bytes.len() >= 16))
+        && !is_code
+        && secret.bond != Bond::Loose
+        && !is_identifier(secret)
 }
 
 /// A password on a command line: not a number such as a group's, not a word that stands for one.
@@ -113,71 +139,147 @@ pub(super) fn is_password(secret: &Secret<'_>) -> bool {
 
 /// Something random in the name of a secret.
 pub(super) fn is_random(secret: &Secret<'_>) -> bool {
-    // Names that hold such a word and are no secret: what is public, what a key is for, what is said about it.
-    const PLAIN: [&[u8]; 26] = [
-        b"public",
-        b"pubkey",
-        b"primary",
-        b"foreign",
-        b"issuer",
-        b"csrf",
-        b"cache",
-        b"sort",
-        b"partition",
-        b"bucket",
-        b"schema",
-        b"sequence",
-        b"name",
-        b"file",
-        b"path",
-        b"url",
-        b"uri",
-        b"length",
-        b"size",
-        b"type",
-        b"version",
-        b"hash",
-        b"accessor",
-        b"accessib",
-        b"event",
-        b"count",
-    ];
-    // First, because it is cheap and most that is given to such names has none.
-    if !has_digit(secret) {
-        return false;
-    }
-    let name = secret.name.to_ascii_lowercase();
-    let is_plain = PLAIN.iter().any(|word| name.windows(word.len()).any(|part| part == *word));
-    let is_id = name.ends_with(b"id") || name.ends_with(b"ids");
-    if is_plain || is_id || !stands_alone(secret) || is_made_up(secret.bytes) {
-        return false;
-    }
-    let is_password =
-        [b"passw".as_slice(), b"pwd", b"passphrase"].iter().any(|word| name.windows(word.len()).any(|w| w == *word));
-    if is_password && secret.quote.is_some() && secret.quote == secret.next {
-        let letters = secret.bytes.iter().any(u8::is_ascii_alphabetic);
-        return letters && secret.bytes.len() >= PASSWORD_MIN_BYTES;
-    }
+    // First, because it is cheap and most that is given to such names is words.
     let digits = secret.bytes.iter().filter(|b| b.is_ascii_digit()).count();
     let letters = secret.bytes.iter().filter(|b| b.is_ascii_alphabetic()).count();
-    digits >= 2
-        && letters >= 2
-        && switches(secret.bytes) >= (secret.bytes.len() / 8).max(3)
+    let turns = switches(secret.bytes);
+    if digits == 0 && turns < MIXED_MIN_TURNS.max(secret.bytes.len() / 5) {
+        return false;
+    }
+    if names::is_plain(secret.name) || !stands_alone(secret) || is_made_up(secret.bytes) || is_identifier(secret) {
+        return false;
+    }
+    if is_quoted_password(secret) {
+        return letters > 0 && secret.bytes.len() >= PASSWORD_MIN_BYTES;
+    }
+    // The names that say least, and sentences, must be given most.
+    let is_key = secret.name.eq_ignore_ascii_case(b"key") || secret.name.eq_ignore_ascii_case(b"keys");
+    if secret.bond == Bond::Loose || is_key {
+        return is_strong(secret.bytes) && !(is_key && is_hexadecimal(secret.bytes));
+    }
+    let is_long = secret.bytes.len() >= STRONG_MIN_BYTES;
+    let is_varied = if is_long { turns >= 1 } else { turns >= (secret.bytes.len() / 8).max(3) };
+    letters >= 2
+        && (digits >= 2 || digits == 0 || is_long && turns >= MIXED_MIN_TURNS)
+        && is_varied
         && entropy_bits(secret.bytes) >= RANDOM_MIN_BITS
         && !is_expression(secret)
 }
 
+/// So random that hardly anything needs be said about it.
+fn is_strong(bytes: &[u8]) -> bool {
+    let digits = bytes.iter().filter(|b| b.is_ascii_digit()).count();
+    let letters = bytes.iter().filter(|b| b.is_ascii_alphabetic()).count();
+    bytes.len() >= STRONG_MIN_BYTES
+        && digits >= 3
+        && letters >= 3
+        && switches(bytes) >= 3
+        && entropy_bits(bytes) >= STRONG_MIN_BITS
+}
+
+fn is_hexadecimal(bytes: &[u8]) -> bool {
+    bytes.iter().all(u8::is_ascii_hexdigit)
+}
+
+/// Whether it is given to a password's name and stands in quotes as one: what is written so needs not be random.
+fn is_quoted_password(secret: &Secret<'_>) -> bool {
+    is_quoted(secret) && names::holds(secret.name, &["passw", "pwd", "passphrase"])
+}
+
 /// Something random, or a long number, in the name of a service.
 pub(super) fn is_service_secret(secret: &Secret<'_>) -> bool {
-    const PLAIN: [&[u8]; 9] = [b"url", b"uri", b"host", b"domain", b"site", b"version", b"file", b"path", b"checksum"];
-    let name = secret.name.to_ascii_lowercase();
-    let is_plain = PLAIN.iter().any(|word| name.windows(word.len()).any(|part| part == *word));
-    if is_plain || !stands_alone(secret) || is_made_up(secret.bytes) || is_expression(secret) {
+    // Few things are called like a service.
+    const PLAIN: &[&str] = &["url", "uri", "host", "domain", "site", "version", "file", "path", "checksum"];
+    if names::holds(secret.name, PLAIN) || !stands_alone(secret) || is_made_up(secret.bytes) {
         return false;
+    }
+    if is_expression(secret) || is_identifier(secret) {
+        return false;
+    }
+    if secret.bond == Bond::Loose {
+        // Many things are called by a hash, also where they have a service's name.
+        return is_strong(secret.bytes) && !is_hexadecimal(secret.bytes);
     }
     let digits = secret.bytes.iter().filter(|b| b.is_ascii_digit()).count();
     let is_number = digits == secret.bytes.len() && digits >= ID_MIN_DIGITS;
-    is_number || is_uuid(secret.bytes) || switches(secret.bytes) >= if digits >= 1 { 2 } else { 4 }
+    let is_no_word = secret.bytes.len() >= ID_MIN_DIGITS && names::wordy(secret.bytes) == 0;
+    let least = match digits {
+        0 => 4,
+        _ if is_no_word => 1,
+        _ => 2,
+    };
+    is_number || is_uuid(secret.bytes) || switches(secret.bytes) >= least
+}
+
+/// What stands in quotes: a password, where its name ends in that word, or something strong with signs in it.
+pub(super) fn is_written_password(secret: &Secret<'_>) -> bool {
+    // What is said about passwords in the same place: kinds, rules for a form, labels, which begin with a capital.
+    const SAID: &[&str] = &[
+        "require",
+        "optional",
+        "invalid",
+        "incorrect",
+        "confirm",
+        "nullable",
+        "undefined",
+        "string",
+        "default",
+        "field",
+        "prompt",
+        "notapassword",
+        "fake",
+    ];
+    let bytes = secret.bytes;
+    if !is_quoted(secret)
+        || secret.bond != Bond::Given
+        || is_made_up(bytes)
+        || is_stand_in(bytes)
+        || names::is_plain(secret.name)
+    {
+        return false;
+    }
+    let is_template = bytes.windows(2).any(|w| matches!(w, b"${" | b"{{" | b"%(" | b"#{" | b"<%"));
+    let is_braced = matches!(bytes, [b'<' | b'{' | b'[' | b'(' | b'%' | b'$' | b'/' | b'.' | b',' | b')', ..]);
+    if is_template || is_braced || names::holds(bytes, SAID) {
+        return false;
+    }
+    let letters = bytes.iter().filter(|b| b.is_ascii_alphabetic()).count();
+    let signs = bytes.iter().filter(|b| b.is_ascii_punctuation() && !matches!(b, b'_' | b'-' | b'.')).count();
+    let is_word = signs == 0 && !has_digit(secret);
+    // Names are given to names: `remotePwd = "remotePwd"`, `PASSWORD = "user_field"`, routes and policies to routes.
+    let is_joined = bytes.iter().any(|b| matches!(b, b'_' | b'.'));
+    let is_label = is_word
+        && (is_joined
+            || bytes[0].is_ascii_uppercase()
+            || secret.name.eq_ignore_ascii_case(bytes)
+            || bytes.ends_with(b"assword"))
+        || names::holds(bytes, &["password"]) && bytes.iter().any(|b| matches!(b, b'/' | b':'));
+    if names::is_password(secret.name) {
+        return letters >= 3 && signs * 2 < bytes.len() && !is_label;
+    }
+    signs >= 1 && signs * 3 < bytes.len() && is_strong(bytes)
+}
+
+/// A token before a colon with nothing after it.
+pub(super) fn is_user_token(secret: &Secret<'_>) -> bool {
+    let Some(token) = secret.bytes.strip_suffix(b":") else { return false };
+    has_digit(secret) && !token.contains(&b':') && switches(token) >= MIXED_MIN_TURNS
+}
+
+/// Between braces: what Jenkins wrote there, not a template's variable.
+pub(super) fn is_braced_secret(secret: &Secret<'_>) -> bool {
+    secret.next == Some(b'}') && has_digit(secret) && secret.bytes.len() >= STRONG_MIN_BYTES
+}
+
+/// The base64 of a BEGIN line of a private key.
+pub(super) fn is_private_pem(secret: &Secret<'_>) -> bool {
+    let head = &secret.bytes[..secret.bytes.len().min(PEM_HEAD_BYTES)];
+    STANDARD_NO_PAD.decode(&head[..head.len() / 4 * 4]).is_ok_and(|line| line.windows(11).any(|w| w == b"PRIVATE KEY"))
+}
+
+/// Whether it is the whole of what stands in quotes, also where these are escaped.
+fn is_quoted(secret: &Secret<'_>) -> bool {
+    secret.quote.is_some() && (secret.next == secret.quote || secret.next == Some(b'\\'))
 }
 
 /// Whether the value ends where it should: with its quote, or at the end of a word.
@@ -186,22 +288,39 @@ fn stands_alone(secret: &Secret<'_>) -> bool {
         (_, None | Some(b'\\')) => true,
         (Some(quote), Some(next)) => next == quote || matches!(next, b',' | b';' | b'"' | b'\''),
         (None, Some(next)) => {
-            next.is_ascii_whitespace() || matches!(next, b',' | b';' | b'"' | b'\'' | b'`' | b')' | b']' | b'}' | b'<')
+            next.is_ascii_whitespace()
+                || matches!(next, b',' | b';' | b'"' | b'\'' | b'`' | b')' | b']' | b'}' | b'<' | b'&')
         }
     }
 }
+
+/// Whether most of it counts on from one byte to the next, or an alphabet is in it.
+fn is_sequence(bytes: &[u8]) -> bool {
+    let (mut steps, mut run, mut longest) = (0, 0, 0);
+    for pair in bytes.windows(2) {
+        let is_step = pair[1] == pair[0].wrapping_add(1);
+        run = if is_step { run + 1 } else { 0 };
+        steps += usize::from(is_step);
+        longest = longest.max(run);
+    }
+    longest >= ALPHABET_MIN_STEPS || steps * 100 > bytes.len() * 90
+}
+
+/// Public keys: of elliptic curves, RSA and Ed25519 (RFC 5280, SubjectPublicKeyInfo in base64), of SSH and age.
+const PUBLIC_FORMS: [&[u8]; 5] =
+    [b"MFkwEwYHKoZIzj0", b"MIIBIjANBgkqhkiG9w0BAQEFAAOC", b"MCowBQYDK2Vw", b"AAAAB3NzaC1", b"age1"];
 
 /// Marks, examples, addresses and paths.
 fn is_made_up(bytes: &[u8]) -> bool {
     const WORDS: [&[u8]; 9] =
         [b"example", b"changeme", b"placeholder", b"redacted", b"xxxx", b"your_", b"your-", b"00000000", b"_here"];
     let lower = bytes.to_ascii_lowercase();
-    let steps = bytes.windows(2).filter(|w| w[1] == w[0].wrapping_add(1)).count();
     let is_path = bytes.starts_with(b"/") && switches(bytes) * 6 < bytes.len();
     is_path
-        || steps * 100 > bytes.len() * 82
+        || PUBLIC_FORMS.iter().any(|form| bytes.starts_with(form))
+        || is_sequence(bytes)
         || matches!(bytes.first(), Some(b'$' | b'.' | b'%' | b'&' | b'*' | b'~' | b'#' | b'@' | b'|'))
-        || lower.windows(3).any(|w| w == b"://" || w == b"***")
+        || lower.windows(3).any(|w| w == b"://" || w == b"***" || w == b"...")
         || WORDS.iter().any(|word| lower.windows(word.len()).any(|w| w == *word))
 }
 
@@ -221,6 +340,34 @@ fn is_expression(secret: &Secret<'_>) -> bool {
     let is_name = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':');
     let length = secret.bytes.len();
     secret.bytes.iter().all(is_name) && digits * 6 < length && switches(secret.bytes) * 4 < length
+}
+
+/// What programs call things, rather than what is random: not in quotes, and made of words for the most part; or a
+/// number in hexadecimal.
+fn is_identifier(secret: &Secret<'_>) -> bool {
+    let bytes = secret.bytes;
+    if let [b'0', b'x' | b'X', digits @ ..] | [b'-', b'0', b'x' | b'X', digits @ ..] = bytes {
+        let hexadecimal = digits.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+        return hexadecimal <= CONSTANT_MAX_DIGITS;
+    }
+    let letters = bytes.iter().filter(|b| b.is_ascii_alphabetic()).count();
+    // A number, and perhaps the letter of its type.
+    if letters <= 1 && bytes.len() < ID_MIN_DIGITS {
+        return true;
+    }
+    let is_name =
+        bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-' | b'/' | b',' | b'|'));
+    let is_joined = bytes.iter().any(|b| matches!(b, b'_' | b'.' | b'-' | b'/'))
+        || bytes.iter().any(u8::is_ascii_lowercase) && bytes.iter().any(u8::is_ascii_uppercase);
+    let alphanumeric = bytes.iter().filter(|b| b.is_ascii_alphanumeric()).count();
+    let digits = bytes.iter().filter(|b| b.is_ascii_digit()).count();
+    let is_constant = bytes.contains(&b'_') && !bytes.iter().any(u8::is_ascii_lowercase);
+    let share = match (secret.quote, is_constant) {
+        (Some(_), _) => 65,
+        (None, true) => 40,
+        (None, false) => 60,
+    };
+    is_name && is_joined && digits * 5 < alphanumeric * 2 && names::wordy(bytes) * 100 >= alphanumeric * share
 }
 
 /// How often letters and digits, and small and capital letters, take turns: often in what is random, seldom in words.

@@ -182,11 +182,11 @@ pub(super) const RULES: &[Rule] = &[
     // Passwords in NuGet.config: `<add key="ClearTextPassword" value="…" />` (NuGet docs, "nuget.config reference").
     Rule {
         id: "nuget-password",
-        keywords: &[r#"password""#],
+        keywords: &[r#"password""#, r#"password\"#],
         form: Form::Assigned {
             unless_after: "",
-            lead: r#"(?i)password"[ ]{1,4}value[ ]{0,4}=[ ]{0,4}""#,
-            pattern: r#"([^"\s]{8,128})""#,
+            lead: r#"(?i)password\\{0,7}"[ ]{1,4}value[ ]{0,4}=[ ]{0,4}\\{0,7}""#,
+            pattern: r#"([^"\s\\]{8,128})["\\]"#,
             max_bytes: 160,
         },
         entropy: Some(1.5),
@@ -214,16 +214,19 @@ pub(super) const RULES: &[Rule] = &[
     // Credentials in Docker's config.json: `"auth"`, base64 of user and password (Docker docs, "docker login").
     Rule {
         id: "docker-config-auth",
-        keywords: &[r#""auth""#],
+        keywords: &[r#""auth""#, r#""auth\"#],
         form: Form::Assigned {
             unless_after: "",
-            lead: r#""auth"[ \t]{0,4}:[ \t]{0,4}""#,
+            lead: r#""auth\\{0,7}"[ \t]{0,4}:[ \t]{0,4}\\{0,7}""#,
             pattern: "[A-Za-z0-9+/]{12,}={0,2}",
             max_bytes: 512,
         },
         severity: Severity::Critical,
         check: Some(is_basic),
-        found: &[concat!(r#"{"auths": {"r.example.org": {"auth"#, r#"": "dXNlcjpwYXNzd29yZDEyMw=="}}}"#)],
+        found: &[
+            concat!(r#"{"auths": {"r.example.org": {"auth"#, r#"": "dXNlcjpwYXNzd29yZDEyMw=="}}}"#),
+            concat!(r#"{\"auths\":{\"r.example.org\":{\"auth"#, r#"\":\"dXNlcjpwYXNzd29yZDEyMw==\"}}}"#),
+        ],
         ignored: &[r#""auth": "oauth2""#, r#""auth": true"#, r#""auth": "none-of-your-business""#],
         ..RULE
     },

@@ -1,6 +1,10 @@
 //! Keys and signed tokens that belong to no one service.
 
-use super::{Behind, Form, RULE, Rule, checks::is_mixed, token};
+use super::{
+    Behind, Form, RULE, Rule,
+    checks::{is_mixed, is_private_pem},
+    token,
+};
 use crate::sentinel::{Action, Severity};
 
 pub(super) const RULES: &[Rule] = &[
@@ -59,14 +63,37 @@ pub(super) const RULES: &[Rule] = &[
         ],
         ..RULE
     },
+    // The same once more in base64, as Kubernetes and variables of build services keep it.
+    Rule {
+        id: "private-key-in-base64",
+        keywords: &["LS0tLS1CRUdJTi"],
+        form: Form::Token {
+            behind: Behind::Anything,
+            pattern: "LS0tLS1CRUdJTi[A-Za-z0-9+/=_-]{64,}",
+            whole: true,
+            max_bytes: 256,
+        },
+        severity: Severity::Critical,
+        action: Action::Deny,
+        check: Some(is_private_pem),
+        found: &[concat!(
+            "LS0tLS1CRU",
+            "dJTiBSU0EgUFJJVkFURSBLRVktLS0tLQpNSUlFb3dJQkFBS0NBUUVBWEtvM1FvT1dubTRUT0J2a1Z6RXhybWgyNGZXbFk5ZzRzQkF5QVU0N3Y3dWdUUnNmQ2doenZpdmkxZWVrUUNRNQo"
+        )],
+        ignored: &[
+            "LS0tLS1CRUdJTi",
+            "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSUJzekNDQVZtZ0F3SUJBZ0lVUTJvWjhmVll3M2sxUTduMG05NTFDd0NRVnRmUjlHOXp0N3VJMlloZ0U1VTJUazhSQTdTTXFocG55Vwo",
+        ],
+        ..RULE
+    },
     // PuTTY keys: base64 between `Private-Lines:` and `Private-MAC:` (PuTTY manual, appendix "PPK file format").
     Rule {
         id: "putty-private-key",
         keywords: &["Private-Lines: "],
         form: Form::Assigned {
             unless_after: "",
-            lead: r"Private-Lines: [0-9]{1,4}\r?\n",
-            pattern: r"((?:[A-Za-z0-9+/=]{1,80}\r?\n){1,64})",
+            lead: r"Private-Lines: [0-9]{1,4}(?:\r?\n|\\{1,3}n)",
+            pattern: r"((?:[A-Za-z0-9+/=]{64}(?:\r?\n|\\{1,3}n)){0,63}[A-Za-z0-9+/=]{1,64})(?:\r|\n|\\)",
             max_bytes: 4096,
         },
         severity: Severity::Critical,

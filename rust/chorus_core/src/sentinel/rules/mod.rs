@@ -10,6 +10,7 @@ pub(super) mod jwt;
 mod keys;
 pub(super) mod manifest;
 mod models;
+mod names;
 mod payments;
 pub(super) mod pem;
 mod services;
@@ -132,7 +133,8 @@ impl Behind {
             }
             Self::Fourteen => {
                 let before = before.strip_suffix(b".")?;
-                (count(before, 15, |b| b.is_ascii_alphanumeric()) == 14).then_some(at)
+                let id = count(before, 14, |b| b.is_ascii_alphanumeric());
+                (id == 14 && begins_word(&before[..before.len() - id])).then_some(at)
             }
         }
     }
@@ -153,7 +155,10 @@ pub(super) fn begins_word(before: &[u8]) -> bool {
         [.., b'%', a, b] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => true,
         [rest @ .., last] if last.is_ascii_alphabetic() => {
             let parameters = count(rest, 16, |b| b.is_ascii_digit() || b == b';');
-            rest[..rest.len() - parameters].ends_with(b"\x1b[")
+            let lead = &rest[..rest.len() - parameters];
+            [b"\x1b[".as_slice(), br"\u001b[", br"\x1b[", br"\e[", br"\033["]
+                .iter()
+                .any(|escape| lead.ends_with(escape))
         }
         _ => false,
     }

@@ -57,6 +57,42 @@ fn every_rule_finds_its_samples_and_nothing_else() {
 }
 
 #[test]
+fn secrets_are_found_in_strings_of_strings() {
+    let scanner = scanner();
+    let mut missed = Vec::new();
+    for rule in built_in() {
+        for sample in rule.found {
+            let once = serde_json::to_string(&format!("say {sample} and more")).unwrap();
+            for text in [once.clone(), serde_json::to_string(&once).unwrap()] {
+                if scanner.scan(text.as_bytes()).is_empty() {
+                    missed.push(format!("{} in {text}", rule.id));
+                }
+            }
+        }
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
+#[test]
+fn tokens_are_found_in_encoded_addresses() {
+    let scanner = scanner();
+    let mut missed = Vec::new();
+    for rule in built_in() {
+        for sample in rule.found.iter().filter(|s| s.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)))
+        {
+            for text in
+                [format!("https://h/?q=%22{sample}%22"), format!("a%3D{sample}%26b"), format!("/x/{sample}/y?z")]
+            {
+                if scanner.scan(text.as_bytes()).is_empty() {
+                    missed.push(format!("{} in {text}", rule.id));
+                }
+            }
+        }
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
+#[test]
 fn every_rule_compiles() {
     for prober in &scanner().engine.probers {
         assert!(prober.compiles(), "{}", prober.id);
