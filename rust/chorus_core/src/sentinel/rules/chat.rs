@@ -15,7 +15,7 @@ pub(super) const RULES: &[Rule] = &[
         keywords: &["xoxb-", "xoxp-", "xoxa-", "xoxr-", "xoxs-", "xoxo-", "xoxd-", "xoxe-", "xoxe.xox"],
         form: Form::Token {
             behind: Behind::Word,
-            pattern: r"xoxb-[0-9]{8,14}-[A-Za-z0-9-]{18,}|xox[pe](?:-[0-9]{8,14}){3}-[A-Za-z0-9-]{28,}|xox[aros]-[A-Za-z0-9-]{8,}|xoxe(?:\.xox[bp])?-[0-9]-[A-Za-z0-9-]{100,}|xoxd-[A-Za-z0-9%+/=]{40,}",
+            pattern: r"xoxb-[0-9]{6,14}-[A-Za-z0-9-]{18,}|xox[pe](?:-[0-9]{6,14}){3}-[A-Za-z0-9-]{16,}|xox[aros]-[A-Za-z0-9-]{8,}|xoxe(?:\.xox[bp])?-[0-9]-[A-Za-z0-9-]{100,}|xoxd-[A-Za-z0-9%+/=]{40,}",
             whole: true,
             max_bytes: 512,
         },
@@ -30,6 +30,8 @@ pub(super) const RULES: &[Rule] = &[
                 "xe.xoxp-1-0SqmhLNQgeOUo06Wvy5c5tFTqVhxAcKx63fn91ofJ4TfaVz1VByZ5hLe6LmIXShRRClZ7zQFcnUoOvun1MhQuf3jbP0vuBFn7gFgNPDNC77Ww1lMzJyVhewOpPqpiYsLcXH2EImXI9kttdFDXCHIJOCNb0qQsHWa"
             ),
             concat!("xo", "xr-d8bnjw423sz84"),
+            concat!("xo", "xr-qwbnjwkfrszhx"),
+            concat!("xo", "xp-240153-331098-331099-9f8e7d6c5b4a392817"),
         ],
         ignored: &[
             "xoxb-your-token-goes-here-please",
@@ -125,14 +127,20 @@ pub(super) const RULES: &[Rule] = &[
     // Incoming webhooks of Microsoft Teams (Microsoft Learn, "Create an incoming webhook").
     Rule {
         id: "teams-webhook",
-        keywords: &["webhook.office.com/webhookb2/"],
+        keywords: &["webhook.office.com/webhookb2/", "outlook.office.com/webhook/"],
         form: token(
-            r"webhook\.office\.com/webhookb2/[A-Za-z0-9@-]{60,90}/IncomingWebhook/[A-Za-z0-9]{32}/[A-Za-z0-9-]{36}",
+            r"(?:webhook|outlook)\.office\.com/webhook(?:b2)?/[A-Za-z0-9@-]{60,90}/IncomingWebhook/[A-Za-z0-9]{32}/[A-Za-z0-9-]{36}",
         ),
-        found: &[concat!(
-            "https://acme.webhook.office.com/web",
-            "hookb2/48812d4a-1e9e-0a1e-ede4-0413efd4f5fc@e9779030-a18b-bc15-cbed-66da32069bba/IncomingWebhook/7de7d5c5db80c3cf892afd08018c339c/39f351e1-5a5d-010d-a005-9c5a2f5944a4"
-        )],
+        found: &[
+            concat!(
+                "https://acme.webhook.office.com/web",
+                "hookb2/48812d4a-1e9e-0a1e-ede4-0413efd4f5fc@e9779030-a18b-bc15-cbed-66da32069bba/IncomingWebhook/7de7d5c5db80c3cf892afd08018c339c/39f351e1-5a5d-010d-a005-9c5a2f5944a4"
+            ),
+            concat!(
+                "https://outlook.office.com/web",
+                "hook/cc657742-8c2f-6d6b-c64e-5a22fac180d6@b2e6e1b4-65e5-5130-5fd2-d2490ca4c616/IncomingWebhook/e8c4bf144d3334955d46af783b52901a/6ccaccdb-251b-ce79-793a-67c9e2ed829a"
+            ),
+        ],
         ignored: &["https://acme.webhook.office.com/webhookb2/"],
         ..RULE
     },

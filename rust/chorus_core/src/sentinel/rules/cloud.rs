@@ -9,14 +9,18 @@ use crate::sentinel::Severity;
 use crate::sentinel::assignment::Name;
 
 pub(super) const RULES: &[Rule] = &[
-    // AWS access key ids: a four letter prefix naming the kind and 16 characters of base32 (IAM, "Unique
+    // AWS access key ids: a four letter prefix naming the kind and 16 capitals and digits (IAM, "Unique
     // identifiers"). Those that end in EXAMPLE are of the documentation.
     Rule {
         id: "aws-access-key",
         keywords: &["AKIA", "ASIA", "ABIA", "ACCA", "A3T"],
-        form: token("(?:A(?:KIA|SIA|BIA|CCA)|A3T[A-Z0-9])[A-Z2-7]{16}"),
+        form: token("(?:A(?:KIA|SIA|BIA|CCA)|A3T[A-Z0-9])[A-Z0-9]{16}"),
         check: Some(is_no_example),
-        found: &[concat!("AK", "IAQYLPMN5HXJ7KD3RT"), concat!("aws_access_key_id=AS", "IAZ2XWV5T7QKEL4MNB")],
+        found: &[
+            concat!("AK", "IAQYLPMN5HXJ7KD3RT"),
+            concat!("AK", "IA0YLP8N5HXJ7KD1R9"),
+            concat!("aws_access_key_id=AS", "IAZ2XWV5T7QKEL4MNB"),
+        ],
         ignored: &[
             "AKIAAAAAAAAAAAAAAAAA",
             "AKIAQYLPMN5HXJ7KD3RTTOOLONG",
@@ -127,10 +131,10 @@ pub(super) const RULES: &[Rule] = &[
     // (Azure, "Configure connection strings").
     Rule {
         id: "azure-storage-key",
-        keywords: &["accountkey=", "sharedaccesskey="],
+        keywords: &["accountkey", "sharedaccesskey"],
         form: Form::Assigned {
             unless_after: "",
-            lead: "(?i)(?:account|sharedaccess)key=",
+            lead: r#"(?i)(?:account|sharedaccess)key\\?["']?[ ]{0,2}[=:][ ]{0,2}\\?["']?"#,
             pattern: "[A-Za-z0-9+/]{42,88}={0,2}",
             max_bytes: 128,
         },
@@ -140,6 +144,10 @@ pub(super) const RULES: &[Rule] = &[
             concat!(
                 "DefaultEndpointsProtocol=https;AccountName=a;Account",
                 "Key=mGHKPZBnt/7pkOWLlgKNgJwnHVBENRwjYIYMrWriDmFXBg5vfjggP0vMB3jyjBDWZFtSrsK7HIqUQ9RocZd+s/==;EndpointSuffix=x"
+            ),
+            concat!(
+                r#"{"AccountKey": ""#,
+                r#"5QQkYOqQAVW3ToA33wQzahGImaHt8RVkGYZC7nqV2VADJHONXO1WMXsmVbgZteLc9dAtxJO8TLKsmWg3YzzYlq==""#
             ),
             concat!("SharedAccessKeyName=n;SharedAccess", "Key=fy0m+n/ebA2EAhbnnW8Y2gmMpDLmCvf2MNW76hrbs0I="),
         ],
@@ -165,22 +173,28 @@ pub(super) const RULES: &[Rule] = &[
         ],
         ..RULE
     },
-    // Signatures of Azure shared access: `sig=` in the URL, SHA-256 in URL-encoded base64 (Azure storage, "Create a
-    // service SAS").
+    // Signatures of Azure shared access and of workflows: `sig=` in the URL, SHA-256 in URL-encoded base64 (Azure
+    // storage, "Create a service SAS") or base64url (Azure Logic Apps, "Request trigger").
     Rule {
         id: "azure-sas",
         keywords: &["sig="],
         form: Form::Assigned {
             unless_after: "",
             lead: "sig=",
-            pattern: "[A-Za-z0-9%+/]{43,70}(?:%3[Dd]|=)",
+            pattern: "(?:[A-Za-z0-9%+/]{43,70}(?:%3[Dd]|=)|[A-Za-z0-9_-]{43})",
             max_bytes: 128,
         },
         check: Some(is_mixed),
-        found: &[concat!(
-            "https://a.blob.core.windows.net/c?sv=2022-11-02&se=2030-01-01&sig",
-            "=MWNj2HNyQOAMSQAHKhN4XnH2r7vlQuV6myctYyWR%2BjO%3D&x=1"
-        )],
+        found: &[
+            concat!(
+                "https://a.blob.core.windows.net/c?sv=2022-11-02&se=2030-01-01&sig",
+                "=MWNj2HNyQOAMSQAHKhN4XnH2r7vlQuV6myctYyWR%2BjO%3D&x=1"
+            ),
+            concat!(
+                "https://prod-1.westeurope.logic.azure.com/workflows/x/triggers/manual/paths/invoke?sig",
+                "=6Qqq5X1wUGAJ7Wx98vjE6boQ-jQaJbO0HvrgYegRDLu"
+            ),
+        ],
         ignored: &["sig=abc", "&sig=%3D"],
         ..RULE
     },
@@ -188,9 +202,20 @@ pub(super) const RULES: &[Rule] = &[
     // (Azure DevOps, "Use personal access tokens").
     Rule {
         id: "azure-devops-token",
-        keywords: &["azure_devops", "azure-devops", "azuredevops", "vsts_", "system_accesstoken"],
+        keywords: &[
+            "azure_devops",
+            "azure-devops",
+            "azuredevops",
+            "vsts_",
+            "system_accesstoken",
+            "ado_pat",
+            "ado_token",
+            "azdo_",
+            "azure devops pat",
+        ],
         form: Form::Named { name: Name::Part, pattern: "(?:[a-z2-7]{52}|[A-Za-z0-9]{84})", max_bytes: 128 },
         found: &[
+            concat!("ado_pat = '", "4d2omh7krrxemlwfhiijfcykwokvdv3mtlhj7aoygp4fkk4xqucz'"),
             concat!("AZURE_DEVOPS_EXT_PAT=", "knuehk2j4twhdnznwl6difw6wadeuvxhou4sbppdolhxqe4pq3ih"),
             concat!(
                 r#"azureDevopsToken: ""#,
@@ -198,6 +223,24 @@ pub(super) const RULES: &[Rule] = &[
             ),
         ],
         ignored: &["AZURE_DEVOPS_EXT_PAT=$(System.AccessToken)", "azure_devops_org: my-organisation"],
+        ..RULE
+    },
+    // Keys of Azure functions: `?code=` in their URL (Azure functions, "Access keys").
+    Rule {
+        id: "azure-function-key",
+        keywords: &["azurewebsites.net/api/"],
+        form: Form::Assigned {
+            unless_after: "",
+            lead: r"azurewebsites\.net/api/[A-Za-z0-9_/-]{1,80}\?(?:[A-Za-z0-9_]{1,16}=[A-Za-z0-9_]{0,16}&)?code=",
+            pattern: "[A-Za-z0-9_/=%-]{40,}",
+            max_bytes: 128,
+        },
+        check: Some(is_mixed),
+        found: &[concat!(
+            "https://acme.azurewebsites.net/api/run?code",
+            "=x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQwX2cV7nM9kL0pJ4hG8f=="
+        )],
+        ignored: &["https://acme.azurewebsites.net/api/run?code=1", "https://acme.azurewebsites.net/api/run"],
         ..RULE
     },
     // Alibaba Cloud access key ids: `LTAI` and 12 to 20 letters and digits (Alibaba Cloud, "AccessKey pairs").

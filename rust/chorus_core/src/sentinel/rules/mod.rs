@@ -1,6 +1,7 @@
 //! The built-in rules, by topic. Each is a small unit with its own evidence: what it rests on, and samples that must and
 //! must not be found. Samples are put together from pieces so that scanners of this repository stay quiet.
 
+mod apps;
 mod chat;
 mod checks;
 mod cloud;
@@ -18,7 +19,7 @@ mod services;
 use super::{Action, Severity, assignment::Name, probe::Check};
 
 /// The topics. Where findings of equal severity overlap, the rule further up gives its name.
-const TOPICS: [&[Rule]; 8] = [
+const TOPICS: [&[Rule]; 9] = [
     keys::RULES,
     cloud::RULES,
     code::RULES,
@@ -26,6 +27,7 @@ const TOPICS: [&[Rule]; 8] = [
     models::RULES,
     payments::RULES,
     services::RULES,
+    apps::RULES,
     generic::RULES,
 ];
 

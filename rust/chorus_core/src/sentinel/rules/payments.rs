@@ -52,11 +52,12 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "shopify-token",
         keywords: &["shpat_", "shpca_", "shppa_", "shpss_"],
-        form: token("shp(?:at|ca|pa|ss)_[A-Fa-f0-9]{32}"),
+        form: token("shp(?:at|ca|pa|ss)_[A-Za-z0-9]{32,64}"),
         severity: Severity::Critical,
         found: &[
             concat!("shp", "at_ca1785e648a75e05ff11de9f4969fe4b"),
             concat!("shp", "ss_0e22a1a519a6b3db1aa7b45e50f3ac05"),
+            concat!("shp", "at_YEIi75qB4sA9Q0NksyRRM3NQTCmyv4mwaQwSs92m"),
         ],
         ignored: &["shpat_", "shpat_00000000000000000000000000000000"],
         ..RULE

@@ -324,4 +324,42 @@ pub(super) const RULES: &[Rule] = &[
         ignored: &["s-s4t2ud-"],
         ..RULE
     },
+    // Sumo Logic access ids: `su` and 12 letters and digits, told by their name (Sumo Logic docs, "Access keys").
+    Rule {
+        id: "sumologic-access-id",
+        keywords: &["sumo", "sumologic", "sumo_logic"],
+        form: Form::Named { name: Name::Word, pattern: "su[A-Za-z0-9]{12}", max_bytes: 32 },
+        entropy: Some(2.5),
+        check: Some(is_mixed),
+        found: &[concat!("SUMOLOGIC_ACCESS_ID=", "suQ7xKq2LmV9nR")],
+        ignored: &["sumo_access_id=suitablewords1"],
+        ..RULE
+    },
+    // New Relic licence keys, 40 characters that end in `NRAL`, told by their name (New Relic docs, "License key").
+    Rule {
+        id: "new-relic-license-key",
+        keywords: &["license", "newrelic", "new_relic", "new relic"],
+        form: Form::Named { name: Name::Part, pattern: "[a-z0-9]{30,36}(?:FFFF)?NRAL", max_bytes: 64 },
+        entropy: Some(2.5),
+        check: Some(has_digit),
+        found: &[concat!("license_key: ", "eu01xx9f8e7d6c5b4a39281706f5e4d3c2b1NRAL")],
+        ignored: &["license: MIT", "license_key: 000000000000000000000000000000000000NRAL"],
+        ..RULE
+    },
+    // Unseal keys of HashiCorp Vault, as it prints them: `Unseal Key 1: …` (Vault docs, "operator init").
+    Rule {
+        id: "vault-unseal-key",
+        keywords: &["unseal key"],
+        form: Form::Assigned {
+            unless_after: "",
+            lead: "(?i)unseal key(?: [0-9]{1,2})?: ?",
+            pattern: "[A-Za-z0-9+/=]{43,88}",
+            max_bytes: 128,
+        },
+        severity: Severity::Critical,
+        check: Some(has_digit),
+        found: &[concat!("Unseal Key 1: ", "x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQwX2cV7nM=")],
+        ignored: &["Unseal Key 1: none", "the unseal key is lost"],
+        ..RULE
+    },
 ];
