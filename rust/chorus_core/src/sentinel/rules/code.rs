@@ -1,7 +1,7 @@
 //! Tokens of hosts of code and of what builds, checks and tests it.
 
 use super::{
-    Form, RULE, Rule,
+    Behind, Form, RULE, Rule,
     checks::{is_basic, is_credential, is_mixed, is_no_placeholder},
     token,
 };
@@ -228,6 +228,25 @@ pub(super) const RULES: &[Rule] = &[
             concat!(r#"{\"auths\":{\"r.example.org\":{\"auth"#, r#"\":\"dXNlcjpwYXNzd29yZDEyMw==\"}}}"#),
         ],
         ignored: &[r#""auth": "oauth2""#, r#""auth": true"#, r#""auth": "none-of-your-business""#],
+        ..RULE
+    },
+    // The whole of Docker's config.json in base64, as secrets of Kubernetes and variables keep it: `{"auths":` first
+    // (Kubernetes docs, "Pull an image from a private registry").
+    Rule {
+        id: "docker-config-in-base64",
+        keywords: &["eyJhdXRocyI6", "ewogICJhdXRocyI6", "ewoJImF1dGhzIj"],
+        form: Form::Token {
+            behind: Behind::Word,
+            pattern: "(?:eyJhdXRocyI6|ewogICJhdXRocyI6|ewoJImF1dGhzIj)[A-Za-z0-9+/_-]{40,}={0,2}",
+            whole: true,
+            max_bytes: 512,
+        },
+        severity: Severity::Critical,
+        found: &[concat!(
+            ".dockerconfigjson: eyJhdXRo",
+            "cyI6eyJyLmV4YW1wbGUub3JnIjp7ImF1dGgiOiJkWE5sY2pwd1lYTnpkMjl5WkRFeU13PT0ifX19"
+        )],
+        ignored: &["eyJhdXRocyI6", "eyJhdXRocyI6e30="],
         ..RULE
     },
     // Clojars deploy tokens: `CLOJARS_` and 60 letters and digits (Clojars wiki, "Deploy tokens").
