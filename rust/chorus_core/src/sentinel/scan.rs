@@ -82,8 +82,8 @@ impl Opening {
 pub(super) struct Hit {
     pub(super) range: Range<usize>,
     pub(super) label: Label,
-    /// The prober whose alphabet the secret may go on in beyond what was looked at.
-    pub(super) goes_on: Option<usize>,
+    /// The probers whose alphabets the secret may go on in beyond what was looked at.
+    pub(super) goes_on: Vec<usize>,
     /// Where that ends which its hash is made of: in pieces, the rest may never be there at once.
     pub(super) audited: usize,
 }
@@ -242,7 +242,7 @@ impl Engine {
                     }
                     let label = Label { prober: Some(index), severity: prober.severity, rank: index + 1 };
                     let audited = cut.unwrap_or(range.end);
-                    sweep.hits.push(Hit { range, label, goes_on: cut.map(|_| index), audited });
+                    sweep.hits.push(Hit { range, label, goes_on: cut.map(|_| index).into_iter().collect(), audited });
                 }
             }
         }
@@ -392,14 +392,14 @@ pub(super) fn merge(mut hits: Vec<Hit>) -> Vec<Hit> {
                 if hit.label.outranks(&last.label) {
                     last.label = hit.label;
                 }
-                if last.goes_on.is_none() {
+                if last.goes_on.is_empty() {
                     last.audited = last.audited.max(hit.audited);
                 }
                 if hit.range.end > last.range.end {
                     last.goes_on = hit.goes_on;
                     last.range.end = hit.range.end;
                 } else if hit.range.end == last.range.end {
-                    last.goes_on = last.goes_on.or(hit.goes_on);
+                    last.goes_on.extend(hit.goes_on);
                 }
             }
             _ => merged.push(hit),

@@ -37,8 +37,8 @@ pub struct Redactor {
     released: usize,
     /// Where in the stream the window begins.
     offset: u64,
-    /// A secret was cut off at its greatest length; its rule's alphabet is dropped until it ends.
-    swallowing: Option<usize>,
+    /// A secret was cut off at its greatest length; the alphabets of the rules that found it are dropped until all end.
+    swallowing: Vec<usize>,
     /// What of the window was only more of such a secret.
     deaf: Range<usize>,
     /// The rule whose secret is held back and not whole; nothing else is.
@@ -89,7 +89,7 @@ impl Redactor {
             window: Vec::new(),
             released: 0,
             offset: 0,
-            swallowing: None,
+            swallowing: Vec::new(),
             deaf: 0..0,
             waiting: None,
             findings: Vec::new(),
@@ -138,7 +138,7 @@ impl Redactor {
 
     /// Says that nothing more comes, and gives the rest.
     pub fn finish(&mut self) -> Vec<u8> {
-        self.swallowing = None;
+        self.swallowing.clear();
         self.release(true)
     }
 
@@ -177,12 +177,16 @@ impl Redactor {
     }
 
     fn swallow<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
-        let Some(index) = self.swallowing else { return piece };
-        let prober = &self.scanner.engine.probers[index];
-        let length = piece.iter().take_while(|b| prober.continues(**b)).count();
-        if length < piece.len() {
-            self.swallowing = None;
+        if self.swallowing.is_empty() {
+            return piece;
         }
+        let mut length = 0;
+        self.swallowing.retain(|index| {
+            let prober = &self.scanner.engine.probers[*index];
+            let more = piece.iter().take_while(|b| prober.continues(**b)).count();
+            length = length.max(more);
+            more == piece.len()
+        });
         // It counts as let out: what follows may want to know what stood before it.
         self.window.extend_from_slice(&piece[..length]);
         self.released = self.window.len();
@@ -204,7 +208,7 @@ impl Redactor {
             hits.extend(found.map(|m| Hit {
                 range: m.range(),
                 label: Label::TASK_SECRET,
-                goes_on: None,
+                goes_on: Vec::new(),
                 audited: m.end(),
             }));
         }
@@ -231,9 +235,9 @@ impl Redactor {
             self.released = hit.range.end;
             self.findings.push(finding);
             if hit.range.end == self.window.len() && !complete {
-                self.swallowing = hit.goes_on;
+                self.swallowing.clone_from(&hit.goes_on);
             }
-            if hit.goes_on.is_some() {
+            if !hit.goes_on.is_empty() {
                 self.deaf = hit.audited..hit.range.end;
             }
         }

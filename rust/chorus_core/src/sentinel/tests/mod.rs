@@ -295,6 +295,22 @@ fn a_secret_longer_than_its_rule_allows_for_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_secret_too_long_for_two_rules_ends_where_both_do() {
+    // The first rule's alphabet has no dot, the second's has.
+    let token =
+        concat!("ZXlKaGJHY2lPaU", "d5BlJdqUEWacVm3NiIw1LrMqPt0JqAJodkBPlHgkQBEiWOtltbmhhFPAc1ezizerLIw7ILj2PNulBsNN");
+    let text = format!("password: {token}{}.after.it and more", "x".repeat(100));
+    let whole = redacted(text.as_bytes());
+    assert_eq!(String::from_utf8_lossy(&whole), "password: [REDACTED:jwt-in-base64] and more");
+    for cut in 0..text.len() {
+        let parts = streamed(text.as_bytes(), &[cut]);
+        assert_eq!(String::from_utf8_lossy(&parts), String::from_utf8_lossy(&whole), "at {cut}");
+    }
+    let bytewise = streamed(text.as_bytes(), &(1..text.len()).collect::<Vec<_>>());
+    assert_eq!(String::from_utf8_lossy(&bytewise), String::from_utf8_lossy(&whole));
+}
+
+#[test]
 fn overlapping_findings_become_one() {
     let text = b"Authorization: Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dBjftJeZ4CVP-mB92K27uhbUJU1p\n";
     let (clean, findings) = scanner().redact(text);
