@@ -82,6 +82,8 @@ async fn a_full_disk_is_said_and_survived() {
     let (opened, filling) = (path.clone(), full.clone());
     let opener = move || {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&opened)?;
+        // As redb holds its own files: who opens it next waits until this store has let go of it.
+        file.lock()?;
         let backend = Filling { file, full: filling.clone() };
         Builder::new().create_with_backend(backend).map_err(disk::disk)
     };
