@@ -84,7 +84,7 @@ impl Reader<'_> {
         }
         self.skip(NAME_REST_BYTES, |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
         let name_end = self.place;
-        let around = self.text[..begin].last().copied().filter(|b| matches!(b, b'"' | b'\'' | b'`'));
+        let around = self.text[..begin].last().copied().filter(is_quote);
         let closed = self.close();
         let blanks = self.blanks();
         let mut bond = if self.peek() == Some(b'(') { Bond::Argument } else { Bond::Given };
@@ -95,11 +95,11 @@ impl Reader<'_> {
             }
             bond = if is_first_of_call(&self.text[..begin]) { Bond::Argument } else { Bond::Loose };
         } else if !self.operator(closed) {
-            let is_option = blanks > 0 && !closed && self.text[begin..].starts_with(b"--");
-            if !is_option && blanks > 0 && !closed {
+            let follows = blanks > 0 && !closed;
+            if follows && !self.text[begin..].starts_with(b"--") {
                 bond = Bond::Loose;
                 self.verb();
-            } else if !is_option && !self.value_line() {
+            } else if !follows && !self.value_line() {
                 return None;
             }
         }
@@ -192,7 +192,7 @@ impl Reader<'_> {
             Some(b'>') => self.skip(1, |_| true) > 0,
             Some(b'-') => matches!(self.rest(), [_, b' ', b'"' | b'\'' | b'`', ..]) && self.take(b"-"),
             Some(b'(') if !closed => {
-                let quoted = self.rest().get(1).is_some_and(|b| matches!(b, b'"' | b'\'' | b'`'));
+                let quoted = self.rest().get(1).is_some_and(is_quote);
                 quoted && self.skip(1, |_| true) > 0
             }
             Some(b) if b.is_ascii_alphabetic() && !closed => self.declared_type(),
@@ -296,6 +296,10 @@ impl Reader<'_> {
         }
         (self.place, quote)
     }
+}
+
+fn is_quote(byte: &u8) -> bool {
+    matches!(byte, b'"' | b'\'' | b'`')
 }
 
 /// Whether what begins after `before` is the first argument of a call.

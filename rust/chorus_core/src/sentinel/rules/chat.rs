@@ -3,7 +3,7 @@
 use super::{
     Behind, Form, RULE, Rule,
     checks::{has_digit, is_slack, is_telegram},
-    token,
+    token, token_of,
 };
 use crate::sentinel::Severity;
 
@@ -13,12 +13,10 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "slack-token",
         keywords: &["xoxb-", "xoxp-", "xoxa-", "xoxr-", "xoxs-", "xoxo-", "xoxd-", "xoxe-", "xoxe.xox"],
-        form: Form::Token {
-            behind: Behind::Word,
-            pattern: r"xoxb-[0-9]{6,14}-[A-Za-z0-9-]{18,}|xox[pe](?:-[0-9]{6,14}){3}-[A-Za-z0-9-]{16,}|xox[aros]-[A-Za-z0-9-]{8,}|xoxe(?:\.xox[bp])?-[0-9]-[A-Za-z0-9-]{100,}|xoxd-[A-Za-z0-9%+/=]{40,}",
-            whole: true,
-            max_bytes: 512,
-        },
+        form: token_of(
+            r"xoxb-[0-9]{6,14}-[A-Za-z0-9-]{18,}|xox[pe](?:-[0-9]{6,14}){3}-[A-Za-z0-9-]{16,}|xox[aros]-[A-Za-z0-9-]{8,}|xoxe(?:\.xox[bp])?-[0-9]-[A-Za-z0-9-]{100,}|xoxd-[A-Za-z0-9%+/=]{40,}",
+            512,
+        ),
         severity: Severity::Critical,
         entropy: Some(2.5),
         check: Some(is_slack),

@@ -49,7 +49,7 @@ pub(super) fn is_mixed(secret: &Secret<'_>) -> bool {
 
 /// Not one of a documentation's examples, nor an alphabet.
 pub(super) fn is_no_example(secret: &Secret<'_>) -> bool {
-    let steps = secret.bytes.windows(2).filter(|w| w[1] == w[0].wrapping_add(1)).count();
+    let steps = secret.bytes.windows(2).filter(|pair| is_step(pair)).count();
     !secret.bytes.ends_with(b"EXAMPLE") && steps * 2 < secret.bytes.len()
 }
 
@@ -140,8 +140,8 @@ pub(super) fn is_password(secret: &Secret<'_>) -> bool {
 /// Something random in the name of a secret.
 pub(super) fn is_random(secret: &Secret<'_>) -> bool {
     // First, because it is cheap and most that is given to such names is words.
-    let digits = secret.bytes.iter().filter(|b| b.is_ascii_digit()).count();
-    let letters = secret.bytes.iter().filter(|b| b.is_ascii_alphabetic()).count();
+    let digits = count(secret.bytes, u8::is_ascii_digit);
+    let letters = count(secret.bytes, u8::is_ascii_alphabetic);
     let turns = switches(secret.bytes);
     if digits == 0 && turns < MIXED_MIN_TURNS.max(secret.bytes.len() / 5) {
         return false;
@@ -168,8 +168,8 @@ pub(super) fn is_random(secret: &Secret<'_>) -> bool {
 
 /// So random that hardly anything needs be said about it.
 fn is_strong(bytes: &[u8]) -> bool {
-    let digits = bytes.iter().filter(|b| b.is_ascii_digit()).count();
-    let letters = bytes.iter().filter(|b| b.is_ascii_alphabetic()).count();
+    let digits = count(bytes, u8::is_ascii_digit);
+    let letters = count(bytes, u8::is_ascii_alphabetic);
     bytes.len() >= STRONG_MIN_BYTES
         && digits >= 3
         && letters >= 3
@@ -200,7 +200,7 @@ pub(super) fn is_service_secret(secret: &Secret<'_>) -> bool {
         // Many things are called by a hash, also where they have a service's name.
         return is_strong(secret.bytes) && !is_hexadecimal(secret.bytes);
     }
-    let digits = secret.bytes.iter().filter(|b| b.is_ascii_digit()).count();
+    let digits = count(secret.bytes, u8::is_ascii_digit);
     let is_number = digits == secret.bytes.len() && digits >= ID_MIN_DIGITS;
     let is_no_word = secret.bytes.len() >= ID_MIN_DIGITS && names::wordy(secret.bytes) == 0;
     let least = match digits {
@@ -243,7 +243,7 @@ pub(super) fn is_written_password(secret: &Secret<'_>) -> bool {
     if is_template || is_braced || names::holds(bytes, SAID) {
         return false;
     }
-    let letters = bytes.iter().filter(|b| b.is_ascii_alphabetic()).count();
+    let letters = count(bytes, u8::is_ascii_alphabetic);
     let signs = bytes.iter().filter(|b| b.is_ascii_punctuation() && !matches!(b, b'_' | b'-' | b'.')).count();
     let is_word = signs == 0 && !has_digit(secret);
     // Names are given to names: `remotePwd = "remotePwd"`, `PASSWORD = "user_field"`, routes and policies to routes.
@@ -294,13 +294,17 @@ fn stands_alone(secret: &Secret<'_>) -> bool {
     }
 }
 
+/// Whether one byte counts on to the next.
+fn is_step(pair: &[u8]) -> bool {
+    pair[1] == pair[0].wrapping_add(1)
+}
+
 /// Whether most of it counts on from one byte to the next, or an alphabet is in it.
 fn is_sequence(bytes: &[u8]) -> bool {
     let (mut steps, mut run, mut longest) = (0, 0, 0);
     for pair in bytes.windows(2) {
-        let is_step = pair[1] == pair[0].wrapping_add(1);
-        run = if is_step { run + 1 } else { 0 };
-        steps += usize::from(is_step);
+        run = if is_step(pair) { run + 1 } else { 0 };
+        steps += usize::from(run > 0);
         longest = longest.max(run);
     }
     longest >= ALPHABET_MIN_STEPS || steps * 100 > bytes.len() * 90
@@ -312,16 +316,26 @@ const PUBLIC_FORMS: [&[u8]; 5] =
 
 /// Marks, examples, addresses and paths.
 fn is_made_up(bytes: &[u8]) -> bool {
-    const WORDS: [&[u8]; 9] =
-        [b"example", b"changeme", b"placeholder", b"redacted", b"xxxx", b"your_", b"your-", b"00000000", b"_here"];
-    let lower = bytes.to_ascii_lowercase();
+    const PARTS: &[&str] = &[
+        "example",
+        "changeme",
+        "placeholder",
+        "redacted",
+        "xxxx",
+        "your_",
+        "your-",
+        "00000000",
+        "_here",
+        "://",
+        "***",
+        "...",
+    ];
     let is_path = bytes.starts_with(b"/") && switches(bytes) * 6 < bytes.len();
     is_path
         || PUBLIC_FORMS.iter().any(|form| bytes.starts_with(form))
         || is_sequence(bytes)
         || matches!(bytes.first(), Some(b'$' | b'.' | b'%' | b'&' | b'*' | b'~' | b'#' | b'@' | b'|'))
-        || lower.windows(3).any(|w| w == b"://" || w == b"***" || w == b"...")
-        || WORDS.iter().any(|word| lower.windows(word.len()).any(|w| w == *word))
+        || names::holds(bytes, PARTS)
 }
 
 /// Hexadecimal digits in groups of 8, 4, 4, 4 and 12.
@@ -336,21 +350,21 @@ fn is_expression(secret: &Secret<'_>) -> bool {
     if secret.quote.is_some() || !secret.bytes.contains(&b'.') {
         return false;
     }
-    let digits = secret.bytes.iter().filter(|b| b.is_ascii_digit()).count();
+    let digits = count(secret.bytes, u8::is_ascii_digit);
     let is_name = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':');
     let length = secret.bytes.len();
     secret.bytes.iter().all(is_name) && digits * 6 < length && switches(secret.bytes) * 4 < length
 }
 
-/// What programs call things, rather than what is random: not in quotes, and made of words for the most part; or a
-/// number in hexadecimal.
+/// What programs call things, rather than what is random: made of words for the most part, in quotes a little more so;
+/// or a number in hexadecimal.
 fn is_identifier(secret: &Secret<'_>) -> bool {
     let bytes = secret.bytes;
     if let [b'0', b'x' | b'X', digits @ ..] | [b'-', b'0', b'x' | b'X', digits @ ..] = bytes {
         let hexadecimal = digits.iter().take_while(|b| b.is_ascii_hexdigit()).count();
         return hexadecimal <= CONSTANT_MAX_DIGITS;
     }
-    let letters = bytes.iter().filter(|b| b.is_ascii_alphabetic()).count();
+    let letters = count(bytes, u8::is_ascii_alphabetic);
     // A number, and perhaps the letter of its type.
     if letters <= 1 && bytes.len() < ID_MIN_DIGITS {
         return true;
@@ -359,8 +373,8 @@ fn is_identifier(secret: &Secret<'_>) -> bool {
         bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-' | b'/' | b',' | b'|'));
     let is_joined = bytes.iter().any(|b| matches!(b, b'_' | b'.' | b'-' | b'/'))
         || bytes.iter().any(u8::is_ascii_lowercase) && bytes.iter().any(u8::is_ascii_uppercase);
-    let alphanumeric = bytes.iter().filter(|b| b.is_ascii_alphanumeric()).count();
-    let digits = bytes.iter().filter(|b| b.is_ascii_digit()).count();
+    let alphanumeric = count(bytes, u8::is_ascii_alphanumeric);
+    let digits = count(bytes, u8::is_ascii_digit);
     let is_constant = bytes.contains(&b'_') && !bytes.iter().any(u8::is_ascii_lowercase);
     let share = match (secret.quote, is_constant) {
         (Some(_), _) => 65,
@@ -368,6 +382,10 @@ fn is_identifier(secret: &Secret<'_>) -> bool {
         (None, false) => 60,
     };
     is_name && is_joined && digits * 5 < alphanumeric * 2 && names::wordy(bytes) * 100 >= alphanumeric * share
+}
+
+fn count(bytes: &[u8], is: fn(&u8) -> bool) -> usize {
+    bytes.iter().filter(|b| is(b)).count()
 }
 
 /// How often letters and digits, and small and capital letters, take turns: often in what is random, seldom in words.

@@ -3,7 +3,7 @@
 use super::{
     Behind, Form, RULE, Rule,
     checks::{has_digit, is_client_secret, is_mixed, is_no_example},
-    token,
+    token, token_of,
 };
 use crate::sentinel::Severity;
 use crate::sentinel::assignment::Name;
@@ -85,12 +85,10 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "aws-bedrock-key",
         keywords: &["ABSKQmVkcm9ja0FQSUtleS", "bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29t"],
-        form: Form::Token {
-            behind: Behind::Word,
-            pattern: "(?:ABSK[A-Za-z0-9+/]{109,269}={0,2}|bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29t[A-Za-z0-9+/=]*)",
-            whole: true,
-            max_bytes: 300,
-        },
+        form: token_of(
+            "(?:ABSK[A-Za-z0-9+/]{109,269}={0,2}|bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29t[A-Za-z0-9+/=]*)",
+            300,
+        ),
         entropy: Some(2.5),
         found: &[
             concat!(
@@ -368,12 +366,10 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "yandex-token",
         keywords: &["AQVN", "YCA", "YCB", "YCD", "YCE", "YCM", "YCN", "YCO", "YCP", "YCR", "YCS", "t1."],
-        form: Form::Token {
-            behind: Behind::Word,
-            pattern: r"(?:AQVN[A-Za-z0-9_-]{35,38}|YC[A-Za-z0-9_-]{38}|t1\.[A-Z0-9a-z_-]{1,200}={0,2}\.[A-Za-z0-9_-]{86}={0,2})",
-            whole: true,
-            max_bytes: 300,
-        },
+        form: token_of(
+            r"(?:AQVN[A-Za-z0-9_-]{35,38}|YC[A-Za-z0-9_-]{38}|t1\.[A-Z0-9a-z_-]{1,200}={0,2}\.[A-Za-z0-9_-]{86}={0,2})",
+            300,
+        ),
         check: Some(is_mixed),
         found: &[
             concat!("AQ", "VN0IYftM_82TogTu2x4Fz6NF7HZaMLPdityqkG"),
@@ -484,12 +480,10 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "onepassword-key",
         keywords: &["A3-", "ops_eyJ"],
-        form: Form::Token {
-            behind: Behind::Word,
-            pattern: "(?:A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5}|ops_eyJ[A-Za-z0-9+/]{200,}={0,3})",
-            whole: true,
-            max_bytes: 512,
-        },
+        form: token_of(
+            "(?:A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5}|ops_eyJ[A-Za-z0-9+/]{200,}={0,3})",
+            512,
+        ),
         severity: Severity::Critical,
         found: &[
             concat!("A3", "-RIO9CH-VOQBL2-PWZCZ-1UZ39-T05PB-YZ8MY"),

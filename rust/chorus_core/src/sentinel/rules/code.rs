@@ -1,9 +1,9 @@
 //! Tokens of hosts of code and of what builds, checks and tests it.
 
 use super::{
-    Behind, Form, RULE, Rule,
+    Form, RULE, Rule,
     checks::{is_basic, is_credential, is_mixed, is_no_placeholder},
-    token,
+    token, token_of,
 };
 use crate::sentinel::Severity;
 
@@ -235,12 +235,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "docker-config-in-base64",
         keywords: &["eyJhdXRocyI6", "ewogICJhdXRocyI6", "ewoJImF1dGhzIj"],
-        form: Form::Token {
-            behind: Behind::Word,
-            pattern: "(?:eyJhdXRocyI6|ewogICJhdXRocyI6|ewoJImF1dGhzIj)[A-Za-z0-9+/_-]{40,}={0,2}",
-            whole: true,
-            max_bytes: 512,
-        },
+        form: token_of("(?:eyJhdXRocyI6|ewogICJhdXRocyI6|ewoJImF1dGhzIj)[A-Za-z0-9+/_-]{40,}={0,2}", 512),
         severity: Severity::Critical,
         found: &[concat!(
             ".dockerconfigjson: eyJhdXRo",

@@ -3,7 +3,7 @@
 use super::{
     Behind, Form, RULE, Rule,
     checks::{is_mixed, is_private_pem},
-    token,
+    token, token_of,
 };
 use crate::sentinel::{Action, Severity};
 
@@ -136,7 +136,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "jwt-in-base64",
         keywords: &["ZXlK"],
-        form: Form::Token { behind: Behind::Word, pattern: "ZXlK[A-Za-z0-9+/=_-]{64,}", whole: true, max_bytes: 96 },
+        form: token_of("ZXlK[A-Za-z0-9+/=_-]{64,}", 96),
         check: Some(is_mixed),
         found: &[concat!(
             "ZXlKaGJHY2lPaU",

@@ -92,7 +92,12 @@ pub(super) enum Form {
 
 /// A secret of the common kind.
 const fn token(pattern: &'static str) -> Form {
-    Form::Token { behind: Behind::Word, pattern, whole: true, max_bytes: TOKEN_MAX_BYTES }
+    token_of(pattern, TOKEN_MAX_BYTES)
+}
+
+/// A secret of the common kind about which so many bytes decide.
+const fn token_of(pattern: &'static str, max_bytes: usize) -> Form {
+    Form::Token { behind: Behind::Word, pattern, whole: true, max_bytes }
 }
 
 /// So much decides about a token; most have far less.

@@ -1,9 +1,9 @@
 //! Keys of model providers.
 
 use super::{
-    Behind, Form, RULE, Rule,
+    Form, RULE, Rule,
     checks::{has_digit, is_anthropic, is_mixed, is_openai},
-    token,
+    token, token_of,
 };
 use crate::sentinel::Severity;
 use crate::sentinel::assignment::Name;
@@ -39,12 +39,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "openai-key",
         keywords: &["sk-"],
-        form: Form::Token {
-            behind: Behind::Word,
-            pattern: "sk-(?:proj-|svcacct-|admin-|or-v1-|None-)?[A-Za-z0-9_-]{20,}",
-            whole: true,
-            max_bytes: 96,
-        },
+        form: token_of("sk-(?:proj-|svcacct-|admin-|or-v1-|None-)?[A-Za-z0-9_-]{20,}", 96),
         severity: Severity::Critical,
         entropy: Some(3.3),
         check: Some(is_openai),

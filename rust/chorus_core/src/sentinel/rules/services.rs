@@ -1,9 +1,9 @@
 //! Keys of mail, messaging, monitoring and other services.
 
 use super::{
-    Behind, Form, RULE, Rule,
+    Form, RULE, Rule,
     checks::{has_digit, is_mixed},
-    token,
+    token, token_of,
 };
 use crate::sentinel::Severity;
 use crate::sentinel::assignment::Name;
@@ -13,12 +13,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "sendgrid-key",
         keywords: &["SG."],
-        form: Form::Token {
-            behind: Behind::Word,
-            pattern: r"SG\.[A-Za-z0-9=_-]{16,32}\.[A-Za-z0-9=_-]{32,64}|SG\.[A-Za-z0-9=_.-]{66}",
-            whole: true,
-            max_bytes: 128,
-        },
+        form: token_of(r"SG\.[A-Za-z0-9=_-]{16,32}\.[A-Za-z0-9=_-]{32,64}|SG\.[A-Za-z0-9=_.-]{66}", 128),
         severity: Severity::Critical,
         entropy: Some(3.5),
         found: &[concat!("S", "G.x7Kq2LmV9nRt4WzY8bCd1F.gH6jPs3TuE5aQwX2cV7nM9kL0pJ4hG8fD6sA3qW1eR5")],
@@ -32,7 +27,7 @@ pub(super) const RULES: &[Rule] = &[
             "SK0", "SK1", "SK2", "SK3", "SK4", "SK5", "SK6", "SK7", "SK8", "SK9", "SKa", "SKb", "SKc", "SKd", "SKe",
             "SKf",
         ],
-        form: Form::Token { behind: Behind::Word, pattern: "SK[0-9a-fA-F]{32}", whole: true, max_bytes: 64 },
+        form: token_of("SK[0-9a-fA-F]{32}", 64),
         found: &[concat!("S", "K9f8e7d6c5b4a39281706f5e4d3c2b1a0")],
         ignored: &[
             "SK00000000000000000000000000000000",
@@ -129,12 +124,10 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "grafana-token",
         keywords: &["glsa_", "glc_", "eyJrIjoi"],
-        form: Form::Token {
-            behind: Behind::Word,
-            pattern: "glsa_[A-Za-z0-9]{32}_[A-Fa-f0-9]{8}|glc_[A-Za-z0-9+/]{32,400}={0,3}|eyJrIjoi[A-Za-z0-9]{70,400}={0,3}",
-            whole: true,
-            max_bytes: 512,
-        },
+        form: token_of(
+            "glsa_[A-Za-z0-9]{32}_[A-Fa-f0-9]{8}|glc_[A-Za-z0-9+/]{32,400}={0,3}|eyJrIjoi[A-Za-z0-9]{70,400}={0,3}",
+            512,
+        ),
         found: &[
             concat!("gl", "sa_QNwuykqtr0IVE2ZcDXYxYuWdnZ5EVMnp_dd4442ae"),
             concat!("gl", "c_1pRK9NfSGkt69uDat+pxwSM4EZ2GvtBAAaqRnpJ6zgwPStwtEvBZIX9CYxDoDRgp="),
@@ -147,12 +140,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "sentry-token",
         keywords: &["sntrys_eyJ", "sntryu_"],
-        form: Form::Token {
-            behind: Behind::Word,
-            pattern: "sntrys_eyJ[A-Za-z0-9+/]{30,400}={0,2}_[A-Za-z0-9+/]{43}|sntryu_[a-f0-9]{64}",
-            whole: true,
-            max_bytes: 512,
-        },
+        form: token_of("sntrys_eyJ[A-Za-z0-9+/]{30,400}={0,2}_[A-Za-z0-9+/]{43}|sntryu_[a-f0-9]{64}", 512),
         found: &[
             concat!(
                 "sntry",
@@ -191,7 +179,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "dropbox-token",
         keywords: &["sl."],
-        form: Form::Token { behind: Behind::Word, pattern: r"sl\.[A-Za-z0-9_=.-]{100,}", whole: true, max_bytes: 512 },
+        form: token_of(r"sl\.[A-Za-z0-9_=.-]{100,}", 512),
         check: Some(is_mixed),
         found: &[concat!(
             "sl",
