@@ -59,11 +59,6 @@ def open_data_dir(path: Path) -> Lock:
         ) from None
 
 
-def remove_halves(paths: Paths) -> None:
-    """Removes blobs that an earlier life was cut off in receiving: `BlobStore` writes them there first."""
-    shutil.rmtree(paths.blobs / "new", ignore_errors=True)
-
-
 def open_run_dir(paths: Paths) -> Lock:
     """Makes the run directory, or takes over an older one and removes what a dead agent left in it."""
     path = paths.run

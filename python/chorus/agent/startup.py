@@ -18,6 +18,7 @@ from chorus.agent.identity import agent_id_for, load_peer_id
 from chorus.agent.ports import Reservation, reserve
 from chorus.agent.problems import StartupError, docker_line, license_line, setting_line
 from chorus.agent.version import build_info
+from chorus.blobs import BlobStore
 from chorus.config import Settings, SettingsError, load_settings, save_run_settings
 from chorus.config.read import warnings
 from chorus.license import Gate, Licence, LicenceRefused
@@ -60,7 +61,7 @@ def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id
     locks: list[folders.Lock] = []
     try:
         locks.append(folders.open_data_dir(settings.data_dir))
-        folders.remove_halves(settings.paths)
+        BlobStore(settings.paths.blobs).remove_halves()
         settings = _with_identity(settings, load_identity)
         locks.append(folders.open_run_dir(settings.paths))
         save_run_settings(settings)

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -97,11 +98,18 @@ class BlobStore:
             while chunk := await asyncio.to_thread(file.read, READ_CHUNK_BYTES):
                 yield chunk
 
-    def _aside(self) -> Path:
+    def remove_halves(self) -> None:
+        """Removes what an earlier life was cut off in writing; only while nobody else uses the folder."""
+        shutil.rmtree(self._new, ignore_errors=True)
+
+    @property
+    def _new(self) -> Path:
         # Beside the blobs, so that the rename stays inside one file system.
-        folder = self.folder / "new"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / os.urandom(16).hex()
+        return self.folder / "new"
+
+    def _aside(self) -> Path:
+        self._new.mkdir(parents=True, exist_ok=True)
+        return self._new / os.urandom(16).hex()
 
     def _settle(self, aside: Path, sha256: str) -> None:
         place = self.path(sha256)
