@@ -18,7 +18,7 @@ from chorus import decisions
 from chorus.executor.proposals import propose
 from chorus.hub import Hub
 
-from .conftest import Agent, Mesh, brought_up
+from .conftest import Agent, Mesh
 from .test_decisions import ran
 from .test_run import until
 
@@ -30,11 +30,6 @@ TASKS = 24
 PATIENCE_S = 1800.0
 WORDS = ("parse", "index", "measure", "translate", "compress", "count", "sort", "draw")
 THINGS = ("books", "rivers", "logs", "images", "words", "roads", "songs")
-
-
-@pytest.fixture(scope="module")
-def mesh(needs: None) -> Any:
-    yield from brought_up(3)
 
 
 def title(number: int) -> str:
@@ -51,9 +46,6 @@ async def published(agent: Agent, attempts: list[dict[str, Any]], count: int) ->
             assert outcome is not None
             assert outcome.accepted, outcome.reason
 
-        async def sign(data: bytes) -> str:
-            return (await hub.sign(data)).signature
-
         async def one(number: int) -> None:
             about = attempts[number % len(attempts)]
             decided = {
@@ -69,7 +61,7 @@ async def published(agent: Agent, attempts: list[dict[str, Any]], count: int) ->
                 title=title(number), summary=f"place {number} was talked over", inputs=decisions.inputs(),
                 decided=decided, created_at=about["created_at"],
             )  # fmt: skip
-            encoded = await decisions.sign(record, sign)
+            encoded = await decisions.redact_and_sign(hub, record)
             await decisions.publish(hub, encoded, record, enter=enter)
 
         for first in range(0, count, 32):

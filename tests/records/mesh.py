@@ -146,14 +146,11 @@ class Agent:
         }  # fmt: skip
         plain = decisions.build(**{**values, **record})
 
-        async def sign(data: bytes) -> str:
-            return (await self.hub.sign(data)).signature
-
         async def enter(type: str, entry: dict[str, Any]) -> None:
             said = await self.propose(type, **entry)
             assert said["accepted"], said
 
-        encoded = await decisions.sign(plain, sign)
+        encoded = await decisions.redact_and_sign(self.hub, plain)
         return await decisions.publish(self.hub, encoded, plain, enter=enter)
 
 

@@ -236,13 +236,8 @@ class Ballots:
         row = self._table.ballot(ballot.hash)
         if decision is None or row is None or mesh is None or row.record is not None:
             return
-        record = self._record(row, decision, mesh.mesh)
-        clean = decisions.addressed(orjson.loads(await self._hub.redact(orjson.dumps(record))))
-
-        async def signer(data: bytes) -> str:
-            return (await self._hub.sign(data)).signature
-
-        encoded = await decisions.sign(clean, signer)
+        encoded = await decisions.redact_and_sign(self._hub, self._record(row, decision, mesh.mesh))
+        record = orjson.loads(encoded)
         entry_id = new_id()
 
         async def enter(type: str, entry: dict[str, Any]) -> None:
@@ -253,10 +248,10 @@ class Ballots:
                 raise HubRefused(settled.reason)
 
         about = {"hash": decisions.hash_of(encoded)}
-        about |= {name: clean[name] for name in ("address", "kind", "task_id", "attempt")}
+        about |= {name: record[name] for name in ("address", "kind", "task_id", "attempt")}
         since = (await self._hub.log_info())["length"]
         await asyncio.to_thread(_write, self._note, orjson.dumps({"about": about, "since": since}))
-        await decisions.publish(self._hub, encoded, clean, enter=enter)
+        await decisions.publish(self._hub, encoded, record, enter=enter)
         self._note.unlink(missing_ok=True)
 
     def _record(self, row: BallotRow, decision: Decision, mesh: str) -> dict[str, Any]:

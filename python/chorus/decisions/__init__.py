@@ -3,7 +3,7 @@ anyone.
 """
 
 from chorus.decisions.encoding import DecisionError, Refusal
-from chorus.decisions.publisher import fetch, log_once, publish
+from chorus.decisions.publisher import fetch, log_once, publish, redact_and_sign
 from chorus.decisions.record import address, addressed, build, component, encode, hash_of, inputs, sign
 from chorus.decisions.schema import KINDS, Kind, json_schema
 from chorus.decisions.verify import Listed, VerifiedRecord, verify
@@ -26,6 +26,7 @@ __all__ = [
     "json_schema",
     "log_once",
     "publish",
+    "redact_and_sign",
     "sign",
     "verify",
 ]

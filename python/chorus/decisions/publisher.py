@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+import orjson
+
 from chorus.core.log import Log
-from chorus.decisions.record import hash_of
+from chorus.decisions.record import addressed, hash_of, sign
 from chorus.decisions.verify import Listed, VerifiedRecord, check_role, verify
 from chorus.hub import Hub, HubError
 from chorus.wire.messages import DECISIONS
@@ -17,6 +19,19 @@ from chorus.wire.messages import DECISIONS
 DHT_KIND = "decision"
 
 Enter = Callable[[str, dict[str, Any]], Awaitable[None]]
+
+
+async def redact_and_sign(hub: Hub, record: dict[str, Any]) -> bytes:
+    """The encoded record as it may go out, signed with this agent's key.
+
+    Redacted first: nobody could take a secret out of it later. Raises HubError or DecisionError.
+    """
+    clean = addressed(orjson.loads(await hub.redact(orjson.dumps(record))))
+
+    async def signer(data: bytes) -> str:
+        return (await hub.sign(data)).signature
+
+    return await sign(clean, signer)
 
 
 async def publish(

@@ -187,10 +187,8 @@ class Publisher:
 
     async def _forget_record(self, item: Item) -> None:
         """The next try makes another record, of its own time and name."""
-        outbox = self._room.outbox
-        item = outbox.get(item.task_id, item.attempt) or item
         facts = {name: value for name, value in item.record.items() if name not in ("signed", "logged_since")}
-        await asyncio.to_thread(outbox.advance, item, "decision", facts, new_id())
+        await asyncio.to_thread(self._room.outbox.advance, item, "decision", facts, new_id())
 
     async def _make_record(self, item: Item) -> bytes:
         room, body, facts = self._room, item.body, item.record
@@ -220,13 +218,7 @@ class Publisher:
             supersedes=self._earlier(item),
             created_at=room.now(),
         )
-        # Redacted before it is hashed and signed: nobody could take a secret out of it later.
-        clean = decisions.addressed(orjson.loads(await room.hub.redact(orjson.dumps(built))))
-
-        async def signer(data: bytes) -> str:
-            return (await room.hub.sign(data)).signature
-
-        return await decisions.sign(clean, signer)
+        return await decisions.redact_and_sign(room.hub, built)
 
     def _earlier(self, item: Item) -> list[str]:
         """The addresses of what this agent or another decided in earlier attempts at the task."""
