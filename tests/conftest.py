@@ -87,10 +87,21 @@ class _Ping(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def docker_that_pings(short_dir: Path) -> Iterator[str]:
+def serve() -> Iterator[Callable[[socketserver.BaseServer], None]]:
+    """Has a server of the standard library answer until the test ends."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(server: socketserver.BaseServer) -> None:
+            stack.enter_context(server)
+            threading.Thread(target=server.serve_forever, args=(POLL_S,), daemon=True).start()
+            stack.callback(server.shutdown)
+
+        yield begin
+
+
+@pytest.fixture
+def docker_that_pings(short_dir: Path, serve: Callable[[socketserver.BaseServer], None]) -> str:
     """The address of a Docker daemon that can only answer a ping."""
     path = short_dir / "docker.sock"
-    with socketserver.ThreadingUnixStreamServer(str(path), _Ping) as server:
-        threading.Thread(target=server.serve_forever, args=(POLL_S,), daemon=True).start()
-        yield f"unix://{path}"
-        server.shutdown()
+    serve(socketserver.ThreadingUnixStreamServer(str(path), _Ping))
+    return f"unix://{path}"

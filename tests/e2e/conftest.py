@@ -84,6 +84,11 @@ class Agent:
         return str(json.loads((self.data_dir / "agent.json").read_text())["run_dir"])
 
 
+def bare_environ() -> dict[str, str]:
+    """This process's environment without any setting of CHORUS."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("CHORUS_")}
+
+
 def _heed_sigint() -> None:
     # As from a terminal: what a shell starts in the background inherits that SIGINT is ignored.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -157,7 +162,7 @@ def needs() -> None:
 def brought_up(count: int, **more: str) -> Iterator[Mesh]:
     """A mesh of so many agents with more settings, gone with all its data afterwards."""
     with tempfile.TemporaryDirectory(prefix="chorus-e2e-") as folder:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("CHORUS_")}
+        environ = bare_environ()
         environ |= {"XDG_STATE_HOME": folder, "CHORUS_SHUTDOWN_TIMEOUT": "30s"}
         # Elections of a second, so that a leader's death does not make a test wait for a quarter of a minute.
         environ |= {"CHORUS_ELECTION_HEARTBEAT": "300ms", "CHORUS_ELECTION_TIMEOUT": "1s"}

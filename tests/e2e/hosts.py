@@ -28,10 +28,11 @@ from typing import Any, TypeVar
 
 import httpx
 
+from .conftest import GENEROUS_S, bare_environ
+
 T = TypeVar("T")
 
 LICENSE = "dev-network-faults"
-STOPPED_WITHIN_S = 120
 PACKET_MAX_BYTES = 2048
 # linux/sched.h, linux/if_tun.h
 CLONE_NEWNET = 0x40000000
@@ -73,6 +74,7 @@ class Network:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
+        self._selector.close()
         for device in self._devices.values():
             os.close(device)
 
@@ -134,7 +136,7 @@ class Host:
 
     def start(self, others: list[Host], **more: str) -> None:
         """Starts the agent, which knows where the others are."""
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("CHORUS_")}
+        environ = bare_environ()
         environ |= {
             "CHORUS_LICENSE_ID": LICENSE,
             "CHORUS_AGENT_ID": self.agent_id,
@@ -159,7 +161,7 @@ class Host:
         """Ends the agent at once, if there is one."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(STOPPED_WITHIN_S)
+            self._process.wait(GENEROUS_S)
             self._process = None
 
     def remove(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .conftest import GENEROUS_S
+from .conftest import GENEROUS_S, bare_environ
 from .test_run import until
 
 pytestmark = pytest.mark.e2e
@@ -71,7 +71,7 @@ class Started:
 
 
 def start(folder: Path, agent_id: str, license_id: str, **more: str) -> Started:
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("CHORUS_")}
+    environ = bare_environ()
     environ |= {"XDG_STATE_HOME": str(folder), "CHORUS_LICENSE_ID": license_id, "CHORUS_AGENT_ID": agent_id}
     # The ports of the contract may be taken here; any others do.
     environ |= {f"CHORUS_{name}_PORT": "0" for name in ("P2P", "API", "HEALTH")}

@@ -21,8 +21,6 @@ from .test_run import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
 
-# A cut and what follows of it takes some timeouts; nothing is asserted about how long.
-PATIENCE_S = 240
 TIMING = {"CHORUS_ELECTION_HEARTBEAT": "300ms", "CHORUS_ELECTION_TIMEOUT": "2s", "CHORUS_TASK_LEASE": "5s"}
 CUTS, TASKS = 4, 12
 # A packet overtakes another that is delayed longer.
@@ -50,7 +48,7 @@ def three(needs: None, short_dir: Path, network: Network) -> Iterator[list[Host]
     with hosts(3, short_dir, network) as made:
         for host in made:
             host.start(made, **TIMING)
-        until(lambda: len(voters(made[0])) == 3 and agreed(made), PATIENCE_S)
+        until(lambda: len(voters(made[0])) == 3 and agreed(made))
         yield made
 
 
@@ -95,7 +93,7 @@ def check(some: list[Host], acknowledged: list[str]) -> None:
                 task = host.get(f"/api/v1/tasks/{task_id}")
                 return task and task["state"] == "completed" and task["result"]["decision"] and task
 
-            task = until(ended, PATIENCE_S)
+            task = until(ended)
             stories.append((task["agent_id"], task["attempt"], task["attempts"], task["result"]["decision"]))
         assert stories.count(stories[0]) == len(some)
         attempts = stories[0][2]
@@ -106,7 +104,7 @@ def check(some: list[Host], acknowledged: list[str]) -> None:
                 page = host.get("/api/v1/decisions", task_id=task_id, kind="task_result")
                 return page and page["items"]
 
-            assert len(until(listed, PATIENCE_S)) == 1
+            assert len(until(listed)) == 1
 
 
 def test_the_leader_is_cut_off_and_comes_back(three: list[Host]) -> None:
@@ -114,13 +112,13 @@ def test_the_leader_is_cut_off_and_comes_back(three: list[Host]) -> None:
     old = next(host for host in three if host.agent_id == agreed(three))
     rest = [host for host in three if host is not old]
     old.cut()
-    until(lambda: (now := agreed(rest)) and now != old.agent_id, PATIENCE_S)
+    until(lambda: (now := agreed(rest)) and now != old.agent_id)
     acknowledged += stream(rest, 6, "of the majority")
     # The minority decides nothing: what it is asked for is not acknowledged.
     assert submitted(old, "of the minority") is None
     check(rest, acknowledged)
     old.heal()
-    until(lambda: agreed(three), PATIENCE_S)
+    until(lambda: agreed(three))
     acknowledged += stream(three, 3, "after")
     check(three, acknowledged)
 
@@ -136,7 +134,7 @@ def test_two_of_three_do_not_reach_each_other(three: list[Host]) -> None:
     check([first, third], acknowledged)
     assert leader(third) == first.agent_id
     first.heal(second)
-    until(lambda: agreed(three), PATIENCE_S)
+    until(lambda: agreed(three))
     check(three, acknowledged)
 
 
@@ -144,7 +142,7 @@ def test_loss_delay_duplicates_and_another_order(three: list[Host], network: Net
     network.faults = BAD
     acknowledged = stream(three, TASKS, "bad")
     network.faults = Faults()
-    until(lambda: agreed(three), PATIENCE_S)
+    until(lambda: agreed(three))
     acknowledged += stream(three, 3, "good")
     assert len(acknowledged) >= 3
     check(three, acknowledged)
@@ -160,10 +158,10 @@ def test_hosts_are_cut_off_in_turn_under_a_stream_of_tasks(three: list[Host], se
             rest = [host for host in three if host is not victim]
             working = pool.submit(stream, three, TASKS, f"cut {number}")
             victim.cut()
-            until(lambda rest=rest: agreed(rest), PATIENCE_S)
+            until(lambda rest=rest: agreed(rest))
             acknowledged += stream(rest, 2, f"without {victim.number}")
             victim.heal()
             acknowledged += working.result()
-            until(lambda: agreed(three), PATIENCE_S)
+            until(lambda: agreed(three))
     assert len(acknowledged) >= 2 * CUTS
     check(three, acknowledged)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import http.server
 import json
-import threading
-from collections.abc import Iterator
+import socketserver
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from chorus.agent.probe import alive
-
-# How long the server may take to see that it is to stop.
-POLL_S = 0.01
 
 
 class _Health(http.server.BaseHTTPRequestHandler):
@@ -28,11 +25,10 @@ class _Health(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def health() -> Iterator[int]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Health) as server:
-        threading.Thread(target=server.serve_forever, args=(POLL_S,), daemon=True).start()
-        yield server.server_address[1]
-        server.shutdown()
+def health(serve: Callable[[socketserver.BaseServer], None]) -> int:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Health)
+    serve(server)
+    return server.server_port
 
 
 def told(path: Path, port: int, host: str = "0.0.0.0") -> Path:
