@@ -28,6 +28,15 @@ pub(super) const LEAD_MAX_BYTES: usize = 160;
 /// A compiled lead or pattern may take this much memory; the built-in ones take a few KiB.
 pub(super) const REGEX_SIZE_LIMIT_BYTES: usize = 2 << 20;
 
+/// Words up to this length are in every few megabytes of base64 by chance.
+const CHANCE_KEYWORD_BYTES: usize = 4;
+
+/// So many bytes before a word tell whether it stands in base64: of 64 random characters 32 change 20 times between
+/// small letters, capitals, digits and signs, and 13 are of each case.
+const BASE64_TAIL_BYTES: usize = 32;
+const BASE64_MIN_TURNS: usize = 13;
+const BASE64_MIN_OF_KIND: usize = 5;
+
 /// What a rule says about the text at a keyword.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Probe {
@@ -213,6 +222,9 @@ impl Prober {
             ProberForm::Manifest => manifest::probe(text, at, complete, work),
             ProberForm::Token { behind, whole, max_bytes, pattern } => {
                 let Some(start) = behind.start(text, at) else { return Probe::No };
+                if *behind == Behind::Word && keyword.len() <= CHANCE_KEYWORD_BYTES && in_base64(&text[..at]) {
+                    return Probe::No;
+                }
                 self.value(text, start, pattern, *max_bytes, *whole, &Given::to_nobody(start), complete, work)
             }
             ProberForm::Assigned { unless_after, lead, max_bytes, pattern } => {
@@ -238,7 +250,11 @@ impl Prober {
                         }
                     }
                 };
-                self.value(text, given.start, pattern, *max_bytes, true, &given, complete, work)
+                let found = self.value(text, given.start, pattern, *max_bytes, true, &given, complete, work);
+                match &found {
+                    Probe::Match(range, cut) if !is_text(&text[at..cut.unwrap_or(range.end)]) => Probe::No,
+                    _ => found,
+                }
             }
         }
     }
@@ -325,6 +341,28 @@ impl Work {
         self.oldest = (self.oldest + 1) % self.runs.len();
         from + length
     }
+}
+
+/// Whether bytes are of a text, where names and their values are: archives and pictures hold any pair of short words
+/// by chance. The end of a character may be cut off.
+fn is_text(bytes: &[u8]) -> bool {
+    let is_control = |b: &u8| matches!(b, 0..=8 | 11..=12 | 14..=26 | 28..=31 | 127);
+    let is_utf8 = || std::str::from_utf8(bytes).map_or_else(|e| e.error_len().is_none(), |_| true);
+    !bytes.iter().any(is_control) && is_utf8()
+}
+
+/// Whether a text goes on in base64, of either alphabet, after `before`: in what is random every short word turns up.
+fn in_base64(before: &[u8]) -> bool {
+    let tail = &before[before.len().saturating_sub(BASE64_TAIL_BYTES)..];
+    let is_base64 = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'-' | b'_');
+    let kind = |b: u8| (b.is_ascii_digit(), b.is_ascii_uppercase(), b.is_ascii_lowercase());
+    let turns = tail.windows(2).filter(|pair| kind(pair[0]) != kind(pair[1])).count();
+    let has = |is: fn(&u8) -> bool| tail.iter().filter(|b| is(b)).count() >= BASE64_MIN_OF_KIND;
+    tail.len() == BASE64_TAIL_BYTES
+        && turns >= BASE64_MIN_TURNS
+        && tail.iter().all(is_base64)
+        && has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_lowercase)
 }
 
 pub(super) fn compile(pattern: &str) -> Result<Regex, regex::Error> {

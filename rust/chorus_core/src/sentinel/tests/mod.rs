@@ -93,6 +93,34 @@ fn tokens_are_found_in_encoded_addresses() {
 }
 
 #[test]
+fn what_is_no_text_gives_nothing_to_a_name() {
+    let scanner = scanner();
+    let given = [concat!("curl -u admin", ":Gr33n-T3a!x9"), concat!("api_token = ", "x7Kq2LmV9nRt4WzY8bCd")];
+    for text in given {
+        assert_eq!(scanner.scan(text.as_bytes()).len(), 1, "{text}");
+        let half = text.len() / 2;
+        for noise in [b"\x00".as_slice(), b"\x07", b"\x7f", b"\xff", b"\xc3\x28"] {
+            let [begin, end] = [&text.as_bytes()[..half], &text.as_bytes()[half..]];
+            assert!(scanner.scan(&[begin, noise, end].concat()).is_empty(), "{noise:?} in {text}");
+        }
+    }
+    assert_eq!(scanner.scan("curl -u admin:Gr\u{fc}nT33-Tea!".as_bytes()).len(), 1);
+}
+
+#[test]
+fn a_short_word_in_base64_is_no_token() {
+    let scanner = scanner();
+    let mark = rule("facebook-token").found[0];
+    let word = &mark[mark.find("EAA").unwrap()..];
+    for before in ["k4x9QmR7bLw2Vt8ZcY5nDs3JhG6fPa1T/", "ttTdtARJPrRVB83A-VrUl1htPX2DYEBCozPh7fz-"] {
+        assert!(scanner.scan(format!("{before}{word}").as_bytes()).is_empty(), "{before}");
+    }
+    for before in ["/srv/project/Documentation/examples/", "https://graph.example.org/v12/me/accounts/"] {
+        assert_eq!(scanner.scan(format!("{before}{word}").as_bytes()).len(), 1, "{before}");
+    }
+}
+
+#[test]
 fn every_rule_compiles() {
     for prober in &scanner().engine.probers {
         assert!(prober.compiles(), "{}", prober.id);
