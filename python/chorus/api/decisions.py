@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
@@ -24,7 +24,8 @@ from chorus.api.tasks import (
 )
 from chorus.decisions import KINDS, component
 from chorus.hub import HubError, HubNotFound
-from chorus.table.rows import DecisionRow
+from chorus.table.reader import DecisionFilter
+from chorus.table.rows import DecisionRow, Page
 from chorus.table.view import ballot_view
 from chorus.wire.task import rfc3339
 
@@ -68,27 +69,24 @@ async def get_decisions(
     cursor: Cursor = None,
 ) -> Response:
     """The mesh's decision records, newest first; with `text` those that this agent may read, best first."""
-    # Addresses write a project in their own characters.
-    place = None if project is None else component(project or "chorus")
+    wanted = DecisionFilter(
+        task_id=task_id,
+        agent=agent,
+        # Addresses write a project in their own characters.
+        project=None if project is None else component(project or "chorus"),
+        kind=kind,
+        since_ms=None if since is None else int(since.timestamp() * 1000),
+    )
     if text is not None:
         if cursor is not None:
             raise bad_cursor()
-        hits = await _search(context, text)
-        rows = [row for name in hits if (row := context.table.decision(name)) is not None]
-        rows = [row for row in rows if _fits(context, row, task_id, agent, place, kind, since)]
-        return json_response({"items": [_decision(row) for row in rows[:limit]], "next": None})
-    try:
-        page = context.table.decisions(
-            limit=limit,
-            cursor=cursor,
-            task_id=task_id,
-            agent=agent,
-            project=place,
-            kind=kind,
-            since_ms=None if since is None else _stamp(since),
-        )
-    except (ValueError, OverflowError):
-        raise bad_cursor() from None
+        hits = context.table.decisions_among(await _search(context, text), **wanted)
+        page = Page(list(islice(hits, limit)), None)
+    else:
+        try:
+            page = context.table.decisions(limit=limit, cursor=cursor, **wanted)
+        except (ValueError, OverflowError):
+            raise bad_cursor() from None
     return json_response({"items": [_decision(row) for row in page.items], "next": page.next})
 
 
@@ -155,31 +153,6 @@ async def _search(context: Context, text: str) -> list[str]:
         message = "the index is not there yet; list decisions without text"
         raise Problem(503, message, headers={"Retry-After": "1"})
     return [hit.hash for hit in await context.texts.search(text, limit=HITS_MAX, kinds=KINDS)]
-
-
-def _fits(
-    context: Context,
-    row: DecisionRow,
-    task_id: str | None,
-    agent: str | None,
-    project: str | None,
-    kind: str | None,
-    since: datetime | None,
-) -> bool:
-    if agent is not None:
-        member = context.table.member_by_agent(agent)
-        agent = member.peer if member is not None else agent
-    return (
-        task_id in (None, row.task_id)
-        and agent in (None, row.author)
-        and kind in (None, row.kind)
-        and (project is None or f"@{project}:" in row.address)
-        and (since is None or row.at_ms >= _stamp(since))
-    )
-
-
-def _stamp(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
 
 
 async def _record(context: Context, row: DecisionRow) -> bytes:

@@ -6,8 +6,9 @@ No query's cost grows with the number of finished tasks. Nothing here waits for 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import orjson
 
@@ -52,6 +53,18 @@ _DECISION = """
 SELECT d.hash, d.address, d.kind, d.task_id, d.attempt, d.author, m.agent_id, d.idx, d.at_ms
 FROM decisions d LEFT JOIN members m ON m.peer = d.author
 """
+
+
+class DecisionFilter(TypedDict, total=False):
+    """Which decision records are wanted; what is missing or None does not choose."""
+
+    task_id: str | None
+    # A peer or agent id.
+    agent: str | None
+    # As addresses write it.
+    project: str | None
+    kind: str | None
+    since_ms: int | None
 
 
 class TableReader:
@@ -183,40 +196,43 @@ class TableReader:
         return _member(rows[0]) if rows else None
 
     def decisions(
-        self,
-        *,
-        limit: int = 50,
-        cursor: str | None = None,
-        task_id: str | None = None,
-        agent: str | None = None,
-        project: str | None = None,
-        kind: str | None = None,
-        since_ms: int | None = None,
+        self, *, limit: int = 50, cursor: str | None = None, **wanted: Unpack[DecisionFilter]
     ) -> Page[DecisionRow]:
-        """Decision records, newest first. `agent` is a peer or agent id, `project` as addresses write it.
+        """Decision records, newest first. A bad cursor raises ValueError."""
+        where, values = self._decision_conditions(wanted)
+        rows, after = self._page(_DECISION, "d.idx", where, values, limit, cursor)
+        return Page([DecisionRow(*row) for row in rows], after)
 
-        A bad cursor raises ValueError.
-        """
+    def decisions_among(
+        self, hashes: Sequence[str], **wanted: Unpack[DecisionFilter]
+    ) -> Iterator[DecisionRow]:
+        """Those of the decision records with these hashes that are wanted, in the order of the hashes."""
+        where, values = self._decision_conditions(wanted)
+        where.append("d.hash IN (SELECT value FROM json_each(?))")
+        values.append(orjson.dumps(hashes).decode())
+        rows = {row[0]: row for row in self._query(f"{_DECISION} WHERE {' AND '.join(where)}", *values)}
+        return (DecisionRow(*rows[hash]) for hash in hashes if hash in rows)
+
+    def _decision_conditions(self, wanted: DecisionFilter) -> tuple[list[str], list[Any]]:
         where, values = ["1"], list[Any]()
-        if task_id is not None:
+        if (task_id := wanted.get("task_id")) is not None:
             where.append("d.task_id IS NOT NULL AND d.task_id = ?")
             values.append(task_id)
-        if agent is not None:
+        if (agent := wanted.get("agent")) is not None:
             member = self.member_by_agent(agent)
             where.append("d.author = ?")
             values.append(member.peer if member else agent)
-        if project is not None:
+        if (project := wanted.get("project")) is not None:
             where.append(f"{PROJECT_OF_ADDRESS.replace('address', 'd.address')} = ?")
             values.append(project)
-        if kind is not None:
+        if (kind := wanted.get("kind")) is not None:
             where.append("d.kind = ?")
             values.append(kind)
-        if since_ms is not None:
+        if (since_ms := wanted.get("since_ms")) is not None:
             # Stamps never go back, so the first index of that time bounds all others.
             where.append("d.idx >= (SELECT idx FROM decisions WHERE at_ms >= ? ORDER BY at_ms, idx LIMIT 1)")
             values.append(since_ms)
-        rows, after = self._page(_DECISION, "d.idx", where, values, limit, cursor)
-        return Page([DecisionRow(*row) for row in rows], after)
+        return where, values
 
     def decisions_after(self, index: int, limit: int) -> list[DecisionRow]:
         """Decision records listed after the entry at `index`, oldest first."""

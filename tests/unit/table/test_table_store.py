@@ -245,6 +245,9 @@ def test_lists_go_by_pages_and_filters(tmp_path: Path) -> None:
     assert [row.hash[0] for row in reader.decisions(limit=2, cursor=first.next, task_id=ids[2]).items] == [
         "0"
     ]
+    among = [str(n) * 64 for n in (1, 5, 2, 0)]
+    assert [row.hash[0] for row in reader.decisions_among(among, agent="c")] == ["1", "2", "0"]
+    assert list(reader.decisions_among(among, kind="vote")) == []
     with pytest.raises(ValueError, match="invalid literal"):
         reader.tasks(cursor="x")
 
