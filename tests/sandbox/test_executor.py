@@ -12,7 +12,7 @@ from pathlib import Path
 import docker
 import pytest
 import pytest_asyncio
-from world import World, eventually, stand_in_core
+from world import AGENT, World, eventually, stand_in_core
 
 from chorus.executor.docker.container import LABEL_PEER
 from chorus.wire.messages import COORDINATION, DECISIONS
@@ -53,7 +53,7 @@ async def test_a_task_from_award_to_record(world: World) -> None:
         (COORDINATION, "task_complete"),
         (DECISIONS, "decision_published"),
     }
-    log = [entry["type"] for entry in world.mesh.agents["worker"].log]
+    log = [entry["type"] for entry in world.mesh.agents[AGENT].log]
     assert log == ["task_started", "decision_published", "task_completed"]
     events = await world.events(row.task_id)
     assert [event["id"] for event in events] == [f"1-{n}" for n in range(1, len(events) + 1)]
@@ -198,6 +198,15 @@ async def test_a_refused_renewal_ends_the_attempt(
     await world.stop()
 
 
+def is_there(client: docker.APIClient, container: str) -> bool:
+    """Whether a listed container exists: Docker may go on listing one that was removed just as it ended."""
+    try:
+        client.inspect_container(container)
+    except docker.errors.NotFound:
+        return False
+    return True
+
+
 async def test_a_restarted_executor_gives_back_what_ran(world: World) -> None:
     task_id = await world.submit(commands=["sleep 1000"])
     await world.award(task_id)
@@ -206,9 +215,13 @@ async def test_a_restarted_executor_gives_back_what_ran(world: World) -> None:
     await world.start()
     row = await world.until(task_id, lambda row: row.lost == 1)
     assert "restarted" in row.reason
-    client = docker.from_env()
+    client = docker.from_env().api
     label = {"label": f"{LABEL_PEER}={world.peer}"}
-    await eventually(lambda: not client.containers.list(all=True, filters=label))
+
+    def left() -> list[str]:
+        return [c["Id"] for c in client.containers(all=True, filters=label) if is_there(client, c["Id"])]
+
+    await eventually(lambda: not left())
 
 
 async def test_results_outlive_a_restart(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +233,7 @@ async def test_results_outlive_a_restart(world: World, monkeypatch: pytest.Monke
     outbox = world.executor.room.outbox
     await eventually(lambda: outbox.items() or not world.row(task_id).open)
     await world.crash()
-    world.coordinator = world.mesh.hub("worker", "coordinator")
+    world.coordinator = world.mesh.hub(AGENT, "coordinator")
     await world.start()
     row = await world.until(task_id, lambda row: not row.open)
     assert row.state == "completed"

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import sys
 import types
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from chorus.testing.fake_hub import FakeHub, FakeMesh
 from chorus.wire.ids import new_id
 from chorus.wire.task import parse_task
 
-AGENT = "worker"
+# Its containers bear its name, and another run of the tests may use the same daemon.
+AGENT = f"worker-{uuid.uuid4().hex[:8]}"
 # Generous: other work may share the machine.
 DEADLINE_S = 300.0
 
