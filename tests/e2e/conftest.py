@@ -50,6 +50,11 @@ class Agent:
         headers = {"Authorization": f"Bearer {self.token}"}
         return httpx.post(self.api + path, headers=headers, json=body, timeout=60, trust_env=False)
 
+    def client(self) -> httpx.Client:
+        """A client that keeps its connection."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.Client(base_url=self.api, headers=headers, timeout=60, trust_env=False)
+
     def metrics(self) -> dict[str, float]:
         """All series without labels, by name."""
         found = {}

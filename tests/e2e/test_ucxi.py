@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +19,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from chorus.wire.ids import new_id
 
 from .conftest import GENEROUS_S, Agent, Mesh, brought_up
 from .test_run import until
@@ -527,6 +530,45 @@ def test_the_whole_life_by_chorusctl(mesh: Mesh, tmp_path: Path) -> None:
     assert json.loads(following.stdout.readline())["version"] == 3
     following.send_signal(signal.SIGINT)
     assert following.wait(GENEROUS_S) == 130
+
+
+def test_what_one_agent_has_acknowledged_the_others_know_at_once(mesh: Mesh) -> None:
+    with contextlib.ExitStack() as stack:
+        # Connections that stand: a new one for each request would leave the others time to hear of it.
+        writer, *readers = [stack.enter_context(agent.client()) for agent in mesh.agents]
+        for _ in range(20):
+            params = {"address": fresh()}
+            for version in range(1, 6):
+                assert writer.put("/ucxi/v1/put", params=params, content=b"%d" % version).is_success
+                for reader in readers:
+                    data = said(reader.get("/ucxi/v1/get", params=params))["data"]
+                    assert (data["version"], data["content"]) == (version, str(version))
+            items = said(readers[0].get("/ucxi/v1/query", params=params))["data"]["items"]
+            assert [item["version"] for item in items] == [5]
+            task_id = new_id()
+            task = {"task_id": task_id, "title": "nobody can do it", "language": "x", "commands": ["true"]}
+            assert writer.post("/api/v1/tasks", json=task).status_code == 201
+            assert readers[0].get(f"/api/v1/tasks/{task_id}").status_code == 200
+            items = readers[1].get("/api/v1/tasks", params={"limit": 1}).json()["items"]
+            assert [item["task_id"] for item in items] == [task_id]
+            assert readers[1].post(f"/api/v1/tasks/{task_id}/cancel").status_code == 202
+
+
+def test_reading_goes_on_while_the_leader_is_silent(mesh: Mesh) -> None:
+    place = fresh()
+    put(mesh, place, b"x")
+    states = [agent.get("/api/v1/election").json()["state"] for agent in mesh.agents]
+    leader = mesh.agents[states.index("leader")]
+    node = leader.processes()["node"]
+    os.kill(node, signal.SIGSTOP)
+    try:
+        for agent in mesh.agents:
+            if agent is not leader:
+                assert said(ask(agent, "GET", "get", place))["data"]["content"] == "x"
+                assert code(ask(agent, "GET", "get", fresh())) == "404-NOT_FOUND"
+    finally:
+        os.kill(node, signal.SIGCONT)
+    until(lambda: all(agent.get("/api/v1/election").json()["leader"] for agent in mesh.agents))
 
 
 @pytest.mark.heavy

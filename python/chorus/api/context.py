@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
@@ -16,7 +17,7 @@ from chorus.api.ucxi_text import Texts
 from chorus.blobs import BlobStore
 from chorus.config import Settings
 from chorus.core import RoleKeys
-from chorus.hub import Hub
+from chorus.hub import Hub, HubError
 from chorus.table.reader import TableReader
 from chorus.table.rows import TaskRow
 
@@ -25,6 +26,10 @@ TABLE_TOPIC: Final = "local/table"
 UCXL: Final = "ucxl"
 # News of the table may be lost (a gap, a restarted coordinator); whoever waits looks again after this.
 LOOK_AGAIN_S: Final = 2.0
+# A leader that is there says within milliseconds how far the mesh is. One that does not answer in this time
+# is left alone for the other.
+CATCH_UP_S: Final = 1.0
+CATCH_UP_PAUSE_S: Final = 2.0
 
 
 class Changes:
@@ -95,10 +100,25 @@ class Context:
     # Set when the process is asked to stop: streams end, so that connections can close.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _role_keys: RoleKeys | None = None
+    _alone_until: float = 0.0
 
-    def task(self, task_id: str) -> TaskRow:
+    async def catch_up(self) -> None:
+        """Returns when the table has all that any agent acknowledged before the call, or when that cannot be
+        had now: without a leader reading goes on.
+        """
+        if time.monotonic() < self._alone_until:
+            return
+        try:
+            await self.hub.call_service("coordinator", "table.reach", timeout=CATCH_UP_S)
+        except HubError:
+            self._alone_until = time.monotonic() + CATCH_UP_PAUSE_S
+
+    async def task(self, task_id: str) -> TaskRow:
         """The task, or the 404 that says so."""
         row = self.table.task(task_id)
+        if row is None:
+            await self.catch_up()
+            row = self.table.task(task_id)
         if row is None:
             raise Problem(
                 404, f"no task {task_id} is known in this mesh; GET /api/v1/tasks lists the known ones"

@@ -83,6 +83,8 @@ async def get_decisions(
         hits = context.table.decisions_among(await _search(context, text), **wanted)
         page = Page(list(islice(hits, limit)), None)
     else:
+        if cursor is None:
+            await context.catch_up()
         try:
             page = context.table.decisions(limit=limit, cursor=cursor, **wanted)
         except (ValueError, OverflowError):
@@ -93,7 +95,7 @@ async def get_decisions(
 @router.get("/decisions/{hash}")
 async def get_decision(context: Here, hash: str) -> Response:
     """One decision record, byte for byte as signed: `chorusctl decision verify` checks a saved copy."""
-    row = _row(context, hash)
+    row = await _row(context, hash)
     record = await _record(context, row)
     headers = {
         "ETag": f'"{row.hash}"',
@@ -106,7 +108,7 @@ async def get_decision(context: Here, hash: str) -> Response:
 @router.get("/decisions/{hash}/votes")
 async def get_votes(context: Here, hash: str) -> Response:
     """The newest vote on a decision; 404 while there was none."""
-    row = _row(context, hash)
+    row = await _row(context, hash)
     ballot = context.table.ballot(row.hash)
     if ballot is None:
         raise Problem(404, f"nobody has voted on {row.hash} yet; POST here to vote")
@@ -116,7 +118,7 @@ async def get_votes(context: Here, hash: str) -> Response:
 @router.post("/decisions/{hash}/votes", status_code=201)
 async def post_vote(context: Here, hash: str, body: VoteBody) -> Response:
     """Votes for this agent's member of the mesh; again, until the ballot is over, to change its vote."""
-    row = _row(context, hash)
+    row = await _row(context, hash)
     head = {"hash": row.hash, "choice": body.vote, "reason": body.reason, "by": body.by}
     head |= body.model_dump(include={"quorum", "open_s"}, exclude_none=True)
     reply = await context.hub.call_service("coordinator", "votes.cast", head, timeout=DECIDE_TIMEOUT_S)
@@ -130,17 +132,20 @@ async def get_context(
     budget: Annotated[int | None, Query(ge=1, le=32_000, description="tokens; 2000")] = None,
 ) -> Response:
     """The few earlier decisions that matter for a task, each verified by this agent."""
-    row = context.task(check_task_id(task))
+    row = await context.task(check_task_id(task))
     head = {"task_id": row.task_id} | ({} if budget is None else {"budget_tokens": budget})
     reply = await context.hub.call_service("coordinator", "context", head, timeout=CONTEXT_TIMEOUT_S)
     by = context.table.member(str(reply.head["by"]))
     return json_response({**reply.head, "by": by.agent_id if by is not None else reply.head["by"]})
 
 
-def _row(context: Context, hash: str) -> DecisionRow:
+async def _row(context: Context, hash: str) -> DecisionRow:
     if _HASH.fullmatch(hash) is None:
         raise Problem(404, "no such decision: its hash is 64 hexadecimal digits")
     row = context.table.decision(hash.lower())
+    if row is None:
+        await context.catch_up()
+        row = context.table.decision(hash.lower())
     if row is None:
         raise Problem(
             404, f"no decision {hash} is known in this mesh; GET /api/v1/decisions lists the known ones"

@@ -100,6 +100,8 @@ async def get_tasks(
     cursor: Cursor = None,
 ) -> Response:
     """The mesh's tasks, newest first."""
+    if cursor is None:
+        await context.catch_up()
     try:
         page = context.table.tasks(
             state=state, agent=agent, project=project, submitted_by=submitted_by, limit=limit, cursor=cursor
@@ -120,13 +122,13 @@ def bad_cursor() -> Problem:
 @router.get("/{task_id}")
 async def get_task(context: Here, task_id: str) -> Response:
     """One task with its attempts and result."""
-    return json_response(task_view(context, context.task(check_task_id(task_id))))
+    return json_response(task_view(context, await context.task(check_task_id(task_id))))
 
 
 @router.post("/{task_id}/cancel", status_code=202)
 async def post_cancel(context: Here, task_id: str, request: Request) -> Response:
     """Cancels a task; 409 when it has ended."""
-    row = context.task(check_task_id(task_id))
+    row = await context.task(check_task_id(task_id))
     reason = await _reason(request)
     if not row.open:
         raise _ended(row)
@@ -136,7 +138,7 @@ async def post_cancel(context: Here, task_id: str, request: Request) -> Response
         "reason": reason or "cancelled over HTTP",
     }
     reply = await context.hub.call_service("coordinator", "table.cancel", head, timeout=DECIDE_TIMEOUT_S)
-    row = context.task(row.task_id)
+    row = await context.task(row.task_id)
     if not reply.head.get("cancelled", True):
         raise _ended(row)
     return json_response(task_view(context, row), 202)
@@ -145,7 +147,7 @@ async def post_cancel(context: Here, task_id: str, request: Request) -> Response
 @router.post("/{task_id}/retry", status_code=202)
 async def post_retry(context: Here, task_id: str, request: Request) -> Response:
     """Offers a task again that has ended without success; 409 while it is open or when it is completed."""
-    row = context.task(check_task_id(task_id))
+    row = await context.task(check_task_id(task_id))
     await _reason(request)
     if row.open:
         raise Problem(
@@ -155,7 +157,7 @@ async def post_retry(context: Here, task_id: str, request: Request) -> Response:
         raise Problem(409, f"task {row.task_id} is completed; submit it again as a new task", state=row.state)
     head = {"task_id": row.task_id}
     await context.hub.call_service("coordinator", "table.retry", head, timeout=DECIDE_TIMEOUT_S)
-    return json_response(task_view(context, context.task(row.task_id)), 202)
+    return json_response(task_view(context, await context.task(row.task_id)), 202)
 
 
 def _ended(row: TaskRow) -> Problem:

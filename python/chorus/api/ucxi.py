@@ -58,7 +58,7 @@ async def get_content(
 ) -> Response:
     """What lies at an address, whoever wrote it and wherever it is."""
     asked = parts.parse(address)
-    row = parts.resolve(context, asked)
+    row = await parts.resolve(context, asked)
     parts.check_there(row)
     parts.check_permitted(context, row)
     tag = parts.etag(row)
@@ -138,13 +138,13 @@ async def navigate(
     ],
 ) -> Response:
     """Another version of the same address, seen from the one that the address names."""
-    here = parts.resolve(context, parts.parse(address))
+    here = await parts.resolve(context, parts.parse(address))
     steps = {"back": here.version - 1, "forward": here.version + 1, "latest": here.latest, "first": 1}
     try:
         place = parts.parse(here.address).at(f"*~{steps.get(to, to)}")
     except UcxlError as error:
         raise parts.bad_address(error) from None
-    row = parts.resolve(context, place)
+    row = await parts.resolve(context, place)
     data = {**parts.described(row), "from": here.version}
     return success(
         Code.SUCCESS, f"version {row.version} of {row.latest}", data, headers={"ETag": parts.etag(row)}
@@ -154,7 +154,7 @@ async def navigate(
 @router.post("/announce", responses=docs.ANNOUNCE, status_code=202)
 async def announce(context: Here, address: Address) -> Response:
     """Fetches what lies at an address and says in the DHT that this agent can give it."""
-    row = parts.resolve(context, parts.parse(address))
+    row = await parts.resolve(context, parts.parse(address))
     parts.check_there(row)
     parts.check_permitted(context, row)
     _check_dht(context)
@@ -173,7 +173,7 @@ async def announce(context: Here, address: Address) -> Response:
 @router.get("/discover", responses=docs.DISCOVER)
 async def discover(context: Here, address: Address) -> Response:
     """Who can give what lies at an address: its author, and the agents that announced it."""
-    row = parts.resolve(context, parts.parse(address))
+    row = await parts.resolve(context, parts.parse(address))
     parts.check_there(row)
     announced = set(await context.hub.dht_find(_key(row))) if context.settings.dht_enabled else set()
     providers = [

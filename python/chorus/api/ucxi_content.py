@@ -85,22 +85,28 @@ def check_one_place(address: Ucxl) -> None:
         )
 
 
-def resolve(context: Context, address: Ucxl) -> VersionRow:
-    """The version that an address means, tombstones too."""
+async def resolve(context: Context, address: Ucxl) -> VersionRow:
+    """The version that an address means, tombstones too: what any agent has acknowledged counts."""
     check_one_place(address)
     place = str(address.at("*^"))
+    number = address.temporal.removeprefix("*~")
+    # A version that is known here never changes; which is the latest may have.
+    row = context.table.ucxl.version(place, int(number)) if number.isdecimal() else None
+    if row is not None:
+        return row
+    await context.catch_up()
     head = context.table.ucxl.head(place)
     if head is None:
         raise Refusal(
             Code.NOT_FOUND, f"nothing was written at {place} yet", details={"address": str(address)}
         )
     try:
-        number = address.resolve(head.latest)
+        version = address.resolve(head.latest)
     except UcxlError as error:
         raise bad_address(error) from None
-    row = context.table.ucxl.version(place, number)
+    row = context.table.ucxl.version(place, version)
     if row is None:
-        raise Refusal(Code.NOT_FOUND, f"there is no version {number} of {place}")
+        raise Refusal(Code.NOT_FOUND, f"there is no version {version} of {place}")
     return row
 
 

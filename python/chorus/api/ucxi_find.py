@@ -42,6 +42,8 @@ async def query(
     pattern = parts.parse(address)
     if text is not None:
         return await _search(context, pattern, text, limit)
+    if cursor is None:
+        await context.catch_up()
     try:
         page = _page(context, pattern, limit, cursor)
     except (ValueError, OverflowError):

@@ -59,7 +59,7 @@ class Leading:
         self._process, self._hub, self._follower, self._proposals = process, hub, follower, proposals
         self._clock, self._wall_ms = clock, wall_ms
         self._store = follower.store
-        self._barrier = Barrier(hub)
+        self.proofs = Barrier(hub.raft_read_index)
         self._presence = Presence(settings.election_timeout_s)
         self._offers = Offers(self, hub, process.log)
         self._success: dict[str, float] = {}
@@ -122,7 +122,7 @@ class Leading:
         heard = self._clock()
         # Refused only by what is applied up to a proof of leadership: a table that lags behind its log, as
         # after a restart, must not end an attempt that it has not seen yet.
-        await self._follower.reached(await self._barrier.wait())
+        await self._follower.reached(await self.proofs.wait())
         if not self.active:
             raise HubNotLeader("this agent no longer leads the mesh")
         self._check_attempt(task_id, attempt, peer)

@@ -13,6 +13,7 @@ from chorus.coordinator.curating import Curating
 from chorus.coordinator.follower import DISK_RETRY_FIRST_S, DISK_RETRY_MAX_S, Follower
 from chorus.coordinator.gossip import Gossip
 from chorus.coordinator.leading import Leading
+from chorus.coordinator.newest import SERVICE, Newest
 from chorus.coordinator.profile import ProfileKeeper
 from chorus.coordinator.proposals import Proposals
 from chorus.coordinator.submission import Submission
@@ -21,9 +22,8 @@ from chorus.process import Process
 from chorus.table.records import Member, Mesh
 from chorus.table.store import TableStore
 
-SERVICE = "coordinator"
 # Peers renew, ask for blobs, and ask the leader; everything else is for this agent's own processes.
-PEER_METHODS = frozenset({"renew", "blobs.has", "health", "votes.open", "context.choose"})
+PEER_METHODS = frozenset({"renew", "blobs.has", "health", "table.index", "votes.open", "context.choose"})
 
 
 async def open_table(process: Process) -> TableStore | None:
@@ -66,11 +66,14 @@ class Coordinator:
         wall = {"wall_ms": leading["wall_ms"]} if "wall_ms" in leading else {}
         self.ballots = Ballots(process, hub, self.follower, self.proposals, self.leading, **wall)
         self.curating = Curating(process, hub, self.follower)
+        self.newest = Newest(hub, self.follower, self.leading.proofs)
         self._methods: dict[str, Handler] = {
             "table.submit": self.submission.submit,
             "table.cancel": self.submission.cancel,
             "table.retry": self.submission.retry,
             "table.propose": self.submission.propose,
+            "table.index": self.newest.index,
+            "table.reach": self.newest.reach,
             "votes.cast": self.ballots.cast,
             "votes.open": self.ballots.open,
             "context": self.curating.context,

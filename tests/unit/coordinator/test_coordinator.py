@@ -12,7 +12,8 @@ import pytest
 from agents import fresh_id, world
 
 from chorus.coordinator import gossip, offers
-from chorus.hub import HubInvalid, HubNotFound, HubNotLeader, HubRefused
+from chorus.hub import HubInvalid, HubNoLeader, HubNotFound, HubNotLeader, HubRefused
+from chorus.table.entries import Entry
 from chorus.table.reader import TableReader
 
 SHA = hashlib.sha256(b"files").hexdigest()
@@ -53,6 +54,33 @@ async def test_bad_tasks_are_refused_at_once(tmp_path: Path) -> None:
             await w["a"].submit(title="")
         with pytest.raises(HubInvalid, match="blob"):
             await w["a"].submit(source={"kind": "archive", "sha256": SHA})
+
+
+async def test_a_table_that_lags_catches_up_before_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        agent = w["b"]
+        apply, held = agent.parts.follower._apply, list[Entry]()
+        monkeypatch.setattr(agent.parts.follower, "_apply", held.extend)
+        task_id = (await w["a"].submit())["task"]["task_id"]
+        reaching = asyncio.create_task(agent.call("table.reach"))
+        await agent.until(lambda: any(entry.type == "submit" for entry in held), "committed")
+        # Time enough to be told by the leader how far the log is.
+        assert not (await asyncio.wait((reaching,), timeout=0.2))[0]
+        assert agent.task(task_id) is None
+        monkeypatch.undo()
+        apply(held)
+        index = (await reaching)["index"]
+        assert index >= held[0].index
+        assert agent.task(task_id) is not None
+
+
+async def test_nobody_knows_how_far_the_log_is_without_a_leader(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.mesh.elect(None)
+        with pytest.raises(HubNoLeader):
+            await w["b"].call("table.reach")
 
 
 async def test_a_source_gets_a_second_copy(tmp_path: Path) -> None:

@@ -80,12 +80,12 @@ def test_presence_has_some_patience_with_going_and_none_with_coming() -> None:
 
 
 class Rounds:
-    """A hub whose rounds end when told to."""
+    """Rounds that end when told to."""
 
     def __init__(self) -> None:
         self.begun: list[asyncio.Future[int]] = []
 
-    async def raft_read_index(self) -> int:
+    async def ask(self) -> int:
         self.begun.append(asyncio.get_running_loop().create_future())
         return await self.begun[-1]
 
@@ -97,7 +97,7 @@ async def turns() -> None:
 
 async def test_many_share_a_round_that_began_after_they_asked() -> None:
     rounds = Rounds()
-    barrier = Barrier(rounds)  # type: ignore[arg-type]
+    barrier = Barrier(rounds.ask)
     first = asyncio.create_task(barrier.wait())
     await turns()
     late = [asyncio.create_task(barrier.wait()) for _ in range(5)]
@@ -114,7 +114,7 @@ async def test_many_share_a_round_that_began_after_they_asked() -> None:
 
 async def test_a_failed_round_fails_those_who_waited_for_it_and_no_others() -> None:
     rounds = Rounds()
-    barrier = Barrier(rounds)  # type: ignore[arg-type]
+    barrier = Barrier(rounds.ask)
     first = asyncio.create_task(barrier.wait())
     await turns()
     second = asyncio.create_task(barrier.wait())
