@@ -552,6 +552,8 @@ def test_what_one_agent_has_acknowledged_the_others_know_at_once(mesh: Mesh) -> 
             items = readers[1].get("/api/v1/tasks", params={"limit": 1}).json()["items"]
             assert [item["task_id"] for item in items] == [task_id]
             assert readers[1].post(f"/api/v1/tasks/{task_id}/cancel").status_code == 202
+            for agent in (writer, readers[0]):
+                assert agent.get(f"/api/v1/tasks/{task_id}").json()["state"] == "cancelled"
 
 
 def test_reading_goes_on_while_the_leader_is_silent(mesh: Mesh) -> None:

@@ -113,10 +113,10 @@ class Context:
         except HubError:
             self._alone_until = time.monotonic() + CATCH_UP_PAUSE_S
 
-    async def task(self, task_id: str) -> TaskRow:
-        """The task, or the 404 that says so."""
+    async def task(self, task_id: str, *, newest: bool = False) -> TaskRow:
+        """The task, or the 404 that says so; with `newest`, as the mesh has it by now."""
         row = self.table.task(task_id)
-        if row is None:
+        if row is None or (newest and row.open):
             await self.catch_up()
             row = self.table.task(task_id)
         if row is None:

@@ -50,7 +50,7 @@ async def get_logs(
     attempt: Annotated[int | None, Query(ge=1, le=1_000_000, description="the newest when absent")] = None,
 ) -> Response:
     """The raw output of the commands as it was written."""
-    row = await context.task(check_task_id(task_id))
+    row = await context.task(check_task_id(task_id), newest=True)
     known = [a for a in context.table.attempts(row.task_id) if a.claimed_at is not None]
     if attempt is not None:
         known = [a for a in known if a.attempt == attempt]
@@ -157,14 +157,14 @@ async def _until_stopped(context: Context, opened: ByteStream) -> AsyncGenerator
 @router.get("/{task_id}/artifacts")
 async def get_artifacts(context: Here, task_id: str) -> Response:
     """What the task's newest attempt left: path, size and SHA-256 of each."""
-    row = await context.task(check_task_id(task_id))
+    row = await context.task(check_task_id(task_id), newest=True)
     return json_response({"items": _artifacts(row.result), "next": None})
 
 
 @router.get("/{task_id}/artifacts/{path:path}", response_class=StreamingResponse, responses=_BYTES)
 async def get_artifact(context: Here, task_id: str, path: str) -> Response:
     """The bytes of one artifact, from the agent that holds them."""
-    row = await context.task(check_task_id(task_id))
+    row = await context.task(check_task_id(task_id), newest=True)
     item = next((item for item in _artifacts(row.result) if item["path"] == path), None)
     if item is None or row.agent is None:
         raise Problem(404, f"task {row.task_id} has no artifact {path!r}; GET …/artifacts lists them")

@@ -122,7 +122,7 @@ def bad_cursor() -> Problem:
 @router.get("/{task_id}")
 async def get_task(context: Here, task_id: str) -> Response:
     """One task with its attempts and result."""
-    return json_response(task_view(context, await context.task(check_task_id(task_id))))
+    return json_response(task_view(context, await context.task(check_task_id(task_id), newest=True)))
 
 
 @router.post("/{task_id}/cancel", status_code=202)
@@ -147,7 +147,7 @@ async def post_cancel(context: Here, task_id: str, request: Request) -> Response
 @router.post("/{task_id}/retry", status_code=202)
 async def post_retry(context: Here, task_id: str, request: Request) -> Response:
     """Offers a task again that has ended without success; 409 while it is open or when it is completed."""
-    row = await context.task(check_task_id(task_id))
+    row = await context.task(check_task_id(task_id), newest=True)
     await _reason(request)
     if row.open:
         raise Problem(
