@@ -1,7 +1,8 @@
 """One connection of a client: uvicorn's, which has no patience of its own for what comes before a request.
 
 A client that is silent, or sends its headers byte by byte, is cut off; among many that hold a connection
-without a request under way the longest idle one makes room for the next that comes.
+without a request under way the longest idle one makes room for the next that comes, unless it has only
+just come itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEADERS_MAX_S: Final = 10.0
 # From so many connections on, idle ones are closed when another comes; far below the limit on all of them.
 CROWDED_CONNECTIONS: Final = 256
+# In a burst of clients a request may wait this long to be read.
+IDLE_MIN_S: Final = 1.0
 
 
 class Connection(HttpToolsProtocol):
@@ -65,10 +68,11 @@ class Connection(HttpToolsProtocol):
             self._deadline = None
 
     def _make_room(self) -> None:
+        recent = self.loop.time() - IDLE_MIN_S
         idle = [
             (one._idle_since, one)
             for one in self.connections
-            if isinstance(one, Connection) and one is not self and one._idle_since is not None
+            if isinstance(one, Connection) and one._idle_since is not None and one._idle_since < recent
         ]
         if idle:
             min(idle, key=lambda pair: pair[0])[1].transport.abort()

@@ -21,7 +21,7 @@ def pack(folder: Path, out: BinaryIO) -> int:
     """Writes the archive; returns the number of files. Ignored files of a git work tree stay behind."""
     root = folder.resolve()
     if not root.is_dir():
-        raise CtlError(f"--dir {folder}: no such folder")
+        raise CtlError(f"--dir {folder}: {'not a folder' if root.exists() else 'no such folder'}")
     count = 0
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path in _listed_by_git(root) or _walked(root):

@@ -92,6 +92,7 @@ async def test_a_request_under_way_has_its_time(port: int, monkeypatch: pytest.M
 
 async def test_the_longest_idle_makes_room(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "CROWDED_CONNECTIONS", 8)
+    monkeypatch.setattr(connection, "IDLE_MIN_S", 0.0)
     async with asyncio.timeout(DEADLINE_S):
         busy = await open_to(port)
         busy[1].write(b"POST" + REQUEST[3:] + b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{")
@@ -108,3 +109,16 @@ async def test_the_longest_idle_makes_room(port: int, monkeypatch: pytest.Monkey
         assert b"422" in await answer(busy)
     for opened in silent:
         opened[1].close()
+
+
+async def test_a_burst_of_clients_is_served(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "CROWDED_CONNECTIONS", 8)
+    monkeypatch.setattr(connection, "IDLE_MIN_S", DEADLINE_S)
+    async with asyncio.timeout(DEADLINE_S):
+        # All of them are there before the first asks for anything.
+        clients = [await open_to(port) for _ in range(40)]
+        for client in clients:
+            client[1].write(REQUEST + b"\r\n")
+        assert all([b"200" in await answer(client) for client in clients])
+    for client in clients:
+        client[1].close()
