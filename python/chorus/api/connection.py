@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 # From a connection's beginning, or a request's first byte, to the end of its headers.
 HEADERS_MAX_S: Final = 10.0
 # From so many connections on, idle ones are closed when another comes; far below the limit on all of them.
-CROWDED_CONNECTIONS: Final = 256
+CROWDED_CONNECTIONS: Final = 512
 # In a burst of clients a request may wait this long to be read.
 IDLE_MIN_S: Final = 1.0
 
