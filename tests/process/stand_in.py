@@ -11,13 +11,14 @@ import signal
 import sys
 from pathlib import Path
 
-from chorus.process import alive
-
 
 def main() -> None:
     name, run_dir = sys.argv[1], Path(os.environ["CHORUS_RUN_DIR"])
     if (run_dir / f"fail.{name}").exists():
         sys.exit(1)
+    # Not before: what fails should do so at once, however busy the machine is.
+    from chorus.process import alive
+
     alive.watch(Path(os.environ["CHORUS_ALIVE"]))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     with (run_dir / f"{name}.pids").open("a") as pids:

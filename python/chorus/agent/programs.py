@@ -11,8 +11,9 @@ from chorus.config import Paths
 
 LISTENER = "watcher"
 EVENTS = ("PROCESS_STATE_RUNNING", "PROCESS_STATE_EXITED", "PROCESS_STATE_BACKOFF", "PROCESS_STATE_FATAL")
-# Longer than this a process counts as started; ending earlier is a failed start.
-START_SECONDS = 1
+# Longer than this a process counts as started; ending earlier is a failed start. supervisord looks once a
+# second: with one second here, what dies at once would count as started every now and then.
+START_SECONDS = 2
 # supervisord's own quick attempts; then the program is FATAL and the parent takes over, more and more slowly.
 START_RETRIES = 3
 
