@@ -240,7 +240,13 @@ impl Engine {
                     } else if self.allows.iter().any(|allow| allow.holds(&prober.id, secret, path)) {
                         continue;
                     }
-                    let label = Label { prober: Some(index), severity: prober.severity, rank: index + 1 };
+                    // What begins in the rest of a longer secret does not name it: in pieces the lead to it would not be
+                    // seen whole before that one is let go.
+                    let label = if sweep.deaf.contains(&range.start) {
+                        Label { prober: Some(index), severity: Severity::Low, rank: usize::MAX }
+                    } else {
+                        Label { prober: Some(index), severity: prober.severity, rank: index + 1 }
+                    };
                     let audited = cut.unwrap_or(range.end);
                     sweep.hits.push(Hit { range, label, goes_on: cut.map(|_| index).into_iter().collect(), audited });
                 }
