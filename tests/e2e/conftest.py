@@ -43,17 +43,19 @@ class Agent:
     def ask(
         self, method: str, path: str, *, headers: dict[str, str] | None = None, **more: Any
     ) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self.token}", **(headers or {})}
+        headers = {**self._authorization, **(headers or {})}
         return httpx.request(method, self.api + path, headers=headers, timeout=60, trust_env=False, **more)
 
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self.token}"}
-        return httpx.post(self.api + path, headers=headers, json=body, timeout=60, trust_env=False)
+        return self.ask("POST", path, json=body)
 
     def client(self) -> httpx.Client:
         """A client that keeps its connection."""
-        headers = {"Authorization": f"Bearer {self.token}"}
-        return httpx.Client(base_url=self.api, headers=headers, timeout=60, trust_env=False)
+        return httpx.Client(base_url=self.api, headers=self._authorization, timeout=60, trust_env=False)
+
+    @property
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
 
     def metrics(self) -> dict[str, float]:
         """All series without labels, by name."""

@@ -17,6 +17,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chorus import decisions
+from chorus.coordinator import SERVICE
 from chorus.coordinator.follower import Applied, Follower
 from chorus.coordinator.leading import Leading
 from chorus.coordinator.proposals import Proposals
@@ -41,7 +42,6 @@ from chorus.wire.ids import new_id
 from chorus.wire.messages import DECISIONS
 from chorus.wire.task import rfc3339
 
-SERVICE = "coordinator"
 # A vote is open for a day unless whoever calls it says otherwise.
 OPEN_DEFAULT_S = 24 * 3600.0
 OPEN_MAX_S = 366 * 24 * 3600.0

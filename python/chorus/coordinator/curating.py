@@ -10,6 +10,7 @@ from typing import Any
 
 from chorus import decisions
 from chorus.config import Settings
+from chorus.coordinator import SERVICE
 from chorus.coordinator.follower import Applied, Follower
 from chorus.curator import bundle
 from chorus.curator.bundle import Choice
@@ -80,7 +81,7 @@ class Curating:
         if leader is not None and leader != self._hub.peer_id:
             try:
                 reply = await self._hub.request(
-                    leader, "coordinator", "context.choose", {"task_id": task_id}, timeout=ASK_TIMEOUT_S
+                    leader, SERVICE, "context.choose", {"task_id": task_id}, timeout=ASK_TIMEOUT_S
                 )
                 return leader, _choices(reply.head)
             except (HubError, ValueError) as error:

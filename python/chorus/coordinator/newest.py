@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from chorus.coordinator import SERVICE
 from chorus.coordinator.barrier import Barrier
 from chorus.coordinator.follower import Follower
 from chorus.hub import Hub, HubNoLeader, HubTimeout, Request
 
-SERVICE = "coordinator"
 # A leader that is there answers within milliseconds.
 ASK_TIMEOUT_S = 2.0
 

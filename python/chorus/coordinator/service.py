@@ -8,12 +8,13 @@ import sqlite3
 from typing import Any
 
 from chorus.blobs import BlobStore, exchange
+from chorus.coordinator import SERVICE
 from chorus.coordinator.ballots import Ballots
 from chorus.coordinator.curating import Curating
 from chorus.coordinator.follower import DISK_RETRY_FIRST_S, DISK_RETRY_MAX_S, Follower
 from chorus.coordinator.gossip import Gossip
 from chorus.coordinator.leading import Leading
-from chorus.coordinator.newest import SERVICE, Newest
+from chorus.coordinator.newest import Newest
 from chorus.coordinator.profile import ProfileKeeper
 from chorus.coordinator.proposals import Proposals
 from chorus.coordinator.submission import Submission
