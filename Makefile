@@ -39,9 +39,10 @@ test-heavy: setup ## everything, with the tests that take minutes
 lint: setup ## ruff, rustfmt, clippy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 	PYO3_PYTHON=$(abspath $(VENV)/bin/python) cargo clippy --release -- -D warnings
+	cargo clippy --release -p chorus-hostile -- -D warnings
 
 types: setup ## mypy, and the core's stub against the built module
 	$(VENV)/bin/mypy

@@ -1,0 +1,43 @@
+"""A mesh of three real agents and strangers who hold its network key and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from e2e.conftest import Mesh, brought_up, needs
+
+from .peer import HostilePeer, build, hostile_peer, network_key
+
+__all__ = ["needs"]
+
+SECRET = "a secret of the hostile tests, of no worth"
+
+Stranger = Callable[..., AbstractContextManager[HostilePeer]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "e2e: three real agents, a Docker daemon and the sandbox images")
+
+
+@pytest.fixture(scope="session")
+def program() -> Path:
+    return build()
+
+
+@pytest.fixture(scope="module")
+def mesh(needs: None) -> Iterator[Mesh]:
+    yield from brought_up(3, CHORUS_CLUSTER_SECRET=SECRET)
+
+
+@pytest.fixture
+def stranger(mesh: Mesh, program: Path) -> Stranger:
+    """Makes strangers: `with stranger(agent=0, identities=1) as peer`."""
+
+    def make(agent: int = 0, identities: int = 1) -> AbstractContextManager[HostilePeer]:
+        return hostile_peer(program, network_key(SECRET.encode()), mesh.agents[agent].multiaddr, identities)
+
+    return make
