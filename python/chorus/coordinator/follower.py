@@ -11,10 +11,10 @@ from typing import Any
 from chorus.hub import Entry as Committed
 from chorus.hub import Hub, HubError, HubNoMesh, HubTimeout, disk_error
 from chorus.process import Process, metrics
-from chorus.table.effects import Outcome, UnknownEntryType
+from chorus.table.effects import Outcome
 from chorus.table.entries import Entry
 from chorus.table.records import Known, Mesh
-from chorus.table.store import TableGap, TableStore
+from chorus.table.store import TableGap, TableStore, TableTooNew
 
 # As many entries as one transaction takes: a commit costs about as much as some entries, and at this size
 # the loop is held for some milliseconds at most.
@@ -104,7 +104,7 @@ class Follower:
             except sqlite3.OperationalError as error:
                 # The batch was rolled back as a whole, and is asked for again from its first entry.
                 await self._wait_for_disk(f"the table cannot be written: {error}")
-            except (WrongMesh, UnknownEntryType, TableGap, sqlite3.Error) as error:
+            except (WrongMesh, TableTooNew, TableGap, sqlite3.Error) as error:
                 # Nothing may be skipped: better a table that stands still, visibly, than another table.
                 self.error = f"{type(error).__name__}: {error}"
                 self._process.log.error("applying stopped", reason=self.error)

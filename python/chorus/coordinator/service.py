@@ -32,7 +32,10 @@ async def open_table(process: Process) -> TableStore | None:
     wait = DISK_RETRY_FIRST_S
     while not process.stopping.is_set():
         try:
-            return TableStore(process.settings.paths.table_db)
+            store = TableStore(process.settings.paths.table_db)
+            if store.rebuilt:
+                process.log.info("the table has a new form and is made anew from the log")
+            return store
         except (sqlite3.OperationalError, OSError) as error:
             problem = f"the table cannot be opened: {error}"
         process.log.error("waiting for the disk", reason=problem)

@@ -60,7 +60,7 @@ class Submission:
         """Submits a task once; `submitter` is the signer of one heard by gossip, else this agent."""
         task_id = task.task_id or new_id()
         task = await self._without_secrets(task)
-        body = {**task.body(), "task_id": task_id}
+        body = {**task.entry(), "task_id": task_id}
         known = self._store.get(Body, task_id)
         if known is not None:
             return self._known(task_id, _same(known.task, body), len(task.blobs))

@@ -192,9 +192,19 @@ class EntryFeed(Feed[Entry]):
             id=str(head.get("id") or ""),
             author=str(head.get("author") or ""),
             seen=int(head.get("seen") or 0),
-            body=orjson.loads(payload) if payload else None,
+            body=_body(payload),
             reason=str(head.get("reason") or ""),
         )
+
+
+def _body(payload: bytes) -> Any:
+    """The body of a committed entry; None for one that is no JSON to this agent, which the table refuses. The
+    reader of the log must not end by what stands in it.
+    """
+    try:
+        return orjson.loads(payload) if payload else None
+    except orjson.JSONDecodeError:
+        return None
 
 
 class LogFeed(Feed[dict[str, Any]]):

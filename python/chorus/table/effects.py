@@ -45,17 +45,17 @@ class Outcome:
     versions: bool = False
     # For an entry that had counted before: what came of it then.
     repeated: bool = False
+    # The version that the entry raises the table to, when it is one that this release does not know: neither
+    # it nor any entry after it can be applied.
+    beyond: int | None = None
 
 
-class UnknownEntryType(Exception):
-    """An entry of a type that this version does not know. Applying stops: skipping it would change the
-    table.
-    """
+class Beyond(Exception):
+    """The mesh raised the table's version to one that this release does not know. Applying stops."""
 
-    def __init__(self, type: str, index: int) -> None:
-        super().__init__(f"entry {index} has the unknown type {type!r}; this agent is too old for its mesh")
-        self.type = type
-        self.index = index
+    def __init__(self, version: int) -> None:
+        super().__init__(f"the table is raised to version {version}")
+        self.version = version
 
 
 class Refuse(Exception):
@@ -74,14 +74,13 @@ class Draft:
     """The table while one entry is applied to it: reads see what the entry wrote before."""
 
     base: TableView
-    written: dict[tuple[type[Record], Key], Record] = field(default_factory=dict)
-    dropped: list[Drop] = field(default_factory=list)
+    written: dict[tuple[type[Record], Key], Record | None] = field(default_factory=dict)
 
     def get(self, kind: type[R], *key: Any) -> R | None:
         """The record, as this entry left it so far."""
-        found = self.written.get((cast("type[Record]", kind), key))
-        if found is not None:
-            return cast("R", found)
+        place = (cast("type[Record]", kind), key)
+        if place in self.written:
+            return cast("R | None", self.written[place])
         return self.base.get(kind, *key)
 
     def put(self, record: Record) -> None:
@@ -90,12 +89,14 @@ class Draft:
         self.written[kind, key_of(record)] = record
 
     def drop(self, kind: type[Record], *key: Any) -> None:
-        """Takes a record away that this entry did not write."""
-        self.dropped.append(Drop(kind, key))
+        """Takes a record away."""
+        self.written[kind, key] = None
 
     def effects(self) -> tuple[Effect, ...]:
         """All that was written, each record once, in its last form, and what is to go."""
-        return (*self.written.values(), *self.dropped)
+        return tuple(
+            record if record is not None else Drop(kind, key) for (kind, key), record in self.written.items()
+        )
 
 
 class MemoryView:

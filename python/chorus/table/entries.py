@@ -1,26 +1,33 @@
-"""The entries of the mesh's log: what each type says.
+"""The entries of the mesh's log: what each type says, as schemas that are frozen.
 
-Who may say it is decided in `chorus.table.transitions`.
+An entry means the same in every release: a new field, or a new meaning of one, is a new type, which counts
+from the version of the table on that it came with. Values are taken as they are, never turned into another
+type; fields that a schema does not name are ignored. Who may say what is decided in
+`chorus.table.transitions`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Strict
 
-from chorus.wire.ids import ID_PATTERN
+from chorus.table.submitted import MaybeSha256, Name, Sha256, SubmittedTask, TaskId
 
-TaskId = Annotated[str, Field(pattern=ID_PATTERN)]
-Peer = Annotated[str, Field(min_length=1, max_length=128)]
-Reason = Annotated[str, Field(max_length=2000)]
-Name = Annotated[str, Field(max_length=128)]
+Peer = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
+REASON_MAX_CHARS: Final = 2000
+Reason = Annotated[str, Field(max_length=REASON_MAX_CHARS)]
 Number = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+ExitCode = Annotated[int, Field(ge=-(2**31), lt=2**32)]
+Image = Annotated[str, Field(max_length=512)]
+Address = Annotated[str, Field(max_length=1024)]
 
 # As many waiting tasks as one entry gives a reason for.
-WAITING_MAX = 256
+WAITING_MAX: Final = 256
+# How refusals begin of a body that breaks its schema, for whoever proposed it.
+UNFIT: Final = "the body does not fit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +44,9 @@ class Entry:
 
 
 class Fact(BaseModel):
-    """What an entry says. Fields that this version does not know are ignored."""
+    """What an entry says."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
 class Profile(Fact):
@@ -47,11 +54,11 @@ class Profile(Fact):
 
     agent_id: Name
     role: Name = ""
-    expertise: Annotated[tuple[Name, ...], Field(max_length=256)] = ()
+    expertise: Annotated[tuple[Name, ...], Strict(False), Field(max_length=256)] = ()
     specialization: Name = "general"
     max_tasks: Annotated[int, Field(ge=0, le=100_000)] = 3
-    languages: Annotated[tuple[Name, ...], Field(max_length=256)] = ()
-    images: Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=256)] = ()
+    languages: Annotated[tuple[Name, ...], Strict(False), Field(max_length=256)] = ()
+    images: Annotated[tuple[Image, ...], Strict(False), Field(max_length=256)] = ()
     accepting: bool = False
     reason: Reason = ""
     version: Name = ""
@@ -75,9 +82,7 @@ class Join(Fact):
     """The leader admits a member, whose raft id is this entry's index."""
 
     peer: Peer
-    agent_id: Name = ""
-    raft_id: Number = 0
-    licence: str = ""
+    agent_id: Annotated[str, Field(max_length=128)] = ""
 
 
 class Voter(Fact):
@@ -88,7 +93,15 @@ class Voter(Fact):
 
 
 class MemberProfile(Profile):
-    """A member says what it can do."""
+    """A member says what it can do, and the newest version of the table that it knows."""
+
+    table_version: Annotated[int, Field(ge=1, le=2**31)] = 1
+
+
+class TableVersion(Fact):
+    """The leader raises the table's version: types that came with it count from here on."""
+
+    version: Annotated[int, Field(ge=2, le=2**31)]
 
 
 class Presence(Fact):
@@ -103,11 +116,11 @@ class Submit(Fact):
     """A task, its submitter, and the member that vouches for it. `holders` have its blobs on disk."""
 
     task_id: TaskId
-    task: dict[str, Any]
+    task: SubmittedTask
     submitter: Peer
     submitted_by: Name = ""
     vouched_by: Peer
-    holders: Annotated[tuple[Peer, ...], Field(max_length=64)] = ()
+    holders: Annotated[tuple[Peer, ...], Strict(False), Field(max_length=64)] = ()
     submitted_at: Number | None = None
 
 
@@ -139,8 +152,30 @@ class Started(Fact):
 
     task_id: TaskId
     attempt: Number
-    image: Annotated[str, Field(max_length=512)] = ""
+    image: Image = ""
     pulling_s: Seconds = 0
+
+
+class Command(Fact):
+    """One command that was run; a long one is cut, visibly."""
+
+    command: Annotated[str, Field(max_length=32_000)]
+    exit_code: ExitCode | None = None
+    duration_s: Seconds = 0
+
+
+class Artifact(Fact):
+    """A file that was kept. Its path goes into headers and onto terminals: no control characters."""
+
+    path: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+    size: Number
+    sha256: Sha256
+
+
+Quantity = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+# As it was written: a whole number stays one.
+Amount = Number | Annotated[float, Field(ge=0, le=2**53, allow_inf_nan=False)]
+Quantities = Annotated[dict[Quantity, Amount], Field(max_length=64)]
 
 
 class Result(Fact):
@@ -150,26 +185,28 @@ class Result(Fact):
     attempt: Number
     outcome: Literal["completed", "failed", "cancelled"]
     reason: Reason = ""
-    exit_code: int | None = None
-    summary: str = ""
-    commands: list[dict[str, Any]] = Field(default_factory=list)
-    artifacts: list[dict[str, Any]] = Field(default_factory=list)
-    usage: dict[str, Any] = Field(default_factory=dict)
+    exit_code: ExitCode | None = None
+    summary: Annotated[str, Field(max_length=32_000)] = ""
+    commands: Annotated[list[Command], Field(max_length=64)] = Field(default_factory=list)
+    artifacts: Annotated[list[Artifact], Field(max_length=1000)] = Field(default_factory=list)
+    usage: Quantities = Field(default_factory=dict)
     ended_by: Literal["exit", "timeout", "cancel", "out_of_memory", "pids", "disk", "daemon", "lost"] = "exit"
-    decision: str | None = None
-    timings: dict[str, Any] = Field(default_factory=dict)
+    decision: Address | None = None
+    timings: Quantities = Field(default_factory=dict)
     # Addresses of the earlier decisions that the agent was given with the task.
-    context: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=16)] = Field(
-        default_factory=list
-    )
+    context: Annotated[list[Address], Field(max_length=16)] = Field(default_factory=list)
 
 
 class Release(Fact):
-    """The executor gives an attempt back without a result."""
+    """The executor gives an attempt back without a result.
+
+    The cause is `unresponsive` when the executor's process was ended because it did not answer.
+    """
 
     task_id: TaskId
     attempt: Number
     reason: Reason = ""
+    cause: Literal["", "unresponsive"] = ""
 
 
 class Reoffer(Fact):
@@ -187,7 +224,7 @@ class Cancel(Fact):
 
     task_id: TaskId
     by: Name = ""
-    signer: Annotated[str, Field(max_length=128)] = ""
+    signer: Name = ""
     reason: Reason = ""
 
 
@@ -215,7 +252,7 @@ class Wait(Fact):
 class Waiting(Fact):
     """The leader says why tasks wait, several at a time."""
 
-    tasks: Annotated[tuple[Wait, ...], Field(max_length=WAITING_MAX)]
+    tasks: Annotated[tuple[Wait, ...], Strict(False), Field(max_length=WAITING_MAX)]
 
 
 class DecisionPublished(Fact):
@@ -224,10 +261,10 @@ class DecisionPublished(Fact):
     task_id: TaskId | None = None
     attempt: Number | None = None
     kind: Name = ""
-    hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    address: Annotated[str, Field(max_length=1024)] = ""
+    hash: Sha256
+    address: Address = ""
     agent: Annotated[str, Field(max_length=128)] = ""
-    decides: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    decides: Sha256 | None = None
     # Of the record, in bytes; 0 when its author did not say.
     size: Number = 0
 
@@ -241,8 +278,8 @@ class VersionWritten(Fact):
     """
 
     address: Annotated[str, Field(max_length=2048)]
-    hash: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
-    stored: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    hash: MaybeSha256 = ""
+    stored: MaybeSha256 = ""
     kind: Literal["content", "decision"] = "content"
     size: Number = 0
     content_type: Annotated[str, Field(max_length=256)] = ""
@@ -259,6 +296,7 @@ FACTS: dict[str, type[Fact]] = {
     "voter": Voter,
     "member": MemberProfile,
     "presence": Presence,
+    "table_version": TableVersion,
     "submit": Submit,
     "award": Award,
     "decline": Decline,
@@ -276,4 +314,6 @@ FACTS: dict[str, type[Fact]] = {
 }
 
 # Entries that count only from the author of the newest `leader(term)`.
-LEADER_ONLY = frozenset({"join", "voter", "presence", "award", "reoffer", "expire", "waiting"})
+LEADER_ONLY = frozenset(
+    {"join", "voter", "presence", "award", "reoffer", "expire", "waiting", "table_version"}
+)

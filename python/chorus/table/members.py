@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
 
-from chorus.table.effects import Draft, Refuse
-from chorus.table.entries import Entry, Found, Join, Leader, MemberProfile, Presence, Profile, Voter
-from chorus.table.records import Member, Mesh, changed
+from chorus.table.effects import Beyond, Draft, Refuse
+from chorus.table.entries import (
+    Entry,
+    Found,
+    Join,
+    Leader,
+    MemberProfile,
+    Presence,
+    Profile,
+    TableVersion,
+    Voter,
+)
+from chorus.table.records import Counter, Member, Mesh, changed
 
 FOUNDER_RAFT_ID = 1
+# The newest version of the table that this release knows. Types that came with a later one than the first are
+# listed with theirs in `chorus.table.transitions`.
+TABLE_VERSION = 1
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 Touched = tuple[str, ...]
 
 
@@ -19,6 +34,7 @@ def found(draft: Draft, entry: Entry, fact: Found) -> Touched:
     """The founder is the first member and votes."""
     draft.put(Mesh(mesh=fact.mesh, settings=fact.settings, founded_at=entry.stamp_ms))
     member = Member(entry.author, FOUNDER_RAFT_ID, voter=True, joined_at=entry.stamp_ms)
+    _count(draft, member.table_version, 1)
     try:
         profile = Profile.model_validate(fact.agent)
     except ValidationError:
@@ -45,7 +61,9 @@ def join(draft: Draft, entry: Entry, fact: Join) -> Touched:
     """
     known = draft.get(Member, fact.peer)
     if known is None:
-        known = Member(fact.peer, agent_id=fact.agent_id)
+        _count(draft, 1, 1)
+        # Consensus counts the member from here on, so that a bad name must not keep it out of the table.
+        known = Member(fact.peer, agent_id="" if _CONTROL.search(fact.agent_id) else fact.agent_id)
     draft.put(changed(known, raft_id=entry.index, voter=False, present=True, joined_at=entry.stamp_ms))
     return ()
 
@@ -58,7 +76,10 @@ def voter(draft: Draft, entry: Entry, fact: Voter) -> Touched:
 
 def profile(draft: Draft, entry: Entry, fact: MemberProfile) -> Touched:
     """A member speaks about itself."""
-    draft.put(_with_profile(_member(draft, entry.author), fact))
+    member = _with_profile(_member(draft, entry.author), fact)
+    _count(draft, member.table_version, -1)
+    _count(draft, fact.table_version, 1)
+    draft.put(changed(member, table_version=fact.table_version))
     return ()
 
 
@@ -69,6 +90,34 @@ def presence(draft: Draft, entry: Entry, fact: Presence) -> Touched:
         raise Refuse("that is known")
     draft.put(changed(member, present=fact.present))
     return ()
+
+
+def table_version(draft: Draft, entry: Entry, fact: TableVersion) -> Touched:
+    """Raises the table's version by one, when every member has said that it knows the next."""
+    mesh = _mesh(draft)
+    if fact.version != mesh.version + 1:
+        raise Refuse(f"the next version of the table is {mesh.version + 1}")
+    if any(draft.get(Counter, _knowing(version)) is not None for version in range(1, fact.version)):
+        raise Refuse(f"not every member knows version {fact.version} of the table")
+    if fact.version > TABLE_VERSION:
+        # Only an agent that joins later can come here, or one that lost a release.
+        raise Beyond(fact.version)
+    draft.put(changed(mesh, version=fact.version))
+    return ()
+
+
+def _knowing(version: int) -> str:
+    """The name of the counter of members that know no later version of the table."""
+    return f"members:{version}"
+
+
+def _count(draft: Draft, version: int, change: int) -> None:
+    counter = draft.get(Counter, _knowing(version))
+    value = (counter.value if counter is not None else 0) + change
+    if value:
+        draft.put(Counter(_knowing(version), value))
+    else:
+        draft.drop(Counter, _knowing(version))
 
 
 def _with_profile(member: Member, said: Profile) -> Member:
@@ -108,4 +157,5 @@ RULES: dict[str, Callable[[Draft, Entry, Any], Touched]] = {
     "voter": voter,
     "member": profile,
     "presence": presence,
+    "table_version": table_version,
 }

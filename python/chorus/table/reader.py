@@ -26,6 +26,7 @@ from chorus.table.rows import (
     VoteRow,
 )
 from chorus.table.schema import PROJECT_OF_ADDRESS
+from chorus.table.submitted import shown
 from chorus.table.versions import Versions
 
 PAGE_MAX = 500
@@ -313,7 +314,7 @@ def _task(row: tuple[Any, ...]) -> TaskRow:
      created_at, claimed_at, started_at, finished_at, pulling_s, result, decision, lost, _) = row  # fmt: skip
     return TaskRow(
         task_id=task_id,
-        task=orjson.loads(task),
+        task=shown(orjson.loads(task)),
         state=state,
         reason=reason,
         attempt=attempt,

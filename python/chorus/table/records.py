@@ -49,6 +49,8 @@ class Member:
     voter: bool = False
     present: bool = True
     joined_at: int = 0
+    # The newest version of the table that it said it knows.
+    table_version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,10 @@ class Task:
     decision: str | None = None
     lost: int = 0
     changes: int = 0
+    # Whether it counts into the strangers' share.
+    stranger: bool = False
+    # Attempts that ended because their executor did not answer any more.
+    unresponsive: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ import orjson
 
 from chorus.table.records import RECORDS, VALUES, Record
 
-# The form of the file. A file of another form is refused by name rather than misread.
-SCHEMA_VERSION = 2
+# The form of the file. One of an older form is made anew from the log, one of a newer form refused by name.
+SCHEMA_VERSION = 3
 
 # The project in a decision's address, `ucxl://agent:role@project:task/…`, as index and query both write it.
 _FROM_PROJECT = "substr(address, instr(address, '@') + 1)"

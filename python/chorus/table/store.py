@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from chorus.table.bounds import CANCEL_KEPT_MS
-from chorus.table.effects import Drop, Outcome, UnknownEntryType
+from chorus.table.effects import Drop, Outcome
 from chorus.table.entries import Entry
+from chorus.table.members import TABLE_VERSION
 from chorus.table.records import Attempt, Ballot, Counter, Member, Mesh, Record, Task, key_of
 from chorus.table.schema import FORMS, INDEXES, SCHEMA_VERSION
 from chorus.table.transitions import SEEN_MAX_AGE, apply
@@ -33,18 +34,34 @@ class TableGap(Exception):
 
 
 class TableForm(Exception):
-    """The file was written by a version with another form of the table."""
+    """The file was written by a later release, with another form of the table."""
+
+
+class TableTooNew(Exception):
+    """The mesh raised its table to a version that this release does not know. Applying stops: skipping what
+    comes with it would make another table.
+    """
+
+    def __init__(self, index: int, version: int) -> None:
+        super().__init__(
+            f"entry {index} raises the mesh's table to version {version}, and this release knows version"
+            f" {TABLE_VERSION}: install a newer one on this agent"
+        )
+        self.index = index
+        self.version = version
 
 
 class TableStore:
     """The one writer of the table in `path`.
 
-    `blocked` is the error that stopped applying: an entry of an unknown type. What came before stays applied.
+    `blocked` is the error that stopped applying: a version of the table that this release does not know. What
+    came before stays applied. `rebuilt` says that the file had an older form and was emptied: the log is
+    applied from its first entry on, so that all agents of this release come to the same table.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.blocked: UnknownEntryType | None = None
+        self.blocked: TableTooNew | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -52,7 +69,7 @@ class TableStore:
         # is part of each of them. The log, synced before an entry counts as committed, feeds them again.
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
-        self._create()
+        self.rebuilt = self._create()
         self.applied = int(self._db.execute("SELECT value FROM meta WHERE name = 'applied'").fetchone()[0])
         self._swept = self.applied
         self._cache: dict[tuple[type[Record], tuple[Any, ...]], Record | None] = {}
@@ -77,7 +94,11 @@ class TableStore:
             return cast("R | None", self._cache[place])
         form = FORMS[place[0]]
         row = self._db.execute(form.select, key).fetchone()
-        record = form.record(row) if row is not None else None
+        try:
+            record = form.record(row) if row is not None else None
+        except ValueError as error:
+            # Not what was written: the disk's fault, and never that of the entry which is being applied.
+            raise sqlite3.DatabaseError(f"the table's file is damaged in {kind.TABLE}") from error
         if kind in _CACHED:
             self._cache[place] = record
         return cast("R | None", record)
@@ -98,10 +119,9 @@ class TableStore:
                     continue
                 if entry.index != applied + 1:
                     raise TableGap(f"entry {entry.index} after {applied}")
-                try:
-                    outcome = apply(self, entry)
-                except UnknownEntryType as error:
-                    self.blocked = error
+                outcome = apply(self, entry)
+                if outcome.beyond is not None:
+                    self.blocked = TableTooNew(entry.index, outcome.beyond)
                     break
                 self._take(outcome)
                 outcomes.append(outcome)
@@ -179,11 +199,17 @@ class TableStore:
             self._cache.clear()
         self._cache.update({place: record for place, record in self._dirty.items() if place[0] in _CACHED})
 
-    def _create(self) -> None:
-        form = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if form not in (0, SCHEMA_VERSION):
-            raise TableForm(f"{self.path} has form {form}, this version reads {SCHEMA_VERSION}")
+    def _create(self) -> bool:
+        form = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if form > SCHEMA_VERSION:
+            raise TableForm(f"{self.path} has form {form}, this release reads {SCHEMA_VERSION}")
+        older = 0 < form < SCHEMA_VERSION
         self._db.execute("BEGIN IMMEDIATE")
+        if older:
+            # In place and in one transaction: the other processes read this very file.
+            for item in FORMS.values():
+                self._db.execute(f"DROP TABLE IF EXISTS {item.kind.TABLE}")
+            self._db.execute("DROP TABLE IF EXISTS meta")
         self._db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL)")
         self._db.execute("INSERT OR IGNORE INTO meta VALUES ('applied', 0)")
         for item in FORMS.values():
@@ -192,3 +218,4 @@ class TableStore:
             self._db.execute(index)
         self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._db.execute("COMMIT")
+        return older

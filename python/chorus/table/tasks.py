@@ -12,37 +12,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from chorus.table import bounds
 from chorus.table import entries as facts
-from chorus.table.bounds import CANCEL_KEPT_MS, count_open
 from chorus.table.effects import Draft, Refuse
 from chorus.table.entries import Entry
 from chorus.table.records import Attempt, Body, Cancel, Change, Decision, Member, Superseded, Task, changed
 from chorus.table.rows import OPEN_ATTEMPTS
 from chorus.table.ucxl import add_decision
 from chorus.table.votes import conclude, record_once
-from chorus.wire.task import TaskInvalid, check_entry_size, parse_task
 
 Touched = tuple[str, ...]
 
+# A task whose executors stopped answering so often fails: a third agent would be lost to it as well.
+UNRESPONSIVE_MAX = 2
+
 
 def submit(draft: Draft, entry: Entry, fact: facts.Submit) -> Touched:
-    """A task begins as announced. Refused: a known id, a bad task, a full mesh."""
+    """A task begins as announced. Refused: a known id, a dependency nobody knows, a full mesh."""
     if fact.vouched_by != entry.author:
         raise Refuse("only the vouching member may submit")
     if draft.get(Task, fact.task_id) is not None:
         raise Refuse("known: there is a task with that id")
-    try:
-        task = parse_task(fact.task)
-        check_entry_size(task)
-    except TaskInvalid as invalid:
-        raise Refuse(f"invalid: {invalid}") from None
+    task = fact.task
     if task.task_id not in (None, fact.task_id):
-        raise Refuse("invalid: task_id: not the entry's")
+        raise Refuse("invalid: task.task_id: not the entry's")
+    for other in task.depends_on:
+        if draft.get(Task, other) is None:
+            raise Refuse(f"invalid: task.depends_on: there is no task {other}")
     submitted_by = fact.submitted_by or _agent_id(draft, fact.submitter)
     if fact.submitter != entry.author:
         # Heard by gossip: the signer speaks for itself, and nobody for somebody else.
         submitted_by = fact.submitter
-    count_open(draft, submitted_by, 1)
+    stranger = draft.get(Member, fact.submitter) is None
+    bounds.begin(draft, submitted_by, stranger=stranger)
     record = Task(
         task_id=fact.task_id,
         idx=entry.index,
@@ -57,16 +59,17 @@ def submit(draft: Draft, entry: Entry, fact: facts.Submit) -> Touched:
         project=task.project,
         priority=task.priority,
         max_attempts=task.max_attempts,
-        start_by=int(task.start_by.timestamp() * 1000) if task.start_by is not None else None,
+        start_by=task.start_by,
         created_at=entry.stamp_ms,
+        stranger=stranger,
     )
-    draft.put(Body(fact.task_id, {**task.body(), "task_id": fact.task_id}))
+    draft.put(Body(fact.task_id, task.body(fact.task_id)))
     # announced: nobody has it yet.
     record = _step(draft, entry, record, "announced", "")
     cancelled = draft.get(Cancel, fact.task_id)
     if cancelled is not None:
         draft.drop(Cancel, fact.task_id)
-        fresh = entry.stamp_ms - cancelled.at_ms <= CANCEL_KEPT_MS
+        fresh = entry.stamp_ms - cancelled.at_ms <= bounds.CANCEL_KEPT_MS
         if fresh and cancelled.signer in ("", fact.submitter):
             _end(draft, entry, record, "cancelled", cancelled.reason or f"cancelled by {cancelled.by}")
     return (fact.task_id,)
@@ -129,7 +132,7 @@ def result(draft: Draft, entry: Entry, fact: facts.Result) -> Touched:
         raise Refuse("no such attempt")
     if attempt.agent != entry.author:
         raise Refuse("only the attempt's executor reports on it")
-    body = fact.model_dump(exclude={"task_id", "attempt"})
+    body = _result_body(fact)
     too_late = Superseded(fact.task_id, fact.attempt, entry.author, entry.index, body)
     if task.attempt != fact.attempt:
         raise Refuse("superseded: there is a newer attempt", too_late)
@@ -157,6 +160,8 @@ def result(draft: Draft, entry: Entry, fact: facts.Result) -> Touched:
 def release(draft: Draft, entry: Entry, fact: facts.Release) -> Touched:
     """The executor gives the attempt back."""
     task, attempt = _current(draft, entry, fact.task_id, fact.attempt, tuple(OPEN_ATTEMPTS))
+    if fact.cause == "unresponsive" and attempt.state != "awarded":
+        task = changed(task, unresponsive=task.unresponsive + 1)
     return _given_back(draft, entry, task, attempt, "released", fact.reason or "given back")
 
 
@@ -194,22 +199,26 @@ def retry(draft: Draft, entry: Entry, fact: facts.Retry) -> Touched:
         raise Refuse(f"open: the task is {task.state}")
     if task.state == "completed":
         raise Refuse("ended: the task is completed")
-    count_open(draft, task.submitted_by, 1)
+    # Who tries it again answers for it: it no longer counts into the strangers' share.
+    bounds.begin(draft, task.submitted_by, stranger=False)
     # failed, cancelled, expired -> announced
     task = changed(_waiting(task), finished_at=None, lost=0, decision=None, start_by=None)
+    task = changed(task, stranger=False, unresponsive=0)
     _step(draft, entry, task, "announced", f"tried again by {fact.by}" if fact.by else "tried again by hand")
     return (fact.task_id,)
 
 
 def expire(draft: Draft, entry: Entry, fact: facts.Expire) -> Touched:
-    """A task that did not begin by `start_by`."""
+    """A task that did not begin by `start_by`, or a stranger's that nobody took."""
     task = _open_task(draft, fact.task_id)
     if task.agent is not None:
         raise Refuse("the task does not wait")
-    if task.start_by is None or entry.stamp_ms < task.start_by:
+    until = begins_until(task)
+    if until is None or entry.stamp_ms < until:
         raise Refuse("the task may still begin")
+    late = "not begun in time" if until == task.start_by else "no member took it within an hour"
     # announced -> expired
-    _end(draft, entry, task, "expired", fact.reason or "not begun in time")
+    _end(draft, entry, task, "expired", fact.reason or late)
     return (fact.task_id,)
 
 
@@ -264,24 +273,40 @@ def _given_back(draft: Draft, entry: Entry, task: Task, attempt: Attempt, state:
     began = attempt.state != "awarded"
     lost = task.lost + (1 if began else 0)
     attempt = changed(attempt, state=state, reason=reason, finished_at=entry.stamp_ms)
-    if lost < task.max_attempts:
+    if lost < task.max_attempts and task.unresponsive < UNRESPONSIVE_MAX:
         draft.put(attempt)
         # announced (awarded), claimed, running -> announced
         _step(draft, entry, changed(_waiting(task), lost=lost), "announced", reason)
         return (task.task_id,)
     why = f"given up after {lost} lost attempts: {reason}"
+    if task.unresponsive >= UNRESPONSIVE_MAX:
+        why = f"given up: the executor stopped answering in {task.unresponsive} attempts: {reason}"
     ended = facts.Result(
         task_id=task.task_id,
         attempt=attempt.attempt,
         outcome="failed",
-        reason=why,
+        reason=why[: facts.REASON_MAX_CHARS],
         summary=why,
         ended_by="lost",
     )
-    draft.put(changed(attempt, result=ended.model_dump(exclude={"task_id", "attempt"})))
+    draft.put(changed(attempt, result=_result_body(ended)))
     # claimed, running -> failed
     _end(draft, entry, changed(task, lost=lost), "failed", why)
     return (task.task_id,)
+
+
+def begins_until(task: Task) -> int | None:
+    """When a task that still waits expires, in milliseconds since 1970; None when it may wait for ever."""
+    until = task.start_by
+    # A claimed attempt that was lost shows that members take it.
+    if task.stranger and task.lost == 0:
+        own = task.created_at + bounds.STRANGER_WAIT_MS
+        until = own if until is None else min(until, own)
+    return until
+
+
+def _result_body(fact: facts.Result) -> dict[str, Any]:
+    return fact.model_dump(mode="json", exclude={"task_id", "attempt"})
 
 
 def _waiting(task: Task) -> Task:
@@ -289,7 +314,7 @@ def _waiting(task: Task) -> Task:
 
 
 def _end(draft: Draft, entry: Entry, task: Task, state: str, reason: str) -> None:
-    count_open(draft, task.submitted_by, -1)
+    bounds.end(draft, task.submitted_by, stranger=task.stranger)
     _step(draft, entry, changed(task, finished_at=entry.stamp_ms), state, reason)
 
 

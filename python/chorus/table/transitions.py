@@ -1,35 +1,48 @@
 """The rules of the table: what an entry changes, as a pure function of the table and the entry.
 
 No clock (time is the entry's stamp), no randomness, no I/O, so that every agent comes to the same table.
-Decided here: who may say what, and that an entry counts once; `tasks`, `members`, `ucxl` and `votes` hold
-each type's rules.
+Decided here: which types count, who may say what, that an entry counts once, and that nothing an entry says
+can raise. `tasks`, `members`, `ucxl` and `votes` hold each type's rules.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import sqlite3
+from typing import Any, Final
 
 from pydantic import ValidationError
 
-from chorus.table import members, tasks, ucxl, votes
-from chorus.table.effects import Draft, Outcome, Refuse, TableView, UnknownEntryType
-from chorus.table.entries import FACTS, LEADER_ONLY, Entry, Fact
+from chorus.table import json_values, members, tasks, ucxl, votes
+from chorus.table.effects import Beyond, Draft, Outcome, Refuse, TableView
+from chorus.table.entries import FACTS, LEADER_ONLY, UNFIT, Entry, Fact
 from chorus.table.records import Known, Member, Mesh, Version
+from chorus.table.submitted import TIME_MAX_MS
 
 # An entry id is remembered for so many indexes; an older entry is not applied, so that forgetting is safe.
-SEEN_MAX_AGE = 100_000
+SEEN_MAX_AGE: Final = 100_000
 
 _FACTS: dict[str, type[Fact]] = {**FACTS, **votes.FACTS}
 _LEADER_ONLY = LEADER_ONLY | votes.LEADER_ONLY
 _RULES: dict[str, Any] = {**members.RULES, **tasks.RULES, **ucxl.RULES, **votes.RULES}
+# The version of the table that a type came with; 1 for those that are not named.
+_SINCE: dict[str, int] = {}
+
+# Errors of the disk and of the machine: they say nothing about the entry, and stop applying.
+_NOT_THE_ENTRYS: Final = (sqlite3.Error, OSError, MemoryError)
 
 
 def apply(view: TableView, entry: Entry) -> Outcome:
-    """What `entry` does to the table. Raises UnknownEntryType; everything else has an outcome."""
+    """What `entry` does to the table. Whatever it says there is an outcome, the same on every agent.
+
+    Raises only what the view raises when the disk fails.
+    """
     if entry.type in ("", "invalid"):
         return Outcome(False, entry.type and "not a valid entry")
-    if entry.type not in _FACTS:
-        raise UnknownEntryType(entry.type, entry.index)
+    mesh = view.get(Mesh, "mesh")
+    if entry.type not in _FACTS or _SINCE.get(entry.type, 1) > (mesh.version if mesh is not None else 1):
+        return Outcome(False, "unknown: this version of the table has no entries of that type")
+    if json_values.problem_of([entry.id, entry.author]) is not None:
+        return Outcome(False, "not a valid entry")
     known = view.get(Known, entry.id)
     if known is not None and entry.index - known.idx <= SEEN_MAX_AGE:
         return Outcome(known.accepted, known.reason, repeated=True)
@@ -37,12 +50,16 @@ def apply(view: TableView, entry: Entry) -> Outcome:
         return Outcome(False, f"made more than {SEEN_MAX_AGE} entries ago")
     draft = Draft(view)
     try:
-        fact = _read(entry)
-        _may_say(draft, entry)
-        touched: tuple[str, ...] = _RULES[entry.type](draft, entry, fact)
+        touched = _apply(draft, mesh, entry)
     except Refuse as refusal:
-        known = Known(entry.id, entry.index, False, refusal.reason)
-        return Outcome(False, refusal.reason, (known, *refusal.keep))
+        return _refused(entry, refusal)
+    except Beyond as beyond:
+        return Outcome(False, str(beyond), beyond=beyond.version)
+    except _NOT_THE_ENTRYS:
+        raise
+    except Exception:
+        # A mistake in a rule. It is the same mistake on every agent, and the next entry is applied.
+        return _refused(entry, Refuse("the rule of this type cannot take it"))
     draft.put(Known(entry.id, entry.index, True, ""))
     return Outcome(
         True,
@@ -55,17 +72,42 @@ def apply(view: TableView, entry: Entry) -> Outcome:
     )
 
 
+def _apply(draft: Draft, mesh: Mesh | None, entry: Entry) -> tuple[str, ...]:
+    if not 0 <= entry.stamp_ms <= TIME_MAX_MS:
+        raise Refuse("the stamp is not a time of the years 1970 to 9998")
+    fact = _read(entry)
+    _may_say(draft, mesh, entry)
+    touched: tuple[str, ...] = _RULES[entry.type](draft, entry, fact)
+    return touched
+
+
+def _refused(entry: Entry, refusal: Refuse) -> Outcome:
+    known = Known(entry.id, entry.index, False, refusal.reason)
+    return Outcome(False, refusal.reason, (known, *refusal.keep))
+
+
 def _read(entry: Entry) -> Fact:
+    if not isinstance(entry.body, dict):
+        raise Refuse(f"{UNFIT}: it is not a JSON object that every agent reads alike")
+    if (problem := json_values.problem_of(entry.body)) is not None:
+        raise Refuse(f"{UNFIT}: {problem}")
     try:
         return _FACTS[entry.type].model_validate(entry.body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise Refuse(f"the body does not fit: {place}: {first['type']}") from None
+        place = _place(error)
+    if entry.type == "submit" and place[:1] == ["task"]:
+        raise Refuse(f"invalid: {'.'.join(place)}: not a value of this field")
+    raise Refuse(f"{UNFIT}: {place[0] if place else 'it'}: not a value of this field")
 
 
-def _may_say(draft: Draft, entry: Entry) -> None:
-    mesh = draft.get(Mesh, "mesh")
+def _place(error: ValidationError) -> list[str]:
+    """The field that does not fit, and in a task the field of it: names of the schema, never of the body."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = first["loc"][:-1] if first["type"] == "extra_forbidden" else first["loc"]
+    return [str(part) for part in place[:2]]
+
+
+def _may_say(draft: Draft, mesh: Mesh | None, entry: Entry) -> None:
     if entry.type == "found":
         if mesh is not None:
             raise Refuse("the mesh is founded")

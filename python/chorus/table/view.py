@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from chorus.table.rows import AttemptRow, BallotRow, TaskRow
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339
 
 _RESULT = ("exit_code", "summary", "commands", "artifacts", "usage", "ended_by")
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from chorus.table.effects import Draft, Refuse
-from chorus.table.entries import DecisionPublished, Entry, Fact, Name, Number, Peer, Reason
+from chorus.table.entries import DecisionPublished, Entry, Fact, Number, Peer, Reason
 from chorus.table.records import Ballot, Decision, Member, Mesh, Recorded, Vote, changed
+from chorus.table.submitted import Name
 
 # As many members as one ballot lists: its entry and its record hold them all.
 VOTERS_MAX = 1_000
@@ -28,7 +29,7 @@ class OpenBallot(Fact):
 
     hash: Hash
     quorum: Annotated[int, Field(ge=1, le=VOTERS_MAX)]
-    voters: Annotated[tuple[Peer, ...], Field(min_length=1, max_length=VOTERS_MAX)]
+    voters: Annotated[tuple[Peer, ...], Strict(False), Field(min_length=1, max_length=VOTERS_MAX)]
     open_ms: Annotated[int, Field(ge=0, le=366 * 86_400_000)]
 
 

@@ -23,7 +23,11 @@ def check_path(path: str) -> str:
     """A path inside the workspace, in its plain form; raises ValueError naming what is wrong with it."""
     if not path or "\0" in path:
         raise ValueError(f"path {path!r} is empty or holds a zero byte")
-    if len(path.encode("utf-8", "surrogatepass")) > PATH_MAX_BYTES:
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:
+        raise ValueError("a path is not Unicode: it holds half of a surrogate pair") from None
+    if size > PATH_MAX_BYTES:
         raise ValueError(f"path {path[:40]!r}… is longer than {PATH_MAX_BYTES} bytes")
     if path.startswith(("/", "\\")) or any(part in ("..", ".", "") for part in path.split("/")):
         raise ValueError(f"path {path!r} is not a plain relative path inside the workspace")

@@ -6,7 +6,7 @@ What becomes of it is the table's business.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -23,6 +23,8 @@ from pydantic import (
 
 from chorus.wire.ids import ID_PATTERN
 from chorus.wire.source import INLINE_MAX_BYTES, INLINE_REQUEST_MAX_BYTES, Sha256, Source, check_path
+from chorus.wire.times import TIME_MAX_MS, stamp_of
+from chorus.wire.times import rfc3339 as rfc3339
 
 TITLE_MAX_CHARS = 200
 DESCRIPTION_MAX_BYTES = 64 * 1024
@@ -41,11 +43,18 @@ TASK_MAX_BYTES = 240 * 1024
 _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
 
 
+def _size(text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError("not Unicode: it holds half of a surrogate pair") from None
+
+
 def _bytes(limit: int) -> AfterValidator:
     def check(text: str) -> str:
         if "\0" in text:
             raise ValueError("a zero byte is not allowed")
-        size = len(text.encode("utf-8", "surrogatepass"))
+        size = _size(text)
         if size > limit:
             raise ValueError(f"{size} bytes, the limit is {limit}")
         return text
@@ -59,7 +68,7 @@ def _variables(values: dict[str, str]) -> dict[str, str]:
             raise ValueError(f"{name!r} is not a name of an environment variable")
         if "\0" in value:
             raise ValueError(f"the value of {name} holds a zero byte")
-    size = sum(len(name) + len(value.encode("utf-8", "surrogatepass")) for name, value in values.items())
+    size = sum(len(name) + _size(value) for name, value in values.items())
     if size > ENV_MAX_BYTES:
         raise ValueError(f"{size} bytes in all, the limit is {ENV_MAX_BYTES}")
     return values
@@ -69,6 +78,13 @@ def _workdir(path: str) -> str:
     return check_path(path) if path else path
 
 
+def _moment(value: datetime) -> datetime:
+    if not 0 <= stamp_of(value) <= TIME_MAX_MS:
+        raise ValueError("give a time of the years 1970 to 9998")
+    return value
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_moment)]
 TaskId = Annotated[str, Field(pattern=ID_PATTERN)]
 Word = Annotated[str, Field(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Variables = Annotated[dict[str, str], Field(max_length=ENV_MAX_NAMES), AfterValidator(_variables)]
@@ -109,7 +125,7 @@ class TaskSubmission(BaseModel):
     specialization: Word = ""
     priority: Annotated[int, Field(ge=0, le=10)] = 5
     timeout_s: Annotated[float, Field(gt=0, le=TIMEOUT_MAX_S, allow_inf_nan=False)] = 900
-    start_by: AwareDatetime | None = None
+    start_by: Moment | None = None
     resources: Resources = Field(default_factory=Resources)
     network: Literal["none", "egress"] = "none"
     artifacts: Annotated[tuple[Glob, ...], Field(max_length=ARTIFACTS_MAX)] = ()
@@ -117,7 +133,7 @@ class TaskSubmission(BaseModel):
     max_attempts: Annotated[int, Field(ge=1, le=ATTEMPTS_MAX)] = 3
     idempotency_key: Annotated[str, Field(max_length=256)] = ""
     submitted_by: Annotated[str, Field(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
-    submitted_at: AwareDatetime | None = None
+    submitted_at: Moment | None = None
 
     @model_validator(mode="after")
     def _together(self) -> TaskSubmission:
@@ -135,11 +151,16 @@ class TaskSubmission(BaseModel):
 
     @field_serializer("start_by", "submitted_at", when_used="json")
     def _time(self, value: datetime | None) -> str | None:
-        return None if value is None else rfc3339(int(value.timestamp() * 1000))
+        return None if value is None else rfc3339(stamp_of(value))
 
     def body(self) -> dict[str, Any]:
-        """The JSON that the entry carries and the table shows, defaults filled in."""
+        """The JSON of the task as HTTP and gossip carry it, defaults filled in."""
         return self.model_dump(mode="json")
+
+    def entry(self) -> dict[str, Any]:
+        """The JSON that the entry carries (`chorus.table.submitted`): times in milliseconds since 1970."""
+        times = {name: getattr(self, name) for name in ("start_by", "submitted_at")}
+        return {**self.body(), **{name: stamp_of(time) if time else None for name, time in times.items()}}
 
     @property
     def fits_entry(self) -> bool:
@@ -188,9 +209,3 @@ def _problem(item: dict[str, Any]) -> tuple[str, str]:
     if item["type"] == "extra_forbidden":
         return field, "unknown field"
     return field, str(item["msg"]).removeprefix("Value error, ")
-
-
-def rfc3339(stamp_ms: int) -> str:
-    """A time as the API writes it: RFC 3339, UTC, milliseconds."""
-    moment = datetime.fromtimestamp(stamp_ms // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{stamp_ms % 1000:03d}Z"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from table_mesh import STEP_MS, STRANGER, T1, T2, A, B, C, Log
 
-from chorus.table import bounds
-from chorus.table.effects import UnknownEntryType
+from chorus.table import bounds, members, transitions
+from chorus.table.entry_types import OF_THE_CORE, PROPOSABLE
 from chorus.table.records import Change, Counter, Decision, Member, Mesh, Superseded
 from chorus.table.transitions import SEEN_MAX_AGE
 from chorus.wire.ids import new_id
@@ -213,10 +213,51 @@ def test_an_old_entry_is_nothing() -> None:
     assert not log.say(B, "retry", seen=-SEEN_MAX_AGE - 1, task_id=T1).effects
 
 
-def test_an_unknown_type_stops_everything() -> None:
+def test_an_unknown_type_is_applied_as_nothing() -> None:
     log = Log()
-    with pytest.raises(UnknownEntryType, match="unknown type 'news'"):
-        log.say(A, "news")
+    outcome = log.say(A, "news", id="n")
+    assert (outcome.accepted, outcome.effects, outcome.beyond) == (False, (), None)
+    assert outcome.reason.startswith("unknown")
+    # Not even its id is remembered: what a later release makes of the type changes nothing here.
+    assert log.say(B, "retry", id="n", task_id=T1).repeated is False
+
+
+def test_a_type_counts_from_the_version_of_the_table_that_it_came_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log()
+    monkeypatch.setattr(transitions, "_SINCE", {"retry": 2})
+    monkeypatch.setattr(members, "TABLE_VERSION", 2)
+    assert log.say(B, "retry", task_id=T1).reason.startswith("unknown: this version")
+    for peer in (A, B, C):
+        log.say(peer, "member", agent_id="x", table_version=2)
+    assert log.say(A, "table_version", version=2).accepted
+    assert log.say(B, "retry", task_id=T1).reason == "unknown: no such task"
+
+
+def test_the_tables_version_rises_once_all_members_know_the_next() -> None:
+    log = Log()
+    for peer in (A, B):
+        assert log.say(peer, "member", agent_id="x", table_version=9).accepted
+    assert "not every member" in log.say(A, "table_version", version=2).reason
+    assert "leader" in log.say(B, "table_version", version=2).reason
+    assert "next version" in log.say(A, "table_version", version=3).reason
+    assert log.say(C, "member", agent_id="c", table_version=2).accepted
+    # A release that does not know it stops here, and at nothing else.
+    outcome = log.say(A, "table_version", version=2)
+    assert (outcome.accepted, outcome.beyond, outcome.effects) == (False, 2, ())
+
+
+def test_no_member_can_stop_the_others_with_a_version() -> None:
+    log = Log()
+    assert log.say(B, "member", agent_id="b", table_version=2**31).accepted
+    for author in (A, B, C):
+        assert log.say(author, "table_version", version=2).beyond is None
+
+
+def test_the_list_of_types_is_that_of_the_rules() -> None:
+    assert transitions._FACTS.keys() == transitions._RULES.keys() == PROPOSABLE | OF_THE_CORE
+    assert transitions._LEADER_ONLY < PROPOSABLE | OF_THE_CORE
 
 
 @pytest.mark.parametrize("type", ["", "invalid"])

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from table_mesh import T1, T2, A, B, C, Log
 
-from chorus.table.effects import MemoryView, UnknownEntryType
+from chorus.table.effects import MemoryView
 from chorus.table.entries import Entry
 from chorus.table.reader import TableReader
 from chorus.table.records import RECORDS, Attempt, Task
 from chorus.table.rows import OPEN_ATTEMPTS
-from chorus.table.store import TableGap, TableStore
+from chorus.table.store import TableForm, TableGap, TableStore, TableTooNew
 from chorus.table.transitions import apply
 from chorus.table.view import view
 from chorus.wire.ids import new_id
@@ -176,15 +176,65 @@ def test_nothing_is_skipped(tmp_path: Path) -> None:
     assert store.applied == 0
 
 
-def test_an_unknown_type_blocks_after_what_came_before(tmp_path: Path) -> None:
+def test_an_unknown_type_stops_nothing(tmp_path: Path) -> None:
     log = Log()
     store = TableStore(tmp_path / "table.sqlite")
     entries = [*log.entries, Entry(5, 0, "news", "n", A, 4, {}), Entry(6, 0, "", "", "", 0, None)]
-    assert len(store.apply_batch(entries)) == 4
-    assert store.applied == 4
-    assert isinstance(store.blocked, UnknownEntryType)
-    with pytest.raises(UnknownEntryType):
-        store.apply_batch(entries[4:])
+    assert len(store.apply_batch(entries)) == 6
+    assert (store.applied, store.blocked) == (6, None)
+
+
+def test_a_version_of_the_table_beyond_this_release_stops_applying(tmp_path: Path) -> None:
+    log = Log()
+    for peer in PEERS:
+        log.say(peer, "member", agent_id="x", table_version=2)
+    log.say(A, "table_version", version=2)
+    log.say(A, "retry", task_id=T1)
+    store = TableStore(tmp_path / "table.sqlite")
+    assert len(store.apply_batch(log.entries)) == 7
+    assert store.applied == 7
+    with pytest.raises(TableTooNew, match="entry 8 raises the mesh's table to version 2"):
+        store.apply_batch(log.entries[7:])
+
+
+def test_a_table_of_an_older_form_is_made_anew_and_one_of_a_newer_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table.sqlite"
+    log = Log()
+    log.submit()
+    store = TableStore(path)
+    store.apply_batch(log.entries)
+    reader = TableReader(path)
+    assert reader.task(T1) is not None
+    store.close()
+    with sqlite3.connect(path) as db:
+        db.execute("ALTER TABLE tasks DROP COLUMN stranger")
+        db.execute("PRAGMA user_version = 2")
+    store = TableStore(path)
+    assert (store.rebuilt, store.applied, reader.task(T1)) == (True, 0, None)
+    store.apply_batch(log.entries)
+    # Readers that had the old file open see the new table.
+    assert reader.task(T1) is not None
+    store.close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(TableForm, match="form 99"):
+        TableStore(path)
+
+
+def test_a_damaged_row_is_the_disks_fault_and_not_the_entrys(tmp_path: Path) -> None:
+    log = Log()
+    log.submit()
+    path = tmp_path / "table.sqlite"
+    store = TableStore(path)
+    store.apply_batch(log.entries)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE tasks SET holders = 'no JSON'")
+    store.close()
+    store = TableStore(path)
+    log.say(B, "cancel", task_id=T1)
+    with pytest.raises(sqlite3.DatabaseError, match="damaged in tasks"):
+        store.apply_batch(log.entries)
+    assert store.applied == len(log.entries) - 1
 
 
 def test_the_reader_tells_a_tasks_story(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chorus.table.submitted import SubmittedTask, shown
 from chorus.wire.ids import encode, heard_task_id, is_id, new_id
 from chorus.wire.messages import MESSAGES
 from chorus.wire.offload import offload, source_sha256
 from chorus.wire.source import Source
 from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task, rfc3339
+from chorus.wire.times import TIME_MAX_MS
 
 # Other work shares the machine: how long an example takes says nothing here.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -145,3 +147,50 @@ def test_a_source_has_one_hash_inline_and_as_a_blob() -> None:
     offloaded = offload(large).task.source
     assert offloaded is not None
     assert source_sha256(large.source) == source_sha256(offloaded) == offloaded.sha256
+
+
+@pytest.mark.parametrize("field", ["start_by", "submitted_at"])
+@pytest.mark.parametrize(
+    "time", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "9999-01-01T00:00:00Z", -1]
+)
+def test_times_have_bounds(field: str, time: object) -> None:
+    with pytest.raises(TaskInvalid, match=f"{field}: give a time of the years 1970 to 9998"):
+        parse_task({"title": "t", field: time})
+
+
+def test_times_travel_in_entries_as_whole_milliseconds() -> None:
+    task = parse_task({"title": "t", "start_by": "2023-11-14T23:13:20.007+01:00"})
+    assert task.entry()["start_by"] == 1_700_000_000_007
+    assert task.entry()["submitted_at"] is None
+    assert (
+        parse_task({"title": "t", "start_by": "9998-12-31T23:59:59.999Z"}).entry()["start_by"] == TIME_MAX_MS
+    )
+
+
+@pytest.mark.parametrize("field", ["title", "description", "workdir", "stdin"])
+def test_half_a_surrogate_pair_is_no_text(field: str) -> None:
+    with pytest.raises(TaskInvalid, match=field):
+        parse_task({"title": "t", field: "a\ud800"})
+    for more in ({"env": {"A": "\ud800"}}, {"source": {"kind": "inline", "files": {"a": "\ud800"}}}):
+        with pytest.raises(TaskInvalid):
+            parse_task({"title": "t", **more})
+
+
+def test_what_cannot_be_written_as_a_time_is_shown_as_the_nearest() -> None:
+    assert rfc3339(-1) == "1970-01-01T00:00:00.000Z"
+    assert rfc3339(2**63) == "9999-12-31T23:59:59.999Z"
+
+
+def test_the_tables_schema_reads_what_http_takes() -> None:
+    """A field that HTTP gains needs a new version of the table's schema."""
+    assert SubmittedTask.model_fields.keys() == TaskSubmission.model_fields.keys()
+    task = parse_task(
+        {
+            "title": "t", "commands": ["true"], "source": {"kind": "inline", "files": {"a": "b"}},
+            "env": {"A": "1"}, "artifacts": ["*.xml"], "resources": {"cpus": 2}, "timeout_s": 1,
+            "start_by": "2026-01-01T00:00:00Z",
+        }
+    )  # fmt: skip
+    kept = SubmittedTask.model_validate(orjson.loads(orjson.dumps(task.entry()))).body("0" * 26)
+    assert kept == {**task.entry(), "task_id": "0" * 26}
+    assert parse_task(shown(kept)) == task.model_copy(update={"task_id": "0" * 26})

@@ -1,0 +1,33 @@
+"""The closed list of the types of entries, apart from the rules: the node's core refuses every other."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Types that the core itself writes; nobody proposes them.
+OF_THE_CORE: Final = frozenset({"found", "leader", "join", "voter"})
+
+PROPOSABLE: Final = frozenset(
+    {
+        "member",
+        "presence",
+        "table_version",
+        "submit",
+        "award",
+        "decline",
+        "claim",
+        "started",
+        "result",
+        "release",
+        "reoffer",
+        "cancel",
+        "retry",
+        "expire",
+        "waiting",
+        "decision",
+        "version",
+        "ballot",
+        "vote",
+        "ballot_end",
+    }
+)
