@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ def core_config(
     previous_secrets: Sequence[bytes] = (),
     threads: int | None = None,
     shhh_rules: str | None = None,
+    entry_types: Collection[str] | None = None,
 ) -> str:
     """The JSON text for `Core.start`; what is None is left to the core."""
     config: dict[str, Any] = {
@@ -45,6 +46,7 @@ def core_config(
         "role_grants": [list(grant) for grant in role_grants],
         "threads": threads,
         "shhh_rules": shhh_rules or None,
+        "entry_types": None if entry_types is None else sorted(entry_types),
     }
     return orjson.dumps({name: value for name, value in config.items() if value is not None}).decode()
 

@@ -17,6 +17,7 @@ from chorus.core.config import core_config, multiaddr
 from chorus.node.journal import Journal
 from chorus.node.metrics import CoreMetrics
 from chorus.process import Process
+from chorus.table.entry_types import PROPOSABLE
 
 # Counters are seen outside at most this late.
 METRICS_INTERVAL_S = 0.5
@@ -38,6 +39,7 @@ def config_of(settings: Settings) -> str:
         role_keys_file=settings.role_keys_file,
         role_grants=settings.role_grants,
         shhh_rules=settings.shhh_rules,
+        entry_types=PROPOSABLE,
     )
 
 

@@ -1,6 +1,6 @@
 //! How a core is told what to be: one JSON object, from the node process or from a library user.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
@@ -74,6 +74,9 @@ pub struct CoreConfig {
     /// The sentinel's rules and exceptions beside its own, as the JSON form of a rule file.
     #[serde(default)]
     pub shhh_rules: Option<String>,
+    /// The types of entries that may be proposed to the mesh's log; any when missing.
+    #[serde(default)]
+    pub entry_types: Option<BTreeSet<String>>,
     /// Threads of the core's runtime; the machine's cores, at most four, when missing.
     #[serde(default)]
     pub threads: Option<usize>,

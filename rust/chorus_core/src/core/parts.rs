@@ -95,6 +95,7 @@ impl Running {
             dir: stores,
             keypair: identity.keypair().clone(),
             transport: Arc::clone(&transport) as Arc<dyn RaftTransport>,
+            types: config.entry_types.clone().map(Arc::new),
         })?;
         let parts = Arc::new(Parts {
             identity,

@@ -2,6 +2,7 @@
 //! entries and sees a proposal through changes of leader. Everything consensus decides is elsewhere.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, mpsc as std_mpsc},
     time::{Duration, Instant},
 };
@@ -98,6 +99,7 @@ pub struct RaftHandle {
     peer: PeerId,
     name: String,
     transport: Arc<dyn RaftTransport>,
+    types: Option<Arc<BTreeSet<String>>>,
 }
 
 impl RaftHandle {
@@ -116,6 +118,7 @@ impl RaftHandle {
             name: peer.to_string(),
             keypair: config.keypair,
             transport: config.transport,
+            types: config.types,
         })
     }
 
@@ -123,6 +126,19 @@ impl RaftHandle {
     pub fn receive(&self, from: PeerId, frame: Bytes) {
         if self.commands.try_send(Command::Frame { from, frame }).is_err() {
             tracing::debug!(%from, "a consensus frame was dropped: the log is busy");
+        }
+    }
+
+    /// Refuses a type that is the log's own, or that nobody here could apply.
+    fn check_type(&self, kind: &str) -> Result<()> {
+        if entry::is_reserved(kind) {
+            return Err(Error::NotPermitted(format!("nobody proposes {kind:?} entries")));
+        }
+        match &self.types {
+            Some(types) if !types.contains(kind) => {
+                Err(Error::Invalid(format!("type: entries of type {kind:?} are not known to this agent")))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -142,9 +158,7 @@ impl RaftHandle {
                 return Err(Error::NotPermitted(format!("{from} is no member")));
             }
         }
-        if entry::is_reserved(view.kind) {
-            return Err(Error::NotPermitted(format!("nobody proposes {:?} entries", view.kind)));
-        }
+        self.check_type(view.kind)?;
         if !view.author.parse().is_ok_and(|author: PeerId| author == from) {
             return Err(Error::NotPermitted("members forward only their own entries".into()));
         }
@@ -169,9 +183,7 @@ impl RaftHandle {
         let deadline = Instant::now() + timeout;
         let id = id.unwrap_or_else(entry::ulid);
         let mesh = self.shared.status.borrow().mesh.clone().ok_or(Error::NoMesh)?;
-        if entry::is_reserved(kind) {
-            return Err(Error::NotPermitted(format!("nobody proposes {kind:?} entries")));
-        }
+        self.check_type(kind)?;
         let draft = Draft { mesh: &mesh, id: &id, kind, seen: self.shared.applied.get(), body };
         let entry = entry::make(&self.keypair, &self.peer, &draft)?;
         let key = entry::key_of(&self.name, &id);

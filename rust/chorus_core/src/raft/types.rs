@@ -1,7 +1,7 @@
 //! What crosses the border of the replicated log: its configuration, status, events and committed
 //! entries. How they come about is the business of the machine and its driver.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -33,7 +33,9 @@ pub struct RaftConfig {
     /// The agent's key; entries are signed with it.
     pub keypair: Keypair,
     /// The way to the other members.
-    pub transport: std::sync::Arc<dyn RaftTransport>,
+    pub transport: Arc<dyn RaftTransport>,
+    /// The types of entries that may be proposed; any when missing.
+    pub types: Option<Arc<BTreeSet<String>>>,
 }
 
 /// A committed entry, delivered in index order with none missing.

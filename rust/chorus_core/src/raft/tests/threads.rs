@@ -1,7 +1,7 @@
 //! Whole handles: threads, files, a network of channels in this process.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -56,18 +56,25 @@ pub(super) struct Agent {
     pub peer: PeerId,
     pub dir: TempDir,
     pub wires: Wires,
+    /// Types that may be proposed; any when missing.
+    pub types: Option<Arc<BTreeSet<String>>>,
 }
 
 impl Agent {
     pub(super) fn new(wires: &Wires) -> Self {
         let keypair = Keypair::generate_ed25519();
         let peer = keypair.public().to_peer_id();
-        Self { keypair, peer, dir: tempfile::tempdir().unwrap(), wires: wires.clone() }
+        Self { keypair, peer, dir: tempfile::tempdir().unwrap(), wires: wires.clone(), types: None }
     }
 
     pub(super) fn start(&self) -> RaftHandle {
         let transport = Arc::new(Wire { wires: self.wires.clone(), own: self.peer });
-        let config = RaftConfig { dir: self.dir.path().into(), keypair: self.keypair.clone(), transport };
+        let config = RaftConfig {
+            dir: self.dir.path().into(),
+            keypair: self.keypair.clone(),
+            transport,
+            types: self.types.clone(),
+        };
         let handle = RaftHandle::start(config).unwrap();
         self.wires.0.lock().unwrap().insert(self.peer, handle.clone());
         handle
@@ -271,6 +278,27 @@ async fn what_strangers_forward_is_not_appended() {
     propose(&leader, "goes on").await;
     assert_eq!(leader.refused_frames(), 2);
     agents[0].stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn types_outside_the_list_are_refused_here_and_by_the_leader() {
+    let wires = Wires::default();
+    let mut agents = [Agent::new(&wires), Agent::new(&wires)];
+    // The second member's own core would let anything pass.
+    agents[0].types = Some(Arc::new(BTreeSet::from(["note".to_owned()])));
+    let handles = mesh(&agents).await;
+    let last = handles[0].status().last;
+    for handle in &handles {
+        let refused = handle.propose("news", None, b"{}", PATIENCE).await;
+        assert!(matches!(&refused, Err(Error::Invalid(why)) if why.contains("news")), "{refused:?}");
+        // The types that the log writes itself are never proposed, whatever a list says.
+        assert!(matches!(handle.propose("join", None, b"{}", PATIENCE).await, Err(Error::NotPermitted(_))));
+    }
+    let taken = propose(&handles[1], "a listed type").await;
+    assert_eq!(taken.index, last + 1, "nothing of what was refused is in the log");
+    for agent in &agents {
+        agent.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
