@@ -18,7 +18,7 @@ from chorus.api.context import Context
 from chorus.api.guard import JSON_MAX_BYTES, SOURCE_MAX_BYTES
 from chorus.api.multipart import Begin, Data, End, PartEvent, parts
 from chorus.api.problems import Problem
-from chorus.hub import HubClosed, HubTimeout, HubUnavailable, Reply
+from chorus.hub import HubClosed, HubInvalid, HubTimeout, HubUnavailable, Reply
 from chorus.wire.ids import new_id
 from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task
 
@@ -59,6 +59,11 @@ async def submit(context: Context, task: TaskSubmission) -> Reply:
         except (HubUnavailable, HubClosed):
             if left <= REPEAT_PAUSE_S or context.stopping.is_set():
                 raise
+        except HubInvalid as error:
+            field, _, what = error.message.partition(": ")
+            raise Problem(
+                422, error.message, errors=[(field, what)] if what else (), code=error.code
+            ) from None
         except HubTimeout as error:
             raise Problem(
                 503,

@@ -12,6 +12,7 @@ from chorus.coordinator.matching import Need, Waiting
 from chorus.table.records import Attempt, Body, Task
 from chorus.table.rows import OPEN_ATTEMPTS
 from chorus.table.store import TableStore
+from chorus.table.tasks import begins_until
 
 Rank = tuple[int, str]
 
@@ -38,12 +39,13 @@ class Board:
         self.load: Counter[str] = Counter()
         # Awards that were proposed and not yet applied: the task no longer waits, the member has less room.
         self.pending: dict[str, str] = {}
-        self.start_by: dict[str, int] = {}
+        # When waiting tasks expire, in milliseconds since 1970.
+        self.until: dict[str, int] = {}
 
     def rebuild(self) -> None:
         """Reads all open tasks: for a new leader."""
         self._order, self._waiting, self._dependents = [], {}, {}
-        self.working, self.load, self.pending, self.start_by = {}, Counter(), {}, {}
+        self.working, self.load, self.pending, self.until = {}, Counter(), {}, {}
         for task in self._store.open_tasks():
             self._put(task)
 
@@ -98,8 +100,9 @@ class Board:
         )
         self._waiting[task.task_id] = waiting
         insort(self._order, waiting.rank)
-        if task.start_by is not None:
-            self.start_by[task.task_id] = task.start_by
+        until = begins_until(task)
+        if until is not None:
+            self.until[task.task_id] = until
 
     def _blocked(self, task: Task, body: Body) -> tuple[tuple[str, str], ...]:
         blocked = []
@@ -121,7 +124,7 @@ class Board:
                 dependents.discard(task_id)
                 if not dependents:
                     self._dependents.pop(other, None)
-        self.start_by.pop(task_id, None)
+        self.until.pop(task_id, None)
 
 
 def need_of(task: dict[str, Any]) -> Need:

@@ -1,29 +1,41 @@
-"""Tasks and cancels heard on `chorus/tasks`: the leader proposes them at once, others when nobody has."""
+"""Tasks and cancels heard on `chorus/tasks`: the leader proposes them at once, others when nobody has.
+
+Whoever holds the network key is heard, so that nothing is proposed that the table would refuse, a signer uses
+only a share of the log, and what comes before its task waits in bounded memory.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
+import orjson
 from pydantic import ValidationError
 
-from chorus.coordinator.follower import Follower
+from chorus.coordinator.follower import Applied, Follower
+from chorus.coordinator.heard import EarlyCancels, Usage
 from chorus.coordinator.leading import Leading
 from chorus.coordinator.proposals import Proposals
 from chorus.coordinator.submission import Submission
 from chorus.hub import Hub, HubError, Message
 from chorus.process import Process
-from chorus.table.records import Task
+from chorus.table import bounds
+from chorus.table.entries import Entry
+from chorus.table.records import Member, Task
 from chorus.wire.ids import heard_task_id
 from chorus.wire.messages import TASKS, TaskCancel
-from chorus.wire.task import TaskInvalid, check_entry_size, parse_task
+from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task
 
-# The leader is given this long before another member proposes what both heard.
+# The leader is given this long before another member proposes what both heard; each further member waits a
+# little longer than the one before, so that one of them proposes it and not all.
 PATIENCE_S = 5.0
+STAGGER_SHARE = 0.1
 PROPOSE_S = 30.0
 # What is heard and waits to be proposed; more is dropped, and said: a flood must not grow memory.
 HEARD_MAX = 1_000
+HEARD_MAX_BYTES = 32 * 1024 * 1024
+# A cancel, and whatever surrounds a task in its entry.
+ENTRY_BYTES = 1024
 
 
 class Gossip:
@@ -40,10 +52,14 @@ class Gossip:
         *,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        self._process, self._hub, self._store = process, hub, follower.store
+        self._process, self._hub, self._follower, self._store = process, hub, follower, follower.store
         self._proposals, self._leading, self._submission = proposals, leading, submission
         self._patience_s = patience_s
         self._heard: dict[str, asyncio.Task[None]] = {}
+        self._heard_bytes = 0
+        self._usage = Usage()
+        self._early = EarlyCancels()
+        follower.listen(self._on_applied)
 
     async def run(self) -> None:
         """Listens until cancelled."""
@@ -75,49 +91,124 @@ class Gossip:
         # The signer speaks for itself.
         task_id = task.task_id or heard_task_id(message.sender, message.sequence)
         task = task.model_copy(update={"task_id": task_id, "submitted_by": ""})
-        if self._store.get(Task, task_id) is not None:
-            return
+        signer = message.sender
+
+        def needed() -> bool:
+            if self._store.get(Task, task_id) is not None:
+                return False
+            return bounds.full(self._store, signer, stranger=self._is_stranger(signer)) is None
 
         async def propose() -> None:
-            await self._submission.take(task, submitter=message.sender, wait_s=PROPOSE_S)
+            await self._submission.take(task, submitter=signer, wait_s=PROPOSE_S)
 
-        self._later(f"task {task_id}", lambda: self._store.get(Task, task_id) is None, propose)
+        self._later(f"task {task_id}", signer, len(message.raw), needed, propose, self._dependencies(task))
 
     def _hear_cancel(self, message: Message) -> None:
         cancel = TaskCancel.model_validate(message.data)
-        body = {
-            "task_id": cancel.task_id,
-            "by": message.sender[:128],
-            "signer": message.sender,
-            "reason": cancel.reason,
-        }
+        if self._store.get(Task, cancel.task_id) is None:
+            self._early.add(cancel.task_id, message.sender, cancel.reason, self._now())
+        else:
+            self._cancel(cancel.task_id, message.sender, cancel.reason)
+
+    def _cancel(self, task_id: str, signer: str, reason: str) -> None:
+        body = {"task_id": task_id, "by": signer[:128], "signer": signer, "reason": reason}
 
         def needed() -> bool:
-            task = self._store.get(Task, cancel.task_id)
-            return task is None or (task.finished_at is None and task.submitter == message.sender)
+            task = self._store.get(Task, task_id)
+            return task is not None and task.finished_at is None and task.submitter == signer
 
         async def propose() -> None:
             await self._proposals.propose("cancel", body, PROPOSE_S)
 
-        self._later(f"cancel {cancel.task_id} {message.sender}", needed, propose)
+        self._later(f"cancel {task_id} {signer}", signer, ENTRY_BYTES, needed, propose)
 
-    def _later(self, key: str, needed: Any, propose: Any) -> None:
+    def _on_applied(self, batch: list[Applied]) -> None:
+        for applied in batch:
+            self._charge_others(applied.entry)
+            if applied.entry.type != "submit" or not applied.outcome.accepted:
+                continue
+            for task_id in applied.outcome.tasks:
+                task = self._store.get(Task, task_id)
+                if task is None or task.finished_at is not None:
+                    continue
+                reason = self._early.take(task_id, task.submitter, self._now())
+                if reason is not None:
+                    self._cancel(task_id, task.submitter, reason)
+
+    def _charge_others(self, entry: Entry) -> None:
+        """What other members proposed of the same gossip counts here as well."""
+        if entry.author == self._hub.peer_id or not isinstance(entry.body, dict):
+            return
+        signer = entry.body.get({"submit": "submitter", "cancel": "signer"}.get(entry.type, ""))
+        if isinstance(signer, str) and signer not in ("", entry.author):
+            size = len(orjson.dumps(entry.body)) if entry.type == "submit" else ENTRY_BYTES
+            self._usage.charge(signer, size, self._now(), stranger=self._is_stranger(signer))
+
+    def _later(
+        self,
+        key: str,
+        signer: str,
+        size: int,
+        needed: Callable[[], bool],
+        propose: Callable[[], Awaitable[None]],
+        ready: Callable[[], bool] = lambda: True,
+    ) -> None:
         if key in self._heard or not needed():
             return
-        if len(self._heard) >= HEARD_MAX:
-            self._process.log.warning("too much is heard at once; an announcement is dropped")
+        stranger = self._is_stranger(signer)
+        full = self._usage.full(signer, size, self._now(), stranger=stranger)
+        if len(self._heard) >= HEARD_MAX or self._heard_bytes + size > HEARD_MAX_BYTES:
+            full = f"{HEARD_MAX} announcements, or {HEARD_MAX_BYTES} bytes of them, that wait"
+        if full is not None:
+            if not self._usage.told:
+                self._usage.told = True
+                self._process.log.warning("announcements are dropped", limit=full, sender=signer)
             return
-        task = asyncio.create_task(self._propose(needed, propose))
+        self._usage.charge(signer, size, self._now(), stranger=stranger)
+        self._heard_bytes += size
+        task = asyncio.create_task(self._propose(needed, propose, ready))
         self._heard[key] = task
-        task.add_done_callback(lambda _: self._heard.pop(key, None))
 
-    async def _propose(self, needed: Any, propose: Any) -> None:
+        def over(_: asyncio.Task[None]) -> None:
+            self._heard.pop(key, None)
+            self._heard_bytes -= size
+
+        task.add_done_callback(over)
+
+    async def _propose(
+        self, needed: Callable[[], bool], propose: Callable[[], Awaitable[None]], ready: Callable[[], bool]
+    ) -> None:
         if not self._leading.active:
-            await asyncio.sleep(self._patience_s)
-            if not needed():
-                return
+            await asyncio.sleep(self._patience_s * (1 + self._rank() * STAGGER_SHARE))
+        if not ready():
+            await self._wait_for(ready)
+        if not needed():
+            return
         try:
-            work: Coroutine[Any, Any, None] = propose()
-            await work
+            await propose()
         except HubError as error:
             self._process.log.info("what was announced is not in the table", error=str(error))
+
+    async def _wait_for(self, ready: Callable[[], bool]) -> None:
+        """What a task depends on may have been announced just before it."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                while not ready():
+                    await self._follower.reached(self._store.applied + 1)
+        except TimeoutError:
+            return
+
+    def _dependencies(self, task: TaskSubmission) -> Callable[[], bool]:
+        return lambda: all(self._store.get(Task, other) is not None for other in task.depends_on)
+
+    def _rank(self) -> int:
+        """How many present members would propose before this one."""
+        before = [m for m in self._store.records(Member) if m.present and m.peer < self._hub.peer_id]
+        return len(before)
+
+    def _is_stranger(self, peer: str) -> bool:
+        return self._store.get(Member, peer) is None
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()

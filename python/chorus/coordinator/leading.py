@@ -107,8 +107,8 @@ class Leading:
         for task_id, attempt in self.leases.due(now):
             silent = f"nothing heard for {self.leases.lease_s:g} s: the lease is over"
             self.reoffer(task_id, attempt, silent)
-        for task_id, start_by in list(self.board.start_by.items()):
-            if self._wall_ms() >= start_by:
+        for task_id, until in list(self.board.until.items()):
+            if self._wall_ms() >= until:
                 self._spawn_once(("expire", task_id), self._say("expire", {"task_id": task_id}))
         self._round(explain=True)
         self._say_reasons()

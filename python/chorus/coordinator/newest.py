@@ -28,13 +28,20 @@ class Newest:
 
     async def reach(self, request: Request) -> dict[str, Any]:
         """`table.reach` -> {index}: answers when this table has everything committed before the call."""
+        return {"index": await self.caught_up(request.timeout)}
+
+    async def caught_up(self, timeout: float) -> int:
+        """Returns when this table has everything committed before the call: up to which index.
+
+        `timeout` is in seconds. Raises HubTimeout, HubNoLeader.
+        """
         try:
-            async with asyncio.timeout(request.timeout):
+            async with asyncio.timeout(timeout):
                 index = await self._asking.wait()
                 await self._follower.reached(index)
         except TimeoutError:
             raise HubTimeout("the table here is not as far as the mesh's log yet") from None
-        return {"index": index}
+        return index
 
     async def _ask(self) -> int:
         leader = (await self._hub.raft_status()).leader

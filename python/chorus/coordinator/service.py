@@ -64,13 +64,13 @@ class Coordinator:
         self.follower = Follower(process, hub, self.store)
         self.proposals = Proposals(hub, self.follower)
         self.leading = Leading(process, hub, self.follower, self.proposals, **leading)
-        self.submission = Submission(process, hub, self.follower, self.proposals, self.blobs)
+        self.newest = Newest(hub, self.follower, self.leading.proofs)
+        self.submission = Submission(process, hub, self.follower, self.proposals, self.blobs, self.newest)
         self.gossip = Gossip(process, hub, self.follower, self.proposals, self.leading, self.submission)
         self.profile = ProfileKeeper(process, hub, self.follower, self.proposals)
         wall = {"wall_ms": leading["wall_ms"]} if "wall_ms" in leading else {}
         self.ballots = Ballots(process, hub, self.follower, self.proposals, self.leading, **wall)
         self.curating = Curating(process, hub, self.follower)
-        self.newest = Newest(hub, self.follower, self.leading.proofs)
         self._methods: dict[str, Handler] = {
             "table.submit": self.submission.submit,
             "table.cancel": self.submission.cancel,

@@ -10,13 +10,14 @@ import orjson
 from chorus.blobs import BlobStore
 from chorus.blobs.exchange import push
 from chorus.coordinator.follower import Follower
+from chorus.coordinator.newest import Newest
 from chorus.coordinator.notes import Notes
 from chorus.coordinator.proposals import Proposals
 from chorus.hub import Hub, HubError, HubInvalid, HubNotFound, HubRefused, Request
 from chorus.process import Process
 from chorus.table import bounds
 from chorus.table.reader import TableReader
-from chorus.table.records import Body, Counter, Member, Task
+from chorus.table.records import Body, Member, Task
 from chorus.table.view import view
 from chorus.wire.ids import is_id, new_id
 from chorus.wire.secrets import SEALED_PREFIX, seal_secrets
@@ -35,12 +36,18 @@ class Submission:
     """Takes tasks and entries from the agent's own processes."""
 
     def __init__(
-        self, process: Process, hub: Hub, follower: Follower, proposals: Proposals, blobs: BlobStore
+        self,
+        process: Process,
+        hub: Hub,
+        follower: Follower,
+        proposals: Proposals,
+        blobs: BlobStore,
+        newest: Newest,
     ) -> None:
         self._process, self._hub, self._follower, self._proposals = process, hub, follower, proposals
         self._store = follower.store
         self._reader = TableReader(follower.store.path)
-        self._blobs = blobs
+        self._blobs, self._newest = blobs, newest
         self.notes = Notes(process, hub)
 
     async def submit(self, request: Request) -> dict[str, Any]:
@@ -67,7 +74,8 @@ class Submission:
         if submitter is not None and any(not v.startswith(SEALED_PREFIX) for v in task.secrets.values()):
             raise HubInvalid("secrets: seal them before they are announced")
         body["secrets"] = await seal_secrets(self._hub, task.secrets)
-        self._check_bounds(submitted_by or submitter or self._process.settings.agent_id)
+        self._check_bounds(submitted_by or submitter or self._process.settings.agent_id, submitter)
+        await self._check_dependencies(task, wait_s if submitter is None else 0)
         holders = await self._copies(task.blobs)
         settled = await self._proposals.propose(
             "submit",
@@ -146,15 +154,23 @@ class Submission:
             raise HubRefused("conflict: there is another task with that id")
         return self._answer(task_id, False, blobs)
 
-    def _check_bounds(self, submitted_by: str) -> None:
+    def _check_bounds(self, submitted_by: str, signer: str | None) -> None:
         # The table decides; asking here first spares the copies and the entry.
-        for name, limit, whose in (
-            (bounds.submitter_counter(submitted_by), bounds.OPEN_MAX_PER_SUBMITTER, f" of {submitted_by}"),
-            (bounds.MESH, bounds.OPEN_MAX_PER_MESH, " in the mesh"),
-        ):
-            counter = self._store.get(Counter, name)
-            if counter is not None and counter.value >= limit:
-                raise HubRefused(f"limit: {limit} open tasks{whose}")
+        stranger = signer is not None and self._store.get(Member, signer) is None
+        if (why := bounds.full(self._store, submitted_by, stranger=stranger)) is not None:
+            raise HubRefused(why)
+
+    async def _check_dependencies(self, task: TaskSubmission, wait_s: float) -> None:
+        unknown = self._unknown(task)
+        if unknown is not None and wait_s > 0:
+            # Another agent may have taken it in just now.
+            await self._newest.caught_up(wait_s)
+            unknown = self._unknown(task)
+        if unknown is not None:
+            raise HubInvalid(f"depends_on: the mesh knows no task {unknown}; submit that one first")
+
+    def _unknown(self, task: TaskSubmission) -> str | None:
+        return next((other for other in task.depends_on if self._store.get(Task, other) is None), None)
 
     async def _copies(self, blobs: tuple[str, ...]) -> list[str]:
         """Who holds all the blobs on disk: this agent, and another member if one answers in time."""

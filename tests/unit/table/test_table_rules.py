@@ -316,3 +316,138 @@ def test_decisions_are_listed_once_and_by_the_executor() -> None:
     assert not log.say(C, "decision", **body).accepted
     assert log.task().decision == "ucxl://x"
     assert log.view.get(Decision, "0" * 64) is not None
+
+
+def test_strangers_have_a_share_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "OPEN_MAX_PER_STRANGER", 2)
+    monkeypatch.setattr(bounds, "OPEN_MAX_OF_STRANGERS", 3)
+    monkeypatch.setattr(bounds, "OPEN_MAX_PER_MESH", 2)
+    log = Log()
+    ids = [new_id() for _ in range(4)]
+    assert log.submit(ids[0], submitter="peer-x").accepted
+    assert log.submit(ids[1], submitter="peer-x").accepted
+    assert log.submit(T1, submitter="peer-x").reason == "limit: 2 open tasks of peer-x, who is no member"
+    assert log.submit(ids[2], submitter="peer-y").accepted
+    assert log.submit(T1, submitter="peer-z").reason == "limit: 3 open tasks of all who are no members"
+    # Members have all of their own room left, and leave the strangers theirs.
+    assert log.submit(T1).accepted
+    assert log.submit(T2, submitted_by="peer-x").accepted
+    assert log.submit(new_id()).reason == "limit: 2 open tasks in the mesh"
+    log.say(B, "cancel", task_id=ids[0], signer="peer-x")
+    assert log.submit(ids[3], submitter="peer-z").accepted
+
+
+def test_a_strangers_task_ends_in_the_share_that_it_began_in() -> None:
+    log = Log()
+    log.submit(submitter=STRANGER)
+    # It joins meanwhile.
+    assert log.say(A, "join", peer=STRANGER).accepted
+    log.say(B, "cancel", task_id=T1)
+    names = {counter.name for counter in log.view.records[Counter].values() if isinstance(counter, Counter)}
+    assert names == {"members:1"}
+
+
+def test_a_strangers_task_that_nobody_took_within_an_hour_is_gone() -> None:
+    log = Log()
+    log.submit(submitter=STRANGER)
+    log.submit(T2)
+    log.stamp += bounds.STRANGER_WAIT_MS - 3 * STEP_MS
+    assert log.say(A, "expire", task_id=T1).reason == "the task may still begin"
+    # An award that is declined is not a beginning.
+    log.say(A, "award", task_id=T1, attempt=1, agent=C)
+    assert log.say(A, "expire", task_id=T1).reason == "the task does not wait"
+    log.say(C, "decline", task_id=T1, attempt=1)
+    assert log.say(A, "expire", task_id=T1).accepted
+    assert (log.task().state, log.task().reason) == ("expired", "no member took it within an hour")
+    assert not log.say(A, "expire", task_id=T2).accepted
+    # Who tries it again by hand answers for it, and it may wait.
+    assert log.say(B, "retry", task_id=T1, by="alice").accepted
+    assert not log.say(A, "expire", task_id=T1).accepted
+    assert log.view.get(Counter, bounds.STRANGERS) is None
+
+
+def test_a_strangers_task_that_was_begun_may_wait_again() -> None:
+    log = Log()
+    log.submit(submitter=STRANGER)
+    log.run()
+    log.say(C, "release", task_id=T1, attempt=1)
+    log.stamp += 2 * bounds.STRANGER_WAIT_MS
+    assert log.say(A, "expire", task_id=T1).reason == "the task may still begin"
+
+
+def test_a_task_waits_only_for_tasks_that_are_there() -> None:
+    log = Log()
+    for author, submitter in ((B, B), (B, STRANGER)):
+        refused = log.submit(author=author, submitter=submitter, depends_on=[T2])
+        assert refused.reason == f"invalid: task.depends_on: there is no task {T2}"
+    assert "depends_on" in log.submit(depends_on=[T1]).reason
+    assert log.submit(T2).accepted
+    assert log.submit(depends_on=[T2]).accepted
+
+
+def test_a_task_that_silences_its_executors_is_not_offered_a_third_time() -> None:
+    log = Log()
+    log.submit(max_attempts=100)
+    log.run()
+    assert log.say(C, "release", task_id=T1, attempt=1, reason="no answer", cause="unresponsive").accepted
+    assert log.task().state == "announced"
+    log.run(attempt=2)
+    # What ends otherwise does not count.
+    assert log.say(C, "release", task_id=T1, attempt=2, reason="gone").accepted
+    log.run(agent=B, attempt=3)
+    assert log.say(B, "release", task_id=T1, attempt=3, reason="no answer", cause="unresponsive").accepted
+    assert log.task().state == "failed"
+    assert log.task().reason == "given up: the executor stopped answering in 2 attempts: no answer"
+    ended = log.attempt(3).result
+    assert ended is not None
+    assert (ended["outcome"], ended["ended_by"]) == ("failed", "lost")
+    assert log.say(B, "retry", task_id=T1).accepted
+    log.run(attempt=4)
+    log.say(C, "release", task_id=T1, attempt=4, cause="unresponsive")
+    assert log.task().state == "announced"
+    assert "cause" in log.say(C, "release", task_id=T1, attempt=4, cause="bored").reason
+
+
+COMMAND = {"command": "true", "exit_code": 0, "duration_s": 0.1}
+ARTIFACT = {"path": "out/report.xml", "size": 12, "sha256": "0" * 64}
+UNFIT_RESULTS: list[tuple[str, dict[str, object]]] = [
+    ("artifacts", {"artifacts": [{}]}),
+    ("artifacts", {"artifacts": [{**ARTIFACT, "path": "a\nb"}]}),
+    ("artifacts", {"artifacts": [{**ARTIFACT, "path": "a\x9b2J"}]}),
+    ("artifacts", {"artifacts": [{**ARTIFACT, "path": ""}]}),
+    ("artifacts", {"artifacts": [{**ARTIFACT, "size": -1}]}),
+    ("artifacts", {"artifacts": [{**ARTIFACT, "size": "12"}]}),
+    ("artifacts", {"artifacts": [{**ARTIFACT, "sha256": "A" * 64}]}),
+    ("artifacts", {"artifacts": [ARTIFACT] * 1001}),
+    ("artifacts", {"artifacts": {"0": ARTIFACT}}),
+    ("commands", {"commands": [{}]}),
+    ("commands", {"commands": [{**COMMAND, "exit_code": "0"}]}),
+    ("commands", {"commands": [{**COMMAND, "duration_s": -1}]}),
+    ("commands", {"commands": ["true"]}),
+    ("usage", {"usage": {"cpu_s": "1"}}),
+    ("usage", {"usage": {"CPU\n": 1}}),
+    ("usage", {"usage": {"cpu_s": True}}),
+    ("usage", {"usage": []}),
+    ("timings", {"timings": {"running_s": -1}}),
+    ("exit_code", {"exit_code": 2**40}),
+    ("exit_code", {"exit_code": True}),
+    ("summary", {"summary": 5}),
+    ("decision", {"decision": "x" * 1025}),
+    ("context", {"context": [1]}),
+    ("ended_by", {"ended_by": "magic"}),
+]
+
+
+@pytest.mark.parametrize(("field", "more"), UNFIT_RESULTS, ids=lambda value: str(value)[:40])
+def test_a_result_has_types_to_its_last_field(field: str, more: dict[str, object]) -> None:
+    log = Log()
+    log.submit()
+    log.run()
+    body = {"task_id": T1, "attempt": 1, "outcome": "completed", "exit_code": 0, **more}
+    assert log.say(C, "result", **body).reason == f"the body does not fit: {field}: not a value of this field"
+    # The attempt goes on, and its executor may say its result in another form.
+    assert log.task().state == "running"
+    assert log.result(commands=[COMMAND], artifacts=[ARTIFACT], usage={"cpu_s": 1, "memory": 0.5}).accepted
+    kept = log.attempt(1).result
+    assert kept is not None
+    assert (kept["artifacts"], kept["usage"]) == ([ARTIFACT], {"cpu_s": 1, "memory": 0.5})
