@@ -18,6 +18,7 @@ from chorus.api.tasks import check_task_id, json_response
 from chorus.api.teller import OPEN_TIMEOUT_S
 from chorus.hub import ByteStream, HubError
 from chorus.table.rows import AttemptRow
+from chorus.table.view import artifacts
 
 # A refusal comes at once; an answer's head does not wait longer than this for output that may never come.
 FIRST_BYTES_S: Final = 0.25
@@ -158,14 +159,14 @@ async def _until_stopped(context: Context, opened: ByteStream) -> AsyncGenerator
 async def get_artifacts(context: Here, task_id: str) -> Response:
     """What the task's newest attempt left: path, size and SHA-256 of each."""
     row = await context.task(check_task_id(task_id), newest=True)
-    return json_response({"items": _artifacts(row.result), "next": None})
+    return json_response({"items": artifacts(row.result), "next": None})
 
 
 @router.get("/{task_id}/artifacts/{path:path}", response_class=StreamingResponse, responses=_BYTES)
 async def get_artifact(context: Here, task_id: str, path: str) -> Response:
     """The bytes of one artifact, from the agent that holds them."""
     row = await context.task(check_task_id(task_id), newest=True)
-    item = next((item for item in _artifacts(row.result) if item["path"] == path), None)
+    item = next((item for item in artifacts(row.result) if item["path"] == path), None)
     if item is None or row.agent is None:
         raise Problem(404, f"task {row.task_id} has no artifact {path!r}; GET …/artifacts lists them")
     head = {"task_id": row.task_id, "attempt": row.attempt, "path": path}
@@ -190,10 +191,6 @@ async def get_artifact(context: Here, task_id: str, path: str) -> Response:
                 yield chunk
 
     return StreamingResponse(chunks(), media_type="application/octet-stream", headers=headers)
-
-
-def _artifacts(result: dict[str, Any] | None) -> list[dict[str, Any]]:
-    return list((result or {}).get("artifacts") or ())
 
 
 def _holder_away(attempt: AttemptRow, error: HubError) -> Problem:

@@ -9,6 +9,7 @@ from chorus.coordinator.follower import Follower
 from chorus.coordinator.proposals import Proposals
 from chorus.hub import Hub, HubError
 from chorus.process import Process
+from chorus.table.members import TABLE_VERSION
 from chorus.table.records import Member
 from chorus.wire.messages import COORDINATION
 
@@ -82,6 +83,7 @@ class ProfileKeeper:
             "specialization": settings.specialization,
             "max_tasks": settings.max_tasks,
             "version": settings.version,
+            "table_version": TABLE_VERSION,
             "languages": [],
             "images": [],
             "accepting": False,

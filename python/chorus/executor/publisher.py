@@ -17,9 +17,10 @@ from typing import Any
 import orjson
 
 from chorus import decisions
+from chorus.executor import summary
 from chorus.executor.journal import Journal, attempt_folder
 from chorus.executor.outbox import Item
-from chorus.executor.proposals import propose
+from chorus.executor.proposals import Outcome, propose
 from chorus.executor.room import Room
 from chorus.hub import HubError
 from chorus.process import metrics
@@ -33,6 +34,8 @@ _RETRY_FIRST_S = 0.5
 _RETRY_MAX_S = 30.0
 # How the table says that a record of this name is listed.
 _KNOWN = "known"
+# How it says that a result came too late; any other refusal is about the result itself.
+_SUPERSEDED = "superseded"
 # Beyond this many at once the DHT is what is waited for.
 _AT_ONCE = 16
 
@@ -84,6 +87,9 @@ class Publisher:
         if item.step == "result":
             outcome = await propose(room.hub, "result", item.body, entry_id=item.entry_id)
             counted = outcome is not None and outcome.accepted
+            if outcome is not None and not counted and not outcome.reason.startswith(_SUPERSEDED):
+                item, outcome = await self._say_less(item, outcome.reason)
+                counted = outcome is not None and outcome.accepted
             if counted:
                 self._committed(item, journal)
             else:
@@ -112,6 +118,18 @@ class Publisher:
             wait = min(wait * 2, _RETRY_MAX_S)
             with contextlib.suppress(sqlite3.Error):
                 item = room.outbox.get(item.task_id, item.attempt) or item
+
+    async def _say_less(self, item: Item, why: str) -> tuple[Item, Outcome | None]:
+        """A result that the table does not take as it is: how the attempt ended is not lost with the rest."""
+        room = self._room
+        room.log.error(
+            "a result does not fit the table", task_id=item.task_id, attempt=item.attempt, reason=why
+        )
+        less = Item(item.task_id, item.attempt, "result", new_id(), summary.bare(item.body, why), item.record)
+        # On the disk as it is said, because what follows a result is made of it.
+        with contextlib.suppress(sqlite3.Error):
+            await asyncio.to_thread(room.outbox.put, less)
+        return less, await propose(room.hub, "result", less.body, entry_id=less.entry_id)
 
     def _committed(self, item: Item, journal: Journal | None) -> None:
         body = item.body

@@ -10,6 +10,7 @@ from chorus.executor.backend import EndedBy
 Outcome = Literal["completed", "failed", "cancelled"]
 # Beside commands and artifacts in an entry of 256 KiB.
 _COMMAND_CHARS_MAX = 500
+_REASON_CHARS_MAX = 2000
 _COMMANDS_BYTES_MAX = 64 * 1024
 
 
@@ -87,6 +88,28 @@ def compose(facts: Facts) -> str:
             f"{len(facts.refused)} artifact{'s' if len(facts.refused) > 1 else ''} refused: {named}."
         )
     return " ".join(parts)
+
+
+def bare(body: dict[str, Any], why: str) -> dict[str, Any]:
+    """The result without what may not fit into an entry: how the attempt ended stays, and why the rest is not
+    there is said.
+    """
+    note = f"its details could not be entered: {why}"
+    said = f"{body['reason']}; {note}" if body["reason"] else note
+    return {
+        "task_id": body["task_id"],
+        "attempt": body["attempt"],
+        "outcome": body["outcome"],
+        "reason": said[:_REASON_CHARS_MAX],
+        "exit_code": body["exit_code"],
+        "summary": said[:_REASON_CHARS_MAX],
+        "commands": [],
+        "artifacts": [],
+        "usage": {},
+        "ended_by": body["ended_by"],
+        "decision": body["decision"],
+        "timings": body["timings"],
+    }
 
 
 def shorten(commands: list[dict[str, Any]]) -> list[dict[str, Any]]:

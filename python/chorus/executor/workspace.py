@@ -110,6 +110,10 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
     return re.compile("(?s:" + "".join(out) + ")(?:/.*)?")
 
 
+# Names go into headers and onto terminals; the table takes none with these.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
 def choose_artifacts(
     entries: list[FileEntry], globs: Iterable[str], found: Artifacts
 ) -> dict[str, FileEntry]:
@@ -134,6 +138,8 @@ def choose_artifacts(
             why = "neither file, folder nor link"
         elif not _printable(entry.path):
             why = "its name is not UTF-8"
+        elif _CONTROL.search(entry.path):
+            why = "its name holds control characters"
         elif total + target.size > ARTIFACT_BYTES_MAX:
             why = f"more than {ARTIFACT_BYTES_MAX // (1024 * 1024)} MiB of artifacts"
         elif len(chosen) >= ARTIFACTS_MAX or listed + len(entry.path) + 120 > ARTIFACT_LIST_BYTES_MAX:

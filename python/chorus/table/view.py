@@ -96,13 +96,25 @@ def _result(result: dict[str, Any] | None, decision: str | None) -> dict[str, An
         return None
     shown = {key: result.get(key) for key in _RESULT}
     shown["commands"] = shown["commands"] or []
-    shown["artifacts"] = shown["artifacts"] or []
+    shown["artifacts"] = artifacts(result)
     shown["usage"] = shown["usage"] or {}
     shown["context"] = list(result.get("context") or ())
     shown["decision"] = decision or result.get("decision")
     if result.get("patch") is not None:
         shown["patch"] = result["patch"]
     return shown
+
+
+def artifacts(result: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The artifacts of a result that can be asked for: those with a path, a size and a hash."""
+    listed = (result or {}).get("artifacts") or ()
+    return [item for item in listed if isinstance(item, dict) and _is_artifact(item)]
+
+
+def _is_artifact(item: dict[str, Any]) -> bool:
+    path, size, sha256 = item.get("path"), item.get("size"), item.get("sha256")
+    named = isinstance(path, str) and isinstance(sha256, str) and sha256.isascii() and sha256.isalnum()
+    return named and isinstance(size, int)
 
 
 def _time(stamp_ms: int | None) -> str | None:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import orjson
+import pytest
 
 from chorus.api.story import Story
 from chorus.table.rows import StateChange, TaskStory
@@ -202,6 +203,24 @@ async def test_logs_are_the_raw_bytes(surface: Surface) -> None:
     answer = await surface.api.get(f"/api/v1/tasks/{TASK_ID}/logs")
     assert answer.status_code == 503
     assert "agent b" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "artifacts", [[{}], [None], [{"path": 1, "size": "x", "sha256": "\n"}], {"a": 1}, "x"]
+)
+async def test_artifacts_of_a_log_of_before_that_cannot_be_read(surface: Surface, artifacts: Any) -> None:
+    finished(surface)
+    good = {"path": "a", "size": 3, "sha256": "ab"}
+    listed = [*artifacts, good] if isinstance(artifacts, list) else artifacts
+    result = {**DONE, "artifacts": listed}
+    surface.table.row = task_row(state="completed", attempt=1, agent="peer-b", finished_at=T0, result=result)
+    shown = [good] if isinstance(artifacts, list) else []
+    for path in ("", "/artifacts"):
+        answer = await surface.api.get(f"/api/v1/tasks/{TASK_ID}{path}")
+        assert answer.status_code == 200
+        body = answer.json()
+        assert (body["items"] if path else body["result"]["artifacts"]) == shown
+    assert (await surface.api.get(f"/api/v1/tasks/{TASK_ID}/artifacts/1")).status_code == 404
 
 
 async def test_artifacts(surface: Surface) -> None:

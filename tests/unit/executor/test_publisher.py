@@ -220,6 +220,34 @@ async def test_a_superseded_result_leaves_the_outbox(agent: Agent) -> None:
     room.outbox.close()
 
 
+@pytest.mark.parametrize(
+    "why", ["the body does not fit: artifacts: not a value of this field", "an entry of"]
+)
+async def test_a_result_that_does_not_fit_is_said_without_its_details(agent: Agent, why: str) -> None:
+    bodies: list[dict[str, Any]] = []
+
+    async def coordinator(request: Request) -> dict[str, Any]:
+        if request.head["type"] == "result":
+            bodies.append(orjson.loads(request.payload))
+            if bodies[-1]["artifacts"]:
+                return {"accepted": False, "reason": why}
+        return {"accepted": True}
+
+    await agent.mesh.hub("a", "coordinator").offer("coordinator", coordinator)
+    room = agent.room()
+    room.outbox.put(Item(TASK_ID, 1, "result", new_id(), {**BODY, "artifacts": [{}]}, FACTS))
+    await settle(room)
+    first, less = bodies
+    assert less["artifacts"] == []
+    assert (less["outcome"], less["exit_code"]) == (first["outcome"], first["exit_code"])
+    assert why in less["reason"]
+    # Everything that follows a result follows this one.
+    assert agent.logged() == ["decision_published", "task_completed"]
+    assert agent.told() == ["end"]
+    assert room.outbox.items() == []
+    room.outbox.close()
+
+
 async def test_the_dht_away_repeats_nothing_in_the_log(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chorus.executor.publisher._RETRY_FIRST_S", 0.01)
     room = agent.room()

@@ -37,8 +37,10 @@ def test_links_lead_inside_or_are_refused() -> None:
         FileEntry("up", "link", 0, "../x"),
         FileEntry("ring", "link", 0, "ring"),
         FileEntry("pipe", "other", 0),
+        FileEntry("a\nb", "file", 1),
+        FileEntry("\x9b2J", "file", 1),
     ]
     found = Artifacts()
     chosen = choose_artifacts(entries, ["*", "**"], found)
     assert {name: entry.path for name, entry in chosen.items()} == {"d/f": "d/f", "in": "d/f", "abs": "d/f"}
-    assert {item["path"] for item in found.refused} == {"out", "up", "ring", "pipe"}
+    assert {item["path"] for item in found.refused} == {"out", "up", "ring", "pipe", "a\nb", "\x9b2J"}
