@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from chorus.table.store import TableGap, TableStore, TableTooNew
 # the loop is held for some milliseconds at most.
 BATCH_MAX_ENTRIES = 64
 TABLE_TOPIC = "local/table"
+_NUMBER = re.compile(r"[0-9]+")
 RETRY_S = 0.25
 # A disk that failed is tried again after this, doubled each time: a full one may be so for hours, and who
 # has made room should not have to wait.
@@ -44,6 +46,11 @@ class Applied:
 
 
 Listener = Callable[[list[Applied]], None]
+
+
+def kind_of(reason: str) -> str:
+    """A refusal's reason as a label of a metric: without numbers, or a member could make ever new ones."""
+    return _NUMBER.sub("n", reason.split(":")[0])[:40]
 
 
 class Follower:
@@ -193,7 +200,7 @@ class Follower:
 
     def _tell(self, applied: Applied) -> None:
         if not applied.outcome.accepted and applied.outcome.reason:
-            metrics.ENTRIES_REFUSED.labels(applied.outcome.reason.split(":")[0][:40]).inc()
+            metrics.ENTRIES_REFUSED.labels(kind_of(applied.outcome.reason)).inc()
         for future in self._expected.pop(applied.entry.id, ()):
             if not future.done():
                 future.set_result(applied)

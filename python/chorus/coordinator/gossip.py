@@ -20,7 +20,6 @@ from chorus.coordinator.submission import Submission
 from chorus.hub import Hub, HubError, Message
 from chorus.process import Process
 from chorus.table import bounds
-from chorus.table.entries import Entry
 from chorus.table.records import Member, Task
 from chorus.wire.ids import heard_task_id
 from chorus.wire.messages import TASKS, TaskCancel
@@ -34,6 +33,7 @@ PROPOSE_S = 30.0
 # What is heard and waits to be proposed; more is dropped, and said: a flood must not grow memory.
 HEARD_MAX = 1_000
 HEARD_MAX_BYTES = 32 * 1024 * 1024
+PEER_MAX_CHARS = 128
 # A cancel, and whatever surrounds a task in its entry.
 ENTRY_BYTES = 1024
 
@@ -124,7 +124,7 @@ class Gossip:
 
     def _on_applied(self, batch: list[Applied]) -> None:
         for applied in batch:
-            self._charge_others(applied.entry)
+            self._charge_others(applied)
             if applied.entry.type != "submit" or not applied.outcome.accepted:
                 continue
             for task_id in applied.outcome.tasks:
@@ -135,13 +135,15 @@ class Gossip:
                 if reason is not None:
                     self._cancel(task_id, task.submitter, reason)
 
-    def _charge_others(self, entry: Entry) -> None:
+    def _charge_others(self, applied: Applied) -> None:
         """What other members proposed of the same gossip counts here as well."""
+        entry = applied.entry
         if entry.author == self._hub.peer_id or not isinstance(entry.body, dict):
             return
         signer = entry.body.get({"submit": "submitter", "cancel": "signer"}.get(entry.type, ""))
-        if isinstance(signer, str) and signer not in ("", entry.author):
-            size = len(orjson.dumps(entry.body)) if entry.type == "submit" else ENTRY_BYTES
+        if isinstance(signer, str) and len(signer) <= PEER_MAX_CHARS and signer not in ("", entry.author):
+            # What was refused may be anything that JSON can say, and more than can be written again.
+            size = len(orjson.dumps(entry.body)) if applied.outcome.accepted else ENTRY_BYTES
             self._usage.charge(signer, size, self._now(), stranger=self._is_stranger(signer))
 
     def _later(

@@ -19,7 +19,7 @@ from chorus.api.health import Observer, health_app
 from chorus.api.service import _server, bind
 from chorus.blobs import BlobStore
 from chorus.config import load_settings
-from chorus.hub import ByteStream, HubNotFound, HubUnavailable, Request
+from chorus.hub import ByteStream, HubInvalid, HubNotFound, HubUnavailable, Request
 from chorus.table.rows import AttemptRow, MemberRow, MeshRow, Page, StateChange, TaskRow, TaskStory
 from chorus.testing.fake_hub import FakeHub, FakeMesh
 
@@ -183,6 +183,8 @@ async def surface(tmp_path: Path, more_environ: dict[str, str]) -> AsyncIterator
     async def coordinator(request: Request) -> dict[str, Any]:
         if request.method == "table.submit":
             submitted.append(request.head)
+            if request.head["task"]["depends_on"]:
+                raise HubInvalid("depends_on: the mesh knows no such task")
             return {"task": {"task_id": request.head["task"]["task_id"]}, "created": True, "replicas": 1}
         return {"ok": True, "detail": "fine", "cancelled": True}
 

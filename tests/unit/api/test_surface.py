@@ -255,3 +255,19 @@ async def test_a_table_that_cannot_be_read(surface: Surface, monkeypatch: pytest
     assert health.status_code == 503
     (check,) = [check for check in health.json()["checks"] if check["name"] == "coordinator"]
     assert (check["ok"], "disk I/O error" in check["detail"]) == (False, True)
+
+
+async def test_what_the_mesh_refuses_of_a_task_is_named_by_its_field(surface: Surface) -> None:
+    task = {"title": "t", "depends_on": [TASK_ID]}
+    answer = await surface.api.post("/api/v1/tasks", json=task)
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [{"field": "depends_on", "message": "the mesh knows no such task"}]
+
+
+async def test_times_out_of_bounds_are_named(surface: Surface) -> None:
+    answer = await surface.api.post(
+        "/api/v1/tasks", json={"title": "t", "start_by": "9999-12-31T23:59:59-14:00"}
+    )
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert (error["field"], error["message"]) == ("start_by", "give a time of the years 1970 to 9998")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,18 @@ import pytest
 from agents import World, fresh_id, world
 
 from chorus.coordinator import gossip, heard
+from chorus.coordinator.follower import kind_of
 from chorus.hub import HubInvalid
 from chorus.table import bounds
 from chorus.table.records import RECORDS
 from chorus.testing.fake_hub import _Entry
 
 TOO_LATE = "9999-12-31T23:59:59-14:00"
+DEEP = b"[" * 900 + b"]" * 900
 BODIES = [
     b'{"text": "\\ud800"}', b'{"number": 1e999}', b'{"number": ' + b"9" * 400 + b"}",
-    b"[" * 2000 + b"]" * 2000, b"\xff\xfe", b"", b"null", b"[]", b'{"a": {"b"',
+    b"[" * 2000 + b"]" * 2000,
+    b'{"signer": "x", "submitter": "x", "a": ' + DEEP + b"}", b"\xff\xfe", b"", b"null", b"[]", b'{"a": {"b"',
 ]  # fmt: skip
 
 
@@ -33,10 +37,10 @@ async def test_no_entry_of_a_member_stops_the_coordinators(tmp_path: Path) -> No
         w.mesh.append("submit", b, {"task_id": fresh_id(), "task": task, "submitter": b, "vouched_by": b})
         w.mesh.append("news", b, {"of": "tomorrow"})
         w.mesh.append("table_version", b, {"version": 2})
-        for body in BODIES:
+        for type, body in itertools.product(("cancel", "submit", "result", "news"), BODIES):
             index = len(w.mesh.entries) + 1
-            head = {"index": index, "term": 1, "stamp": 2**64 - 1, "type": "cancel", "id": fresh_id()}
-            w.mesh.entries.append(_Entry({**head, "author": b, "seen": index - 1}, body))
+            head = {"index": index, "term": 1, "stamp": 2**64 - 1, "seen": index - 1, "author": b}
+            w.mesh.entries.append(_Entry({**head, "type": type, "id": fresh_id()}, body))
         answer = await w["c"].submit()
         task_id = answer["task"]["task_id"]
         for name in "abc":
@@ -191,3 +195,9 @@ async def test_a_task_that_waits_for_an_unknown_one_is_refused_before_it_is_prop
             "chorus/tasks", "task_announcement", {"title": "t", "task_id": second, "depends_on": [first]}
         )
         await w["a"].state(second, "announced")
+
+
+def test_the_labels_of_refusals_are_few() -> None:
+    reasons = {kind_of(f"term {n} is not newer than {n + 1}") for n in range(1000)}
+    reasons |= {kind_of(f"limit: {n} open tasks of x{n}") for n in range(1000)}
+    assert reasons == {"term n is not newer than n", "limit"}
