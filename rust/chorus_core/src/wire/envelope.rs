@@ -1,16 +1,22 @@
-//! The envelope that every gossip message has: read leniently (unknown fields are kept and ignored), written one way.
+//! The envelope that every gossip message has: read strictly but for unknown fields (kept and ignored), written one way.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
-use super::{format_timestamp, parse_timestamp};
+use super::{format_timestamp, json, parse_timestamp};
 use crate::{Error, Result};
 
 /// Largest envelope, in bytes of JSON.
 pub const ENVELOPE_MAX_BYTES: usize = 256 * 1024;
 /// Longest message type.
 const KIND_MAX_BYTES: usize = 64;
+/// Longest `from`: a peer id in any of its written forms.
+const FROM_MAX_BYTES: usize = 128;
+/// Longest `timestamp`: RFC 3339 with more digits than any clock has.
+const TIMESTAMP_MAX_BYTES: usize = 64;
+/// Longest `from_role`, `priority` and `thread_id`, which are names.
+const WORD_MAX_BYTES: usize = 256;
 
 /// What the core reads of an envelope; the whole of it goes on as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,20 +42,50 @@ struct Fields<'a> {
     #[allow(dead_code, reason = "it has to be there, whatever it is")]
     data: IgnoredAny,
     hop_count: Option<u64>,
-    #[allow(dead_code, reason = "it has to be text when it is there")]
     #[serde(borrow, default)]
     from_role: Option<Cow<'a, str>>,
-    #[allow(dead_code, reason = "it has to be text when it is there")]
+    #[serde(borrow, default)]
+    priority: Option<Priority<'a>>,
     #[serde(borrow, default)]
     thread_id: Option<Cow<'a, str>>,
 }
 
+/// A word in the agents' messages; programs also write a task's number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Priority<'a> {
+    #[serde(borrow)]
+    Word(Cow<'a, str>),
+    Number(#[allow(dead_code, reason = "only its kind matters")] f64),
+}
+
 impl Envelope {
-    /// Reads an envelope; the error says what does not fit the schema.
+    /// Reads an envelope of anybody.
+    ///
+    /// # Errors
+    /// `invalid`, saying what is beyond the bounds of JSON on the wire, or does not fit the schema.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
+        json::check(bytes)?;
+        Self::read(bytes)
+    }
+
+    /// Reads an envelope that was checked before.
+    ///
+    /// # Errors
+    /// `invalid`, saying what does not fit the schema.
+    pub fn read(bytes: &[u8]) -> Result<Self> {
         let fields: Fields<'_> = serde_json::from_slice(bytes).map_err(|e| Error::Invalid(format!("envelope: {e}")))?;
-        if fields.kind.is_empty() || fields.kind.len() > KIND_MAX_BYTES {
-            return Err(Error::Invalid(format!("envelope: `type` has 1 to {KIND_MAX_BYTES} bytes")));
+        let word = |name, text: Option<&Cow<'_, str>>| bounded(name, text.map_or("", |text| text), WORD_MAX_BYTES);
+        if fields.kind.is_empty() {
+            return Err(Error::Invalid("envelope: `type` is empty".into()));
+        }
+        bounded("type", &fields.kind, KIND_MAX_BYTES)?;
+        bounded("from", &fields.from, FROM_MAX_BYTES)?;
+        bounded("timestamp", &fields.timestamp, TIMESTAMP_MAX_BYTES)?;
+        word("from_role", fields.from_role.as_ref())?;
+        word("thread_id", fields.thread_id.as_ref())?;
+        if let Some(Priority::Word(priority)) = &fields.priority {
+            word("priority", Some(priority))?;
         }
         let timestamp_ms = parse_timestamp(&fields.timestamp)
             .ok_or_else(|| Error::Invalid("envelope: `timestamp` is not RFC 3339".into()))?;
@@ -60,6 +96,13 @@ impl Envelope {
             hop_count: fields.hop_count.unwrap_or(0),
         })
     }
+}
+
+fn bounded(name: &str, text: &str, max: usize) -> Result<()> {
+    if text.len() > max {
+        return Err(Error::Invalid(format!("envelope: `{name}` has {} bytes; the limit is {max}", text.len())));
+    }
+    Ok(())
 }
 
 /// What goes into a new envelope.
@@ -84,11 +127,11 @@ pub struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    /// The envelope as it goes on the wire.
+    /// The envelope as it goes on the wire, after the same check that its receivers make.
+    ///
+    /// # Errors
+    /// `too_large` beyond the largest envelope; `invalid`, saying what its receivers would refuse.
     pub fn write(&self) -> Result<Vec<u8>> {
-        if self.kind.is_empty() || self.kind.len() > KIND_MAX_BYTES {
-            return Err(Error::Invalid(format!("a message type has 1 to {KIND_MAX_BYTES} bytes")));
-        }
         serde_json::from_slice::<IgnoredAny>(self.data)
             .map_err(|e| Error::Invalid(format!("data is not JSON: {e}")))?;
         let mut out = Vec::with_capacity(self.data.len() + 256);
@@ -117,6 +160,7 @@ impl Draft<'_> {
                 out.len()
             )));
         }
+        Envelope::parse(&out)?;
         Ok(out)
     }
 }
@@ -167,6 +211,30 @@ mod tests {
     }
 
     #[test]
+    fn what_receivers_would_refuse_is_not_written() {
+        for (data, why) in [
+            (r#"{"at":{"n":9007199254740993}}"#, "data.at.n: a number beyond 2^53"),
+            (r#"["\ud800"]"#, "data[0]: "),
+            (r#"{"a":1,"a":2}"#, "data: `a` stands twice"),
+            ("1e999", "number out of range"),
+        ] {
+            let error = draft(data.as_bytes()).write().unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        let long = "x".repeat(WORD_MAX_BYTES + 1);
+        let named: [fn(&mut Draft<'static>, &'static str); 3] = [
+            |draft, text| draft.from_role = Some(text),
+            |draft, text| draft.priority = Some(text),
+            |draft, text| draft.thread_id = Some(text),
+        ];
+        for set in named {
+            let mut draft = draft(b"{}");
+            set(&mut draft, Box::leak(long.clone().into_boxed_str()));
+            assert!(draft.write().unwrap_err().to_string().contains("the limit is 256"));
+        }
+    }
+
+    #[test]
     fn unknown_fields_are_ignored_and_missing_ones_refused() {
         let good =
             r#"{"type":"x","from":"p","timestamp":"2026-11-23T12:22:26Z","data":null,"more":{"a":1},"hop_count":null}"#;
@@ -177,6 +245,11 @@ mod tests {
             r#"{"type":"x","from":"p","timestamp":"yesterday","data":1}"#,
             r#"{"type":"x","from":"p","timestamp":"2026-11-23T12:22:26Z","data":1,"hop_count":-1}"#,
             r#"{"type":1,"from":"p","timestamp":"2026-11-23T12:22:26Z","data":1}"#,
+            r#"{"type":"x","from":"p","timestamp":"2026-11-23T12:22:26Z","data":1,"hop_count":1e999}"#,
+            r#"{"type":"x","from":"p","timestamp":"2026-11-23T12:22:26Z","data":1,"priority":[1]}"#,
+            r#"{"type":"x","from":"p","timestamp":"2026-11-23T12:22:26Z","data":1,"data":1}"#,
+            r#"{"type":"x","from":"p","timestamp":"2026-11-23T12:22:26Z","data":{"s":"\ud800"}}"#,
+            r#"{"type":"x","from":"p","timestamp":"2026-11-23T12:22:26Z","data":1,"more":123456789012345678901}"#,
             r#"["type"]"#,
         ] {
             assert!(Envelope::parse(bad.as_bytes()).is_err(), "{bad}");

@@ -3,6 +3,7 @@
 
 mod envelope;
 mod gate;
+pub mod json;
 mod timestamp;
 mod topic;
 
