@@ -17,7 +17,7 @@ from chorus.api.ucxi_text import Texts
 from chorus.blobs import BlobStore
 from chorus.config import Settings
 from chorus.core import RoleKeys
-from chorus.hub import Hub, HubError
+from chorus.hub import Hub, HubError, Message, guard
 from chorus.table.reader import TableReader
 from chorus.table.rows import TaskRow
 
@@ -41,13 +41,15 @@ class Changes:
     async def follow(self, hub: Hub) -> None:
         """Runs until cancelled."""
         async with hub.subscribe(TABLE_TOPIC) as messages:
-            async for message in messages:
-                data = message.data if isinstance(message.data, dict) else {}
-                if message.gap:
-                    self._wake(list(self._waiting))
-                self._wake([str(task) for task in data.get("tasks") or ()])
-                if data.get("versions"):
-                    self._wake([UCXL])
+            await guard.each(messages, self._hear, "event")
+
+    def _hear(self, message: Message) -> None:
+        data = message.data if isinstance(message.data, dict) else {}
+        if message.gap:
+            self._wake(list(self._waiting))
+        self._wake([str(task) for task in data.get("tasks") or ()])
+        if data.get("versions"):
+            self._wake([UCXL])
 
     def watch(self, task_id: str) -> Watch:
         """Registers interest in a task; use as a context manager."""

@@ -7,7 +7,9 @@ only a share of the log, and what comes before its task waits in bounded memory.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import orjson
 from pydantic import ValidationError
@@ -17,7 +19,7 @@ from chorus.coordinator.heard import EarlyCancels, Usage
 from chorus.coordinator.leading import Leading
 from chorus.coordinator.proposals import Proposals
 from chorus.coordinator.submission import Submission
-from chorus.hub import Hub, HubError, Message
+from chorus.hub import Hub, HubError, Message, guard
 from chorus.process import Process
 from chorus.table import bounds
 from chorus.table.records import Member, Task
@@ -65,16 +67,16 @@ class Gossip:
         """Listens until cancelled."""
         try:
             async with self._hub.subscribe(TASKS) as messages:
-                async for message in messages:
-                    if message.gap:
-                        self._process.log.warning("announcements were lost", gap=message.gap)
-                    self.hear(message)
+                # A disk error is the process's: it starts anew and waits for the disk.
+                await guard.each(messages, self.hear, "gossip", raising=(sqlite3.OperationalError,))
         finally:
             for task in self._heard.values():
                 task.cancel()
 
     def hear(self, message: Message) -> None:
         """One message; what is not understood is left to its sender."""
+        if message.gap:
+            self._process.log.warning("announcements were lost", gap=message.gap)
         try:
             if message.type == "task_announcement":
                 self._hear_task(message)
@@ -168,7 +170,8 @@ class Gossip:
             return
         self._usage.charge(signer, size, self._now(), stranger=stranger)
         self._heard_bytes += size
-        task = asyncio.create_task(self._propose(needed, propose, ready))
+        work = partial(self._propose, needed, propose, ready)
+        task = asyncio.create_task(guard.alone(work, "gossip"))
         self._heard[key] = task
 
         def over(_: asyncio.Task[None]) -> None:

@@ -20,7 +20,7 @@ from chorus.coordinator.matching import Candidate, plan
 from chorus.coordinator.offers import Offers
 from chorus.coordinator.presence import Presence
 from chorus.coordinator.proposals import Proposals, Settled
-from chorus.hub import Hub, HubError, HubNotLeader, HubRefused
+from chorus.hub import Hub, HubError, HubNotLeader, HubRefused, guard
 from chorus.process import Process, metrics
 from chorus.table.entries import WAITING_MAX
 from chorus.table.records import Member, Mesh, Task
@@ -93,9 +93,11 @@ class Leading:
                 task.cancel()
 
     async def _watch(self) -> None:
-        async for event in self._hub.events():
+        def look(event: dict[str, Any]) -> None:
             if event.get("kind") in ("leader", "role", "step_down", "peer_up", "peer_down"):
                 self._wake.set()
+
+        await guard.each(self._hub.events(), look, "event")
 
     async def tick(self) -> None:
         """All that depends on time or on the network's state."""

@@ -21,7 +21,7 @@ from chorus.curator.documents import Document, Place
 from chorus.curator.index import IndexReader
 from chorus.curator.writer import IndexWriter, Pending, damaged
 from chorus.decisions import content
-from chorus.hub import Hub, HubError
+from chorus.hub import Hub, HubError, guard
 from chorus.process.logs import Logger
 from chorus.table.reader import TableReader
 
@@ -172,6 +172,8 @@ class Feed:
                     "a record is not believed", hash=item.listed.get("hash"), error=error.reason
                 )
                 refused.append(item.id)
+            except (sqlite3.Error, OSError):
+                raise
             except ValueError as error:
                 self._log.warning("what is listed cannot be indexed", listed=item.listed, error=str(error))
                 refused.append(item.id)
@@ -181,6 +183,9 @@ class Feed:
                 else:
                     wait = min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** min(item.tries, 20))
                     again.append((item.id, self._wall_ms() + wait))
+            except Exception as error:
+                guard.failed("record", error, listed=item.listed)
+                refused.append(item.id)
             else:
                 if document is None:
                     skipped.append(item.id)

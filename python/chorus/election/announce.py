@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from chorus.hub import Hub, HubError, Message
+from chorus.hub import Hub, HubError, Message, guard
 from chorus.process import Process
 from chorus.wire.messages import ELECTION, Heartbeat
 
@@ -37,8 +37,7 @@ class News:
     async def listen(self) -> None:
         """Takes heartbeats until cancelled."""
         async with self._hub.subscribe(ELECTION) as messages:
-            async for message in messages:
-                self.hear(message)
+            await guard.each(messages, self.hear, "gossip")
 
     def hear(self, message: Message) -> None:
         """One message of another agent about itself."""

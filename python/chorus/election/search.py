@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from functools import partial
 from typing import Any
 
 from chorus.election.founding import Found, Join, Met, Step, Wait, next_step
-from chorus.hub import Hub, HubError, HubRefused
+from chorus.hub import Hub, HubError, HubRefused, guard
 from chorus.process import Process
 
 ASK_EVERY_S = 0.2
@@ -92,7 +93,7 @@ class Search:
                 self._news.set()
             if peer not in self._asking:
                 # Each for itself: one that does not answer must not make the others' answers old.
-                task = asyncio.create_task(self._ask(peer))
+                task = asyncio.create_task(guard.alone(partial(self._ask, peer), "answer"))
                 self._asking[peer] = task
                 task.add_done_callback(lambda _, peer=peer: self._asking.pop(peer, None))  # type: ignore[misc]
 

@@ -14,7 +14,7 @@ from chorus.election.announce import News, Trigger
 from chorus.election.duties import Duties
 from chorus.election.score import Figures, Score, score
 from chorus.election.search import PEER_SERVICE, Search
-from chorus.hub import Handler, Hub, HubError, HubInvalid, RaftStatus, Reply, Request
+from chorus.hub import Handler, Hub, HubError, HubInvalid, RaftStatus, Reply, Request, guard
 from chorus.process import Process, metrics
 from chorus.table.reader import TableReader
 from chorus.wire.task import rfc3339
@@ -68,6 +68,11 @@ class Election:
                 await self.search.run()
             except HubError as error:
                 self._process.log.warning("the search for a mesh goes on", error=str(error))
+                await asyncio.sleep(BEAT_MAX_S)
+                continue
+            except Exception as error:
+                # What a peer answers to a question is its own business.
+                guard.failed("answer", error)
                 await asyncio.sleep(BEAT_MAX_S)
                 continue
             break
@@ -148,11 +153,10 @@ class Election:
         await self._hub.raft_set_score(self._score.total)
 
     async def _watch(self) -> None:
-        async for event in self._hub.events():
-            self._wake.set()
-            await self._on_event(event)
+        await guard.each(self._hub.events(), self._on_event, "event")
 
     async def _on_event(self, event: dict[str, Any]) -> None:
+        self._wake.set()
         mesh, term = self._status.mesh, int(event.get("term") or self._status.term)
         leader = event.get("peer") or event.get("leader")
         match event.get("kind"):

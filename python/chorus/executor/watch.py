@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 
 from chorus.executor.backend import BackendState, SandboxError
 from chorus.executor.desk import Desk
 from chorus.executor.room import Room
-from chorus.hub import HubError
+from chorus.hub import HubError, Message, guard
 
 # A daemon is asked this often, and this often again after it did not answer.
 PING_S = 5.0
@@ -81,6 +82,12 @@ class BackendWatch:
 async def watch_table(room: Room, desk: Desk) -> None:
     """Follows `local/table`: awards are seen, cancels reach their sandbox at once."""
 
+    def changed(message: Message) -> None:
+        desk.applied.set()
+        said = message.data if isinstance(message.data, dict) else {}
+        tasks = said.get("tasks")
+        desk.check(None if message.gap or not isinstance(tasks, list) else {str(task) for task in tasks})
+
     async def sweep() -> None:
         while True:
             await asyncio.sleep(SWEEP_TABLE_S)
@@ -89,12 +96,6 @@ async def watch_table(room: Room, desk: Desk) -> None:
     sweeping = asyncio.create_task(sweep())
     try:
         async with room.hub.subscribe("local/table") as messages:
-            async for message in messages:
-                desk.applied.set()
-                said = message.data if isinstance(message.data, dict) else {}
-                tasks = said.get("tasks")
-                desk.check(
-                    None if message.gap or not isinstance(tasks, list) else {str(task) for task in tasks}
-                )
+            await guard.each(messages, changed, "event", raising=(sqlite3.Error,))
     finally:
         sweeping.cancel()

@@ -14,8 +14,16 @@ from typing import Any, Self
 
 import orjson
 
-from chorus.hub import frames
-from chorus.hub.errors import HubClosed, HubError, HubTimeout, HubTooLarge, HubUnavailable, error_from
+from chorus.hub import frames, guard
+from chorus.hub.errors import (
+    HubClosed,
+    HubError,
+    HubInvalid,
+    HubTimeout,
+    HubTooLarge,
+    HubUnavailable,
+    error_from,
+)
 from chorus.hub.feeds import DEFAULT_QUEUE, EntryFeed, EventFeed, Feed, LogFeed, Subscription
 from chorus.hub.methods import HubMethods
 from chorus.hub.serving import Offer, Server
@@ -311,6 +319,11 @@ class Hub(HubMethods):
                 self._link.send(frames.CANCEL, ident)
 
     def _on_frame(self, op: int, ident: int, head: bytes, payload: bytes) -> None:
+        # An error here must not reach the transport, which would give the whole connection up.
+        with guard.handling("frame"):
+            self._take(op, ident, head, payload)
+
+    def _take(self, op: int, ident: int, head: bytes, payload: bytes) -> None:
         if op == frames.EVENT:
             feed = self._by_sub.get(ident)
             if feed is not None:
@@ -319,10 +332,15 @@ class Hub(HubMethods):
             pending = self._calls.pop(ident, None)
             if pending is None or pending.future.done():
                 return
-            said: dict[str, Any] = orjson.loads(head) if head else {}
-            if op == frames.OK:
-                if pending.on_ok is not None:
+            try:
+                said: dict[str, Any] = orjson.loads(head) if head else {}
+                if op == frames.OK and pending.on_ok is not None:
                     pending.on_ok(said)
+            except (ValueError, TypeError, LookupError) as error:
+                guard.failed("frame", error)
+                pending.future.set_exception(HubInvalid("the answer's head cannot be read"))
+                return
+            if op == frames.OK:
                 pending.future.set_result(Reply(said, payload))
             else:
                 pending.future.set_exception(error_from(str(said.get("code")), str(said.get("message", ""))))
@@ -366,7 +384,10 @@ class Hub(HubMethods):
 
     @staticmethod
     def _inner(reply: Reply) -> Reply:
-        return Reply(reply.head.get("head") or {}, reply.payload)
+        head = reply.head.get("head") or {}
+        if not isinstance(head, dict):
+            raise HubInvalid("the answer has no head: an object is needed")
+        return Reply(head, reply.payload)
 
 
 def _routed(

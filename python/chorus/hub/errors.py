@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+# What an error says; it may quote what it is about, which may be large.
+MESSAGE_MAX_CHARS: Final = 4096
 
 
 class HubError(Exception):
@@ -11,6 +14,8 @@ class HubError(Exception):
     default_code: ClassVar[str] = "internal"
 
     def __init__(self, message: str = "", *, code: str | None = None) -> None:
+        # What is said on the wire has to be Unicode, whoever's text is in it.
+        message = message[:MESSAGE_MAX_CHARS].encode("utf-8", "replace").decode()
         super().__init__(message or code or self.default_code)
         self.code = code or self.default_code
         self.message = message or self.code

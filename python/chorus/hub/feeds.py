@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import orjson
 
+from chorus.hub import guard
 from chorus.hub.errors import error_from
 from chorus.hub.types import Entry, Message
 
@@ -66,8 +67,14 @@ class Feed(Generic[T]):
         self.sub = 0
 
     def on_event(self, head: dict[str, Any], payload: bytes) -> None:
-        """Takes an EVENT frame."""
-        self._items.append(self.decode(head, payload))
+        """Takes an EVENT frame. What cannot be read is counted and left out."""
+        try:
+            item = self.decode(head, payload)
+        except Exception as error:
+            guard.failed("event", error)
+            self._pay()
+            return
+        self._items.append(item)
         self._wake()
 
     def on_end(self) -> None:
@@ -99,12 +106,16 @@ class Feed(Generic[T]):
         if not self._items:
             return None
         item = self._items.popleft()
+        self._pay()
+        return item
+
+    def _pay(self) -> None:
+        """One item less is on its way or waits."""
         self._taken += 1
         # Half a queue at a time: one CREDIT frame for many items, and the sender never runs dry.
         if self._taken * 2 >= self.queue and self.sub:
             self._source.give_credit(self, self._taken)
             self._taken = 0
-        return item
 
     async def get(self) -> T:
         """The next item; StopAsyncIteration after the end."""

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from chorus.hub import frames
+from chorus.hub import frames, guard
 from chorus.hub.errors import HubError, error_from
 from chorus.hub.frames import FrameProtocol
 from chorus.hub.streams import ByteStream
 from chorus.hub.types import Handler, Reply, Request, StreamHandler
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +35,14 @@ class Server:
 
     def on_call(self, link: FrameProtocol, ident: int, head: dict[str, Any], payload: bytes) -> None:
         """Takes a CALL of the hub."""
+        asked = head.get("head") or {}
+        if not isinstance(asked, dict):
+            _refuse(link, ident, "invalid", "head: an object is needed")
+            return
         request = Request(
             service=str(head.get("service")),
             method=str(head.get("method")),
-            head=head.get("head") or {},
+            head=asked,
             payload=payload,
             peer=head.get("peer"),
             process=head.get("process"),
@@ -96,7 +97,7 @@ class Server:
         except frames.FrameError as error:
             _refuse(link, ident, "too_large", str(error))
         except Exception as error:
-            log.exception("%s of %s failed", request.method, request.service)
+            guard.failed("request", error, service=request.service, method=request.method)
             _refuse(link, ident, "internal", f"{type(error).__name__} in {self._name}")
         finally:
             self._by_call.pop(ident, None)
@@ -112,7 +113,7 @@ class Server:
             await stream.close()
             raise
         except Exception as error:
-            log.exception("stream %s of %s failed", request.method, request.service)
+            guard.failed("stream", error, service=request.service, method=request.method)
             await stream.close(error_from("internal", f"{type(error).__name__} in {self._name}"))
 
 

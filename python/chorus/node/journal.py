@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import SecretBytes, SecretStr
 
 from chorus.config import Settings
-from chorus.hub import HubClosed, HubError
+from chorus.hub import HubClosed, HubError, guard
 from chorus.process import Process
 from chorus.wire.log import LogType
 
@@ -74,8 +74,7 @@ class Journal:
             # Those that were there before anybody listened.
             for peer in (await self._process.hub.net_state()).get("peers") or ():
                 await self.note({"kind": "peer_up", "peer": peer["peer"]})
-            async for event in events:
-                await self.note(event)
+            await guard.each(events, self.note, "event", raising=(HubError,))
 
     async def _begin(self) -> None:
         settings = self._process.settings

@@ -10,8 +10,11 @@ import datetime
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Literal, Self
+
+from chorus.process.log_kinds import Kinds
 
 # One line; longer ones (a huge traceback) are cut, so that no line can flood the stream.
 LINE_MAX_BYTES = 16 * 1024
@@ -119,15 +122,26 @@ class TextLine(_Line):
 
 
 class RedactingHandler(logging.Handler):
-    """Writes each line in one piece, without the secrets in it."""
+    """Writes each line in one piece, without the secrets in it; of one kind only so many a minute."""
 
-    def __init__(self, write: Write, redact: Redact | None) -> None:
+    def __init__(
+        self, write: Write, redact: Redact | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__()
         self._write = write
         self._redact = redact
+        self._clock = clock
+        self._kinds = Kinds()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by logging."""
+        now = self._clock()
+        for left_out in self._kinds.over(now):
+            self._emit(left_out)
+        if self._kinds.admits(record, now):
+            self._emit(record)
+
+    def _emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record).encode("utf-8", "replace")
             if len(line) > LINE_MAX_BYTES:

@@ -73,6 +73,14 @@ TASK_WAIT = Histogram(
 REJECTED_MESSAGES = Counter(
     "chorus_rejected_messages_total", "Gossip messages and frames refused by the core, by reason", ["reason"]
 )
+HANDLING_FAILURES = Counter(
+    "chorus_handling_failures_total",
+    "Messages, requests, streams, events and answers of others whose handling ended in an error",
+    ["what", "error"],
+)
+PEERS_EXPELLED = Counter(
+    "chorus_peers_expelled_total", "Times that a peer's connections were closed because it misbehaved"
+)
 SHHH_FINDINGS_BY_RULE = Counter(
     "chorus_shhh_findings_by_rule_total", "Secrets detected by SHHH, by rule", ["rule"]
 )
@@ -117,6 +125,11 @@ REGISTERED: Final = tuple(
 )
 
 _LIVE_GAUGE_FILE = re.compile(r"gauge_live[a-z]+_(\d+)\.db")
+
+
+def note_handling_failure(what: str, error: str) -> None:
+    """Counts something that was said to this process and was not handled."""
+    HANDLING_FAILURES.labels(what, error).inc()
 
 
 def note_start(process: str) -> None:

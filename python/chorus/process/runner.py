@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from chorus.config import Settings, load_run_settings
-from chorus.hub import Handler, Hub, HubInvalid, Reply, Request, StreamHandler
+from chorus.hub import Handler, Hub, HubInvalid, Reply, Request, StreamHandler, guard
 from chorus.process import alive, exit_codes, logs
 from chorus.process.logs import Logger
 from chorus.process.sentinel import scanner_of
@@ -107,6 +107,7 @@ def run(name: str, main: Main, *, hub: bool = True) -> NoReturn:
     log = logs.configure(name, settings.agent_id, settings.log_level, settings.log_format, redact=redact)
     process = Process(name, settings, log)
     process.metrics.note_start(name)
+    guard.count = process.metrics.note_handling_failure
     sys.exit(_run_loop(process, main, hub))
 
 

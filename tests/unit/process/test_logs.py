@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chorus.process import logs
+from chorus.process import log_kinds, logs
 
 
 @pytest.fixture
@@ -88,3 +88,28 @@ def test_a_closed_stderr_does_not_stop_work(lines: list[bytes]) -> None:
 
     log = logs.configure("api", "a", "info", "json", write=broken, redact=lambda b: b)
     log.info("nobody listens")
+
+
+def test_lines_of_one_kind_are_bounded_and_the_rest_is_counted(lines: list[bytes]) -> None:
+    now = 0.0
+    handler = logs.RedactingHandler(lines.append, None, clock=lambda: now)
+    handler.setFormatter(logs.JsonLine("node", "agent-1"))
+    log = logging.getLogger("chorus.flood")
+    log.handlers[:], log.propagate = [handler], False
+    log.setLevel(logging.INFO)
+    for n in range(100_000):
+        log.info("refused", extra={"fields": {"n": n}})
+        # A text that is another each time is no way around.
+        log.info(f"refused {n}")
+    log.warning("of another kind")
+    said = [json.loads(line) for line in lines]
+    assert sum(line["event"] == "refused" for line in said) == log_kinds.KIND_LINES_MAX
+    assert len(said) <= log_kinds.KINDS_MAX + 2 * log_kinds.KIND_LINES_MAX
+    lines.clear()
+    now = log_kinds.PERIOD_S
+    log.info("refused", extra={"fields": {"n": "later"}})
+    said = [json.loads(line) for line in lines]
+    counted = {line["kind"]: line["count"] for line in said if "count" in line}
+    assert counted["refused"] == 100_000 - log_kinds.KIND_LINES_MAX
+    assert counted["other"] > 90_000
+    assert said[-1]["event"] == "refused"

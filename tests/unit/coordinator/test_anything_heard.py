@@ -1,0 +1,92 @@
+"""A coordinator outlives anything that announcements, cancels and peers' requests can say."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agents import World, world
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chorus.coordinator.gossip import HEARD_MAX
+from chorus.coordinator.service import PEER_METHODS
+from chorus.hub import Message, guard
+from chorus.testing.anything import OBJECTS, RAW, SPOILED, VALUES, ask, examples, raw_message, spoil
+
+
+@pytest.mark.parametrize("spoiled", SPOILED.values(), ids=SPOILED)
+async def test_a_coordinator_outlives_every_announcement(tmp_path: Path, spoiled: bytes) -> None:
+    async with world(tmp_path, "a") as w:
+        for type in ("task_announcement", "task_cancel"):
+            spoil(w.mesh, "a", raw_message("chorus/tasks", type, spoiled))
+        foreign = w.mesh.hub("x", "foreign")
+        await foreign.publish("chorus/tasks", "task_announcement", {"title": "heard", "commands": ["true"]})
+        await w["a"].until(lambda: bool(list(w["a"].parts.store.open_tasks())), "heard")
+        assert not w["a"].running.done()
+
+
+class Lived:
+    """A coordinator on a loop of its own, for cases one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._runner, self._stack = asyncio.Runner(), AsyncExitStack()
+        self.world: World
+
+    def __enter__(self) -> Lived:
+        async def start() -> None:
+            self.world = await self._stack.enter_async_context(world(self._folder, "a"))
+
+        self._runner.run(start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._stack.aclose())
+        self._runner.close()
+
+    def hear(self, message: Message) -> None:
+        """One message, as its loop hands it over."""
+
+        async def heard() -> None:
+            async def one() -> Any:
+                yield message
+
+            gossip = self.world["a"].parts.gossip
+            await guard.each(one(), gossip.hear, "gossip")
+            assert len(gossip._heard) <= HEARD_MAX
+
+        self._runner.run(heard())
+        assert not self.world["a"].running.done()
+
+    def ask(self, method: str, head: Any, body: bytes) -> None:
+        """One request and one stream."""
+        parts = self.world["a"].parts
+        self._runner.run(ask(parts._serve, parts._stream, method, head, body))
+        assert not self.world["a"].running.done()
+
+
+def test_gossip_of_any_content_ends_nothing(tmp_path: Path) -> None:
+    with Lived(tmp_path) as lived:
+
+        @examples
+        @given(st.sampled_from(["task_announcement", "task_cancel"]), RAW)
+        def run(type: str, data: bytes) -> None:
+            lived.hear(raw_message("chorus/tasks", type, data))
+
+        run()
+
+
+def test_requests_of_any_content_are_answered(tmp_path: Path) -> None:
+    methods = [*sorted(PEER_METHODS), "blobs.get", "blobs.put", "table.submit", "nonsense"]
+    with Lived(tmp_path) as lived:
+
+        @examples
+        @given(st.sampled_from(methods), OBJECTS | VALUES, st.binary(max_size=40))
+        def run(method: str, head: Any, body: bytes) -> None:
+            lived.ask(method, head, body)
+
+        run()
