@@ -47,8 +47,11 @@ class News:
             said = Heartbeat.model_validate(message.data)
         except ValidationError:
             return
-        if message.sender in self._heard or len(self._heard) < SIGNERS_MAX:
-            self._heard[message.sender] = _Heard(said.score, said.mesh, time.monotonic())
+        # In the order of hearing: who was not heard for the longest time makes room; members are heard often.
+        self._heard.pop(message.sender, None)
+        while len(self._heard) >= SIGNERS_MAX:
+            del self._heard[next(iter(self._heard))]
+        self._heard[message.sender] = _Heard(said.score, said.mesh, time.monotonic())
 
     def scores(self, mesh: str | None) -> dict[str, float]:
         """The fresh scores of those that say they are in this mesh."""

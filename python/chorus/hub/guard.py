@@ -38,11 +38,12 @@ def failed(what: What, error: Exception, **fields: Any) -> None:
     """Counts and logs that something was not handled."""
     kind = type(error).__name__
     count(what, kind)
-    # The place in our code tells more than the text, and a traceback is far longer.
+    # The place in our code tells more than the text, and a traceback is far longer: it is for the developer.
     said = f"{kind}: {error}"[:ERROR_MAX_CHARS].encode("utf-8", "replace").decode()
     log.warning(
         "something that was said to this process was not handled",
         extra={"fields": {"what": what, "error": said, "place": _place(error), **fields}},
+        exc_info=error if log.isEnabledFor(logging.DEBUG) else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,18 @@ async def test_an_election_outlives_every_heartbeat(tmp_path: Path, spoiled: byt
 
         w.running.append(asyncio.create_task(says()))
         await w.until(lambda: election.news.scores("m") == {"peer-x": 0.5}, "heard")
+
+
+async def test_many_strangers_leave_room_for_a_member(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        election = w.start("a")
+        await w.until(lambda: w.members == ["a"], "founded")
+        beat = raw_message(ELECTION, "heartbeat", b'{"score": 0.5, "mesh": "m"}')
+        for n in range(2 * SIGNERS_MAX):
+            election.news.hear(replace(beat, sender=f"stranger-{n}"))
+        election.news.hear(replace(beat, sender="member"))
+        assert election.news.scores("m")["member"] == 0.5
+        assert len(election.news.scores("m")) == SIGNERS_MAX
 
 
 @pytest.mark.parametrize(
