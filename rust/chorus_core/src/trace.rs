@@ -1,20 +1,22 @@
 //! The core's own log lines: tracing events in a small ring, out of which the host takes them in batches.
 //!
 //! There is one ring in a process, as there is one tracing subscriber. Who logs never waits: what finds no room is
-//! counted and dropped. Redacting and writing the lines is the host's.
+//! counted and dropped, and lines of one kind (one place in the code) are bounded per minute, so that whoever makes the
+//! core say something cannot make it say that for ever. Redacting and writing the lines is the host's.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     fmt::{self, Write},
     os::fd::{AsRawFd, OwnedFd, RawFd},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::event::{EventfdFlags, eventfd};
 use serde_json::{Map, Value, json};
 use tracing::{
-    Event, Level, Subscriber,
+    Event, Level, Metadata, Subscriber,
+    callsite::Identifier,
     field::{Field, Visit},
     level_filters::LevelFilter,
 };
@@ -34,6 +36,9 @@ const RING_BYTES: usize = 1024 * 1024;
 const MESSAGE_MAX_BYTES: usize = 4096;
 const FIELD_MAX_BYTES: usize = 1024;
 const FIELDS_MAX: usize = 16;
+/// Lines of one kind that are kept in one period; the first line of the next one comes with their number.
+const KIND_LINES_MAX: u64 = 600;
+const KIND_PERIOD: Duration = Duration::from_secs(60);
 /// Whose lines have the level that is asked for; other crates only say what is wrong.
 const OWN_TARGET: &str = "chorus_core";
 /// It warns of every agent that has not met another yet.
@@ -149,6 +154,55 @@ struct Kept {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
     dropped: u64,
+    /// By place in the code, of which there are some hundreds.
+    kinds: HashMap<Identifier, Kind>,
+    /// When a period may have ended in which lines were left out.
+    look_at: Option<Instant>,
+}
+
+/// Lines of one kind in the present period.
+struct Kind {
+    since: Instant,
+    kept: u64,
+    left_out: u64,
+    of: &'static Metadata<'static>,
+}
+
+impl Kept {
+    /// Whether one more line of this kind has a place in its period.
+    fn admits(&mut self, of: &'static Metadata<'static>, now: Instant) -> bool {
+        let kind = self.kinds.entry(of.callsite()).or_insert(Kind { since: now, kept: 0, left_out: 0, of });
+        if kind.kept >= KIND_LINES_MAX {
+            kind.left_out += 1;
+            self.look_at.get_or_insert(kind.since + KIND_PERIOD);
+            return false;
+        }
+        kind.kept += 1;
+        true
+    }
+
+    /// Begins new periods, with a line for every kind of which something was left out.
+    fn turn(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        if self.look_at.is_some_and(|at| now < at) {
+            return Vec::new();
+        }
+        self.look_at = None;
+        let mut lines = Vec::new();
+        self.kinds.retain(|_, kind| {
+            if now < kind.since + KIND_PERIOD {
+                if kind.left_out > 0 {
+                    let at = kind.since + KIND_PERIOD;
+                    self.look_at = Some(self.look_at.map_or(at, |before| before.min(at)));
+                }
+                return true;
+            }
+            if kind.left_out > 0 {
+                lines.push(left_out(kind));
+            }
+            false
+        });
+        lines
+    }
 }
 
 impl Ring {
@@ -169,22 +223,34 @@ impl Ring {
         Err(Error::Refused("the core's lines belong to the process that opened them".into()))
     }
 
-    /// Whether another line has a chance; counts it as dropped when it has none.
-    fn wants(&self) -> bool {
+    /// Whether another line of this kind has a chance; counts it when it has none.
+    fn wants(&self, of: &'static Metadata<'static>, now: Instant) -> bool {
         if self.check_process().is_err() {
             return false;
         }
         let mut kept = self.lock();
+        if !kept.open {
+            return false;
+        }
+        for line in kept.turn(now) {
+            self.keep(&mut kept, line);
+        }
+        if !kept.admits(of, now) {
+            return false;
+        }
         let full = kept.lines.len() >= RING_LINES;
-        kept.dropped += u64::from(kept.open && full);
-        kept.open && !full
+        kept.dropped += u64::from(full);
+        !full
     }
 
     fn push(&self, line: Vec<u8>) {
         let mut kept = self.lock();
-        if !kept.open {
-            return;
+        if kept.open {
+            self.keep(&mut kept, line);
         }
+    }
+
+    fn keep(&self, kept: &mut Kept, line: Vec<u8>) {
         if kept.lines.len() >= RING_LINES || kept.bytes + line.len() > RING_BYTES {
             kept.dropped += 1;
             return;
@@ -201,6 +267,9 @@ impl Ring {
         let mut kept = self.lock();
         if !kept.open {
             return Err(Error::Closed);
+        }
+        for line in kept.turn(Instant::now()) {
+            self.keep(&mut kept, line);
         }
         let count = kept.lines.len().min(max);
         let lines: Vec<Vec<u8>> = kept.lines.drain(..count).collect();
@@ -226,16 +295,30 @@ struct RingLayer(Arc<Ring>);
 
 impl<S: Subscriber> Layer<S> for RingLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if self.0.wants() {
+        if self.0.wants(event.metadata(), Instant::now()) {
             self.0.push(line(event));
         }
     }
 }
 
 fn line(event: &Event<'_>) -> Vec<u8> {
-    let metadata = event.metadata();
     let mut found = Found::default();
     event.record(&mut found);
+    written(event.metadata(), &found.message, found.fields)
+}
+
+/// The line that says how many of a kind are missing.
+fn left_out(kind: &Kind) -> Vec<u8> {
+    let mut fields = Map::new();
+    fields.insert("count".into(), kind.left_out.into());
+    if let (Some(file), Some(line)) = (kind.of.file(), kind.of.line()) {
+        fields.insert("place".into(), format!("{}:{line}", file.rsplit('/').next().unwrap_or(file)).into());
+    }
+    let message = format!("more lines of one kind were left out; a minute has room for {KIND_LINES_MAX}");
+    written(kind.of, &message, fields)
+}
+
+fn written(metadata: &Metadata<'_>, message: &str, fields: Map<String, Value>) -> Vec<u8> {
     let level = match *metadata.level() {
         Level::ERROR => "error",
         Level::WARN => "warning",
@@ -247,8 +330,8 @@ fn line(event: &Event<'_>) -> Vec<u8> {
         "time": time,
         "level": level,
         "target": metadata.target(),
-        "message": found.message,
-        "fields": found.fields,
+        "message": message,
+        "fields": fields,
     });
     line.to_string().into_bytes()
 }
@@ -365,18 +448,43 @@ mod tests {
 
     #[test]
     fn a_flood_is_dropped_and_counted() {
-        let ring = kept(|| (0..RING_LINES + 500).for_each(|n| tracing::info!(n, "again")));
+        let ring = kept(|| ());
+        (0..RING_LINES + 500).for_each(|n| ring.push(n.to_string().into_bytes()));
         assert_eq!(ring.lock().lines.len(), RING_LINES);
         let (lines, dropped) = ring.take(RING_LINES / 2).unwrap();
         assert_eq!((lines.len(), dropped), (RING_LINES / 2, 500));
         assert_eq!(ring.take(RING_LINES).unwrap().1, 0);
-        let long = "x".repeat(10 * MESSAGE_MAX_BYTES);
-        let ring = kept(|| (0..RING_LINES).for_each(|_| tracing::info!(a = long, b = long, "{long}")));
+        (0..RING_LINES).for_each(|_| ring.push(vec![b'x'; 2 * FIELD_MAX_BYTES]));
         assert!(ring.lock().bytes <= RING_BYTES);
         let (lines, dropped) = ring.take(RING_LINES).unwrap();
         assert_eq!(lines.len() as u64 + dropped, RING_LINES as u64);
-        assert!(lines[0].len() < MESSAGE_MAX_BYTES + 3 * FIELD_MAX_BYTES);
         assert_eq!(ring.lock().bytes, 0);
+        let long = "x".repeat(10 * MESSAGE_MAX_BYTES);
+        let (lines, _) = kept(|| tracing::info!(a = long, b = long, "{long}")).take(1).unwrap();
+        assert!(lines[0].len() < MESSAGE_MAX_BYTES + 3 * FIELD_MAX_BYTES);
+    }
+
+    #[test]
+    fn lines_of_one_kind_are_bounded_and_the_rest_is_counted() {
+        let ring = kept(|| {
+            for n in 0..10_000 {
+                tracing::info!(n, "of a stranger");
+                if n % 1000 == 0 {
+                    tracing::info!(n, "of another kind");
+                }
+            }
+        });
+        let (lines, dropped) = ring.take(RING_LINES).unwrap();
+        assert_eq!((lines.len() as u64, dropped), (KIND_LINES_MAX + 10, 0));
+        let later = Instant::now() + KIND_PERIOD;
+        let lines = ring.lock().turn(later);
+        let line: Value = serde_json::from_slice(&lines[0]).unwrap();
+        assert_eq!((lines.len(), &line["fields"]["count"]), (1, &json!(10_000 - KIND_LINES_MAX)));
+        assert_eq!(
+            (line["level"].as_str(), line["target"].as_str()),
+            (Some("info"), Some("chorus_core::trace::tests"))
+        );
+        assert!(ring.lock().kinds.is_empty());
     }
 
     #[test]

@@ -131,19 +131,20 @@ impl Running {
                 }
             }));
         }
-        // Members of the mesh have a share each of the record store.
-        let (mut status, dht) = (raft.watch(), self.parts.dht.clone());
+        // Members of the mesh have a share each of the record store, and rates of their own.
+        let (mut status, dht, net) = (raft.watch(), self.parts.dht.clone(), net.clone());
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
             loop {
                 let members: Vec<String> =
                     status.borrow_and_update().members.iter().map(|member| member.peer.clone()).collect();
+                net.set_members(members.clone());
                 dht.set_members(members);
                 if status.changed().await.is_err() {
                     return;
                 }
             }
         }));
-        let (mut events, raft) = (net.events(), raft.clone());
+        let (mut events, raft) = (self.parts.net.events(), raft.clone());
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
             loop {
                 match events.recv().await {

@@ -1,18 +1,19 @@
 //! The composed network behaviour.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm,
     connection_limits::{self, ConnectionLimits},
-    gossipsub, identify,
+    identify,
     identity::Keypair,
     kad, ping,
     swarm::{self, NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
 use super::{
-    gossip_config, handle::STREAM_PROTOCOL, lane::LANE_PROTOCOL, request::REQUEST_PROTOCOL, substream, transport,
+    gossip_config, gossip_gate::GatedGossip, handle::STREAM_PROTOCOL, lane::LANE_PROTOCOL, request::REQUEST_PROTOCOL,
+    shared::Shared, substream, transport,
 };
 use crate::{
     Result,
@@ -51,7 +52,7 @@ pub struct Behaviour {
     /// Shows dead connections and round-trip times.
     pub ping: ping::Behaviour,
     /// Carries the topics.
-    pub gossip: gossipsub::Behaviour,
+    pub gossip: GatedGossip,
     /// Finds peers and holds records.
     pub kad: Toggle<kad::Behaviour<KadStore>>,
     /// Requests, byte streams, Raft's lanes.
@@ -59,7 +60,13 @@ pub struct Behaviour {
 }
 
 /// Builds the swarm; it listens nowhere yet.
-pub fn swarm(keypair: &Keypair, network_key: [u8; 32], agent_id: &str, dht: Option<Store>) -> Result<Swarm<Behaviour>> {
+pub fn swarm(
+    keypair: &Keypair,
+    network_key: [u8; 32],
+    agent_id: &str,
+    dht: Option<Store>,
+    shared: &Arc<Shared>,
+) -> Result<Swarm<Behaviour>> {
     let local = keypair.public().to_peer_id();
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(
@@ -75,7 +82,7 @@ pub fn swarm(keypair: &Keypair, network_key: [u8; 32], agent_id: &str, dht: Opti
                 .with_push_listen_addr_updates(true),
         ),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
-        gossip: gossip_config::behaviour(keypair)?,
+        gossip: gossip_config::behaviour(keypair, shared)?,
         kad: Toggle::from(dht.map(|store| kademlia(local, store))),
         substreams: substream::Behaviour::new(vec![REQUEST_PROTOCOL, STREAM_PROTOCOL, LANE_PROTOCOL]),
     };

@@ -1,4 +1,4 @@
-//! Topics in the loop: what is joined, what goes out (or waits for listeners), and the verdict on what comes in.
+//! Topics in the loop: what is joined, what goes out (or waits for listeners), and who hears what the gate let in.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,11 +13,12 @@ use tokio::sync::oneshot;
 use super::{
     GossipMessage,
     gossip_config::score_topic,
+    gossip_gate::GatedGossip,
     shared::{Outgoing, Shared, bump, now_ms},
 };
 use crate::{
     Error, Result,
-    wire::{Arrival, Draft, Gate, Reason, Topic, Verdict},
+    wire::{Draft, Envelope, Topic},
 };
 
 /// Own messages that wait for a listener: so many, and so many bytes.
@@ -27,7 +28,6 @@ const HELD_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// The gossip side of the loop.
 pub struct Gossip {
     shared: Arc<Shared>,
-    gate: Gate,
     joined: BTreeMap<String, (TopicHash, Topic)>,
     held: VecDeque<Held>,
     held_bytes: usize,
@@ -63,7 +63,6 @@ impl Gossip {
         Self {
             from: shared.local.to_string(),
             shared,
-            gate: Gate::default(),
             joined: BTreeMap::new(),
             held: VecDeque::new(),
             held_bytes: 0,
@@ -80,7 +79,7 @@ impl Gossip {
     /// Joins and leaves topics so that the fixed ones and what local subscribers want are joined, and no others. The
     /// fixed ones are joined whether or not anybody here listens: a member with a single connection hears the whole
     /// mesh only when its one neighbour passes everything on. What nobody here wants ends at `deliver`.
-    pub fn sync_topics(&mut self, gossip: &mut gossipsub::Behaviour) {
+    pub fn sync_topics(&mut self, gossip: &mut GatedGossip) {
         let mut wanted = self.shared.subscribers.topics();
         wanted.extend(Topic::FIXED.iter().map(Topic::to_string));
         let gone: Vec<String> = self.joined.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
@@ -108,7 +107,7 @@ impl Gossip {
     }
 
     /// Publishes what a local process wants to say.
-    pub fn publish(&mut self, gossip: &mut gossipsub::Behaviour, outgoing: Outgoing) {
+    pub fn publish(&mut self, gossip: &mut GatedGossip, outgoing: Outgoing) {
         let Outgoing { topic, publish, reply } = outgoing;
         let draft = Draft {
             kind: &publish.kind,
@@ -133,7 +132,7 @@ impl Gossip {
         }
     }
 
-    fn send(&mut self, gossip: &mut gossipsub::Behaviour, parked: Parked) {
+    fn send(&mut self, gossip: &mut GatedGossip, parked: Parked) {
         let hash = IdentTopic::new(parked.topic.to_string()).hash();
         let outcome = match gossip.publish(hash.clone(), parked.bytes.clone()) {
             Ok(id) => {
@@ -174,7 +173,7 @@ impl Gossip {
     }
 
     /// Retries what had no room and forgets what waited too long; called often.
-    pub fn tick(&mut self, gossip: &mut gossipsub::Behaviour) {
+    pub fn tick(&mut self, gossip: &mut GatedGossip) {
         if let Some(parked) = self.parked.take() {
             self.send(gossip, parked);
         }
@@ -186,11 +185,11 @@ impl Gossip {
             self.held_bytes = self.held.iter().map(|held| held.bytes.len()).sum();
             self.count_held();
         }
-        self.shared.counters.clock_skew.store(self.gate.clock_skew(now_ms()), Ordering::Relaxed);
+        self.shared.counters.clock_skew.store(gossip.clock_skew(), Ordering::Relaxed);
     }
 
     /// Somebody listens to a topic now: what waited for that goes out.
-    pub fn on_subscribed(&mut self, gossip: &mut gossipsub::Behaviour, topic: &TopicHash) {
+    pub fn on_subscribed(&mut self, gossip: &mut GatedGossip, topic: &TopicHash) {
         if !self.held.iter().any(|held| held.topic == *topic) {
             return;
         }
@@ -207,56 +206,30 @@ impl Gossip {
         self.count_held();
     }
 
-    /// Judges a message, tells gossipsub, and hands it to subscribers when it passed.
+    /// Hands a message that passed the gate to subscribers, and has gossipsub pass it on.
     pub fn on_message(
         &mut self,
-        gossip: &mut gossipsub::Behaviour,
+        gossip: &mut GatedGossip,
         forwarder: &libp2p::PeerId,
         id: &gossipsub::MessageId,
         message: gossipsub::Message,
     ) {
-        // The hash is the name; a topic just left is still one of ours, and its messages nobody's fault.
-        let topic = match self.joined.get(message.topic.as_str()) {
-            Some((_, topic)) => Some(topic.clone()),
-            None => message.topic.as_str().parse().ok(),
+        // Without a source it stands for those that the gate ignores.
+        let (Some(from), Ok(envelope)) = (message.source, Envelope::read(&message.data)) else {
+            gossip.report_message_validation_result(id, forwarder, MessageAcceptance::Ignore);
+            return;
         };
-        let verdict = match message.source {
-            Some(signer) => self.gate.judge(
-                now_ms(),
-                Arrival {
-                    topic: topic.as_ref(),
-                    signer: &signer,
-                    sequence: message.sequence_number.unwrap_or_default(),
-                    data: &message.data,
-                },
-            ),
-            None => Verdict::Reject(Reason::Schema),
-        };
-        let acceptance = match &verdict {
-            Verdict::Accept(_) => MessageAcceptance::Accept,
-            Verdict::Ignore(_) => MessageAcceptance::Ignore,
-            Verdict::Reject(_) => MessageAcceptance::Reject,
-        };
-        gossip.report_message_validation_result(id, forwarder, acceptance);
-        match (verdict, message.source) {
-            (Verdict::Accept(envelope), Some(from)) => {
-                bump(&self.shared.counters.pubsub_received);
-                let gaps = self.shared.subscribers.deliver(&GossipMessage {
-                    topic: message.topic.into_string(),
-                    kind: envelope.kind,
-                    from,
-                    timestamp_ms: envelope.timestamp_ms,
-                    id: hex::encode(&id.0),
-                    sequence: message.sequence_number.unwrap_or_default(),
-                    raw: Bytes::from(message.data),
-                });
-                self.shared.counters.pubsub_gaps.fetch_add(gaps, Ordering::Relaxed);
-            }
-            (Verdict::Ignore(reason) | Verdict::Reject(reason), _) => {
-                self.shared.counters.reject(reason);
-                tracing::debug!(%forwarder, reason = reason.as_str(), "a gossip message did not pass");
-            }
-            (Verdict::Accept(_), None) => {}
-        }
+        gossip.report_message_validation_result(id, forwarder, MessageAcceptance::Accept);
+        bump(&self.shared.counters.pubsub_received);
+        let gaps = self.shared.subscribers.deliver(&GossipMessage {
+            topic: message.topic.into_string(),
+            kind: envelope.kind,
+            from,
+            timestamp_ms: envelope.timestamp_ms,
+            id: hex::encode(&id.0),
+            sequence: message.sequence_number.unwrap_or_default(),
+            raw: Bytes::from(message.data),
+        });
+        self.shared.counters.pubsub_gaps.fetch_add(gaps, Ordering::Relaxed);
     }
 }

@@ -114,6 +114,11 @@ impl NetHandle {
         self.inner.shared.local
     }
 
+    /// Who has joined this agent's mesh, as peer ids; nobody while it is in none. All others are strangers to it.
+    pub fn set_members(&self, members: impl IntoIterator<Item = String>) {
+        self.inner.shared.set_members(members.into_iter().filter_map(|peer| peer.parse().ok()).collect());
+    }
+
     /// Says goodbye, closes connections, remembers the known peers; safe to call twice.
     pub async fn shutdown(&self) {
         self.inner.stop.cancel();

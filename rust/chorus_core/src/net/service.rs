@@ -27,9 +27,10 @@ use super::{
     known::{KnownPeers, write_atomically},
     lane::{self, LANE_PROTOCOL},
     mdns::{Found, Mdns},
+    misbehaviour::{LIMIT_POINTS, Misbehaviour},
     request::REQUEST_PROTOCOL,
     serving,
-    shared::{Command, Outgoing, PeerView, Shared, now_ms},
+    shared::{Command, Outgoing, PeerView, Shared, bump, now_ms},
     stream,
     substream::Inbound,
 };
@@ -65,7 +66,7 @@ pub struct Inputs {
 /// Binds, starts mDNS and spawns the loop.
 pub async fn start(config: NetConfig, shared: Arc<Shared>, inputs: Inputs) -> Result<JoinHandle<()>> {
     let dht = config.dht.then(|| inputs.store.clone());
-    let mut swarm = behaviour::swarm(&config.keypair, config.network_key, &config.agent_id, dht)?;
+    let mut swarm = behaviour::swarm(&config.keypair, config.network_key, &config.agent_id, dht, &shared)?;
     let listeners = listen(&mut swarm, &config.listen)?;
     let known = KnownPeers::load(&config.data_dir.join("peers.json"));
     let (mdns, found) = match config.mdns.then(|| Mdns::start(shared.local)) {
@@ -86,6 +87,7 @@ pub async fn start(config: NetConfig, shared: Arc<Shared>, inputs: Inputs) -> Re
         known,
         mdns,
         slots: HashMap::new(),
+        misbehaviour: Misbehaviour::default(),
         requests: inputs.requests,
         streams: inputs.streams,
         lane: inputs.lane,
@@ -177,6 +179,7 @@ struct Service {
     mdns: Option<Mdns>,
     /// Room for each peer's substreams.
     slots: HashMap<PeerId, Slots>,
+    misbehaviour: Misbehaviour,
     requests: mpsc::Sender<IncomingRequest>,
     streams: mpsc::Sender<IncomingStream>,
     lane: mpsc::Sender<(PeerId, Bytes)>,
@@ -238,6 +241,12 @@ impl Service {
     fn on_tick(&mut self) {
         self.gossip.tick(&mut self.swarm.behaviour_mut().gossip);
         self.connector.tick(&mut self.swarm);
+        for (peer, points) in self.swarm.behaviour().gossip.take_blame() {
+            self.misbehaved(peer, points);
+        }
+        for (peer, points) in self.misbehaviour.fade(now_ms()) {
+            self.swarm.behaviour_mut().gossip.set_application_score(&peer, -points);
+        }
         self.slots.retain(|peer, slots| {
             self.swarm.is_connected(peer)
                 || slots.control.available_permits() < CONTROL_SUBSTREAMS_MAX
@@ -252,6 +261,17 @@ impl Service {
                     tracing::warn!(%error, "known peers could not be written");
                 }
             });
+        }
+    }
+
+    /// Points against a peer. They lower its standing with gossipsub, and too many of them end its connections.
+    fn misbehaved(&mut self, peer: PeerId, points: u32) {
+        let points = self.misbehaviour.add(now_ms(), peer, points);
+        self.swarm.behaviour_mut().gossip.set_application_score(&peer, -points);
+        if points >= LIMIT_POINTS && self.swarm.is_connected(&peer) {
+            tracing::warn!(%peer, "the peer misbehaves; its connections are closed");
+            bump(&self.shared.counters.peers_expelled);
+            let _ = self.swarm.disconnect_peer_id(peer);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the loop writes and handles read without asking it: the view of peers, counters, events; and its commands.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::{NetEvent, NetStats, PeerState, Publish, kad::KadCommand, subscription::Subscribers};
 use crate::{
     Error, Result,
-    wire::{Reason, Topic},
+    wire::{Reason, Standing, Topic},
 };
 
 /// Events that a slow listener may lag behind before it misses some.
@@ -55,6 +55,8 @@ pub struct Shared {
     pub subscribers: Arc<Subscribers>,
     pub counters: Arc<Counters>,
     view: RwLock<View>,
+    /// Who has joined this agent's mesh; empty while it is in none.
+    members: RwLock<HashSet<PeerId>>,
 }
 
 /// Connections and addresses now.
@@ -89,7 +91,18 @@ impl Shared {
             subscribers: Arc::default(),
             counters: Arc::default(),
             view: RwLock::default(),
+            members: RwLock::default(),
         }
+    }
+
+    /// What a peer is to this agent's mesh. To an agent without a mesh nobody is a stranger.
+    pub fn standing(&self, peer: &PeerId) -> Standing {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        if members.is_empty() || members.contains(peer) { Standing::Member } else { Standing::Stranger }
+    }
+
+    pub fn set_members(&self, members: HashSet<PeerId>) {
+        *self.members.write().unwrap_or_else(PoisonError::into_inner) = members;
     }
 
     pub fn view(&self) -> RwLockReadGuard<'_, View> {
@@ -142,6 +155,7 @@ pub struct Counters {
     pub requests_received: AtomicU64,
     pub requests_in_flight: AtomicU64,
     pub lane_dropped: AtomicU64,
+    pub peers_expelled: AtomicU64,
     /// More than half of the signers heard disagree with our clock.
     pub clock_skew: AtomicBool,
 }
@@ -174,6 +188,7 @@ impl Counters {
             requests_received: read(&self.requests_received),
             requests_in_flight: read(&self.requests_in_flight),
             lane_dropped: read(&self.lane_dropped),
+            peers_expelled: read(&self.peers_expelled),
             ..NetStats::default()
         }
     }

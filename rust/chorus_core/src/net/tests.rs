@@ -2,6 +2,7 @@
 
 mod bench;
 mod discovery;
+mod flood;
 mod gossip;
 mod kit;
 mod lanes;

@@ -193,6 +193,8 @@ pub struct NetStats {
     pub requests_in_flight: u64,
     /// Raft frames dropped: queue full or peer away.
     pub lane_dropped: u64,
+    /// Times that a peer's connections were closed because it misbehaved.
+    pub peers_expelled: u64,
     /// Commands waiting for the swarm.
     pub queue_commands: u64,
     /// Publications waiting for the swarm.

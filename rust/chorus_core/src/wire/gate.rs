@@ -4,22 +4,21 @@ use std::collections::{HashMap, HashSet};
 
 use libp2p::PeerId;
 
-use super::{ENVELOPE_MAX_BYTES, Envelope, Topic};
+use super::{
+    ENVELOPE_MAX_BYTES, Envelope, Topic,
+    rate::{Rates, Standing},
+};
 
 /// How far a message's timestamp may be off, either way.
 const CLOCK_TOLERANCE_MS: u64 = 5 * 60 * 1000;
 /// Re-publications that a message may have behind it.
 const HOPS_MAX: u64 = 3;
-/// Messages of one signer per second over time, and at once. Generous: an honest burst must never be cut, a flood must.
-const RATE_PER_SECOND: f64 = 40_000.0;
-const BURST: f64 = 80_000.0;
-/// Every so many bytes a message counts as one more.
-const BYTES_PER_TOKEN: f64 = 4096.0;
-/// Signers whose rate is counted one by one; the rest share one bucket.
-const SIGNERS_MAX: usize = 4096;
-/// Half of how long a message is remembered (gossipsub's own cache holds 11 minutes), and how many at most.
+/// Half of how long a message is remembered, so that what is forgotten is too old to pass again; and how many at most:
+/// a half with so many takes 10 MB.
 const SEEN_HALF_MS: u64 = 330_000;
-const SEEN_HALF_MAX: usize = 500_000;
+const SEEN_HALF_MAX: usize = 900_000;
+/// Signers whose clock is remembered.
+const CLOCKS_MAX: usize = 4096;
 /// How long a signer's clock counts after it was last heard.
 const CLOCK_MEMORY_MS: u64 = 10 * 60 * 1000;
 
@@ -94,6 +93,10 @@ pub struct Arrival<'a> {
     pub topic: Option<&'a Topic>,
     /// Who signed it.
     pub signer: &'a PeerId,
+    /// Who passed it on to us.
+    pub forwarder: &'a PeerId,
+    /// What the signer is to our mesh.
+    pub standing: Standing,
     /// The signer's number of it.
     pub sequence: u64,
     /// The envelope.
@@ -103,13 +106,9 @@ pub struct Arrival<'a> {
 /// Judges messages; holds what it needs to remember, all of it bounded.
 #[derive(Debug, Default)]
 pub struct Gate {
-    buckets: HashMap<PeerId, Bucket>,
-    overflow: Bucket,
-    recent: HashSet<(u64, u64)>,
-    older: HashSet<(u64, u64)>,
-    turned_ms: u64,
+    rates: Rates,
+    seen: Seen,
     clocks: HashMap<PeerId, Clock>,
-    hasher: std::hash::RandomState,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -119,12 +118,19 @@ struct Clock {
 }
 
 impl Gate {
-    /// The verdict on one message, `now_ms` being milliseconds since the epoch.
+    /// The verdict on one message, `now_ms` being milliseconds since the epoch. Costs memory only when it accepts.
     pub fn judge(&mut self, now_ms: u64, arrival: Arrival<'_>) -> Verdict {
         if arrival.data.len() > ENVELOPE_MAX_BYTES {
             return Verdict::Reject(Reason::TooLarge);
         }
-        if !self.take_token(now_ms, arrival.signer, arrival.data.len()) {
+        let key = self.seen.key(arrival.signer, arrival.sequence);
+        if self.seen.contains(key) {
+            return Verdict::Ignore(Reason::Repeat);
+        }
+        // What comes from its signer is charged before it is read; what others pass on, only when it is good: nobody can
+        // use up a signer's rate with old messages of his.
+        let direct = arrival.signer == arrival.forwarder;
+        if direct && !self.take(now_ms, arrival) {
             return Verdict::Ignore(Reason::Rate);
         }
         let (Some(topic), Ok(envelope)) = (arrival.topic, Envelope::parse(arrival.data)) else {
@@ -134,7 +140,10 @@ impl Gate {
             return Verdict::Reject(Reason::Forged);
         }
         let off = now_ms.abs_diff(envelope.timestamp_ms) > CLOCK_TOLERANCE_MS;
-        self.heard(now_ms, arrival.signer, off);
+        // An old message that somebody kept says nothing of its signer's clock, and strangers do not judge ours.
+        if arrival.standing == Standing::Member && (direct || !off) {
+            self.heard(now_ms, arrival.signer, off);
+        }
         if off {
             return Verdict::Ignore(Reason::Clock);
         }
@@ -144,10 +153,18 @@ impl Gate {
         if !topic.knows(&envelope.kind) {
             return Verdict::Ignore(Reason::UnknownType);
         }
-        if !self.first_time(now_ms, arrival.signer, arrival.sequence) {
-            return Verdict::Ignore(Reason::Repeat);
+        if !direct && !self.take(now_ms, arrival) {
+            return Verdict::Ignore(Reason::Rate);
         }
+        if !self.rates.take_together(now_ms, arrival.standing, arrival.data.len()) {
+            return Verdict::Ignore(Reason::Rate);
+        }
+        self.seen.insert(now_ms, key);
         Verdict::Accept(envelope)
+    }
+
+    fn take(&mut self, now_ms: u64, arrival: Arrival<'_>) -> bool {
+        self.rates.take(now_ms, arrival.signer, arrival.standing, arrival.data.len())
     }
 
     /// Whether more than half of the signers heard lately disagree with our clock.
@@ -163,69 +180,41 @@ impl Gate {
     }
 
     fn heard(&mut self, now_ms: u64, signer: &PeerId, off: bool) {
-        if self.clocks.len() >= SIGNERS_MAX && !self.clocks.contains_key(signer) {
+        if self.clocks.len() >= CLOCKS_MAX && !self.clocks.contains_key(signer) {
             self.clocks.retain(|_, clock| now_ms.abs_diff(clock.heard_ms) <= CLOCK_MEMORY_MS);
-            if self.clocks.len() >= SIGNERS_MAX {
+            if self.clocks.len() >= CLOCKS_MAX {
                 return;
             }
         }
         self.clocks.insert(*signer, Clock { off, heard_ms: now_ms });
     }
+}
 
-    fn take_token(&mut self, now_ms: u64, signer: &PeerId, bytes: usize) -> bool {
-        // Lossless: envelopes are far smaller than 2^52 bytes.
-        #[allow(clippy::cast_precision_loss, reason = "sizes are small")]
-        let cost = 1.0 + bytes as f64 / BYTES_PER_TOKEN;
-        if let Some(bucket) = self.buckets.get_mut(signer) {
-            return bucket.take(now_ms, cost);
-        }
-        if self.buckets.len() >= SIGNERS_MAX {
-            self.buckets.retain(|_, bucket| !bucket.full(now_ms));
-        }
-        if self.buckets.len() >= SIGNERS_MAX {
-            return self.overflow.take(now_ms, cost);
-        }
-        self.buckets.entry(*signer).or_default().take(now_ms, cost)
+/// Messages that were accepted, by a hash of signer and sequence number, in two halves of which the older goes.
+#[derive(Debug, Default)]
+struct Seen {
+    recent: HashSet<u64>,
+    older: HashSet<u64>,
+    turned_ms: u64,
+    hasher: std::hash::RandomState,
+}
+
+impl Seen {
+    fn key(&self, signer: &PeerId, sequence: u64) -> u64 {
+        use std::hash::BuildHasher;
+        self.hasher.hash_one((signer, sequence))
     }
 
-    fn first_time(&mut self, now_ms: u64, signer: &PeerId, sequence: u64) -> bool {
-        use std::hash::BuildHasher;
+    fn contains(&self, key: u64) -> bool {
+        self.recent.contains(&key) || self.older.contains(&key)
+    }
+
+    fn insert(&mut self, now_ms: u64, key: u64) {
         if now_ms.abs_diff(self.turned_ms) > SEEN_HALF_MS || self.recent.len() >= SEEN_HALF_MAX {
             self.older = std::mem::take(&mut self.recent);
             self.turned_ms = now_ms;
         }
-        let key = (self.hasher.hash_one(signer), sequence);
-        !self.older.contains(&key) && self.recent.insert(key)
-    }
-}
-
-/// A token bucket; full at first.
-#[derive(Debug, Default)]
-struct Bucket {
-    spent: f64,
-    at_ms: u64,
-}
-
-impl Bucket {
-    fn refill(&mut self, now_ms: u64) {
-        #[allow(clippy::cast_precision_loss, reason = "a difference of times is small")]
-        let gained = now_ms.saturating_sub(self.at_ms) as f64 / 1000.0 * RATE_PER_SECOND;
-        self.spent = (self.spent - gained).max(0.0);
-        self.at_ms = now_ms;
-    }
-
-    fn take(&mut self, now_ms: u64, cost: f64) -> bool {
-        self.refill(now_ms);
-        if self.spent + cost > BURST {
-            return false;
-        }
-        self.spent += cost;
-        true
-    }
-
-    fn full(&mut self, now_ms: u64) -> bool {
-        self.refill(now_ms);
-        self.spent <= 0.0
+        self.recent.insert(key);
     }
 }
 
@@ -260,7 +249,13 @@ mod tests {
     }
 
     fn judge(gate: &mut Gate, signer: &PeerId, sequence: u64, data: &[u8]) -> Verdict {
-        gate.judge(NOW, Arrival { topic: Some(&Topic::Tasks), signer, sequence, data })
+        gate.judge(NOW, arrival(signer, sequence, data))
+    }
+
+    /// A member's own message.
+    fn arrival<'a>(signer: &'a PeerId, sequence: u64, data: &'a [u8]) -> Arrival<'a> {
+        let standing = Standing::Member;
+        Arrival { topic: Some(&Topic::Tasks), signer, forwarder: signer, standing, sequence, data }
     }
 
     #[test]
@@ -295,8 +290,50 @@ mod tests {
         assert!(matches!(judge(&mut gate, &other, 1, &message(&other, "task_cancel", NOW, None)), Verdict::Accept(_)));
         let later = NOW + 1000;
         let data = message(&flooder, "task_cancel", later, None);
-        let arrival = Arrival { topic: Some(&Topic::Tasks), signer: &flooder, sequence: 1 << 40, data: &data };
-        assert!(matches!(gate.judge(later, arrival), Verdict::Accept(_)));
+        assert!(matches!(gate.judge(later, arrival(&flooder, 1 << 40, &data)), Verdict::Accept(_)));
+    }
+
+    #[test]
+    fn a_stranger_that_floods_is_cut_early_and_is_remembered_for_nothing() {
+        let (mut gate, us) = (Gate::default(), peer());
+        let stale = message(&us, "task_cancel", NOW - 3_600_000, None);
+        let mut counts = HashMap::new();
+        for n in 0..10_000 {
+            let verdict = gate.judge(NOW, Arrival { standing: Standing::Stranger, ..arrival(&us, n, &stale) });
+            let Verdict::Ignore(reason) = verdict else { panic!("{verdict:?}") };
+            *counts.entry(reason).or_insert(0) += 1;
+        }
+        // A message of this size counts as a little more than one.
+        assert!((900..=1_000).contains(&counts[&Reason::Clock]), "{counts:?}");
+        assert_eq!(counts[&Reason::Clock] + counts[&Reason::Rate], 10_000);
+        assert!(gate.seen.recent.is_empty() && gate.clocks.is_empty() && !gate.clock_skew(NOW));
+    }
+
+    #[test]
+    fn old_messages_of_somebody_cost_him_nothing() {
+        let (mut gate, him, hostile) = (Gate::default(), peer(), peer());
+        let (stale, good) =
+            (message(&him, "task_cancel", NOW - 3_600_000, None), message(&him, "task_cancel", NOW, None));
+        for n in 0..10_000 {
+            let replayed = Arrival { standing: Standing::Stranger, forwarder: &hostile, ..arrival(&him, n, &stale) };
+            assert_eq!(gate.judge(NOW, replayed), Verdict::Ignore(Reason::Clock));
+        }
+        let own = |n| Arrival { standing: Standing::Stranger, ..arrival(&him, n, &good) };
+        assert!(matches!(gate.judge(NOW, own(1 << 40)), Verdict::Accept(_)));
+        for _ in 0..10_000 {
+            let repeated = Arrival { forwarder: &hostile, ..own(1 << 40) };
+            assert_eq!(gate.judge(NOW, repeated), Verdict::Ignore(Reason::Repeat));
+        }
+        assert!(matches!(gate.judge(NOW, own(1 << 41)), Verdict::Accept(_)));
+    }
+
+    #[test]
+    fn a_message_that_was_refused_for_its_rate_may_come_again() {
+        let (mut gate, us) = (Gate::default(), peer());
+        let good = message(&us, "task_cancel", NOW, None);
+        let as_stranger = |n| Arrival { standing: Standing::Stranger, ..arrival(&us, n, &good) };
+        let refused = (0..2_000).find(|n| gate.judge(NOW, as_stranger(*n)) == Verdict::Ignore(Reason::Rate)).unwrap();
+        assert!(matches!(gate.judge(NOW + 10_000, as_stranger(refused)), Verdict::Accept(_)));
     }
 
     #[test]
@@ -317,7 +354,7 @@ mod tests {
         fn any_bytes_get_a_verdict(data in proptest::collection::vec(any::<u8>(), 0..400), now in any::<u64>(), sequence in any::<u64>()) {
             let signer = PeerId::from_bytes(&[0, 1, 0]).unwrap_or_else(|_| peer());
             let mut gate = Gate::default();
-            let verdict = gate.judge(now, Arrival { topic: Some(&Topic::Health), signer: &signer, sequence, data: &data });
+            let verdict = gate.judge(now, Arrival { topic: Some(&Topic::Health), ..arrival(&signer, sequence, &data) });
             prop_assert!(!matches!(verdict, Verdict::Accept(_)));
         }
 

@@ -4,10 +4,12 @@
 mod envelope;
 mod gate;
 pub mod json;
+mod rate;
 mod timestamp;
 mod topic;
 
 pub use envelope::{Draft, ENVELOPE_MAX_BYTES, Envelope};
 pub use gate::{Arrival, Gate, Reason, Verdict};
+pub use rate::Standing;
 pub use timestamp::{format_timestamp, parse_timestamp};
 pub use topic::Topic;

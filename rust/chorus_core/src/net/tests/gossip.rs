@@ -1,6 +1,6 @@
 //! Gossip between real nodes: delivery, verdicts, what waits for listeners.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use libp2p::gossipsub::IdentTopic;
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::kit::{PATIENCE, meet, node, node_beside, node_with, until};
 use crate::{
     Error,
-    net::{GossipSubscription, NetHandle, Publish, behaviour},
+    net::{GossipSubscription, NetHandle, Publish, behaviour, shared::Shared},
     wire::Draft,
 };
 
@@ -119,7 +119,8 @@ async fn bad_messages_are_counted_by_reason_and_never_delivered() {
     let good = node().await;
     let mut at_good = listen(&good.net);
     let hostile = libp2p::identity::Keypair::generate_ed25519();
-    let mut swarm = behaviour::swarm(&hostile, super::kit::KEY, "hostile", None).unwrap();
+    let shared = Arc::new(Shared::new(hostile.public().to_peer_id()));
+    let mut swarm = behaviour::swarm(&hostile, super::kit::KEY, "hostile", None, &shared).unwrap();
     let own = hostile.public().to_peer_id().to_string();
     let topic = IdentTopic::new("chorus/tasks");
     swarm.behaviour_mut().gossip.subscribe(&topic).unwrap();
@@ -171,6 +172,68 @@ async fn bad_messages_are_counted_by_reason_and_never_delivered() {
     assert_eq!(stats.pubsub_received, 1);
     assert!(!good.net.state().clock_skew);
     driver.abort();
+}
+
+/// Messages of a flood between two looks at the network.
+const FLOOD_BATCH: usize = 50;
+
+/// A raw member of gossipsub that publishes messages as fast as it can, made anew from their number, until it is dropped.
+fn flood(at: &super::kit::Node, stale: bool) -> tokio::task::JoinHandle<()> {
+    use futures::StreamExt;
+    let target: libp2p::Multiaddr = at.address().parse().unwrap();
+    tokio::spawn(async move {
+        let hostile = libp2p::identity::Keypair::generate_ed25519();
+        let shared = Arc::new(Shared::new(hostile.public().to_peer_id()));
+        let mut swarm = behaviour::swarm(&hostile, super::kit::KEY, "hostile", None, &shared).unwrap();
+        let own = hostile.public().to_peer_id().to_string();
+        let topic = IdentTopic::new("chorus/tasks");
+        swarm.behaviour_mut().gossip.subscribe(&topic).unwrap();
+        swarm.dial(target).unwrap();
+        loop {
+            let draft = Draft {
+                kind: "task_cancel",
+                from: &own,
+                timestamp_ms: crate::net::shared::now_ms() - if stale { 3_600_000 } else { 0 },
+                data: b"{}",
+                hop_count: None,
+                from_role: None,
+                priority: None,
+                thread_id: None,
+            };
+            for _ in 0..FLOOD_BATCH {
+                let _ = swarm.behaviour_mut().gossip.publish(topic.clone(), draft.write().unwrap());
+            }
+            let _ = timeout(Duration::from_millis(1), swarm.select_next_some()).await;
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_that_floods_is_disconnected_and_its_relay_is_not() {
+    for stale in [true, false] {
+        // Without the DHT nobody introduces the stranger to a: what a hears of it comes through b.
+        let a = node_with(|config| config.dht = false).await;
+        let address = a.address();
+        let b = node_with(|config| {
+            config.dht = false;
+            config.bootstrap = vec![address];
+        })
+        .await;
+        meet(&a, &b).await;
+        let members = [a.peer().to_string(), b.peer().to_string()];
+        a.net.set_members(members.clone());
+        b.net.set_members(members);
+        let mut at_a = listen(&a.net);
+        heard(&b.net, 1, &mut at_a).await;
+        let flooding = flood(&b, stale);
+        until(|| b.net.stats().peers_expelled > 0).await;
+        flooding.abort();
+        // What of the flood was within its rate; then b is heard as before.
+        while heard(&b.net, 2, &mut at_a).await["from"] != b.peer().to_string() {}
+        assert!(b.net.stats().rejected.contains_key(if stale { "clock" } else { "rate" }));
+        assert_eq!(a.net.stats().peers_expelled, 0);
+        assert!(a.net.connected(&b.peer()) && b.net.connected(&a.peer()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,308 @@
+//! The gate in front of gossipsub: every message of another peer gets its verdict before gossipsub puts it, or its id,
+//! into a cache. The verdict itself is [`crate::wire::Gate`]'s; here it is tied to who passed the message on.
+//!
+//! gossipsub shows a message first to its data transform, which may refuse it (reject), but has no word for "ignore".
+//! A message to be ignored is therefore turned into one without a signer, and all of those have one id: after the first
+//! gossipsub takes every other for a duplicate, and keeps nothing of it.
+
+use std::{
+    collections::HashMap,
+    io,
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
+    gossipsub::{
+        self, DataTransform, MaxCountSubscriptionFilter, Message, RawMessage, TopicHash, TopicSubscriptionFilter,
+    },
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
+        ToSwarm,
+    },
+};
+
+use super::shared::{Shared, now_ms};
+use crate::wire::{Arrival, Gate, Reason, Standing, Topic, Verdict};
+
+/// Topics that one peer may follow: the fixed ones, and many more roles and skills than an agent has.
+const SUBSCRIPTIONS_MAX: usize = 256;
+/// What a rejected message costs whoever passed it on.
+const REJECT_POINTS: u32 = 10;
+/// What an ignored message costs the stranger that signed it and brought it itself.
+const IGNORE_POINTS: u32 = 1;
+
+type Inner = gossipsub::Behaviour<Transform, Filter>;
+type Filter = MaxCountSubscriptionFilter<KnownTopics>;
+
+/// gossipsub behind the gate.
+pub struct GatedGossip {
+    inner: Inner,
+    judge: Arc<Judge>,
+}
+
+impl GatedGossip {
+    /// Puts the gate in front of what `build` makes of the transform and the filter.
+    pub fn new(
+        shared: &Arc<Shared>,
+        build: impl FnOnce(Transform, Filter) -> crate::Result<Inner>,
+    ) -> crate::Result<Self> {
+        let judge = Arc::new(Judge { shared: Arc::clone(shared), state: Mutex::default() });
+        let filter = MaxCountSubscriptionFilter {
+            filter: KnownTopics,
+            max_subscribed_topics: SUBSCRIPTIONS_MAX,
+            max_subscriptions_per_request: 2 * SUBSCRIPTIONS_MAX,
+        };
+        Ok(Self { inner: build(Transform(Arc::clone(&judge)), filter)?, judge })
+    }
+
+    /// Whether more than half of the clocks heard lately disagree with ours.
+    pub fn clock_skew(&self) -> bool {
+        self.judge.state().gate.clock_skew(now_ms())
+    }
+
+    /// Who misbehaved since the last call, and how much.
+    pub fn take_blame(&self) -> HashMap<PeerId, u32> {
+        std::mem::take(&mut self.judge.state().blame)
+    }
+}
+
+impl Deref for GatedGossip {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl DerefMut for GatedGossip {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+}
+
+/// Judges messages as they arrive.
+struct Judge {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    gate: Gate,
+    /// Who sent what gossipsub is looking at now.
+    forwarder: Option<PeerId>,
+    /// Of peers that are connected; taken every tick.
+    blame: HashMap<PeerId, u32>,
+}
+
+impl Judge {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn judge(&self, message: &RawMessage) -> Answer {
+        let mut state = self.state();
+        let (Some(signer), Some(forwarder)) = (message.source, state.forwarder) else {
+            return Answer::Reject;
+        };
+        if signer == self.shared.local {
+            // gossipsub knows what it published itself, and refuses what others say in our name.
+            return Answer::Pass;
+        }
+        let topic = message.topic.as_str().parse::<Topic>().ok();
+        let standing = self.shared.standing(&signer);
+        let verdict = state.gate.judge(
+            now_ms(),
+            Arrival {
+                topic: topic.as_ref(),
+                signer: &signer,
+                forwarder: &forwarder,
+                standing,
+                sequence: message.sequence_number.unwrap_or_default(),
+                data: &message.data,
+            },
+        );
+        let (answer, reason, points) = match verdict {
+            Verdict::Accept(_) => return Answer::Pass,
+            Verdict::Reject(reason) => (Answer::Reject, reason, REJECT_POINTS),
+            Verdict::Ignore(reason) => {
+                let own = signer == forwarder && standing == Standing::Stranger && reason != Reason::UnknownType;
+                (Answer::Drop, reason, if own { IGNORE_POINTS } else { 0 })
+            }
+        };
+        if points > 0 {
+            let blame = state.blame.entry(forwarder).or_default();
+            *blame = blame.saturating_add(points);
+        }
+        self.shared.counters.reject(reason);
+        tracing::debug!(%forwarder, reason = reason.as_str(), "a gossip message did not pass");
+        answer
+    }
+}
+
+/// What gossipsub is to do.
+enum Answer {
+    Pass,
+    Drop,
+    Reject,
+}
+
+/// Shows gossipsub what it may see of a message.
+pub struct Transform(Arc<Judge>);
+
+impl DataTransform for Transform {
+    fn inbound_transform(&self, raw: RawMessage) -> io::Result<Message> {
+        match self.0.judge(&raw) {
+            Answer::Pass => Ok(Message {
+                source: raw.source,
+                data: raw.data,
+                sequence_number: raw.sequence_number,
+                topic: raw.topic,
+            }),
+            Answer::Drop => Ok(Message { source: None, data: Vec::new(), sequence_number: None, topic: raw.topic }),
+            Answer::Reject => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn outbound_transform(&self, _: &TopicHash, data: Vec<u8>) -> io::Result<Vec<u8>> {
+        Ok(data)
+    }
+}
+
+/// Only topics of CHORUS are followed, whoever asks.
+pub struct KnownTopics;
+
+impl TopicSubscriptionFilter for KnownTopics {
+    fn can_subscribe(&mut self, topic: &TopicHash) -> bool {
+        topic.as_str().parse::<Topic>().is_ok()
+    }
+}
+
+impl NetworkBehaviour for GatedGossip {
+    type ConnectionHandler = <Inner as NetworkBehaviour>::ConnectionHandler;
+    type ToSwarm = gossipsub::Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_outbound_connection(connection, peer, address, role, port_use)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.inner.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
+        self.judge.state().forwarder = Some(peer);
+        self.inner.on_connection_handler_event(peer, connection, event);
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        self.inner.poll(context)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
+mod tests {
+    use super::*;
+    use crate::wire::Draft;
+
+    /// The judge of an agent whose mesh has one other member.
+    fn judge() -> (Judge, PeerId) {
+        let (local, member) = (PeerId::random(), PeerId::random());
+        let shared = Arc::new(Shared::new(local));
+        shared.set_members([local, member].into());
+        (Judge { shared, state: Mutex::default() }, member)
+    }
+
+    fn raw(signer: PeerId, sequence: u64, kind: &str, at: u64) -> RawMessage {
+        let from = signer.to_string();
+        let draft = Draft {
+            kind,
+            from: &from,
+            timestamp_ms: at,
+            data: b"{}",
+            hop_count: None,
+            from_role: None,
+            priority: None,
+            thread_id: None,
+        };
+        RawMessage {
+            source: Some(signer),
+            data: draft.write().unwrap(),
+            sequence_number: Some(sequence),
+            topic: TopicHash::from_raw("chorus/tasks"),
+            signature: None,
+            key: None,
+            validated: false,
+        }
+    }
+
+    /// What the forwarder has to bear for a message.
+    fn blame(judge: &Judge, forwarder: PeerId, message: &RawMessage) -> u32 {
+        judge.state().forwarder = Some(forwarder);
+        judge.judge(message);
+        std::mem::take(&mut judge.state().blame).remove(&forwarder).unwrap_or_default()
+    }
+
+    #[test]
+    fn who_bears_what() {
+        let ((judge, member), stranger) = (judge(), PeerId::random());
+        let (now, kind) = (now_ms(), "task_cancel");
+        let stale = now - 3_600_000;
+        for (what, signer, forwarder, kind, at, points) in [
+            ("good", stranger, stranger, kind, now, 0),
+            ("its own old message", stranger, stranger, kind, stale, IGNORE_POINTS),
+            ("another's old message", stranger, member, kind, stale, 0),
+            ("a stranger's relay of a member's old message", member, stranger, kind, stale, 0),
+            ("a member's wrong clock", member, member, kind, stale, 0),
+            ("an unknown type", stranger, stranger, "nonsense", now, 0),
+        ] {
+            assert_eq!(blame(&judge, forwarder, &raw(signer, rand::random(), kind, at)), points, "{what}");
+        }
+        let mut broken = raw(stranger, 1, kind, now);
+        broken.data = b"{\"\xff\"".to_vec();
+        assert_eq!(blame(&judge, member, &broken), REJECT_POINTS);
+    }
+
+    #[test]
+    fn what_is_ignored_has_one_id_and_no_content() {
+        let ((judge, _), stranger) = (judge(), PeerId::random());
+        let transform = Transform(Arc::new(judge));
+        transform.0.state().forwarder = Some(stranger);
+        let stale = now_ms() - 3_600_000;
+        for sequence in 0..3 {
+            let message = transform.inbound_transform(raw(stranger, sequence, "task_cancel", stale)).unwrap();
+            assert_eq!((message.source, message.data.len(), message.sequence_number), (None, 0, None));
+        }
+        let good = raw(stranger, 4, "task_cancel", now_ms());
+        assert_eq!(transform.inbound_transform(good.clone()).unwrap().data, good.data);
+    }
+
+    #[test]
+    fn only_topics_of_the_protocol_are_followed() {
+        let known = |topic: &str| KnownTopics.can_subscribe(&TopicHash::from_raw(topic));
+        assert!(known("chorus/tasks") && known("chorus/role/developer"));
+        assert!(!known("anything") && !known(&format!("chorus/role/{}", "x".repeat(1000))));
+    }
+}
