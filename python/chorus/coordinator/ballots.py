@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ from chorus.hub import (
     HubRefused,
     HubTimeout,
     Request,
+    guard,
 )
 from chorus.process import Process
 from chorus.table.reader import TableReader
@@ -42,6 +44,8 @@ from chorus.wire.ids import new_id
 from chorus.wire.messages import DECISIONS
 from chorus.wire.task import rfc3339
 
+# What is nobody's fault and may go well another time.
+_AGAIN = (HubError, OSError, sqlite3.Error, decisions.DecisionError)
 # A vote is open for a day unless whoever calls it says otherwise.
 OPEN_DEFAULT_S = 24 * 3600.0
 OPEN_MAX_S = 366 * 24 * 3600.0
@@ -222,13 +226,15 @@ class Ballots:
             self._open = self._store.unrecorded_ballots()
         waits = []
         for ballot in self._open:
-            if ballot.state != "open":
-                await self._conclude(ballot)
-            elif (left := ballot.closes_at - self._wall_ms()) > 0:
-                waits.append(left / 1000)
-            else:
-                body = {"hash": ballot.hash, "round": ballot.round}
-                await self._proposals.propose("ballot_end", body, ENTRY_TIMEOUT_S)
+            # What members voted is theirs: one odd ballot must end neither the leader nor the other ballots.
+            with guard.handling("record", raising=_AGAIN):
+                if ballot.state != "open":
+                    await self._conclude(ballot)
+                elif (left := ballot.closes_at - self._wall_ms()) > 0:
+                    waits.append(left / 1000)
+                else:
+                    body = {"hash": ballot.hash, "round": ballot.round}
+                    await self._proposals.propose("ballot_end", body, ENTRY_TIMEOUT_S)
         return max(0.05, min([LOOK_AGAIN_S, *waits])) if self._open else None
 
     async def _conclude(self, ballot: Ballot) -> None:

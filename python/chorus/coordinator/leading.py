@@ -81,6 +81,9 @@ class Leading:
                     await self.tick()
                 except (HubError, sqlite3.OperationalError) as error:
                     self._process.log.warning("the leader's round failed; trying again", error=str(error))
+                except Exception as error:
+                    # What members have in the table is theirs; one odd record must not end every leader.
+                    guard.failed("record", error)
                 try:
                     async with asyncio.timeout(TICK_S if self.active else None):
                         await self._wake.wait()

@@ -90,3 +90,28 @@ def test_requests_of_any_content_are_answered(tmp_path: Path) -> None:
             lived.ask(method, head, body)
 
         run()
+
+
+async def test_a_leader_outlives_an_odd_record_of_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, "a") as w:
+        parts, looked = w["a"].parts, asyncio.Event()
+        unrecorded = parts.store.unrecorded_ballots
+
+        def odd() -> Any:
+            looked.set()
+            far = type("Far", (), {"state": "open", "hash": "0" * 64, "round": 1, "closes_at": None})
+            return [far, *unrecorded()]
+
+        async def stumbles() -> None:
+            raise OverflowError("a time beyond the calendar")
+
+        monkeypatch.setattr(parts.store, "unrecorded_ballots", odd)
+        monkeypatch.setattr(parts.leading, "_check_presence", stumbles)
+        parts.ballots._stale = True
+        parts.ballots._wake.set()
+        parts.leading._wake.set()
+        await looked.wait()
+        assert (await w["a"].submit())["task"]["state"]
+        assert not w["a"].running.done()

@@ -20,8 +20,8 @@ pub const NAME_MAX_BYTES: usize = 1024;
 pub const TEXT_MAX_BYTES: usize = 128 * 1024;
 /// Largest magnitude of a number: up to here every reader sees the same integer.
 const NUMBER_MAX: u64 = 1 << 53;
-/// Bytes of each name in an error's path, and how many names.
-const PATH_NAME_BYTES: usize = 40;
+/// Characters of each name in an error's path.
+const PATH_NAME_CHARS: usize = 40;
 
 /// Whether the bytes are one JSON value within the bounds.
 ///
@@ -179,8 +179,7 @@ impl<'de> Visitor<'de> for Value<'_> {
 
 /// A name as an error shows it: short, on one line.
 fn shown(name: &str) -> String {
-    let end = name.floor_char_boundary(PATH_NAME_BYTES);
-    name[..end].escape_debug().to_string()
+    name.chars().take(PATH_NAME_CHARS).flat_map(char::escape_debug).collect()
 }
 
 /// The name of an object's member.
