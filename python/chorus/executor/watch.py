@@ -91,7 +91,8 @@ async def watch_table(room: Room, desk: Desk) -> None:
     async def sweep() -> None:
         while True:
             await asyncio.sleep(SWEEP_TABLE_S)
-            desk.check(None)
+            with guard.handling("record"):
+                desk.check(None)
 
     sweeping = asyncio.create_task(sweep())
     try:
