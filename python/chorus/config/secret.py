@@ -8,7 +8,11 @@ import hmac
 SECRET_MIN_BYTES = 24
 DEV_PREFIX = "dev-"
 _DEV_INFO = b"chorus/v1/dev-cluster"
+_DEV_CLUSTER_ID_INFO = b"chorus/v1/dev-cluster-id"
 _AUDIT_INFO = b"chorus/v1/sentinel-audit"
+_JOIN_INFO = b"chorus/v1/join"
+# Enough that the clusters of a network do not share a name by chance.
+_CLUSTER_ID_BYTES = 8
 
 NO_SECRET = (
     "CHORUS_CLUSTER_SECRET: there is no cluster secret. It comes from the setting CHORUS_CLUSTER_SECRET (or "
@@ -25,6 +29,16 @@ def derive_dev_secret(license_id: str) -> bytes:
 def derive_audit_key(cluster_secret: bytes) -> bytes:
     """The key of the hashes by which the sentinel's findings in a cluster are told apart."""
     return _hkdf32(cluster_secret, _AUDIT_INFO)
+
+
+def derive_join_key(cluster_secret: bytes) -> bytes:
+    """The key by which a member and an agent that joins show each other that they hold the secret."""
+    return _hkdf32(cluster_secret, _JOIN_INFO)
+
+
+def derive_cluster_id(license_id: str) -> str:
+    """The cluster of a licence when nothing names one. It is shown freely, so the id does not stand in it."""
+    return f"cluster-{_hkdf32(license_id.encode(), _DEV_CLUSTER_ID_INFO)[:_CLUSTER_ID_BYTES].hex()}"
 
 
 def _hkdf32(secret: bytes, info: bytes) -> bytes:

@@ -258,7 +258,10 @@ class Leading:
         self._latency = {str(peer["peer"]): float(peer.get("rtt_ms") or 0.0) for peer in state["peers"]}
         self._connected = {self._hub.peer_id, *self._latency}
         listed = {member.peer: member.present for member in self._store.records(Member)}
-        for peer, present, reason in self._presence.changes(listed, self._connected, self._clock()):
+        # A connection alone is no sign of life: a member also answers in the mesh's log.
+        heard = {member.peer for member in (await self._hub.raft_status()).members if member.recent}
+        answering = {self._hub.peer_id, *(self._connected & heard)}
+        for peer, present, reason in self._presence.changes(listed, answering, self._clock()):
             body = {"peer": peer, "present": present, "reason": reason}
             self._spawn_once(("presence", peer), self._say("presence", body))
 

@@ -1,80 +1,119 @@
-"""The peer service `mesh`: says which mesh this agent is in and, on the leader, takes agents in."""
+"""The peer service `mesh`: says which mesh this agent is in and, on the leader, takes agents in.
+
+It is all that a peer is served before it has joined, so that it tells no more than joining needs.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hmac
+import time
+from collections.abc import Callable
 from typing import Any
 
+from chorus.config.secret import derive_join_key
+from chorus.config.variables import NAME
+from chorus.election.challenges import Challenges
+from chorus.election.proof import Handshake, random_value, same
 from chorus.election.search import Search
-from chorus.hub import Hub, HubInvalid, HubRefused, HubUnavailable, Request
+from chorus.hub import Hub, HubInvalid, HubRefused, HubUnavailable, RaftStatus, Request
 from chorus.license.gate import DEV_AGENTS_MAX
 from chorus.process import Process
+from chorus.table.reader import TableReader
 
 # Changes of members go one at a time; who comes meanwhile waits its turn.
 JOIN_TIMEOUT_S = 15.0
 
 
 class Admission:
-    """Answers `info` and `join`. Offered only once this process knows whether it is in a mesh."""
+    """Answers `info`, `challenge` and `join`."""
 
-    def __init__(self, process: Process, hub: Hub, search: Search) -> None:
-        self._process, self._hub, self._search = process, hub, search
+    def __init__(
+        self,
+        process: Process,
+        hub: Hub,
+        search: Search,
+        reader: TableReader,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._process, self._hub, self._search, self._reader = process, hub, search, reader
+        self._clock = clock
+        self._key = derive_join_key(process.settings.cluster_secret.get_secret_value())
+        self._challenges = Challenges()
         # Shared with the leader's changes of votes.
         self.changing = asyncio.Lock()
 
     async def serve(self, request: Request) -> dict[str, Any]:
         """The handler of the service."""
         if request.method == "info":
-            return await self._info()
+            return {"mesh": (await self._status()).mesh}
+        if request.peer is None:
+            raise HubInvalid("only another agent joins")
+        if request.method == "challenge":
+            return await self._challenge(request.peer, request.head)
         if request.method == "join":
-            return await self._join(request)
+            return await self._join(request.peer, request.head)
         raise HubInvalid(f"mesh has no method {request.method!r}")
 
-    async def _info(self) -> dict[str, Any]:
+    async def _status(self) -> RaftStatus:
         status = await self._hub.raft_status()
         if status.mesh is None and self._search.founding:
             raise HubUnavailable("founding a mesh right now; ask again")
-        return {
-            "mesh": status.mesh,
-            "leader": status.leader,
-            "members": len(status.members),
-            "agent_id": self._process.settings.agent_id,
-            "peer": self._hub.peer_id,
-            "none_since": self._search.since_ms if status.mesh is None else None,
-        }
+        return status
 
-    async def _join(self, request: Request) -> dict[str, Any]:
-        if request.peer is None:
-            raise HubInvalid("only another agent joins")
-        head = request.head
-        self._check_licence(str(head.get("licence") or ""))
+    async def _challenge(self, peer: str, head: dict[str, Any]) -> dict[str, Any]:
+        """`challenge` {nonce}: this agent's own proof first; the leader adds a challenge for the other."""
+        nonce = random_value(head.get("nonce"), "nonce")
+        status = await self._status()
+        shown = Handshake(status.mesh or "", self._hub.peer_id, peer, nonce)
+        said = {"mesh": status.mesh, "proof": shown.of_holder(self._key)}
+        if status.role == "leader":
+            return {**said, "challenge": self._challenges.give(peer, nonce, self._clock())}
+        return {**said, "leader": status.leader, "addrs": await self._addresses(status.leader)}
+
+    async def _join(self, peer: str, head: dict[str, Any]) -> dict[str, Any]:
+        """`join` {mesh, agent_id, proof}: answers the challenge given last to this peer."""
+        agent_id = head.get("agent_id")
+        if not isinstance(agent_id, str) or not NAME.fullmatch(agent_id):
+            raise HubInvalid("agent_id: give 1 to 64 letters, digits, _ or -")
+        given = self._challenges.take(peer, self._clock())
+        if given is None:
+            raise HubRefused("no challenge of this agent's is open; ask for one and answer it within 10 s")
+        challenge, nonce = given
         status = await self._hub.raft_status()
-        if status.mesh is None:
-            raise HubUnavailable("this agent is in no mesh itself")
-        if status.role != "leader":
-            return {"leader": status.leader, "addrs": await self._addresses(status.leader)}
+        if status.mesh is None or status.role != "leader":
+            raise HubUnavailable("this agent does not lead a mesh now; ask again who does")
+        handshake = Handshake(status.mesh, self._hub.peer_id, peer, nonce, challenge)
+        if head.get("mesh") != status.mesh or not same(
+            head.get("proof"), handshake.of_joiner(self._key, agent_id)
+        ):
+            self._process.log.warning("refused an agent without the cluster secret", peer=peer)
+            raise HubRefused("the agent does not prove that it holds this mesh's cluster secret")
         async with self.changing:
+            self._check_room(peer, await self._hub.raft_status())
+            body = {"agent_id": agent_id, "licence": self._process.settings.license_kind}
+            added = await self._hub.raft_add(peer, body, timeout=JOIN_TIMEOUT_S)
             status = await self._hub.raft_status()
-            listed = {member.peer for member in status.members}
-            if request.peer not in listed and len(listed) >= DEV_AGENTS_MAX:
-                raise HubRefused(f"the licence allows {DEV_AGENTS_MAX} agents, and the mesh has them")
-            body = {"agent_id": str(head.get("agent_id") or "")[:64], "licence": "dev"}
-            added = await self._hub.raft_add(request.peer, body, timeout=JOIN_TIMEOUT_S)
-            status = await self._hub.raft_status()
-        self._process.log.info("took an agent in", peer=request.peer, agent=body["agent_id"])
+        self._process.log.info("took an agent in", peer=peer, agent=agent_id)
+        members = [(member.raft_id, member.peer) for member in status.members]
         return {
-            "mesh": status.mesh,
+            "mesh": handshake.mesh,
             "raft_id": added.raft_id,
             "founding": added.founding,
-            "members": [[member.raft_id, member.peer] for member in status.members],
+            "members": members,
+            "proof": handshake.of_leader(self._key, added.raft_id, added.founding, members),
         }
 
-    def _check_licence(self, licence: str) -> None:
-        settings = self._process.settings
-        if not hmac.compare_digest(licence.encode(), settings.license_id.encode()):
-            # The other's licence is not repeated: a refusal must not tell one agent the licence of another.
-            raise HubRefused("the agent's licence is not this mesh's")
+    def _check_room(self, peer: str, status: RaftStatus) -> None:
+        """Counts who is present: one that is away holds no place. One that the table lacks has just come."""
+        present = {member.peer: member.present for member in self._reader.members()}
+        others = [member.peer for member in status.members if member.peer != peer]
+        if len(others) < len(status.members):
+            return  # listed already: it comes back
+        if sum(present.get(other, True) for other in others) >= DEV_AGENTS_MAX:
+            raise HubRefused(
+                f"the licence allows {DEV_AGENTS_MAX} agents that are present, and the mesh has them"
+            )
 
     async def _addresses(self, peer: str | None) -> list[str]:
         state = await self._hub.net_state()

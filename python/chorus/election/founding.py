@@ -14,6 +14,8 @@ FRESH_S = 1.0
 # A peer that is connected and does not answer (its processes are starting) may be about to found: it is
 # waited for, but not for ever.
 SILENT_WAIT_S = 10.0
+# And no longer than this in all, however many silent peers come one after the other.
+SILENT_TOTAL_S = 30.0
 # A mesh whose leader did not take us in is asked again after this.
 JOIN_RETRY_S = 1.0
 
@@ -59,9 +61,10 @@ def next_step(me: str, now: float, started: float, wait_s: float, met: Iterable[
             return Join(peer.peer, peer.mesh)
     if now - started < wait_s:
         return Wait("looking for a mesh")
+    patient = now - started < wait_s + SILENT_TOTAL_S
     for peer in peers:
         fresh = peer.answered_at is not None and now - peer.answered_at <= FRESH_S
-        if not fresh and now - peer.since < SILENT_WAIT_S:
+        if not fresh and peer.answered_at is None and patient and now - peer.since < SILENT_WAIT_S:
             return Wait(f"{peer.peer} has not said yet whether it has a mesh")
         if not fresh and peer.answered_at is not None and now - peer.answered_at < SILENT_WAIT_S:
             return Wait(f"{peer.peer} had no mesh and has not answered since")

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import binascii
 import time
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from chorus.election.founding import Found, Join, Met, Step, Wait, next_step
-from chorus.hub import Hub, HubError, HubRefused, guard
+from chorus.election.peers import PEER_SERVICE, MeshId, PeerId, Peers, Said, read
+from chorus.election.proof import Handshake, same
+from chorus.hub import Hub, HubError, HubRefused, HubTampered, guard
 from chorus.process import Process
 
 ASK_EVERY_S = 0.2
-ASK_TIMEOUT_S = 2.0
 JOIN_TIMEOUT_S = 20.0
 JOIN_RETRY_S = 1.0
 # From whom to the leader: a peer may know an earlier one.
 REDIRECTS_MAX = 4
-PEER_SERVICE = "mesh"
+# More than a mesh ever listed; each takes two short values.
+MEMBERS_MAX = 10_000
+
+RaftId = Annotated[int, Field(ge=1, le=2**53)]
+
+
+class Joined(Said):
+    """The leader's answer to `mesh.join`: what to adopt, and the proof that covers it."""
+
+    mesh: MeshId
+    raft_id: RaftId
+    founding: Annotated[str, Field(max_length=1024 * 1024)]
+    members: Annotated[
+        list[Annotated[tuple[RaftId, PeerId], Field(strict=False)]], Field(max_length=MEMBERS_MAX)
+    ]
+    proof: Annotated[str, Field(max_length=64)]
 
 
 class Search:
@@ -27,12 +46,11 @@ class Search:
     `why` says what it waits for, `founded` whether it founded its own.
     """
 
-    def __init__(self, process: Process, hub: Hub) -> None:
-        self._process, self._hub = process, hub
+    def __init__(self, process: Process, hub: Hub, peers: Peers) -> None:
+        self._process, self._hub, self._peers = process, hub, peers
         self.why = "looking for a mesh"
         self.founded = False
         self.founding = False
-        self.since_ms = time.time_ns() // 1_000_000
         self._met: dict[str, Met] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
@@ -48,7 +66,8 @@ class Search:
                     time.monotonic(),
                     started,
                     self._process.settings.join_wait_s,
-                    self._met.values(),
+                    # A stranger's word neither lets this agent join nor keeps it from founding.
+                    [met for met in self._met.values() if not self._peers.is_stranger(met.peer)],
                 )
                 await self._take(step)
         finally:
@@ -85,13 +104,14 @@ class Search:
         state = await self._hub.net_state()
         now = time.monotonic()
         connected = {str(peer["peer"]) for peer in state["peers"]}
+        self._peers.forget_all_but(connected)
         for gone in set(self._met) - connected:
             del self._met[gone]
         for peer in connected:
             if peer not in self._met:
                 self._met[peer] = Met(peer, now)
                 self._news.set()
-            if peer not in self._asking:
+            if peer not in self._asking and not self._peers.is_stranger(peer):
                 # Each for itself: one that does not answer must not make the others' answers old.
                 task = asyncio.create_task(guard.alone(partial(self._ask, peer), "answer"))
                 self._asking[peer] = task
@@ -100,40 +120,46 @@ class Search:
     async def _ask(self, peer: str) -> None:
         asked = time.monotonic()
         try:
-            said = (await self._hub.request(peer, PEER_SERVICE, "info", timeout=ASK_TIMEOUT_S)).head
+            mesh = await self._peers.mesh_of(peer)
         except HubError:
             return
         known = self._met.get(peer)
         if known is not None:
-            mesh = said.get("mesh")
-            self._met[peer] = Met(peer, known.since, asked, str(mesh) if mesh else None)
-            if mesh:
+            self._met[peer] = Met(peer, known.since, asked, mesh)
+            if mesh is not None:
                 self._news.set()
 
     async def _join(self, peer: str) -> None:
-        settings = self._process.settings
-        head = {
-            "agent_id": settings.agent_id,
-            "licence": settings.license_id,
-            "profile": profile(self._process),
-        }
         for _ in range(REDIRECTS_MAX):
-            said = (await self._hub.request(peer, PEER_SERVICE, "join", head, timeout=JOIN_TIMEOUT_S)).head
-            if "raft_id" in said:
-                await self._adopt(said)
+            said, handshake = await self._peers.challenge(peer)
+            if said.challenge is not None:
+                await self._answer(peer, handshake)
                 return
-            leader = said.get("leader")
-            if not leader:
+            if said.leader is None:
                 raise HubRefused("it has no leader now")
-            peer = str(leader)
-            await self._reach(peer, [str(address) for address in said.get("addrs") or ()])
+            peer = said.leader
+            await self._reach(peer, said.addrs)
         raise HubRefused("its members do not agree on who leads")
 
-    async def _adopt(self, said: dict[str, Any]) -> None:
-        members = [(int(raft_id), str(peer)) for raft_id, peer in said.get("members") or ()]
-        base64.b64decode(str(said["founding"]), validate=True)
-        await self._hub.raft_adopt(str(said["mesh"]), int(said["raft_id"]), str(said["founding"]), members)
-        self._process.log.info("joined the mesh", mesh=said["mesh"], raft_id=said["raft_id"])
+    async def _answer(self, leader: str, handshake: Handshake) -> None:
+        """Proves this agent to the leader, and has the leader prove what it answers."""
+        key, agent_id = self._peers.key, self._process.settings.agent_id
+        head = {
+            "mesh": handshake.mesh,
+            "agent_id": agent_id,
+            "proof": handshake.of_joiner(key, agent_id),
+        }
+        reply = await self._hub.request(leader, PEER_SERVICE, "join", head, timeout=JOIN_TIMEOUT_S)
+        said = read(Joined, reply.head)
+        expected = handshake.of_leader(key, said.raft_id, said.founding, said.members)
+        if said.mesh != handshake.mesh or not same(said.proof, expected):
+            raise HubTampered(f"{leader} does not prove that it leads mesh {handshake.mesh}")
+        try:
+            base64.b64decode(said.founding, validate=True)
+        except binascii.Error:
+            raise HubTampered(f"the founding entry that {leader} sent is not base64") from None
+        await self._hub.raft_adopt(said.mesh, said.raft_id, said.founding, said.members)
+        self._process.log.info("joined the mesh", mesh=said.mesh, raft_id=said.raft_id)
 
     async def _reach(self, peer: str, addresses: list[str]) -> None:
         state = await self._hub.net_state()

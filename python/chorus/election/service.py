@@ -12,8 +12,10 @@ from typing import Any
 from chorus.election.admission import Admission
 from chorus.election.announce import News, Trigger
 from chorus.election.duties import Duties
+from chorus.election.neighbours import Neighbours
+from chorus.election.peers import PEER_SERVICE, Peers
 from chorus.election.score import Figures, Score, score
-from chorus.election.search import PEER_SERVICE, Search
+from chorus.election.search import Search
 from chorus.hub import Handler, Hub, HubError, HubInvalid, RaftStatus, Reply, Request, guard
 from chorus.process import Process, metrics
 from chorus.table.reader import TableReader
@@ -33,8 +35,10 @@ class Election:
     def __init__(self, process: Process, hub: Hub, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._process, self._hub = process, hub
         self._reader = TableReader(process.settings.paths.table_db)
-        self.search = Search(process, hub)
-        self.admission = Admission(process, hub, self.search)
+        peers = Peers(process, hub)
+        self.search = Search(process, hub, peers)
+        self.admission = Admission(process, hub, self.search, self._reader)
+        self.neighbours = Neighbours(process, hub, peers, lambda: self._set_trigger("split_brain"))
         self.news = News(process, hub)
         self.duties = Duties(process, hub, self.admission, self.news, self._reader, clock=clock)
         self._started = time.monotonic()
@@ -79,6 +83,7 @@ class Election:
         if self.search.founded:
             self._set_trigger("discovery_failure")
         self._wake.set()
+        await self.neighbours.run()
 
     async def _beats(self) -> None:
         pause = min(BEAT_MAX_S, self._process.settings.heartbeat_s)
@@ -195,10 +200,13 @@ class Election:
             ok, detail = False, f"mesh {status.mesh} has no leader now"
         else:
             ok, detail = True, f"{status.role} in mesh {status.mesh}"
+        if self.neighbours.others:
+            detail = f"{detail}; {self.neighbours.explain(status.mesh)}"
         other = self._differing(status)
         if other:
             detail = f"{detail}; the mesh's settings are used, not this agent's own: {', '.join(other)}"
-        return {"ok": ok, "detail": detail, **await self._say_status(request)}
+        said = {"ok": ok, "detail": detail, "other_meshes": sorted(self.neighbours.others)}
+        return {**said, **await self._say_status(request)}
 
     async def _say_status(self, request: Request) -> dict[str, Any]:
         """`status`: what `GET /api/v1/election` answers."""

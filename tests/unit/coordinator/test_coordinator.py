@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from agents import fresh_id, world
 
 from chorus.coordinator import gossip, offers
-from chorus.hub import HubInvalid, HubNoLeader, HubNotFound, HubNotLeader, HubRefused
+from chorus.hub import HubInvalid, HubNoLeader, HubNotFound, HubNotLeader, HubRefused, RaftStatus
 from chorus.table.entries import Entry
 from chorus.table.reader import TableReader
 
@@ -317,6 +318,24 @@ async def test_a_lost_member_is_called_away_and_comes_back(tmp_path: Path) -> No
         w.mesh.heal()
         await w["a"].parts.leading.tick()
         await w["b"].until(lambda: bool((m := reader.member(w["c"].peer)) and m.present), "back")
+
+
+async def test_a_member_that_is_connected_and_never_answers_is_called_away(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        hub = w["a"].hub
+        status = hub.raft_status
+
+        async def silent() -> RaftStatus:
+            said = await status()
+            members = tuple(replace(m, recent=m.recent and m.peer != w["c"].peer) for m in said.members)
+            return replace(said, members=members)
+
+        hub.raft_status = silent  # type: ignore[method-assign]
+        await w["a"].parts.leading.tick()
+        w.clock.now += 31
+        await w["a"].parts.leading.tick()
+        reader = TableReader(tmp_path / "b" / "table.sqlite")
+        await w["b"].until(lambda: bool((m := reader.member(w["c"].peer)) and not m.present), "away")
 
 
 async def test_health_names_the_table_of_another_mesh(tmp_path: Path) -> None:

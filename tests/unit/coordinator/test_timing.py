@@ -76,7 +76,7 @@ def test_presence_has_some_patience_with_going_and_none_with_coming() -> None:
     (change,) = presence.changes(listed, ["a"], 60)
     assert change[:2] == ("b", False)
     assert presence.changes({"a": True, "b": False}, ["a"], 61) == []
-    assert presence.changes({"a": True, "b": False}, ["a", "b"], 62) == [("b", True, "connected")]
+    assert presence.changes({"a": True, "b": False}, ["a", "b"], 62) == [("b", True, "answers")]
 
 
 class Rounds:

@@ -2,85 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from chorus.config import Settings
-from chorus.election.service import Election
 from chorus.hub import HubNotLeader, HubRefused
 from chorus.license.gate import DEV_AGENTS_MAX
-from chorus.process import Process
-from chorus.process.logs import Logger
-from chorus.testing.fake_hub import FakeMesh
 
-DEADLINE_S = 30.0
-
-
-class World:
-    """Agents' election processes in one fake world."""
-
-    def __init__(self, folder: Path) -> None:
-        self.mesh = FakeMesh()
-        self.folder = folder
-        self.elections: dict[str, Election] = {}
-        self.running: list[asyncio.Task[None]] = []
-
-    def start(self, name: str, **settings: Any) -> Election:
-        hub = self.mesh.hub(name, "election")
-        given = {
-            "agent_id": name, "peer_id": hub.peer_id, "version": "0", "data_dir": self.folder / name,
-            "run_dir": self.folder / name, "role": "", "expertise": (), "specialization": "general",
-            "max_tasks": 2, "task_lease_s": 30.0, "election_timeout_s": 15.0, "heartbeat_s": 0.05,
-            "voters": 5, "join_wait_s": 0.3,
-            "member_absence_s": 600.0, "leaderless": "run", "license_id": "dev-1", **settings,
-        }  # fmt: skip
-        process = Process(
-            "election", Settings.model_construct(**given), Logger(logging.getLogger("chorus.test"))
-        )
-        election = Election(process, hub)
-        self.elections[name] = election
-        self.running.append(asyncio.create_task(election.run()))
-        return election
-
-    async def call(self, name: str, method: str, **head: Any) -> dict[str, Any]:
-        hub = self.mesh.hub(name, "api")
-        return (await hub.call_service("election", method, head, timeout=DEADLINE_S)).head
-
-    @property
-    def members(self) -> list[str]:
-        return sorted(agent.agent_id for agent in self.mesh.agents.values() if agent.raft_id)
-
-    @property
-    def voters(self) -> list[str]:
-        return sorted(agent.agent_id for agent in self.mesh.agents.values() if agent.voter)
-
-    async def until(self, true: Callable[[], bool], what: str) -> None:
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                while not true():
-                    for task in self.running:
-                        if task.done():
-                            await task
-                    await asyncio.sleep(0.005)
-        except TimeoutError:
-            raise AssertionError(f"it did not come to that: {what}") from None
-
-
-@asynccontextmanager
-async def world(folder: Path) -> AsyncIterator[World]:
-    made = World(folder)
-    try:
-        yield made
-    finally:
-        for task in made.running:
-            task.cancel()
-        await asyncio.gather(*made.running, return_exceptions=True)
+from .world import world
 
 
 async def test_three_that_start_at_once_make_one_mesh_of_three_voters(tmp_path: Path) -> None:
@@ -124,18 +53,6 @@ async def test_a_late_comer_joins_through_any_member(tmp_path: Path) -> None:
         await w.until(lambda: "has not taken" in search.why, "not without the leader")
         w.mesh.heal()
         await w.until(lambda: w.members == ["a", "b", "c"], "joined")
-
-
-async def test_another_licence_is_refused_with_the_reason(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        w.start("a")
-        await w.until(lambda: w.members == ["a"], "founded")
-        w.start("b", license_id="dev-2")
-        await w.until(lambda: "licence" in w.elections["b"].search.why, "refused")
-        health = await w.call("b", "health")
-        assert not health["ok"]
-        assert "licence" in health["detail"]
-        assert "dev-1" not in health["detail"]
 
 
 async def test_the_licence_bounds_the_members(tmp_path: Path) -> None:

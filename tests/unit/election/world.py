@@ -1,0 +1,84 @@
+"""Election processes of several agents over the fake hub."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretBytes
+
+from chorus.config import Settings
+from chorus.election.service import Election
+from chorus.process import Process
+from chorus.process.logs import Logger
+from chorus.testing.fake_hub import FakeMesh
+
+DEADLINE_S = 30.0
+SECRET = b"a cluster secret of 32 bytes ..."
+
+
+def process(folder: Path, name: str, peer_id: str, **settings: Any) -> Process:
+    given = {
+        "agent_id": name, "peer_id": peer_id, "version": "0", "data_dir": folder / name,
+        "run_dir": folder / name, "role": "", "expertise": (), "specialization": "general",
+        "max_tasks": 2, "task_lease_s": 30.0, "election_timeout_s": 15.0, "heartbeat_s": 0.05,
+        "voters": 5, "join_wait_s": 0.3,
+        "member_absence_s": 600.0, "leaderless": "run", "license_kind": "development",
+        "cluster_secret": SecretBytes(SECRET), **settings,
+    }  # fmt: skip
+    return Process("election", Settings.model_construct(**given), Logger(logging.getLogger("chorus.test")))
+
+
+class World:
+    """Agents' election processes in one fake world."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mesh = FakeMesh()
+        self.folder = folder
+        self.elections: dict[str, Election] = {}
+        self.running: list[asyncio.Task[None]] = []
+
+    def start(self, name: str, **settings: Any) -> Election:
+        hub = self.mesh.hub(name, "election")
+        election = Election(process(self.folder, name, hub.peer_id, **settings), hub)
+        self.elections[name] = election
+        self.running.append(asyncio.create_task(election.run()))
+        return election
+
+    async def call(self, name: str, method: str, **head: Any) -> dict[str, Any]:
+        hub = self.mesh.hub(name, "api")
+        return (await hub.call_service("election", method, head, timeout=DEADLINE_S)).head
+
+    @property
+    def members(self) -> list[str]:
+        return sorted(agent.agent_id for agent in self.mesh.agents.values() if agent.raft_id)
+
+    @property
+    def voters(self) -> list[str]:
+        return sorted(agent.agent_id for agent in self.mesh.agents.values() if agent.voter)
+
+    async def until(self, true: Callable[[], bool], what: str) -> None:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while not true():
+                    for task in self.running:
+                        if task.done():
+                            await task
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            raise AssertionError(f"it did not come to that: {what}") from None
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[World]:
+    made = World(folder)
+    try:
+        yield made
+    finally:
+        for task in made.running:
+            task.cancel()
+        await asyncio.gather(*made.running, return_exceptions=True)
