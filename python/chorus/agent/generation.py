@@ -26,8 +26,9 @@ PASSWORD_BYTES = 24
 # supervisord has bound its socket long before these are used up.
 WAKE_ATTEMPTS = 250
 WAKE_POLL_S = 0.02
-# Not handed to processes: those who may know them read them in settings.json.
+# Not handed to processes: those who may know them read them in settings.json, the licence id nobody needs.
 SECRET_VARIABLES = (
+    "CHORUS_LICENSE_ID",
     "CHORUS_CLUSTER_SECRET",
     "CHORUS_API_TOKEN",
     "RESETDATA_API_KEY",

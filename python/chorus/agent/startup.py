@@ -19,7 +19,7 @@ from chorus.agent.ports import Reservation, reserve
 from chorus.agent.problems import StartupError, docker_line, license_line, setting_line
 from chorus.agent.version import build_info
 from chorus.blobs import BlobStore
-from chorus.config import Settings, SettingsError, load_settings, save_run_settings
+from chorus.config import Settings, SettingsError, exposure, load_settings, save_run_settings
 from chorus.config.read import warnings
 from chorus.license import Gate, Licence, LicenceRefused
 
@@ -71,7 +71,8 @@ def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id
         for lock in locks:
             lock.close()
         raise
-    return Prepared(settings, licence, warnings(environ), locks, ports)
+    notices = [*filter(None, [exposure(settings)]), *warnings(environ)]
+    return Prepared(settings, licence, notices, locks, ports)
 
 
 def _settings_and_licence(environ: Mapping[str, str]) -> tuple[Settings, Licence]:

@@ -53,6 +53,7 @@ class Findings:
     ai_provider: str
     crashes: Mapping[str, int] = field(default_factory=dict)
     repeating: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     # Which kind of keys values are sealed with, in the core's words.
     role_keys: str = "unknown"
 

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from chorus.api.checks import SIBLINGS, Answer, Findings, Verdict, docker_answer, judge
 from chorus.api.context import Context
 from chorus.api.problems import install
+from chorus.config import exposure
 from chorus.hub import HubError, HubNotFound
 from chorus.process import metrics
 from chorus.process.crashes import Crashes, load
@@ -88,7 +89,7 @@ class Observer:
             siblings["coordinator"] = Answer(False, f"the table cannot be read: {error}")
         self.findings = Findings(
             license_ok=True,  # the parent's gate lets no process start without one
-            license_detail=f"{settings.license_id} ({settings.license_kind})",
+            license_detail=settings.license_shown,
             siblings=siblings,
             peers=peers,
             role_keys=str((network or {}).get("role_keys") or "unknown"),
@@ -103,6 +104,7 @@ class Observer:
             active=active,
             max_tasks=settings.max_tasks,
             ai_provider=settings.ai_provider,
+            warnings=_warnings(context, siblings["election"]),
             crashes={name: one.count for name, one in crashes.items()},
             repeating=tuple(sorted(repeating)),
         )
@@ -207,7 +209,7 @@ def health_view(observer: Observer) -> dict[str, Any]:
         "ready": verdict.ready,
         "agent_id": settings.agent_id,
         "version": settings.version,
-        "license": {"valid": found.license_ok, "id": settings.license_id, "kind": settings.license_kind},
+        "license": {"valid": found.license_ok, "id": settings.license_shown, "kind": settings.license_kind},
         "sealing": {"role_keys": found.role_keys},
         "p2p": {"connected": found.siblings["node"].ok, "peers": found.peers},
         "dht": {"enabled": found.dht_enabled, "reachable": found.dht_ok, "latency_ms": found.dht_latency_ms},
@@ -217,6 +219,7 @@ def health_view(observer: Observer) -> dict[str, Any]:
             "leader": found.leader,
             "term": found.term,
             "mesh": found.mesh,
+            "other_meshes": election.more.get("other_meshes", []),
             "detail": election.detail,
         },
         "coordinator": {**coordinator.more, "ok": coordinator.ok, "detail": coordinator.detail},
@@ -225,6 +228,7 @@ def health_view(observer: Observer) -> dict[str, Any]:
         "ai": {"provider": settings.ai_provider, "ok": True, "checked": settings.ai_provider != "none"},
         "tasks": tasks_view(found),
         "last_heartbeat": observer.last_heartbeat,
+        "warnings": list(found.warnings),
         "crashes": dict(found.crashes),
         "checks": [
             {
@@ -237,6 +241,11 @@ def health_view(observer: Observer) -> dict[str, Any]:
             for check in verdict.checks
         ],
     }
+
+
+def _warnings(context: Context, election: Answer) -> tuple[str, ...]:
+    """What does not make the agent unhealthy, and is to be seen by people all the same."""
+    return (*filter(None, [exposure(context.settings)]), *election.more.get("warnings", ()))
 
 
 def tasks_view(found: Findings) -> dict[str, int]:

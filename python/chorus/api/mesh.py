@@ -38,7 +38,7 @@ async def get_status(context: Here) -> Response:
             "role": settings.role,
             "expertise": list(settings.expertise),
             "specialization": settings.specialization,
-            "license": {"id": settings.license_id, "kind": settings.license_kind},
+            "license": {"id": settings.license_shown, "kind": settings.license_kind},
             "cluster_id": settings.cluster_id,
             "ai": {"provider": settings.ai_provider, "detail": _ai_detail(settings.ai_provider)},
             "mesh": {

@@ -1,5 +1,6 @@
 """Settings of the agent: read from the environment, checked, handed to every process as one frozen model."""
 
+from chorus.config.exposure import exposure
 from chorus.config.load import load_settings
 from chorus.config.model import Paths, SandboxSettings, Settings, SettingsError
 from chorus.config.run import load_run_settings, save_run_settings
@@ -9,6 +10,7 @@ __all__ = [
     "SandboxSettings",
     "Settings",
     "SettingsError",
+    "exposure",
     "load_run_settings",
     "load_settings",
     "save_run_settings",

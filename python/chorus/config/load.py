@@ -15,8 +15,9 @@ from chorus.config.model import SandboxSettings, Settings, SettingsError
 from chorus.config.read import read_values
 from chorus.config.role_keys import role_keys_problem
 from chorus.config.rules import RulesError, read_rules
-from chorus.config.secret import DEV_PREFIX, NO_SECRET, SECRET_MIN_BYTES, choose_secret
+from chorus.config.secret import NO_SECRET, SECRET_MIN_BYTES, choose_secret, derive_cluster_id
 from chorus.config.variables import DEFAULT_IMAGES
+from chorus.license.shown import kind_of, shown
 
 ALL_ADDRESSES = ("0.0.0.0", "::")
 LOOPBACK = ("127.0.0.1", "::1")
@@ -32,7 +33,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     problems: list[str] = []
     values = read_values(environ, problems)
     license_id = values["CHORUS_LICENSE_ID"]
-    is_dev = license_id.startswith(DEV_PREFIX)
+    is_dev = kind_of(license_id) == "development"
     secret = choose_secret(
         values["CHORUS_CLUSTER_SECRET"].encode("utf-8", "surrogateescape"), b"", license_id
     )
@@ -63,10 +64,11 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         version="",
         data_dir=data_dir,
         run_dir=run_dir,
-        license_id=license_id,
-        license_kind="dev",
-        cluster_id=values["CHORUS_CLUSTER_ID"] or default_cluster_id(license_id),
+        license_shown=shown(license_id),
+        license_kind=kind_of(license_id),
+        cluster_id=values["CHORUS_CLUSTER_ID"] or derive_cluster_id(license_id),
         cluster_secret=SecretBytes(secret),
+        secret_derived=not values["CHORUS_CLUSTER_SECRET"],
         role_keys_file=role_keys_file,
         role_grants=values["CHORUS_ROLE_GRANTS"],
         network_open=any(not ipaddress.ip_address(host).is_loopback for host in p2p_hosts),
@@ -113,11 +115,6 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         log_level=values["CHORUS_LOG_LEVEL"],
         log_format=values["CHORUS_LOG_FORMAT"],
     )
-
-
-def default_cluster_id(license_id: str) -> str:
-    """The cluster when no setting names one: for a development licence, the licence itself."""
-    return "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in license_id)[:64]
 
 
 def _check_rules(values: dict[str, Any], problems: list[str]) -> None:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr
 
+from chorus.license.shown import Kind
+
 
 class SettingsError(Exception):
     """What is wrong with the settings: a sentence per problem, naming a variable and the form expected."""
@@ -76,14 +78,17 @@ class Settings(BaseModel):
     data_dir: Path
     run_dir: Path
 
-    license_id: str
-    license_kind: Literal["dev"]
+    # The id itself ends at the gate: no process needs it, and whoever reads these settings cannot use it.
+    license_shown: str
+    license_kind: Kind
     # What the gate did before this start, for the metrics.
     license_checks: int = 0
     license_failures: int = 0
     cluster_id: str
     # Bytes, not text: derived secrets are raw, and foreign programs derive keys from the same bytes.
     cluster_secret: SecretBytes
+    # Whether the secret follows from the id of a development licence, so that who knows the id has it.
+    secret_derived: bool
     # Where the keys of the roles come from, when not from the cluster secret.
     role_keys_file: Path | None
     # Who may read which role besides those that may anyway.

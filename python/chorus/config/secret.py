@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 
+from chorus.license.shown import DEV_PREFIX
+
 SECRET_MIN_BYTES = 24
-DEV_PREFIX = "dev-"
 _DEV_INFO = b"chorus/v1/dev-cluster"
 _DEV_CLUSTER_ID_INFO = b"chorus/v1/dev-cluster-id"
 _AUDIT_INFO = b"chorus/v1/sentinel-audit"

@@ -200,12 +200,12 @@ class Election:
             ok, detail = False, f"mesh {status.mesh} has no leader now"
         else:
             ok, detail = True, f"{status.role} in mesh {status.mesh}"
-        if self.neighbours.others:
-            detail = f"{detail}; {self.neighbours.explain(status.mesh)}"
         other = self._differing(status)
         if other:
             detail = f"{detail}; the mesh's settings are used, not this agent's own: {', '.join(other)}"
-        said = {"ok": ok, "detail": detail, "other_meshes": sorted(self.neighbours.others)}
+        others = sorted(self.neighbours.others)
+        warnings = [self.neighbours.explain(status.mesh)] if others else []
+        said = {"ok": ok, "detail": detail, "other_meshes": others, "warnings": warnings}
         return {**said, **await self._say_status(request)}
 
     async def _say_status(self, request: Request) -> dict[str, Any]:

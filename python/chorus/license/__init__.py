@@ -3,5 +3,6 @@ licence.
 """
 
 from chorus.license.gate import Gate, Licence, LicenceRefused, check
+from chorus.license.shown import DEV_PREFIX, Kind, kind_of, shown
 
-__all__ = ["Gate", "Licence", "LicenceRefused", "check"]
+__all__ = ["DEV_PREFIX", "Gate", "Kind", "Licence", "LicenceRefused", "check", "kind_of", "shown"]

@@ -7,9 +7,9 @@ know.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-DEV_PREFIX = "dev-"
+from chorus.license.shown import DEV_PREFIX, Kind, shown
+
 # Enough to try a mesh out; more agents are what a licence is for.
 DEV_AGENTS_MAX = 16
 
@@ -18,8 +18,7 @@ DEV_AGENTS_MAX = 16
 class Licence:
     """What was granted."""
 
-    id: str
-    kind: Literal["dev"]
+    kind: Kind
     agents_max: int
     notice: str
 
@@ -59,17 +58,16 @@ def check(license_id: str, kaching_url: str) -> Licence:
         )
     if not license_id.startswith(DEV_PREFIX):
         raise LicenceRefused(
-            f"licence {license_id!r} cannot be validated: CHORUS_KACHING_URL is not set, and without a "
-            "licence server only development licences (ids that begin with dev-) are known"
+            f"the licence ({shown(license_id)}) cannot be validated: CHORUS_KACHING_URL is not set, and "
+            "without a licence server only development licences (ids that begin with dev-) are known"
         )
     if license_id == DEV_PREFIX:
         raise LicenceRefused(
             "CHORUS_LICENSE_ID is only 'dev-'; put a name of your own after it, such as dev-123"
         )
     return Licence(
-        id=license_id,
-        kind="dev",
+        kind="development",
         agents_max=DEV_AGENTS_MAX,
-        notice=f"development licence: all features, at most {DEV_AGENTS_MAX} agents, loopback only unless "
-        "CHORUS_P2P_HOST says otherwise; anyone who knows its id can join the cluster",
+        notice=f"development licence: all features, at most {DEV_AGENTS_MAX} agents present, loopback only "
+        "unless CHORUS_P2P_HOST says otherwise",
     )

@@ -85,7 +85,7 @@ class Journal:
             return
         await self._write_surely("agent_started", {**self._life(), "agent_id": settings.agent_id})
         licence = {
-            "id": settings.license_id,
+            "id": settings.license_shown,
             "kind": settings.license_kind,
             "cluster_id": settings.cluster_id,
             "checks": settings.license_checks,

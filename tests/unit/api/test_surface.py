@@ -17,6 +17,8 @@ from chorus.process import metrics
 
 from .conftest import TASK_ID, Surface, task_row
 
+LICENCE = "dev-0123456789abcdef"
+
 
 def archive(size: int = 10) -> bytes:
     buffer = io.BytesIO()
@@ -217,6 +219,20 @@ async def test_probes(surface: Surface) -> None:
     assert answer.status_code == 503
     assert any("peer" in reason for reason in answer.json()["reasons"])
     assert (await surface.probes.get("/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize("more_environ", [{"CHORUS_LICENSE_ID": LICENCE, "CHORUS_P2P_HOST": "0.0.0.0"}])
+async def test_what_is_shown_of_the_licence(surface: Surface) -> None:
+    await surface.observer.observe()
+    health = await surface.probes.get("/health")
+    assert health.json()["license"] == {"valid": True, "id": "development …cdef", "kind": "development"}
+    [warning] = health.json()["warnings"]
+    assert "0.0.0.0" in warning
+    status = await surface.api.get("/api/v1/status")
+    assert status.json()["license"] == {"id": "development …cdef", "kind": "development"}
+    pages = [health, status, await surface.api.get("/metrics"), await surface.probes.get("/ready")]
+    for page in pages:
+        assert LICENCE not in page.text
 
 
 def test_orjson_escapes_newlines() -> None:

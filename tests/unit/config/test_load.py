@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from chorus.config import Settings, SettingsError, load_run_settings, load_settings, save_run_settings
+from chorus.config import (
+    Settings,
+    SettingsError,
+    exposure,
+    load_run_settings,
+    load_settings,
+    save_run_settings,
+)
 from chorus.config.read import warnings
 from chorus.config.secret import derive_dev_secret
 from chorus.config.variables import BY_NAME, VARIABLES
@@ -183,6 +190,32 @@ def test_the_derivation_is_hkdf() -> None:
         derive_dev_secret("dev-123").hex()
         == "1deeb1450eb70dce11e934e573fa575603c48b3437ff46a18eef3fcbdd12a7e7"
     )
+
+
+def test_no_setting_holds_the_licence_id(tmp_path: Path) -> None:
+    licence = "dev-0123456789abcdef"
+    settings = load_settings({**DEV, "CHORUS_LICENSE_ID": licence, "CHORUS_RUN_DIR": str(tmp_path)})
+    save_run_settings(settings)
+    for text in (repr(settings), settings.paths.settings_json.read_text()):
+        assert licence not in text
+        assert licence.removeprefix("dev-") not in text
+    assert (settings.license_shown, settings.license_kind) == ("development …cdef", "development")
+    other = load_settings({**DEV, "CHORUS_LICENSE_ID": "dev-0123456789abcdeF"})
+    assert settings.cluster_id.startswith("cluster-")
+    assert settings.cluster_id != other.cluster_id
+    assert settings.cluster_id == load_settings({**DEV, "CHORUS_LICENSE_ID": licence}).cluster_id
+
+
+def test_listening_beyond_loopback_with_a_development_licence_is_warned_of() -> None:
+    assert exposure(load_settings(DEV)) == ""
+    assert exposure(load_settings({**DEV, "CHORUS_P2P_HOST": "127.0.0.1,::1"})) == ""
+    derived = exposure(load_settings({**DEV, "CHORUS_P2P_HOST": "0.0.0.0"}))
+    for word in ("0.0.0.0", "guesses the id", "CHORUS_CLUSTER_SECRET_FILE", "CHORUS_P2P_HOST"):
+        assert word in derived
+    assert "dev-123" not in derived
+    given = exposure(load_settings({**DEV, "CHORUS_P2P_HOST": "::", "CHORUS_CLUSTER_SECRET": "x" * 32}))
+    assert "whoever holds the cluster secret" in given
+    assert "guesses" not in given
 
 
 def test_without_any_cluster_secret_all_three_sources_are_named() -> None:

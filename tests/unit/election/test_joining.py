@@ -334,7 +334,7 @@ async def test_a_second_mesh_with_the_same_secret_is_told_with_both_ids(tmp_path
         assert health["ok"]
         assert health["other_meshes"] == ["mesh-other"]
         for word in (str(w.mesh.mesh), "mesh-other", "CHORUS_CLUSTER_SECRET"):
-            assert word in health["detail"]
+            assert word in health["warnings"][0]
         assert health["trigger"] == "split_brain"
         w.mesh.cut("a", "x")
         await w.until(lambda: not w.elections["a"].neighbours.others, "and gone")

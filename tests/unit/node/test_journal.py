@@ -21,15 +21,16 @@ from chorus.wire.log import LOG_TYPES
 
 TOKEN = "a-token-that-nobody-may-read"
 SECRET = "a cluster secret that nobody may read"
+LICENCE = "dev-0123456789abcdef"
 DEADLINE_S = 20.0
 
 
 class World:
     """A node's journal over the fake hub."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, licence: str = "dev-1") -> None:
         environ = {
-            "CHORUS_LICENSE_ID": "dev-1",
+            "CHORUS_LICENSE_ID": licence,
             "CHORUS_AGENT_ID": "a",
             "CHORUS_CLUSTER_SECRET": SECRET,
             "CHORUS_DATA_DIR": str(folder / "data"),
@@ -82,8 +83,16 @@ async def test_a_life_begins_with_agent_licence_and_settings(world: World) -> No
     assert world.types == ["agent_started", "license_checked", "configuration"]
     started, licence, configuration = (data for _, data in world.entries)
     assert started == {"boot": world.settings.boot_id, "version": "1", "agent_id": "a"}
-    assert (licence["id"], licence["kind"], licence["checks"]) == ("dev-1", "dev", 1)
+    assert (licence["id"], licence["kind"], licence["checks"]) == ("development", "development", 1)
     assert configuration["settings"]["max_tasks"] == 3
+
+
+async def test_no_entry_holds_the_licence_id(tmp_path: Path) -> None:
+    world = World(tmp_path, LICENCE)
+    await world.run(3)
+    written = orjson.dumps(world.entries).decode()
+    assert LICENCE not in written
+    assert "development …cdef" in orjson.loads(written)[1][1]["id"]
 
 
 async def test_secrets_are_no_part_of_the_configuration(world: World) -> None:
