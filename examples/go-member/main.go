@@ -37,12 +37,21 @@ func main() {
 	agent := flag.String("agent", "", "multiaddr of any agent, ending in /p2p/<peer id>")
 	license := flag.String("license", "dev-123", "development licence the cluster secret is derived from")
 	secret := flag.String("secret", os.Getenv("CHORUS_CLUSTER_SECRET"), "cluster secret, instead of a development licence")
+	secretFile := flag.String("secret-file", os.Getenv("CHORUS_CLUSTER_SECRET_FILE"), "file with the cluster secret")
 	language := flag.String("language", "python", "language of the task")
 	limit := flag.Duration("timeout", 2*time.Minute, "how long to wait for the completion")
 	flag.Parse()
 	if *agent == "" || flag.NArg() == 0 {
-		fmt.Fprintln(os.Stderr, "usage: go-member -agent MULTIADDR [-license dev-…] -- COMMAND…")
+		fmt.Fprintln(os.Stderr, "usage: go-member -agent MULTIADDR [-secret-file FILE | -license dev-…] -- COMMAND…")
 		os.Exit(exitNoConnection)
+	}
+	if *secret == "" && *secretFile != "" {
+		content, err := os.ReadFile(*secretFile)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "secret-file:", err)
+			os.Exit(exitNoConnection)
+		}
+		*secret = strings.TrimSuffix(string(content), "\n")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

@@ -5,6 +5,7 @@
 //
 // Exit codes: 0 completed, 1 failed, 2 no connection, 3 no answer in time.
 import './node20.mjs'
+import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { networkKey, ulid } from './keys.mjs'
 
@@ -29,13 +30,17 @@ const { values, positionals } = parseArgs({
     agent: { type: 'string' },
     license: { type: 'string', default: 'dev-123' },
     secret: { type: 'string', default: process.env.CHORUS_CLUSTER_SECRET },
+    'secret-file': { type: 'string', default: process.env.CHORUS_CLUSTER_SECRET_FILE },
     language: { type: 'string', default: 'python' },
     timeout: { type: 'string', default: '120' }
   }
 })
 if (!values.agent || positionals.length === 0) {
-  console.error('usage: member.mjs --agent MULTIADDR [--license dev-…] -- COMMAND…')
+  console.error('usage: member.mjs --agent MULTIADDR [--secret-file FILE | --license dev-…] -- COMMAND…')
   process.exit(2)
+}
+if (!values.secret && values['secret-file']) {
+  values.secret = readFileSync(values['secret-file'], 'utf8').replace(/\n$/, '')
 }
 
 const node = await createLibp2p({

@@ -109,6 +109,7 @@ class Mesh:
     environ: dict[str, str]
     name: str = "e2e"
     count: int = 3
+    cluster_secret_file: str = ""
 
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "chorus.ctl", words[0], "--context", self.name, *words[1:]]
@@ -139,6 +140,7 @@ class Mesh:
     def up(self) -> None:
         """Brings the agents up, again if they were there before."""
         said = json.loads(self.ctl("up", "-n", str(self.count), "--detach", "--json").stdout)
+        self.cluster_secret_file = said["cluster_secret_file"] or ""
         self.agents = [
             Agent(
                 agent["agent_id"],

@@ -36,14 +36,9 @@ def member(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return ["node", str(folder / "member.mjs")]
 
 
-def license_of(mesh: Mesh) -> str:
-    context = Path(mesh.environ["XDG_STATE_HOME"]) / "chorus" / "contexts" / mesh.name / "context.json"
-    return str(json.loads(context.read_text())["license_id"])
-
-
 def test_a_task_is_published_and_its_completion_read(mesh: Mesh, member: list[str]) -> None:
     dash = "--" if member[0] == "node" else "-"
-    options = [f"{dash}license", license_of(mesh), f"{dash}agent", mesh.agents[1].multiaddr]
+    options = [f"{dash}secret-file", mesh.cluster_secret_file, f"{dash}agent", mesh.agents[1].multiaddr]
     done = subprocess.run(
         [*member, *options, "--", "python3", "-c", "print(6*7)"], capture_output=True, timeout=GENEROUS_S
     )

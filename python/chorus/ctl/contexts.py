@@ -1,10 +1,14 @@
-"""Which mesh a command is for: the environment, a context made by `up`, or the agent on the default port."""
+"""Which mesh a command is for: the environment, a context made by `up`, or the agent on the default port.
+
+A context's folder is its user's alone; what is secret lies in files of its own, never in `context.json`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -12,10 +16,14 @@ from pathlib import Path
 from typing import Final
 
 from chorus.ctl.problems import USAGE, CtlError
+from chorus.license import shown
 
 DEFAULT_NAME: Final = "local"
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 DEFAULT_API_PORT: Final = 8080
+SECRET_BYTES: Final = 32
+PRIVATE_FOLDER_MODE: Final = 0o700
+PRIVATE_FILE_MODE: Final = 0o600
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
@@ -34,7 +42,7 @@ class AgentEntry:
 
 @dataclass(frozen=True, slots=True)
 class MeshContext:
-    """A mesh that `up` made. Its licence id is its own, so that meshes on one machine do not meet."""
+    """A mesh that `up` made, with a licence and a secret of its own: meshes on one machine do not meet."""
 
     name: str
     license_id: str
@@ -44,6 +52,12 @@ class MeshContext:
     def folder(self) -> Path:
         """Where everything of this mesh lies."""
         return contexts_folder() / self.name
+
+    @property
+    def secret_file(self) -> Path | None:
+        """The cluster secret that `up` made for it; contexts of earlier versions have none."""
+        path = self.folder / "cluster-secret"
+        return path if path.exists() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +102,27 @@ def load(name: str) -> MeshContext | None:
         content = json.loads((contexts_folder() / check_name(name) / "context.json").read_bytes())
     except FileNotFoundError:
         return None
-    agents = tuple(AgentEntry(**agent) for agent in content.pop("agents"))
-    return MeshContext(**content, agents=agents)
+    # Contexts of earlier versions hold the licence id themselves.
+    license_id = content.get("license_id") or _license_file(name).read_text(encoding="utf-8").strip()
+    agents = tuple(AgentEntry(**agent) for agent in content["agents"])
+    return MeshContext(content["name"], license_id, agents)
 
 
 def save(context: MeshContext) -> None:
-    """Writes the context and makes it the last one brought up."""
-    context.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _write(context.folder / "context.json", json.dumps(asdict(context), indent=2))
+    """Writes the context, private also where it was not before, and makes it the last one brought up."""
+    for folder in (contexts_folder(), context.folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER_MODE)
+        folder.chmod(PRIVATE_FOLDER_MODE)
+    content = asdict(context)
+    content["license"] = shown(content.pop("license_id"))
+    _write(_license_file(context.name), context.license_id)
+    _write(context.folder / "context.json", json.dumps(content, indent=2))
     _write(contexts_folder() / "last", context.name)
+
+
+def make_secret(context: MeshContext) -> None:
+    """Gives a new context, already saved, a random cluster secret."""
+    _write(context.folder / "cluster-secret", secrets.token_hex(SECRET_BYTES))
 
 
 def stopped(context: MeshContext) -> None:
@@ -182,7 +208,14 @@ def _default_token(environ: Mapping[str, str]) -> tuple[str, Path | None]:
     )
 
 
+def _license_file(name: str) -> Path:
+    return contexts_folder() / check_name(name) / "license-id"
+
+
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text + "\n")
+    temporary.unlink(missing_ok=True)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE_MODE)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
     temporary.rename(path)

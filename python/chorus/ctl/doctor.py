@@ -9,15 +9,21 @@ import shutil
 import socket
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+import httpx
+
+from chorus.config import SettingsError, exposure, load_settings
+from chorus.config.secret import SECRET_MIN_BYTES
+from chorus.ctl import contexts
 from chorus.ctl.contexts import state_folder
 
 DISK_FREE_MIN_BYTES: Final = 2 * 1024**3
 DOCKER_TIMEOUT_S: Final = 5
+HEALTH_TIMEOUT_S: Final = 2.0
 _PORTS: Final = (("CHORUS_P2P_PORT", 9000), ("CHORUS_API_PORT", 8080), ("CHORUS_HEALTH_PORT", 8081))
 _IMAGES: Final = ("anthonyrawlins/chorus-base:latest", "anthonyrawlins/chorus-python-dev:latest")
 
@@ -147,6 +153,33 @@ def _kernel() -> list[Finding]:
     return findings
 
 
+def _network() -> list[Finding]:
+    """What an agent started with this environment would let in, and what the running ones warn of."""
+    warnings = [_exposed(os.environ)]
+    name = os.environ.get("CHORUS_CONTEXT") or contexts.last_name()
+    context = contexts.load(name) if name else None
+    for agent in context.agents if context is not None else ():
+        try:
+            said = httpx.get(f"{agent.health}/health", timeout=HEALTH_TIMEOUT_S, trust_env=False).json()
+            warnings += [str(warning) for warning in said.get("warnings") or ()]
+        except (httpx.HTTPError, ValueError, AttributeError):
+            continue  # it does not run, or another program has its port
+    found = sorted({warning for warning in warnings if warning})
+    if not found:
+        return [Finding("network", True, "nothing to warn of")]
+    return [Finding("network", False, warning, needed=False) for warning in found]
+
+
+def _exposed(environ: Mapping[str, str]) -> str:
+    # An agent that `up` starts has a secret of its own unless the environment names a licence or a secret.
+    made = {"CHORUS_LICENSE_ID": "dev-up", "CHORUS_CLUSTER_SECRET": "x" * SECRET_MIN_BYTES}
+    named = any(environ.get(name) for name in (*made, "CHORUS_CLUSTER_SECRET_FILE"))
+    try:
+        return exposure(load_settings({**environ, **({} if named else made)}))
+    except SettingsError:
+        return ""  # a start says what is wrong with them
+
+
 _LOOKS: Final[tuple[Callable[[], list[Finding]], ...]] = (
     _python,
     _extension,
@@ -154,4 +187,5 @@ _LOOKS: Final[tuple[Callable[[], list[Finding]], ...]] = (
     _docker,
     _ports,
     _disk,
+    _network,
 )

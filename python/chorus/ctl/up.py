@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -26,30 +27,39 @@ PROBE_TIMEOUT_S: Final = 3.0
 STOP_TIMEOUT_S: Final = 330.0
 HURRY_TIMEOUT_S: Final = 60.0
 DEFAULT_VOTERS: Final = 5
+LICENCE_RANDOM_BYTES: Final = 16
 
 
 def up(arguments: Namespace) -> int:
     """Brings a mesh up and, unless detached, keeps it until Ctrl-C."""
     name = contexts.check_name(arguments.context or os.environ.get("CHORUS_CONTEXT") or contexts.DEFAULT_NAME)
-    context = _prepare(name)
+    context, fresh = _prepare(name)
     running = [agent for agent in context.agents if alive(agent)]
     if running:
         raise CtlError(
             f"context {name} is up already ({len(running)} agents); chorusctl down --context {name} ends it"
         )
+    contexts.save(context)
+    if fresh:
+        contexts.make_secret(context)
     _say(_provider_notice())
     # A terminal's Ctrl-C and a service manager's SIGTERM mean the same here.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started: list[Started] = []
     try:
-        context = _bring_up(context, arguments, started)
+        context = _bring_up(context, arguments, started, alone=fresh)
     except BaseException as error:
         _abandon(started)
         if isinstance(error, KeyboardInterrupt):
             raise CtlError("interrupted; the agents were stopped", 130) from None
         raise
     if arguments.json:
-        print(json.dumps({"agents": [asdict(agent) for agent in context.agents]}), flush=True)
+        secret = _secret_setting(context).get("CHORUS_CLUSTER_SECRET_FILE")
+        said = {
+            "agents": [asdict(agent) for agent in context.agents],
+            "cluster_secret_file": secret or os.environ.get("CHORUS_CLUSTER_SECRET_FILE") or None,
+        }
+        print(json.dumps(said), flush=True)
     else:
         for agent in context.agents:
             print(f"{agent.agent_id}  {agent.api}  {agent.multiaddr}", flush=True)
@@ -73,12 +83,25 @@ def down(arguments: Namespace) -> int:
     return 0
 
 
-def _prepare(name: str) -> MeshContext:
+def _prepare(name: str) -> tuple[MeshContext, bool]:
+    """The context, and whether it gets a licence and a secret now: then nobody has a mesh of it yet."""
     context = contexts.load(name)
     wanted = os.environ.get("CHORUS_LICENSE_ID")
-    if context is None:
-        return MeshContext(name, wanted or f"dev-{name}-{os.urandom(4).hex()}")
-    return replace(context, license_id=wanted) if wanted else context
+    if context is not None:
+        return replace(context, license_id=wanted) if wanted else context, False
+    # 128 bits, so that the id tells nothing even to an agent that is given no secret beside it.
+    context = MeshContext(name, wanted or f"dev-{name}-{os.urandom(LICENCE_RANDOM_BYTES).hex()}")
+    return context, not (wanted or _secret_in_environment() or context.folder.exists())
+
+
+def _secret_in_environment() -> bool:
+    return any(os.environ.get(name) for name in ("CHORUS_CLUSTER_SECRET", "CHORUS_CLUSTER_SECRET_FILE"))
+
+
+def _secret_setting(context: MeshContext) -> dict[str, str]:
+    """The context's own secret, where it has one and the environment names none."""
+    path = None if _secret_in_environment() else context.secret_file
+    return {} if path is None else {"CHORUS_CLUSTER_SECRET_FILE": str(path)}
 
 
 def _provider_notice() -> str:
@@ -87,13 +110,15 @@ def _provider_notice() -> str:
     return ""
 
 
-def _bring_up(context: MeshContext, arguments: Namespace, started: list[Started]) -> MeshContext:
+def _bring_up(
+    context: MeshContext, arguments: Namespace, started: list[Started], *, alone: bool
+) -> MeshContext:
     deadline = time.monotonic() + READY_TIMEOUT_S
-    alone = _nobody_else(context)
     for number in range(1, arguments.agents + 1):
         name = f"agent-{number}"
         settings = {
             "CHORUS_LICENSE_ID": context.license_id,
+            **_secret_setting(context),
             "CHORUS_AGENT_ID": name,
             "CHORUS_DATA_DIR": str(context.folder / name),
             "CHORUS_AI_PROVIDER": os.environ.get("CHORUS_AI_PROVIDER", "none"),
@@ -119,13 +144,9 @@ def _bring_up(context: MeshContext, arguments: Namespace, started: list[Started]
             _wait(started, deadline, "become ready", missing.none)
         except TimeoutError:
             raise CtlError(missing.explain(started)) from None
+    for warning in sorted(missing.warnings):
+        _say(f"warning: {warning}")
     return context
-
-
-def _nobody_else(context: MeshContext) -> bool:
-    """Whether this licence was made here and just now, so that no agent can have a mesh of it."""
-    shared = os.environ.get("CHORUS_LICENSE_ID") or os.environ.get("CHORUS_CLUSTER_SECRET")
-    return not (shared or os.environ.get("CHORUS_CLUSTER_SECRET_FILE") or context.folder.exists())
 
 
 def _wait(started: list[Started], deadline: float, what: str, done: Any) -> None:
@@ -147,20 +168,26 @@ class _Missing:
         self._context = context
         self._http = http
         self._why: dict[str, str] = {}
+        # What the agents warn of in their health.
+        self.warnings: set[str] = set()
 
     def none(self) -> bool:
-        """Whether nothing is missing."""
+        """Whether nothing is missing; raises CtlError when waiting cannot help, as with two meshes."""
         self._why = {}
-        meshes = set()
+        healths = {agent.agent_id: self._health(agent) for agent in self._context.agents}
+        answered = {name: health for name, health in healths.items() if isinstance(health, dict)}
+        if why := two_meshes(answered):
+            raise CtlError(
+                f"{why}; meshes do not merge in this version. Stop the other mesh, or give this one a secret "
+                "of its own: another context, or another CHORUS_CLUSTER_SECRET or CHORUS_LICENSE_ID. What "
+                f"this context keeps on disk is removed by: chorusctl down --purge --context {self._context.name}"
+            )
         for agent in self._context.agents:
-            why, mesh = self._look(agent)
-            if why:
+            health = healths[agent.agent_id]
+            if why := health if isinstance(health, str) else self._look(agent, health):
                 self._why[agent.agent_id] = why
                 return False
-            meshes.add(mesh)
-        if len(meshes) > 1:
-            self._why[self._context.agents[0].agent_id] = f"the agents are in {len(meshes)} meshes"
-        return not self._why
+        return True
 
     def explain(self, started: list[Started]) -> str:
         """Who is not ready, why, and what its log says last."""
@@ -170,10 +197,21 @@ class _Missing:
             lines += [f"{agent_id}: {why}; its last words:", tail(log)]
         return "\n".join(lines)
 
-    def _look(self, agent: AgentEntry) -> tuple[str, str | None]:
-        alone = len(self._context.agents) == 1
+    def _health(self, agent: AgentEntry) -> dict[str, Any] | str:
+        """What its health says, or why there is no answer."""
         try:
             health = self._http.get(f"{agent.health}/health").json()
+            if not isinstance(health, dict):
+                raise ValueError("its health is no JSON object")
+        except (httpx.HTTPError, ValueError) as error:
+            return f"does not answer yet ({error})"
+        self.warnings.update(map(str, health.get("warnings") or ()))
+        return health
+
+    def _look(self, agent: AgentEntry, health: dict[str, Any]) -> str:
+        """Why this agent is not ready; empty when it is."""
+        alone = len(self._context.agents) == 1
+        try:
             waived = {"peers"} if alone else set()
             failing = [
                 f"{check['name']}: {check['detail']}"
@@ -181,25 +219,39 @@ class _Missing:
                 if not check["ok"] and check["name"] not in waived | {"clock", "dht", "capacity"}
             ]
             if failing or not health["checks"]:
-                return "; ".join(failing) or "starting", None
+                return "; ".join(failing) or "starting"
             status = self._http.get(f"{agent.api}/api/v1/status", headers=self._bearer(agent)).json()
         except (httpx.HTTPError, ValueError, KeyError, OSError) as error:
-            return f"does not answer yet ({error})", None
+            return f"does not answer yet ({error})"
         mesh = status["mesh"]
         count = len(self._context.agents)
         if mesh["leader"] is None or mesh["members"] < count:
-            return f"{mesh['members']} of {count} members are in its mesh", None
+            return f"{mesh['members']} of {count} members are in its mesh"
         wanted = _voters(mesh["members"])
         if mesh["voters"] < wanted:
-            return f"{mesh['voters']} of {wanted} voters are in", None
+            return f"{mesh['voters']} of {wanted} voters are in"
         if mesh["applied"] < mesh["committed"] and mesh["applied"] == 0:
-            return "its table is empty", None
-        return "", mesh["id"]
+            return "its table is empty"
+        return ""
 
     @staticmethod
     def _bearer(agent: AgentEntry) -> dict[str, str]:
         with open(agent.token_file, encoding="ascii") as file:  # noqa: PTH123
             return {"Authorization": f"Bearer {file.read().strip()}"}
+
+
+def two_meshes(healths: Mapping[str, Mapping[str, Any]]) -> str:
+    """Names two meshes that share a cluster secret, if the agents are in two or have met another one."""
+    mine: dict[str, list[str]] = {}
+    met: set[str] = set()
+    for name, health in healths.items():
+        election = health.get("election") or {}
+        if mesh := election.get("mesh"):
+            mine.setdefault(str(mesh), []).append(name)
+        met.update(map(str, election.get("other_meshes") or ()))
+    where = [f"{mesh} ({', '.join(sorted(names))})" for mesh, names in sorted(mine.items())]
+    where += sorted(met - set(mine))
+    return f"two meshes with the same cluster secret: {' and '.join(where)}" if len(where) > 1 else ""
 
 
 def _voters(members: int) -> int:

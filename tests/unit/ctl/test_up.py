@@ -1,0 +1,168 @@
+"""What `chorusctl up` keeps of a mesh and hands to its agents, and when it gives up before they are ready."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from chorus.ctl import up as up_module
+from chorus.ctl.contexts import AgentEntry, MeshContext
+from chorus.ctl.doctor import _exposed, _network
+from chorus.ctl.problems import CtlError
+from chorus.ctl.up import two_meshes, up
+
+LICENCE = "dev-0123456789abcdef"
+SETTINGS = ("CHORUS_LICENSE_ID", "CHORUS_CLUSTER_SECRET", "CHORUS_CLUSTER_SECRET_FILE", "CHORUS_CONTEXT")
+
+
+@pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """The settings of the agents that `up` starts; none comes up."""
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    given: list[dict[str, str]] = []
+
+    def start(name: str, folder: Path, settings: Mapping[str, str], *, detached: bool) -> Any:
+        given.append(dict(settings))
+        raise CtlError("it does not start")
+
+    monkeypatch.setattr(up_module, "start", start)
+    return given
+
+
+def bring_up() -> None:
+    with pytest.raises(CtlError, match="it does not start"):
+        up(Namespace(context="c", agents=1, detach=True, json=True))
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_new_context_gets_a_random_secret_that_only_its_user_reads(
+    tmp_path: Path, started: list[dict[str, str]]
+) -> None:
+    bring_up()
+    folder = tmp_path / "chorus" / "contexts" / "c"
+    secret = Path(started[0]["CHORUS_CLUSTER_SECRET_FILE"])
+    assert secret.parent == folder
+    assert re.fullmatch("[0-9a-f]{64}\n", secret.read_text())
+    assert started[0]["CHORUS_ELECTION_JOIN_WAIT"] == "0s"
+    licence = started[0]["CHORUS_LICENSE_ID"]
+    assert re.fullmatch("dev-c-[0-9a-f]{32}", licence)
+    assert licence not in (folder / "context.json").read_text()
+    assert json.loads((folder / "context.json").read_text())["license"] == f"development …{licence[-4:]}"
+    assert mode(folder) == 0o700
+    assert {mode(path) for path in folder.iterdir() if path.is_file()} == {0o600}
+    # Again: the same mesh.
+    kept = secret.read_text()
+    bring_up()
+    assert (started[1]["CHORUS_CLUSTER_SECRET_FILE"], secret.read_text()) == (str(secret), kept)
+    assert started[1]["CHORUS_LICENSE_ID"] == licence
+    assert "CHORUS_ELECTION_JOIN_WAIT" not in started[1]
+
+
+@pytest.mark.parametrize("name", ["CHORUS_LICENSE_ID", "CHORUS_CLUSTER_SECRET", "CHORUS_CLUSTER_SECRET_FILE"])
+def test_what_the_environment_names_is_used_as_it_is(
+    tmp_path: Path, started: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, LICENCE)
+    bring_up()
+    assert "CHORUS_CLUSTER_SECRET_FILE" not in started[0]
+    assert not (tmp_path / "chorus" / "contexts" / "c" / "cluster-secret").exists()
+    if name == "CHORUS_LICENSE_ID":
+        assert started[0]["CHORUS_LICENSE_ID"] == LICENCE
+
+
+def test_a_secret_in_the_environment_comes_before_that_of_the_context(
+    started: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring_up()
+    monkeypatch.setenv("CHORUS_CLUSTER_SECRET", "x" * 24)
+    bring_up()
+    assert "CHORUS_CLUSTER_SECRET_FILE" not in started[1]
+
+
+def test_a_context_of_an_earlier_version_keeps_its_licence_and_becomes_private(
+    tmp_path: Path, started: list[dict[str, str]]
+) -> None:
+    folder = tmp_path / "chorus" / "contexts" / "c"
+    folder.mkdir(parents=True)
+    for each in (folder, folder.parent):
+        each.chmod(0o755)
+    file = folder / "context.json"
+    file.write_text(json.dumps({"name": "c", "license_id": LICENCE, "agents": []}))
+    file.chmod(0o644)
+    bring_up()
+    assert started[0]["CHORUS_LICENSE_ID"] == LICENCE
+    assert "CHORUS_CLUSTER_SECRET_FILE" not in started[0]
+    assert [mode(path) for path in (folder, folder.parent, file)] == [0o700, 0o700, 0o600]
+    assert LICENCE not in file.read_text()
+    bring_up()
+    assert started[1]["CHORUS_LICENSE_ID"] == LICENCE
+
+
+def election(mesh: str | None, *others: str) -> dict[str, Any]:
+    return {"election": {"mesh": mesh, "other_meshes": list(others)}}
+
+
+def test_two_meshes_are_named() -> None:
+    assert two_meshes({"a": election("m"), "b": election("m"), "c": election(None), "d": {}}) == ""
+    apart = two_meshes({"a": election("m"), "b": election("n"), "c": election("m")})
+    assert "m (a, c) and n (b)" in apart
+    assert "m (a) and n" in two_meshes({"a": election("m", "n")})
+    assert "m (a) and n (b)" in two_meshes({"a": election("m", "n"), "b": election("n", "m")})
+
+
+def agent(name: str, port: int) -> AgentEntry:
+    return AgentEntry(name, "http://none", f"http://127.0.0.1:{port}", "/ip4", "t", "d", 0)
+
+
+def test_up_ends_as_soon_as_two_meshes_are_seen() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        mesh = "mesh-one" if request.url.port == 1 else "mesh-two"
+        return httpx.Response(503, json={"checks": [], "warnings": [], **election(mesh)})
+
+    context = MeshContext("c", LICENCE, (agent("agent-1", 1), agent("agent-2", 2)))
+    with httpx.Client(transport=httpx.MockTransport(answer)) as http:
+        missing = up_module._Missing(context, http)
+        with pytest.raises(CtlError) as told:
+            missing.none()
+    for word in ("mesh-one (agent-1)", "mesh-two (agent-2)", "CHORUS_CLUSTER_SECRET", "down --purge"):
+        assert word in str(told.value)
+
+
+def test_up_waits_for_agents_that_do_not_answer_and_keeps_their_warnings() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.port == 1:
+            return httpx.Response(503, json={"status": "starting", "checks": [], "warnings": ["beware"]})
+        return httpx.Response(200, json=["no health"])
+
+    context = MeshContext("c", LICENCE, (agent("agent-1", 1), agent("agent-2", 2)))
+    with httpx.Client(transport=httpx.MockTransport(answer)) as http:
+        missing = up_module._Missing(context, http)
+        assert not missing.none()
+        assert missing.warnings == {"beware"}
+
+
+def test_the_doctor_warns_of_a_licence_that_is_open_to_the_network(
+    started: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [finding.ok for finding in _network()] == [True]
+    assert "guesses the id" in _exposed({"CHORUS_LICENSE_ID": "dev-1", "CHORUS_P2P_HOST": "0.0.0.0"})
+    assert "cluster secret" in _exposed({"CHORUS_P2P_HOST": "0.0.0.0"})
+    assert _exposed({"CHORUS_LICENSE_ID": "dev-1"}) == ""
+    assert _exposed({"CHORUS_P2P_HOST": "nonsense"}) == ""
+    monkeypatch.setenv("CHORUS_P2P_HOST", "0.0.0.0")
+    [finding] = _network()
+    assert (finding.ok, finding.needed) == (False, False)
+    assert LICENCE not in finding.detail
