@@ -180,7 +180,8 @@ class _Missing:
             raise CtlError(
                 f"{why}; meshes do not merge in this version. Stop the other mesh, or give this one a secret "
                 "of its own: another context, or another CHORUS_CLUSTER_SECRET or CHORUS_LICENSE_ID. What "
-                f"this context keeps on disk is removed by: chorusctl down --purge --context {self._context.name}"
+                "this context keeps on disk is removed by: chorusctl down --purge --context "
+                f"{self._context.name}"
             )
         for agent in self._context.agents:
             health = healths[agent.agent_id]
