@@ -61,7 +61,7 @@ def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id
     locks: list[folders.Lock] = []
     try:
         locks.append(folders.open_data_dir(settings.data_dir))
-        BlobStore(settings.paths.blobs).remove_halves()
+        BlobStore(settings.paths.blobs).recover()
         settings = _with_identity(settings, load_identity)
         locks.append(folders.open_run_dir(settings.paths))
         save_run_settings(settings)

@@ -72,7 +72,7 @@ async def main(process: Process) -> None:
         settings,
         process.hub,
         table,
-        BlobStore(settings.paths.blobs),
+        BlobStore(settings.paths.blobs, settings.blobs_bytes),
         changes,
         texts=Texts(settings.paths.curator_db),
         stopping=process.stopping,

@@ -18,6 +18,7 @@ from chorus.api.context import Context
 from chorus.api.guard import JSON_MAX_BYTES, SOURCE_MAX_BYTES
 from chorus.api.multipart import Begin, Data, End, PartEvent, parts
 from chorus.api.problems import Problem
+from chorus.blobs import BlobSpaceFull
 from chorus.hub import HubClosed, HubInvalid, HubTimeout, HubUnavailable, Reply
 from chorus.wire.ids import new_id
 from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task
@@ -84,7 +85,7 @@ async def _complete(context: Context, value: object, sha256: str | None) -> Task
     if not task.fits_entry:
         task = _checked(await _as_blobs(context, task))
     for blob in task.blobs:
-        if not await asyncio.to_thread(context.blobs.has, blob):
+        if not await context.blobs.keep(blob):
             message = f"this agent has no blob {blob}; send the archive itself as the multipart part source"
             raise Problem(422, "the source is not here", errors=[("source.sha256", message)])
     try:
@@ -204,7 +205,11 @@ def _check_archive(head: bytearray) -> None:
 
 
 async def _store(context: Context, chunks: AsyncIterator[bytes]) -> str:
-    return (await context.blobs.put(chunks, limit=SOURCE_MAX_BYTES)).sha256
+    try:
+        return (await context.blobs.put(chunks, limit=SOURCE_MAX_BYTES)).sha256
+    except BlobSpaceFull as full:
+        detail = f"the source was not stored: {full}; CHORUS_BLOBS_SIZE is the setting of that limit"
+        raise Problem(507, detail, limit=full.limit_bytes) from None
 
 
 async def _one(content: bytes) -> AsyncIterator[bytes]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from chorus.blobs.ledger import OWN, BlobSpaceFull
 from chorus.blobs.store import BLOB_MAX_BYTES, BlobMismatch, BlobStore, BlobTooLarge
 from chorus.hub import (
     ByteStream,
@@ -17,6 +18,7 @@ from chorus.hub import (
     HubError,
     HubInvalid,
     HubNotFound,
+    HubRefused,
     HubTampered,
     HubTimeout,
     HubTooLarge,
@@ -41,12 +43,14 @@ async def serve_stream(store: BlobStore, request: Request, stream: ByteStream) -
         async for chunk in store.read(sha256):
             await stream.write(chunk)
     elif request.method == "blobs.put":
-        if not store.has(sha256):
+        if not await store.keep(sha256):
             try:
                 async with asyncio.timeout(TRANSFER_TIMEOUT_S):
-                    await store.put(stream, sha256=sha256)
+                    await store.put(stream, sha256=sha256, owner=request.peer or OWN)
             except BlobMismatch as error:
                 raise HubTampered(str(error)) from None
+            except BlobSpaceFull as error:
+                raise HubRefused(f"limit: {error}") from None
             except BlobTooLarge as error:
                 raise HubTooLarge(str(error)) from None
             except TimeoutError:
@@ -101,8 +105,10 @@ async def fetch(hub: Hub, store: BlobStore, sha256: str, holders: Iterable[str])
                     return
         except (HubError, BlobMismatch, BlobTooLarge, TimeoutError) as error:
             said.append(f"{peer}: {error}")
-        except OSError as error:
+        except BlobSpaceFull as error:
             # No other holder would help.
+            raise HubRefused(f"limit: {error}") from None
+        except OSError as error:
             raise _disk(error) from error
     raise HubNotFound(f"blob {sha256} from no holder: {'; '.join(said) or 'none is named'}")
 

@@ -1,4 +1,4 @@
-"""Bytes on disk by their SHA-256: written aside, synced, renamed into place.
+"""Bytes on disk by their SHA-256: written aside, synced, renamed into place; counted by `ledger`.
 
 A yes means it is on the disk.
 """
@@ -15,6 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from chorus.blobs.ledger import OWN, RESERVE_BYTES, BlobSpaceFull, Ledger
+from chorus.config.variables import BLOBS_BYTES
 
 # One blob: a source archive or a task's input. What is larger does not belong into a task.
 BLOB_MAX_BYTES = 512 * 1024 * 1024
@@ -42,8 +45,9 @@ class BlobMismatch(Exception):
 class BlobStore:
     """The blobs of one agent. Several processes may use the same folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, total_max_bytes: int = BLOBS_BYTES) -> None:
         self.folder = folder
+        self.ledger = Ledger(folder.with_name(f"{folder.name}.sqlite"), self._new, total_max_bytes)
 
     def path(self, sha256: str) -> Path:
         """Where the blob lies, or would; raises ValueError for what is no hash."""
@@ -60,24 +64,37 @@ class BlobStore:
         return self.path(sha256).stat().st_size
 
     async def put(
-        self, chunks: AsyncIterable[bytes], *, sha256: str | None = None, limit: int = BLOB_MAX_BYTES
+        self,
+        chunks: AsyncIterable[bytes],
+        *,
+        sha256: str | None = None,
+        limit: int = BLOB_MAX_BYTES,
+        owner: str = OWN,
     ) -> Blob:
-        """Stores the bytes; with `sha256` only if they have that hash. On the disk when this returns."""
-        aside = self._aside()
-        digest, size = hashlib.sha256(), 0
-        file = await asyncio.to_thread(aside.open, "xb")
+        """Stores the bytes; with `sha256` only if they have that hash. On the disk when this returns.
+
+        `owner` is the member whose share they take. Raises BlobSpaceFull as soon as they would exceed it or
+        the space of all, BlobTooLarge, BlobMismatch, and OSError for the disk.
+        """
+        digest, size, reserved = hashlib.sha256(), 0, 0
+        aside, file = await asyncio.to_thread(self.ledger.begin, owner)
         try:
+            # Open to the end: its lock says that the writer lives.
             with file:
                 async for chunk in chunks:
                     size += len(chunk)
                     if size > limit:
                         raise BlobTooLarge(f"more than {limit} bytes")
+                    if size > reserved:
+                        reserved = await asyncio.to_thread(self._reserve, file, owner, size)
                     await asyncio.to_thread(_take, file, digest, chunk)
-                await asyncio.to_thread(_sync, file)
-            found = digest.hexdigest()
-            if sha256 is not None and found != sha256:
-                raise BlobMismatch(f"the bytes hash to {found}, not to {sha256}")
-            await asyncio.to_thread(self._settle, aside, found)
+                if not size:
+                    await asyncio.to_thread(self._reserve, file, owner, size)
+                await asyncio.to_thread(_sync, file, size)
+                found = digest.hexdigest()
+                if sha256 is not None and found != sha256:
+                    raise BlobMismatch(f"the bytes hash to {found}, not to {sha256}")
+                await asyncio.to_thread(self._settle, aside, found, owner, size)
         except BaseException:
             with suppress(FileNotFoundError):
                 aside.unlink()
@@ -98,23 +115,49 @@ class BlobStore:
             while chunk := await asyncio.to_thread(file.read, READ_CHUNK_BYTES):
                 yield chunk
 
-    def remove_halves(self) -> None:
-        """Removes what an earlier life was cut off in writing; only while nobody else uses the folder."""
+    async def keep(self, sha256: str) -> bool:
+        """Whether the blob is here; if so it stays for another while, as something is about to name it."""
+
+        def here() -> bool:
+            if not self.has(sha256):
+                return False
+            self.ledger.touch(sha256)
+            return self.has(sha256)
+
+        return await asyncio.to_thread(here)
+
+    def remove(self, sha256: str) -> bool:
+        """Removes the blob and frees its space; returns whether it was here."""
+        return self.ledger.remove(self.path(sha256))
+
+    def recover(self) -> None:
+        """Removes what an earlier life was cut off in writing, and counts what is there; only while nobody
+        else uses the folder.
+        """
         shutil.rmtree(self._new, ignore_errors=True)
+        present = {path.name: path.stat().st_size for path in self.folder.glob("[0-9a-f][0-9a-f]/*")}
+        self.ledger.recover({name: size for name, size in present.items() if _SHA256.fullmatch(name)})
+        self.ledger.close()
 
     @property
     def _new(self) -> Path:
         # Beside the blobs, so that the rename stays inside one file system.
         return self.folder / "new"
 
-    def _aside(self) -> Path:
-        self._new.mkdir(parents=True, exist_ok=True)
-        return self._new / os.urandom(16).hex()
+    def _reserve(self, file: BinaryIO, owner: str, size: int) -> int:
+        step = -(-max(size, 1) // RESERVE_BYTES) * RESERVE_BYTES
+        try:
+            self.ledger.reserve(file.fileno(), owner, step)
+        except BlobSpaceFull:
+            # The last of the space is not taken in steps.
+            self.ledger.reserve(file.fileno(), owner, size)
+            return size
+        return step
 
-    def _settle(self, aside: Path, sha256: str) -> None:
+    def _settle(self, aside: Path, sha256: str, owner: str, size: int) -> None:
         place = self.path(sha256)
         place.parent.mkdir(exist_ok=True)
-        aside.replace(place)
+        self.ledger.settle(aside, place, owner, size)
         for folder in (place.parent, self.folder):
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -128,6 +171,8 @@ def _take(file: BinaryIO, digest: hashlib._Hash, chunk: bytes) -> None:
     digest.update(chunk)
 
 
-def _sync(file: BinaryIO) -> None:
+def _sync(file: BinaryIO, size: int) -> None:
     file.flush()
+    # What was reserved beyond the end goes.
+    file.truncate(size)
     os.fsync(file.fileno())

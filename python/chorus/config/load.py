@@ -80,6 +80,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         api_token=SecretStr(values["CHORUS_API_TOKEN"]),
         dht_enabled=values["CHORUS_DHT_ENABLED"],
         dht_cache_bytes=values["CHORUS_DHT_CACHE_SIZE"],
+        blobs_bytes=values["CHORUS_BLOBS_SIZE"],
         bootstrap_peers=values["CHORUS_BOOTSTRAP_PEERS"],
         mdns_enabled=values["CHORUS_MDNS_ENABLED"],
         hmmm_enabled=values["CHORUS_HMMM_ENABLED"],

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr
 
+from chorus.config.variables import BLOBS_BYTES
 from chorus.license.shown import Kind
 
 
@@ -105,6 +106,8 @@ class Settings(BaseModel):
 
     dht_enabled: bool
     dht_cache_bytes: int
+    # What sources and inputs of tasks may take of the disk.
+    blobs_bytes: int = BLOBS_BYTES
     bootstrap_peers: tuple[str, ...]
     mdns_enabled: bool
     hmmm_enabled: bool

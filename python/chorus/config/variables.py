@@ -27,6 +27,8 @@ TASKS_MAX = 1_000
 # Five votes carry a mesh of a hundred; more only cost the leader.
 VOTERS_MAX = 31
 WARM_MAX = 64
+# Sources and inputs of tasks: some thousand of usual size.
+BLOBS_BYTES = 16 * 1024 * 1024 * 1024
 
 DEFAULT_IMAGES = {
     "base": "anthonyrawlins/chorus-base:latest",
@@ -216,6 +218,7 @@ VARIABLES: tuple[Variable, ...] = (
     _switch("CHORUS_MDNS_ENABLED", True),
     _switch("CHORUS_DHT_ENABLED", True),
     Variable("CHORUS_DHT_CACHE_SIZE", _size(_MIB), f"{units.SIZE_FORM}, at least 1MB", 100 * _MIB),
+    Variable("CHORUS_BLOBS_SIZE", _size(_MIB), f"{units.SIZE_FORM}, at least 1MB", BLOBS_BYTES),
     # Who the agent is and whom it trusts
     Variable("CHORUS_CLUSTER_ID", _matching(NAME), _NAME_FORM, ""),
     Variable("CHORUS_CLUSTER_SECRET", _text, "a secret of at least 24 bytes", "", secret=True),

@@ -10,6 +10,7 @@ from typing import Any
 from chorus.blobs import BlobStore, exchange
 from chorus.coordinator import SERVICE
 from chorus.coordinator.ballots import Ballots
+from chorus.coordinator.blob_keeper import BlobKeeper
 from chorus.coordinator.curating import Curating
 from chorus.coordinator.follower import DISK_RETRY_FIRST_S, DISK_RETRY_MAX_S, Follower
 from chorus.coordinator.gossip import Gossip
@@ -18,7 +19,7 @@ from chorus.coordinator.newest import Newest
 from chorus.coordinator.profile import ProfileKeeper
 from chorus.coordinator.proposals import Proposals
 from chorus.coordinator.submission import Submission
-from chorus.hub import ByteStream, Handler, Hub, HubError, HubInvalid, Reply, Request, disk_error
+from chorus.hub import ByteStream, Handler, Hub, HubError, HubInvalid, HubRefused, Reply, Request, disk_error
 from chorus.process import Process
 from chorus.table.records import Member, Mesh
 from chorus.table.store import TableStore
@@ -60,7 +61,7 @@ class Coordinator:
 
     def __init__(self, process: Process, hub: Hub, store: TableStore, **leading: Any) -> None:
         self._process, self._hub, self.store = process, hub, store
-        self.blobs = BlobStore(process.settings.paths.blobs)
+        self.blobs = BlobStore(process.settings.paths.blobs, process.settings.blobs_bytes)
         self.follower = Follower(process, hub, self.store)
         self.proposals = Proposals(hub, self.follower)
         self.leading = Leading(process, hub, self.follower, self.proposals, **leading)
@@ -71,6 +72,7 @@ class Coordinator:
         wall = {"wall_ms": leading["wall_ms"]} if "wall_ms" in leading else {}
         self.ballots = Ballots(process, hub, self.follower, self.proposals, self.leading, **wall)
         self.curating = Curating(process, hub, self.follower)
+        self.blob_keeper = BlobKeeper(process, hub, self.follower, self.blobs)
         self._methods: dict[str, Handler] = {
             "table.submit": self.submission.submit,
             "table.cancel": self.submission.cancel,
@@ -101,6 +103,7 @@ class Coordinator:
                 group.create_task(self.profile.run())
                 group.create_task(self.ballots.run())
                 group.create_task(self.curating.run())
+                group.create_task(self.blob_keeper.run())
         finally:
             self.store.close()
 
@@ -108,9 +111,16 @@ class Coordinator:
         method = self._methods.get(request.method)
         if method is None or (request.peer is not None and request.method not in PEER_METHODS):
             raise HubInvalid(f"{SERVICE} has no method {request.method!r}")
+        self._check_member(request)
         return await method(request)
 
+    def _check_member(self, request: Request) -> None:
+        """Peers are served when the table lists them, whatever the network lets through."""
+        if request.peer is not None and self.store.get(Member, request.peer) is None:
+            raise HubRefused("only members of the mesh are served here; join it first")
+
     async def _stream(self, request: Request, stream: ByteStream) -> None:
+        self._check_member(request)
         await exchange.serve_stream(self.blobs, request, stream)
 
     async def _renew(self, request: Request) -> dict[str, Any]:
@@ -125,7 +135,9 @@ class Coordinator:
         return {"lease_s": self.leading.leases.lease_s}
 
     async def _has_blob(self, request: Request) -> dict[str, Any]:
-        return exchange.has(self.blobs, request)
+        said = exchange.has(self.blobs, request)
+        # Whoever asks is about to name it in a task.
+        return said if await self.blobs.keep(str(request.head["sha256"])) else {"has": False, "size": 0}
 
     async def _fetch_blob(self, request: Request) -> dict[str, Any]:
         """`blobs.fetch` {sha256, holders}: brings a blob to this agent's disk, for the executor."""

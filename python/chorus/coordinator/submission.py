@@ -175,7 +175,7 @@ class Submission:
     async def _copies(self, blobs: tuple[str, ...]) -> list[str]:
         """Who holds all the blobs on disk: this agent, and another member if one answers in time."""
         for sha256 in blobs:
-            if not self._blobs.has(sha256):
+            if not await self._blobs.keep(sha256):
                 raise HubInvalid(f"source: blob {sha256} is not on this agent; upload it first")
         holders = [self._hub.peer_id]
         if not blobs:

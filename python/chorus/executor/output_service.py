@@ -1,4 +1,4 @@
-"""The peer service `output`: an attempt's events, logs and artifacts as streams, to any agent of the mesh."""
+"""The peer service `output`: an attempt's events, logs and artifacts as streams, to members alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from chorus.executor.journal import ARTIFACT_FOLDER, ARTIFACTS, EVENTS, Journal, attempt_folder
-from chorus.hub import ByteStream, HubInvalid, HubNotFound, Request
+from chorus.hub import ByteStream, HubInvalid, HubNotFound, HubRefused, Request
 from chorus.wire.ids import is_id
 
 _READ_BYTES = 256 * 1024
@@ -25,16 +25,18 @@ Over = Callable[[str, int], bool]
 
 class OutputService:
     """Serves what lies under the tasks folder. `journal` finds the journal of an attempt that is still being
-    written to, `over` says whether the mesh has seen an attempt end.
+    written to, `over` says whether the mesh has seen an attempt end, `listed` whether a peer is a member.
     """
 
-    def __init__(self, tasks: Path, journal: Open, over: Over) -> None:
+    def __init__(self, tasks: Path, journal: Open, over: Over, listed: Callable[[str], bool]) -> None:
         self._tasks = tasks
         self._journal = journal
         self._over = over
+        self._listed = listed
 
     async def handle(self, request: Request) -> dict[str, Any]:
         """Requests: `artifacts` lists what was kept and what was refused."""
+        self._check_member(request)
         if request.method != "artifacts":
             raise HubInvalid(f"output has no method {request.method!r}")
         folder, _ = self._folder(request)
@@ -44,6 +46,7 @@ class OutputService:
 
     async def stream(self, request: Request, stream: ByteStream) -> None:
         """Streams: `events`, `logs`, `artifact`."""
+        self._check_member(request)
         folder, journal = self._folder(request)
         follow = bool(request.head.get("follow")) and journal is not None and not journal.over
         match request.method:
@@ -60,6 +63,10 @@ class OutputService:
                 await self._artifact(folder, str(request.head.get("path", "")), stream)
             case other:
                 raise HubInvalid(f"output has no stream {other!r}")
+
+    def _check_member(self, request: Request) -> None:
+        if request.peer is not None and not self._listed(request.peer):
+            raise HubRefused("only members of the mesh are served output; join it first")
 
     def _folder(self, request: Request) -> tuple[Path, Journal | None]:
         task_id, attempt = request.head.get("task_id"), request.head.get("attempt")

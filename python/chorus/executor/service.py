@@ -64,7 +64,7 @@ class Executor:
             settings=settings,
             hub=process.hub,
             table=TableReader(settings.paths.table_db),
-            blobs=BlobStore(settings.paths.blobs),
+            blobs=BlobStore(settings.paths.blobs, settings.blobs_bytes),
             outbox=Outbox(settings.paths.executor_db),
             backend=backend,
             images=ImageStore(backend),
@@ -93,6 +93,7 @@ class Executor:
                 self.room.settings.paths.tasks,
                 lambda task, attempt: self.room.journals.get((task, attempt)),
                 self._over,
+                lambda peer: self.room.table.member(peer) is not None,
             )
             self.publisher.resume()
             await self.room.hub.offer("output", output.handle, peers=True, streams=output.stream)

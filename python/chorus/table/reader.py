@@ -16,6 +16,7 @@ from chorus.table.rows import (
     FINISHED_STATES,
     AttemptRow,
     BallotRow,
+    BlobUse,
     DecisionRow,
     MemberRow,
     MeshRow,
@@ -25,7 +26,7 @@ from chorus.table.rows import (
     TaskStory,
     VoteRow,
 )
-from chorus.table.schema import PROJECT_OF_ADDRESS
+from chorus.table.schema import PROJECT_OF_ADDRESS, SOURCE_BLOB, STDIN_BLOB
 from chorus.table.submitted import shown
 from chorus.table.versions import Versions
 
@@ -181,6 +182,20 @@ class TableReader:
             up_to,
         )
         return int(rows[0][0]) if rows else 0
+
+    def blob_use(self, sha256: str) -> BlobUse | None:
+        """How tasks use a blob; None when no task names it."""
+        total, unfinished, last = 0, 0, 0
+        for blob in (SOURCE_BLOB, STDIN_BLOB):
+            rows = self._query(
+                "SELECT count(*), sum(t.finished_at IS NULL), max(t.finished_at) FROM bodies"
+                f" JOIN tasks t ON t.task_id = bodies.task_id WHERE {blob} = ? AND {blob} <> ''",
+                sha256,
+            )
+            if rows and rows[0][0]:
+                total, unfinished = total + rows[0][0], unfinished + rows[0][1]
+                last = max(last, rows[0][2] or 0)
+        return BlobUse(unfinished > 0, last) if total else None
 
     def members(self) -> list[MemberRow]:
         """All members by the order of their joining."""

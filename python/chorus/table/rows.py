@@ -115,6 +115,14 @@ class TaskStory:
 
 
 @dataclass(frozen=True, slots=True)
+class BlobUse:
+    """A blob that tasks name: whether one of them is unfinished, and when the last one finished."""
+
+    unfinished: bool
+    finished_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class MemberRow:
     """A member of the mesh; `active` counts its open attempts."""
 

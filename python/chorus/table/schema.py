@@ -17,6 +17,10 @@ SCHEMA_VERSION = 3
 _FROM_PROJECT = "substr(address, instr(address, '@') + 1)"
 PROJECT_OF_ADDRESS = f"substr({_FROM_PROJECT}, 1, instr({_FROM_PROJECT}, ':') - 1)"
 
+# The blobs that a task names. What SQLite does not read as JSON (deep nesting) must not make an entry fail.
+SOURCE_BLOB = "CASE WHEN json_valid(task) THEN json_extract(task, '$.source.sha256') END"
+STDIN_BLOB = "CASE WHEN json_valid(task) THEN json_extract(task, '$.stdin_sha256') END"
+
 # What is finished is never scanned: every list walks an index that begins with what it filters by.
 INDEXES = (
     "CREATE UNIQUE INDEX IF NOT EXISTS tasks_idx ON tasks(idx)",
@@ -44,6 +48,9 @@ INDEXES = (
     "CREATE INDEX IF NOT EXISTS addresses_role ON addresses(role, path, idx)",
     "CREATE INDEX IF NOT EXISTS addresses_path ON addresses(path, idx)",
     "CREATE UNIQUE INDEX IF NOT EXISTS versions_idx ON versions(idx)",
+    # Which tasks name a blob; most name none.
+    f"CREATE INDEX IF NOT EXISTS bodies_source ON bodies({SOURCE_BLOB}) WHERE {SOURCE_BLOB} <> ''",
+    f"CREATE INDEX IF NOT EXISTS bodies_stdin ON bodies({STDIN_BLOB}) WHERE {STDIN_BLOB} <> ''",
 )
 
 # WITHOUT ROWID pays for short rows found by their key; a body can be large and keeps its rowid, and the many

@@ -191,7 +191,7 @@ async def surface(tmp_path: Path, more_environ: dict[str, str]) -> AsyncIterator
     for name in ("node", "election", "coordinator", "executor"):
         await mesh.hub("a", name).offer(name, coordinator)
     table = FakeTable()
-    context = Context(settings, hub, table, BlobStore(tmp_path / "blobs"))  # type: ignore[arg-type]
+    context = Context(settings, hub, table, BlobStore(tmp_path / "blobs", settings.blobs_bytes))  # type: ignore[arg-type]
     observer = Observer(context)
     servers, tasks, clients = [], [], []
     for app in (guarded(api_app(context), context), guarded_probes(health_app(observer))):

@@ -256,6 +256,21 @@ async def test_a_disk_that_takes_no_source(
         assert os.strerror(number) in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("more_environ", [{"CHORUS_BLOBS_SIZE": "1MB"}])
+async def test_sources_have_a_limit_together(surface: Surface) -> None:
+    source = io.BytesIO()
+    with tarfile.open(fileobj=source, mode="w") as archive:
+        member = tarfile.TarInfo("f")
+        member.size = 2_000_000
+        archive.addfile(member, io.BytesIO(bytes(member.size)))
+    files = {"task": (None, '{"title": "t", "commands": ["true"]}'), "source": ("s.tar", source.getvalue())}
+    answer = await surface.api.post("/api/v1/tasks", files=files)
+    assert answer.status_code == 507
+    assert answer.json()["limit"] == 1024 * 1024
+    assert "CHORUS_BLOBS_SIZE" in answer.json()["detail"]
+    assert surface.context.blobs.ledger.used_bytes() == {}
+
+
 async def test_a_table_that_cannot_be_read(surface: Surface, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **named: Any) -> Any:
         raise sqlite3.OperationalError("disk I/O error")

@@ -44,6 +44,7 @@ WRONG = {
     "CHORUS_MDNS_ENABLED": "perhaps",
     "CHORUS_DHT_ENABLED": "2",
     "CHORUS_DHT_CACHE_SIZE": "much",
+    "CHORUS_BLOBS_SIZE": "1KB",
     "CHORUS_CLUSTER_ID": "a/b",
     "CHORUS_CLUSTER_SECRET": "short",
     "CHORUS_ROLE_KEYS_FILE": "/no/such/file",

@@ -89,6 +89,7 @@ class Agent:
             agent_id=self.name, peer_id=self.peer, version="0", data_dir=self.folder / self.name,
             run_dir=self.folder / self.name, role="", expertise=(), specialization="general", max_tasks=2,
             task_lease_s=30.0, election_timeout_s=15.0, role_keys_file=None, role_grants=(),
+            retention_s=86_400.0,
         )  # fmt: skip
         process = Process("coordinator", settings, Logger(logging.getLogger("chorus.test")))
         store = TableStore(process.settings.paths.table_db)
