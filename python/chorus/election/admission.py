@@ -22,6 +22,8 @@ from chorus.table.reader import TableReader
 
 # Changes of members go one at a time; who comes meanwhile waits its turn.
 JOIN_TIMEOUT_S = 15.0
+# Refused agents are told of this often at most.
+REFUSALS_TOLD_S = 60.0
 
 
 class Admission:
@@ -40,6 +42,7 @@ class Admission:
         self._clock = clock
         self._key = derive_join_key(process.settings.cluster_secret.get_secret_value())
         self._challenges = Challenges()
+        self._refusals, self._told_at = 0, float("-inf")
         # Shared with the leader's changes of votes.
         self.changing = asyncio.Lock()
 
@@ -87,7 +90,7 @@ class Admission:
         if head.get("mesh") != status.mesh or not same(
             head.get("proof"), handshake.of_joiner(self._key, agent_id)
         ):
-            self._process.log.warning("refused an agent without the cluster secret", peer=peer)
+            self._tell_of_refusal(peer)
             raise HubRefused("the agent does not prove that it holds this mesh's cluster secret")
         async with self.changing:
             self._check_room(peer, await self._hub.raft_status())
@@ -103,6 +106,15 @@ class Admission:
             "members": members,
             "proof": handshake.of_leader(self._key, added.raft_id, added.founding, members),
         }
+
+    def _tell_of_refusal(self, peer: str) -> None:
+        """One line for many: whoever has no secret may try as often as it likes."""
+        self._refusals += 1
+        if self._clock() >= self._told_at + REFUSALS_TOLD_S:
+            self._process.log.warning(
+                "refused an agent without the cluster secret", peer=peer, refusals=self._refusals
+            )
+            self._told_at, self._refusals = self._clock(), 0
 
     def _check_room(self, peer: str, status: RaftStatus) -> None:
         """Counts who is present: one that is away holds no place. One that the table lacks has just come."""

@@ -91,7 +91,7 @@ class Peers:
         except (HubInvalid, HubTampered) as error:
             self._holders.discard(peer)
             self._strangers[peer] = self._clock() + STRANGER_S
-            self._log.info("a peer is not of this cluster", peer=peer, reason=error.message)
+            self._log.debug("a peer is not of this cluster", peer=peer, reason=error.message)
             raise HubTampered(error.message) from None
         self._holders.add(peer)
         self._strangers.pop(peer, None)

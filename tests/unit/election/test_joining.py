@@ -118,6 +118,17 @@ async def test_who_holds_the_network_key_alone_does_not_join(tmp_path: Path) -> 
         await w.until(lambda: w.members == ["a", "z"], "an agent with the secret still joins")
 
 
+async def test_refusals_do_not_fill_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with world(tmp_path) as w:
+        await founded(w)
+        for n in range(50):
+            hub = w.mesh.hub(f"s{n}", "stranger")
+            with pytest.raises(HubRefused):
+                await ask(hub, "join", answer(await challenged(hub), WRONG_KEY))
+        told = [line for line in caplog.records if "refused an agent" in str(line.msg)]
+        assert len(told) == 1
+
+
 async def test_an_answer_counts_once_and_only_from_the_peer_it_names(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await founded(w)
