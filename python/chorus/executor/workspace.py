@@ -20,6 +20,7 @@ from chorus.blobs import BlobStore
 from chorus.blobs.exchange import fetch as fetch_blob
 from chorus.executor import archive
 from chorus.executor.backend import FileEntry, NoSpace, Sandbox, SandboxError
+from chorus.executor.globs import Globs, TooMuchWork
 from chorus.executor.journal import ARTIFACT_FOLDER, ARTIFACTS
 from chorus.hub import Hub
 from chorus.wire.task import TaskSubmission
@@ -29,8 +30,10 @@ ARTIFACT_BYTES_MAX = 256 * 1024 * 1024
 ARTIFACTS_MAX = 1000
 # The list travels in the result's entry, which holds 256 KiB.
 ARTIFACT_LIST_BYTES_MAX = 96 * 1024
+# Those that are named beside them.
+REFUSED_MAX = 50
+_TOLD_CHARS_MAX = 1000
 STDIN_PATH = "/tmp/.chorus-stdin"
-_LINK_DEPTH_MAX = 40
 
 
 @dataclass(slots=True)
@@ -39,6 +42,11 @@ class Artifacts:
 
     items: list[dict[str, Any]] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
+
+    def refuse(self, path: str, why: str) -> None:
+        """Notes the first few that are refused, their names cut to what a person reads."""
+        if len(self.refused) < REFUSED_MAX:
+            self.refused.append({"path": _told(path), "reason": _told(why)})
 
 
 class Sources:
@@ -87,29 +95,6 @@ class Sources:
         return into
 
 
-def glob_pattern(glob: str) -> re.Pattern[str]:
-    """`*` and `?` stay inside a folder, `**` crosses them; a folder's name means everything in it."""
-    out = []
-    position = 0
-    while position < len(glob):
-        if glob.startswith("**/", position):
-            out.append("(?:.*/)?")
-            position += 3
-        elif glob.startswith("**", position):
-            out.append(".*")
-            position += 2
-        elif glob[position] == "*":
-            out.append("[^/]*")
-            position += 1
-        elif glob[position] == "?":
-            out.append("[^/]")
-            position += 1
-        else:
-            out.append(re.escape(glob[position]))
-            position += 1
-    return re.compile("(?s:" + "".join(out) + ")(?:/.*)?")
-
-
 # Names go into headers and onto terminals; the table takes none with these.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -119,38 +104,40 @@ def choose_artifacts(
 ) -> dict[str, FileEntry]:
     """The files that the globs name, links followed inside the workspace.
 
-    What may not leave is refused by name.
+    What may not leave is refused by name. For a thread: a workspace may hold very many files.
     """
-    patterns = [glob_pattern(glob) for glob in globs]
-    known = {entry.path: entry for entry in entries}
+    patterns = Globs(globs)
+    links = _Links(entries)
     chosen: dict[str, FileEntry] = {}
     total = listed = 0
-    for entry in sorted(entries, key=lambda entry: entry.path):
-        if entry.kind == "directory" or not any(pattern.fullmatch(entry.path) for pattern in patterns):
-            continue
-        target = _follow(entry, known)
-        why = ""
-        if target is None:
-            why = f"a link out of the workspace or to nothing: {entry.target}"
-        elif target.kind == "directory":
-            continue
-        elif target.kind != "file":
-            why = "neither file, folder nor link"
-        elif not _printable(entry.path):
-            why = "its name is not UTF-8"
-        elif _CONTROL.search(entry.path):
-            why = "its name holds control characters"
-        elif total + target.size > ARTIFACT_BYTES_MAX:
-            why = f"more than {ARTIFACT_BYTES_MAX // (1024 * 1024)} MiB of artifacts"
-        elif len(chosen) >= ARTIFACTS_MAX or listed + len(entry.path) + 120 > ARTIFACT_LIST_BYTES_MAX:
-            why = "too many artifacts"
-        if why or target is None:
-            if len(found.refused) < 50:
-                found.refused.append({"path": entry.path.encode("utf-8", "replace").decode(), "reason": why})
-            continue
-        total += target.size
-        listed += len(entry.path) + 120
-        chosen[entry.path] = target
+    try:
+        for entry in sorted(entries, key=lambda entry: entry.path):
+            if entry.kind == "directory" or not patterns.match(entry.path):
+                continue
+            target = links.follow(entry)
+            why = ""
+            if target is None:
+                why = f"a link out of the workspace or to nothing: {entry.target}"
+            elif target.kind == "directory":
+                continue
+            elif target.kind != "file":
+                why = "neither file, folder nor link"
+            elif not _printable(entry.path):
+                why = "its name is not UTF-8"
+            elif _CONTROL.search(entry.path):
+                why = "its name holds control characters"
+            elif total + target.size > ARTIFACT_BYTES_MAX:
+                why = f"more than {ARTIFACT_BYTES_MAX // (1024 * 1024)} MiB of artifacts"
+            elif len(chosen) >= ARTIFACTS_MAX or listed + len(entry.path) + 120 > ARTIFACT_LIST_BYTES_MAX:
+                why = "too many artifacts"
+            if why or target is None:
+                found.refuse(entry.path, why)
+                continue
+            total += target.size
+            listed += len(entry.path) + 120
+            chosen[entry.path] = target
+    except TooMuchWork:
+        found.refuse("", "so many files and patterns take too long to match; name fewer or plainer patterns")
     return chosen
 
 
@@ -158,14 +145,14 @@ async def collect(sandbox: Sandbox, globs: Iterable[str], folder: Path, scratch:
     """Brings the artifacts out and onto the disk. Never raises for what a task did to its files."""
     found = Artifacts()
     try:
-        chosen = choose_artifacts(await sandbox.files(), globs, found)
+        chosen = await asyncio.to_thread(choose_artifacts, await sandbox.files(), globs, found)
         if chosen:
             await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
             packed = scratch / "artifacts.tar"
             await sandbox.get(sorted({entry.path for entry in chosen.values()}), packed)
             found.items = await asyncio.to_thread(_unpack, packed, chosen, folder)
     except (SandboxError, archive.ArchiveRefused) as error:
-        found.refused.append({"path": "", "reason": f"the artifacts could not be collected: {error}"})
+        found.refuse("", f"the artifacts could not be collected: {error}")
     await asyncio.to_thread(_write_list, folder, found)
     return found
 
@@ -216,22 +203,39 @@ def _write_list(folder: Path, found: Artifacts) -> None:
         os.fsync(file.fileno())
 
 
-def _follow(entry: FileEntry, known: dict[str, FileEntry]) -> FileEntry | None:
-    """Where a link leads inside the workspace; None when it leaves it, hangs or turns in circles."""
-    for _ in range(_LINK_DEPTH_MAX):
-        if entry.kind != "link":
-            return entry
-        if entry.target.startswith("/workspace/"):
-            path = posixpath.normpath(entry.target.removeprefix("/workspace/"))
-        elif entry.target.startswith("/"):
+class _Links:
+    """Where links lead inside the workspace. Each is followed once, however many lead through it."""
+
+    def __init__(self, entries: list[FileEntry]) -> None:
+        self._known = {entry.path: entry for entry in entries}
+        self._ends: dict[str, FileEntry | None] = {}
+
+    def follow(self, entry: FileEntry) -> FileEntry | None:
+        """None when it leaves the workspace, leads to nothing or turns in circles."""
+        passed: dict[str, None] = {}
+        end: FileEntry | None = entry
+        while end is not None and end.kind == "link":
+            if end.path in passed:
+                end = None
+            elif end.path in self._ends:
+                end = self._ends[end.path]
+            else:
+                passed[end.path] = None
+                end = self._next(end)
+        self._ends.update(dict.fromkeys(passed, end))
+        return end
+
+    def _next(self, link: FileEntry) -> FileEntry | None:
+        if link.target.startswith("/workspace/"):
+            return self._known.get(posixpath.normpath(link.target.removeprefix("/workspace/")))
+        if link.target.startswith("/"):
             return None
-        else:
-            path = posixpath.normpath(posixpath.join(posixpath.dirname(entry.path), entry.target))
-        following = known.get(path)
-        if following is None:
-            return None
-        entry = following
-    return None
+        folder = posixpath.dirname(link.path)
+        return self._known.get(posixpath.normpath(posixpath.join(folder, link.target)))
+
+
+def _told(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()[:_TOLD_CHARS_MAX]
 
 
 def _printable(path: str) -> bool:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+import re
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import cast
 
-from chorus.executor.backend import FileEntry
-from chorus.executor.workspace import Artifacts, choose_artifacts, glob_pattern
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chorus.executor.backend import FileEntry, Sandbox
+from chorus.executor.globs import PATH_CHARS_MAX, Globs, TooMuchWork
+from chorus.executor.workspace import Artifacts, choose_artifacts, collect
 
 
 @pytest.mark.parametrize(
@@ -21,10 +32,103 @@ from chorus.executor.workspace import Artifacts, choose_artifacts, glob_pattern
         ("a?c", "abc", True),
         ("a?c", "a/c", False),
         ("a.c", "abc", False),
+        ("**", "a/b", True),
+        ("out/**", "out", False),
+        ("out/**", "out/a/b", True),
+        ("a/**/b", "a/b", True),
+        ("a/**/b", "a/x/y/b", True),
+        ("a/**/b", "a/xb", False),
+        ("a**b", "ax/yb", True),
+        ("a**/b", "ab", True),
+        ("*", ".hidden", True),
+        ("**/**/x", "x", True),
+        ("***", "a/b", True),
+        ("[a]", "[a]", True),
+        ("[a]", "a", False),
     ],
 )
 def test_globs(glob: str, path: str, fits: bool) -> None:
-    assert bool(glob_pattern(glob).fullmatch(path)) is fits
+    assert Globs([glob]).match(path) is fits
+
+
+def reference(glob: str) -> re.Pattern[str]:
+    """What a glob means, as a pattern that may take forever."""
+    signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.findall(r"\*\*/|\*\*|.", glob, re.DOTALL)
+    return re.compile("(?s:" + "".join(signs.get(part) or re.escape(part) for part in parts) + ")(?:/.*)?")
+
+
+@settings(max_examples=2000, deadline=None)
+@given(
+    st.lists(st.text("*?/ab", min_size=1, max_size=8), min_size=1, max_size=4),
+    st.lists(st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=4), max_size=4),
+)
+def test_globs_mean_what_their_patterns_mean(globs: list[str], parts: list[list[str]]) -> None:
+    matcher = Globs(globs)
+    for path in map("/".join, parts):
+        assert matcher.match(path) is any(reference(glob).fullmatch(path) for glob in globs)
+
+
+@pytest.mark.parametrize(
+    "glob",
+    ["**/" * 12 + "x", "**/a/" * 12 + "x", "*a" * 40 + "x", "**a" * 40 + "x", "a**/" * 40 + "x", "?" * 900],
+)
+def test_no_glob_takes_more_steps_than_its_paths_have_characters(glob: str) -> None:
+    """With backtracking each of these would take longer than anybody waits."""
+    path = "a/" * 30 + "a" * 200
+    assert not Globs([glob], steps_max=4 * len(path)).match(path)
+
+
+def test_the_work_for_one_workspace_is_bounded() -> None:
+    matcher = Globs(["*" + "x" * 1000] * 64, steps_max=10_000)
+    with pytest.raises(TooMuchWork):
+        any(matcher.match(f"{n:06d}") for n in range(1000))
+
+
+def test_folders_are_walked_once() -> None:
+    deep = "/".join(["folder"] * 100)
+    matcher = Globs(["**/*.xml"], steps_max=len(deep) + 1 + 1000 * 10)
+    assert sum(matcher.match(f"{deep}/{n}.xml") for n in range(1000)) == 1000
+
+
+def test_a_path_that_nothing_can_open_is_no_artifact() -> None:
+    assert not Globs(["**"]).match("a/" * PATH_CHARS_MAX)
+
+
+def test_what_takes_too_long_is_refused_and_the_rest_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chorus.executor.workspace.Globs", partial(Globs, steps_max=3))
+    found = Artifacts()
+    chosen = choose_artifacts([FileEntry(name, "file", 1) for name in ("aa", "bb")], ["*"], found)
+    assert list(chosen) == ["aa"]
+    assert "take too long to match" in found.refused[0]["reason"]
+
+
+async def test_the_loop_is_free_while_files_are_matched(tmp_path: Path) -> None:
+    """The matching runs beside the loop: what it waits for here is done on the loop."""
+    matching = threading.Event()
+    go_on = threading.Event()
+
+    class Entries(list[FileEntry]):
+        def __iter__(self) -> Iterator[FileEntry]:
+            matching.set()
+            assert go_on.wait(60)
+            return super().__iter__()
+
+    class Workspace:
+        async def files(self) -> list[FileEntry]:
+            return Entries()
+
+    work = asyncio.create_task(collect(cast(Sandbox, Workspace()), ["*"], tmp_path, tmp_path))
+    await asyncio.to_thread(matching.wait, 60)
+    go_on.set()
+    assert (await work).items == []
+
+
+def test_a_long_chain_of_links_is_followed_to_its_end() -> None:
+    entries = [FileEntry("0", "file", 1), *(FileEntry(str(n), "link", 0, str(n - 1)) for n in range(1, 300))]
+    chosen = choose_artifacts(list(reversed(entries)), ["*"], Artifacts())
+    assert {entry.path for entry in chosen.values()} == {"0"}
+    assert len(chosen) == 300
 
 
 def test_links_lead_inside_or_are_refused() -> None:

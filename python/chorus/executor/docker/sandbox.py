@@ -32,7 +32,11 @@ from chorus.executor.docker.stats import read_sample
 _STOP_GRACE_S = 2.0
 # A disk with less than this left is what a failing command failed by.
 _DISK_FULL_BYTES = 64 * 1024
-_LISTING_BYTES_MAX = 64 * 1024 * 1024
+# A large checkout with its dependencies fits; in memory an entry costs several times its bytes.
+_LISTING_BYTES_MAX = 32 * 1024 * 1024
+_FILES_MAX = 200_000
+# The largest size that a file can have.
+_SIZE_DIGITS_MAX = 19
 _KINDS: dict[str, Kind] = {"f": "file", "d": "directory", "l": "link"}
 
 
@@ -137,15 +141,7 @@ class DockerSandbox:
         await self._checked(self.session.list(directory, collect))
         if len(listing) > _LISTING_BYTES_MAX:
             raise SandboxError("the workspace holds too many files to list")
-        fields = [field.decode("utf-8", "surrogateescape") for field in bytes(listing).split(b"\0")]
-        entries = []
-        for kind, size, path, target in zip(
-            fields[0::4], fields[1::4], fields[2::4], fields[3::4], strict=False
-        ):
-            entries.append(
-                FileEntry(path, _KINDS.get(kind, "other"), int(size) if size.isdigit() else 0, target)
-            )
-        return entries
+        return await asyncio.to_thread(_read_listing, bytes(listing))
 
     async def get(self, paths: Sequence[str], into: Path, directory: str = WORKSPACE) -> None:
         names = b"".join(f"./{path}".encode("utf-8", "surrogateescape") + b"\0" for path in paths)
@@ -280,6 +276,23 @@ class DockerSandbox:
         task = asyncio.get_running_loop().create_task(quietly())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _read_listing(listing: bytes) -> list[FileEntry]:
+    """The session's list of files: kind, size, path and link target of each, ended by NUL."""
+    if listing.count(b"\0") > 4 * _FILES_MAX:
+        raise SandboxError(f"the workspace holds more than {_FILES_MAX} files")
+    fields = [field.decode("utf-8", "surrogateescape") for field in listing.split(b"\0")]
+    quadruples = zip(fields[0::4], fields[1::4], fields[2::4], fields[3::4], strict=False)
+    return [
+        FileEntry(path, _KINDS.get(kind, "other"), _size(size), target)
+        for kind, size, path, target in quadruples
+    ]
+
+
+def _size(text: str) -> int:
+    """A file's size; 0 for what is none, as the listing is the task's word."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _SIZE_DIGITS_MAX else 0
 
 
 def void(_: object) -> None:
