@@ -13,8 +13,11 @@ WORD_MAX_CHARS = 64
 
 # What FTS5's unicode61 takes for parts of a word, more or less; what it does not is where words end.
 _WORD = re.compile(r"[^\W_]+")
-# Something with a folder in front, or with a short ending of letters.
-_FILE = re.compile(r"(?<![\w./-])(?:[\w.-]+/)*[\w-][\w.-]*\.[A-Za-z]\w{0,7}(?![\w/])|(?:[\w.-]+/)+[\w.-]+")
+# What a path may be made of, and a short ending of letters. Neither is tried at more than one length, so that
+# no text takes longer than it is long.
+_PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)*")
+_ENDING = re.compile(r"\.[A-Za-z]\w{0,7}(?!\w)")
+_FILE_TEXT_CHARS_MAX = 64 * 1024
 # English words that stand in every text and distinguish none.
 _COMMON = frozenset(
     [
@@ -64,14 +67,27 @@ def all_of(text: str, limit: int = QUERY_WORDS_MAX) -> str | None:
 
 
 def file_names(texts: Iterable[str], limit: int = FILES_MAX) -> list[str]:
-    """Paths named in texts, and each one's last part, in the order of their coming."""
+    """Paths named in texts, and each one's last part, in the order of their coming.
+
+    A path has a folder in front, or a short ending of letters.
+    """
     found: dict[str, None] = {}
     for text in texts:
-        for match in _FILE.finditer(text[:65536]):
-            path = match[0].removeprefix("./").rstrip(".")
+        for match in _PATH.finditer(text[:_FILE_TEXT_CHARS_MAX]):
+            path = _path(match[0])
             for name in (path, path.rsplit("/", 1)[-1]):
                 if 4 <= len(name) <= 256 and not name.replace(".", "").isdecimal():
                     found[name] = None
             if len(found) >= limit:
                 return list(found)[:limit]
     return list(found)
+
+
+def _path(text: str) -> str:
+    """The path that a run of a path's characters names, without what follows its ending; empty for none."""
+    text = text.removeprefix("./")
+    name = text.rsplit("/", 1)[-1]
+    endings = [match for match in _ENDING.finditer(name) if match.start() > 0]
+    if endings and not name.startswith("."):
+        return text[: len(text) - len(name) + endings[-1].end()]
+    return text.rstrip(".") if "/" in text else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -39,6 +41,19 @@ def test_a_query_has_so_many_words_and_no_more() -> None:
 )
 def test_file_names_in_commands(text: str, found: list[str]) -> None:
     assert words.file_names([text]) == found
+
+
+def test_no_text_takes_longer_than_it_is_long() -> None:
+    """One letter 65,536 times took a minute; these would take hours, and take a moment."""
+    script = """
+from chorus.curator.words import all_of, file_names, words
+for text in ("a", "-", ".", "/", "a/", "a.", "./", "-a.", "_a"):
+    assert len(words(text * 65536)) <= 16
+    all_of(text * 65536)
+    for _ in range(20):
+        assert file_names([text * 65536]) == []
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
 
 
 TEXT = st.text(max_size=60) | st.text(alphabet="\"'*()^:+-NEARANDOR \0{}ab,\\", max_size=60)
