@@ -141,6 +141,19 @@ async def test_a_hostile_archive_is_refused_by_name(world: World, name: str, kin
     assert name in row.reason
 
 
+async def test_a_source_that_cannot_be_unpacked_is_its_own_end(world: World) -> None:
+    """Tried again it would fail again: the attempt is not given back."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a"))
+        archive.addfile(tarfile.TarInfo("a/b"))
+    assert world.executor
+    blob = await world.executor.room.blobs.put_bytes(data.getvalue())
+    row = await world.run(commands=["true"], source={"kind": "archive", "sha256": blob.sha256})
+    assert (row.state, row.attempt) == ("failed", 1)
+    assert "the source was refused: unpacking" in row.reason
+
+
 async def test_links_out_of_the_workspace_are_no_artifacts(world: World) -> None:
     row = await world.run(
         commands=["ln -s /etc/passwd leak; echo x > real; ln -s real inside; mkfifo pipe"], artifacts=["*"]

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from chorus.api.problems import Problem
 from chorus.api.ucxi_room import Room
 from chorus.api.ucxi_text import Texts
+from chorus.archives.checked import CheckedArchives
 from chorus.blobs import BlobStore
 from chorus.config import Settings
 from chorus.core import RoleKeys
@@ -99,6 +100,7 @@ class Context:
     changes: Changes = field(default_factory=Changes)
     room: Room = field(default_factory=Room)
     texts: Texts = field(default_factory=Texts)
+    archives: CheckedArchives = field(default_factory=CheckedArchives)
     # Set when the process is asked to stop: streams end, so that connections can close.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _role_keys: RoleKeys | None = None

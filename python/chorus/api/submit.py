@@ -18,6 +18,7 @@ from chorus.api.context import Context
 from chorus.api.guard import JSON_MAX_BYTES, SOURCE_MAX_BYTES
 from chorus.api.multipart import Begin, Data, End, PartEvent, parts
 from chorus.api.problems import Problem
+from chorus.archives.errors import ArchiveRefused, ArchiveTooLarge
 from chorus.blobs import BlobSpaceFull
 from chorus.hub import HubClosed, HubInvalid, HubTimeout, HubUnavailable, Reply
 from chorus.wire.ids import new_id
@@ -82,17 +83,32 @@ async def _complete(context: Context, value: object, sha256: str | None) -> Task
         value.setdefault("task_id", None)
         value["task_id"] = value["task_id"] or new_id()
     task = _checked(value)
+    archive = task.source.blob if task.source is not None else ""
     if not task.fits_entry:
         task = _checked(await _as_blobs(context, task))
     for blob in task.blobs:
         if not await context.blobs.keep(blob):
             message = f"this agent has no blob {blob}; send the archive itself as the multipart part source"
             raise Problem(422, "the source is not here", errors=[("source.sha256", message)])
+    if archive:
+        await _check_source(context, archive, task.resources.disk_mb)
     try:
         check_entry_size(task)
     except TaskInvalid as error:
         raise _invalid(error) from None
     return task
+
+
+async def _check_source(context: Context, sha256: str, disk_mb: int) -> None:
+    """Refuses an archive that no sandbox would take, before there is a task of it."""
+    try:
+        await context.archives.check(sha256, context.blobs.path(sha256), bytes_max=disk_mb << 20)
+    except ArchiveTooLarge as error:
+        message = f"{error}; unpacked it has to fit on the sandbox's disk, resources.disk_mb: {disk_mb}"
+        raise Problem(422, "the source is too large", errors=[("source", message)]) from None
+    except ArchiveRefused as error:
+        message = f"{error}; send a tar or tar.gz of files, folders and links inside it"
+        raise Problem(422, "the source is no archive for a sandbox", errors=[("source", message)]) from None
 
 
 def _with_source(value: dict[str, Any], sha256: str | None) -> dict[str, Any]:

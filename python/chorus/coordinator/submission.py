@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from chorus.archives.checked import CheckedArchives
+from chorus.archives.errors import ArchiveRefused
 from chorus.blobs import BlobStore
 from chorus.blobs.exchange import push
 from chorus.coordinator.follower import Follower
@@ -48,6 +50,7 @@ class Submission:
         self._store = follower.store
         self._reader = TableReader(follower.store.path)
         self._blobs, self._newest = blobs, newest
+        self._archives = CheckedArchives()
         self.notes = Notes(process, hub)
 
     async def submit(self, request: Request) -> dict[str, Any]:
@@ -76,6 +79,8 @@ class Submission:
         body["secrets"] = await seal_secrets(self._hub, task.secrets)
         self._check_bounds(submitted_by or submitter or self._process.settings.agent_id, submitter)
         await self._check_dependencies(task, wait_s if submitter is None else 0)
+        if submitter is not None and task.source is not None and task.source.blob:
+            await self._check_source(task.source.blob, task.resources.disk_mb)
         holders = await self._copies(task.blobs)
         settled = await self._proposals.propose(
             "submit",
@@ -171,6 +176,15 @@ class Submission:
 
     def _unknown(self, task: TaskSubmission) -> str | None:
         return next((other for other in task.depends_on if self._store.get(Task, other) is None), None)
+
+    async def _check_source(self, sha256: str, disk_mb: int) -> None:
+        """Of a task heard by gossip; what comes over HTTP was checked there."""
+        if not self._blobs.has(sha256):
+            raise HubInvalid(f"source: blob {sha256} is not on this agent; upload it first")
+        try:
+            await self._archives.check(sha256, self._blobs.path(sha256), bytes_max=disk_mb << 20)
+        except ArchiveRefused as error:
+            raise HubInvalid(f"source: {error}") from None
 
     async def _copies(self, blobs: tuple[str, ...]) -> list[str]:
         """Who holds all the blobs on disk: this agent, and another member if one answers in time."""

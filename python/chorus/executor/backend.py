@@ -128,8 +128,10 @@ class Sandbox(Protocol):
     async def files(self, directory: str = "/workspace") -> list[FileEntry]:
         """Lists everything below a directory."""
 
-    async def get(self, paths: Sequence[str], into: Path, directory: str = "/workspace") -> None:
-        """Writes a tar archive of these files; what it holds is still to be checked."""
+    async def get(
+        self, paths: Sequence[str], into: Path, directory: str = "/workspace", *, bytes_max: int
+    ) -> None:
+        """Writes a tar archive of these files, of so many bytes at most; what it holds is to be checked."""
 
     async def usage(self) -> Usage:
         """What the task has used."""

@@ -10,9 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chorus.archives.errors import ArchiveRefused
 from chorus.executor import workspace
-from chorus.executor.archive import ArchiveRefused
-from chorus.executor.backend import CommandEnd, EndedBy, Limits, Sandbox, SandboxError, SandboxGone, Usage
+from chorus.executor.backend import (
+    BackendUnavailable,
+    CommandEnd,
+    EndedBy,
+    Limits,
+    Sandbox,
+    SandboxError,
+    SandboxGone,
+    Usage,
+)
 from chorus.executor.journal import Journal
 from chorus.executor.output import OutputGate
 from chorus.executor.summary import Facts
@@ -98,7 +107,7 @@ class Runner:
     async def _put_inputs(self) -> bool:
         job = self._job
         try:
-            source, _ = await self._sources.prepare(job.task, job.holders, job.limits.disk_bytes)
+            source = await self._sources.prepare(job.task, job.holders, job.limits.disk_bytes)
             stdin = await self._sources.stdin(job.task, job.holders)
             if source is not None:
                 await self._sandbox.put(source)
@@ -106,11 +115,12 @@ class Runner:
                 await self._sandbox.put(stdin, "/tmp")
         except HubError as error:
             raise InputsMissing(error.message) from error
+        # A living sandbox that cannot unpack the source is the source's fault: tried again, it fails again.
         except (ArchiveRefused, SandboxError) as error:
             if isinstance(error, SandboxGone):
                 self._gone(error)
                 return False
-            if isinstance(error, SandboxError) and not workspace.no_space(error):
+            if isinstance(error, BackendUnavailable):
                 raise
             self._facts.ended_by = "disk" if workspace.no_space(error) else "exit"
             self._facts.note = f"the source was refused: {error}"

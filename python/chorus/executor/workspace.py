@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
 import os
 import posixpath
 import re
-import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +13,11 @@ from typing import Any
 
 import orjson
 
+from chorus.archives import confined
+from chorus.archives.clean import from_file, from_files
+from chorus.archives.errors import ArchiveRefused, ArchiveTooLarge
 from chorus.blobs import BlobStore
 from chorus.blobs.exchange import fetch as fetch_blob
-from chorus.executor import archive
 from chorus.executor.backend import FileEntry, NoSpace, Sandbox, SandboxError
 from chorus.executor.globs import Globs, TooMuchWork
 from chorus.executor.journal import ARTIFACT_FOLDER, ARTIFACTS
@@ -28,6 +27,8 @@ from chorus.wire.task import TaskSubmission
 # All artifacts of an attempt together, and how many.
 ARTIFACT_BYTES_MAX = 256 * 1024 * 1024
 ARTIFACTS_MAX = 1000
+# The archive that they come out in, with a header or three for each.
+PACKED_BYTES_MAX = ARTIFACT_BYTES_MAX + ARTIFACTS_MAX * 8192
 # The list travels in the result's entry, which holds 256 KiB.
 ARTIFACT_LIST_BYTES_MAX = 96 * 1024
 # Those that are named beside them.
@@ -57,41 +58,33 @@ class Sources:
         self._blobs = blobs
         self._scratch = scratch
 
-    async def prepare(
-        self, task: TaskSubmission, holders: Iterable[str], bytes_max: int
-    ) -> tuple[Path | None, list[str]]:
-        """A clean tar of the source, or None without one, and the names in it.
-
-        Raises ArchiveRefused, HubError.
-        """
+    async def prepare(self, task: TaskSubmission, holders: Iterable[str], bytes_max: int) -> Path | None:
+        """A clean tar of the source, or None without one. Raises ArchiveRefused, HubError, OSError."""
         source = task.source
         if source is None:
-            return None, []
+            return None
         await asyncio.to_thread(self._scratch.mkdir, parents=True, exist_ok=True)
         into = self._scratch / "source.tar"
         if source.kind == "inline":
-            return into, await asyncio.to_thread(archive.from_files, source.files, into)
-        await fetch_blob(self._hub, self._blobs, source.blob, holders)
-
-        def clean() -> list[str]:
-            with self._blobs.path(source.blob).open("rb") as file:
-                return archive.sanitize(file, into, bytes_max=bytes_max)
-
-        return into, await asyncio.to_thread(clean)
+            await asyncio.to_thread(from_files, source.files, into)
+        else:
+            await fetch_blob(self._hub, self._blobs, source.blob, holders)
+            await confined.clean(self._blobs.path(source.blob), into, bytes_max=bytes_max)
+        return into
 
     async def stdin(self, task: TaskSubmission, holders: Iterable[str]) -> Path | None:
-        """A tar of the one file that is the commands' stdin, or None."""
-        if task.stdin_sha256:
-            await fetch_blob(self._hub, self._blobs, task.stdin_sha256, holders)
-            data = await asyncio.to_thread(self._blobs.path(task.stdin_sha256).read_bytes)
-        elif task.stdin:
-            data = task.stdin.encode("utf-8", "surrogatepass")
-        else:
+        """A tar of the one file that is the commands' stdin, or None. Raises HubError, OSError."""
+        if not task.stdin and not task.stdin_sha256:
             return None
         await asyncio.to_thread(self._scratch.mkdir, parents=True, exist_ok=True)
         into = self._scratch / "stdin.tar"
         name = posixpath.basename(STDIN_PATH)
-        await asyncio.to_thread(archive.from_files, {name: data}, into)
+        if task.stdin_sha256:
+            await fetch_blob(self._hub, self._blobs, task.stdin_sha256, holders)
+            await asyncio.to_thread(from_file, name, self._blobs.path(task.stdin_sha256), into)
+        else:
+            data = task.stdin.encode("utf-8", "surrogatepass")
+            await asyncio.to_thread(from_files, {name: data}, into)
         return into
 
 
@@ -149,45 +142,26 @@ async def collect(sandbox: Sandbox, globs: Iterable[str], folder: Path, scratch:
         if chosen:
             await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
             packed = scratch / "artifacts.tar"
-            await sandbox.get(sorted({entry.path for entry in chosen.values()}), packed)
-            found.items = await asyncio.to_thread(_unpack, packed, chosen, folder)
-    except (SandboxError, archive.ArchiveRefused) as error:
+            names = sorted({entry.path for entry in chosen.values()})
+            await sandbox.get(names, packed, bytes_max=PACKED_BYTES_MAX)
+            found.items = await _unpack(packed, chosen, folder)
+    except (SandboxError, ArchiveRefused) as error:
         found.refuse("", f"the artifacts could not be collected: {error}")
     await asyncio.to_thread(_write_list, folder, found)
     return found
 
 
-def _unpack(packed: Path, chosen: dict[str, FileEntry], folder: Path) -> list[dict[str, Any]]:
-    """Files are stored under numbers: a name made by a task never becomes a name on this disk."""
+async def _unpack(packed: Path, chosen: dict[str, FileEntry], folder: Path) -> list[dict[str, Any]]:
+    """Stores the files of the sandbox's archive; raises ArchiveRefused for what is none, OSError."""
     store = folder / ARTIFACT_FOLDER
-    store.mkdir(parents=True, exist_ok=True)
-    stored: dict[str, tuple[str, int, str]] = {}
+    await asyncio.to_thread(store.mkdir, parents=True, exist_ok=True)
     wanted = {entry.path for entry in chosen.values()}
-    total = 0
     try:
-        with tarfile.open(packed, "r|", encoding="utf-8", errors="surrogateescape") as tar:
-            for member in tar:
-                path = posixpath.normpath(member.name)
-                content = tar.extractfile(member) if member.isreg() else None
-                if content is None or path not in wanted or path in stored:
-                    continue
-                total += member.size
-                if total > ARTIFACT_BYTES_MAX:
-                    raise archive.ArchiveRefused("the artifacts grew while they were packed")
-                digest = hashlib.sha256()
-                name = f"{len(stored):04d}"
-                with (store / name).open("wb") as file:
-                    while chunk := content.read(256 * 1024):
-                        digest.update(chunk)
-                        file.write(chunk)
-                    file.flush()
-                    os.fsync(file.fileno())
-                stored[path] = (name, member.size, digest.hexdigest())
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise archive.ArchiveRefused(f"the packed artifacts cannot be read: {error}") from error
+        stored = await confined.take(packed, wanted, store, bytes_max=PACKED_BYTES_MAX)
+    except ArchiveTooLarge:
+        raise ArchiveRefused("the artifacts grew while they were packed") from None
     finally:
-        with contextlib.suppress(OSError):
-            packed.unlink()
+        await asyncio.to_thread(packed.unlink, missing_ok=True)
     items = []
     for path, entry in chosen.items():
         if entry.path in stored:
@@ -248,4 +222,4 @@ def _printable(path: str) -> bool:
 
 def no_space(error: Exception) -> bool:
     """Whether an input did not fit on the sandbox's disk."""
-    return isinstance(error, (NoSpace, archive.ArchiveTooLarge))
+    return isinstance(error, (NoSpace, ArchiveTooLarge))

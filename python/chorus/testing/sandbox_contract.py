@@ -138,7 +138,7 @@ class SandboxContract:
         listed = {entry.path: entry for entry in await box.sandbox.files()}
         assert listed["copy"].kind == "file"
         assert listed["copy"].size == len(data)
-        await box.sandbox.get(["copy"], tmp_path / "out.tar")
+        await box.sandbox.get(["copy"], tmp_path / "out.tar", bytes_max=8 * MIB)
         with tarfile.open(tmp_path / "out.tar") as archive:
             member = archive.extractfile("./copy")
             assert member is not None

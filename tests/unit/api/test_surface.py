@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from chorus.process import metrics
+from chorus.testing import hostile_archives as hostile
 
 from .conftest import TASK_ID, Surface, task_row
 
@@ -151,6 +152,36 @@ async def test_bad_parts_are_refused(surface: Surface, files: dict[str, Any]) ->
     answer = await surface.api.post("/api/v1/tasks", files=files)
     assert answer.status_code == 422
     assert not surface.submitted
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gnu_long_name", "allowed"),
+        ("pax_header", "allowed"),
+        ("content", "resources.disk_mb"),
+        ("up", "../up"),
+    ],
+)
+async def test_an_archive_that_no_sandbox_takes_is_no_task(surface: Surface, name: str, said: str) -> None:
+    source = hostile.plain({"../up": b""}) if name == "up" else hostile.BOMBS[name]()
+    task = b'{"title":"t","resources":{"disk_mb":64}}'
+    for _ in range(2):
+        files = {"task": (None, task), "source": ("s.tar.gz", source)}
+        answer = await surface.api.post("/api/v1/tasks", files=files)
+        assert answer.status_code == 422
+        [problem] = answer.json()["errors"]
+        assert problem["field"] == "source"
+        assert said in problem["message"]
+    assert not surface.submitted
+
+
+async def test_a_source_that_was_well_is_measured_against_each_tasks_disk(surface: Surface) -> None:
+    source = archive(3_000_000)
+    for disk_mb, status in ((64, 201), (64, 201), (2, 422)):
+        task = b'{"title":"t","resources":{"disk_mb":%d}}' % disk_mb
+        files = {"task": (None, task), "source": ("s.tar", source)}
+        assert (await surface.api.post("/api/v1/tasks", files=files)).status_code == status
 
 
 async def test_large_inline_files_and_input_become_blobs(surface: Surface) -> None:

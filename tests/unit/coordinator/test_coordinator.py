@@ -16,6 +16,8 @@ from chorus.coordinator import gossip, offers
 from chorus.hub import HubInvalid, HubNoLeader, HubNotFound, HubNotLeader, HubRefused, RaftStatus
 from chorus.table.entries import Entry
 from chorus.table.reader import TableReader
+from chorus.table.records import Body
+from chorus.testing import hostile_archives
 
 SHA = hashlib.sha256(b"files").hexdigest()
 
@@ -276,6 +278,24 @@ async def test_heard_tasks_are_proposed_by_the_leader(tmp_path: Path) -> None:
         ended = await w["a"].state(task.task_id, "cancelled")
         assert ended.submitter == "peer-x"
         await stranger.publish("chorus/tasks", "task_announcement", {"nonsense": 1})
+
+
+async def test_an_archive_that_no_sandbox_takes_is_not_proposed_when_heard(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        stranger = w.mesh.hub("x", "foreign")
+        for name, source in (("bad", {"../up": b""}), ("good", {"fine": b""})):
+            blob = await w["a"].parts.blobs.put_bytes(hostile_archives.plain(source))
+            await stranger.publish(
+                "chorus/tasks",
+                "task_announcement",
+                {"title": name, "source": {"kind": "archive", "sha256": blob.sha256}},
+            )
+        await w["a"].until(lambda: bool(list(w["a"].parts.store.open_tasks())), "heard")
+        await w["a"].until(lambda: not w["a"].parts.gossip._heard, "both were looked at")
+        (task,) = w["a"].parts.store.open_tasks()
+        body = w["a"].parts.store.get(Body, task.task_id)
+        assert body is not None
+        assert body.task["title"] == "good"
 
 
 async def test_others_propose_what_the_leader_did_not_hear(

@@ -143,12 +143,22 @@ class DockerSandbox:
             raise SandboxError("the workspace holds too many files to list")
         return await asyncio.to_thread(_read_listing, bytes(listing))
 
-    async def get(self, paths: Sequence[str], into: Path, directory: str = WORKSPACE) -> None:
+    async def get(
+        self, paths: Sequence[str], into: Path, directory: str = WORKSPACE, *, bytes_max: int
+    ) -> None:
         names = b"".join(f"./{path}".encode("utf-8", "surrogateescape") + b"\0" for path in paths)
+        written = 0
         with into.open("wb") as file:
-            code = await self._checked(
-                self.session.get(names, directory, lambda data: void(file.write(data)))
-            )
+
+            def collect(data: bytes) -> None:
+                nonlocal written
+                written += len(data)
+                if written <= bytes_max:
+                    file.write(data)
+
+            code = await self._checked(self.session.get(names, directory, collect))
+        if written > bytes_max:
+            raise SandboxError("the files grew while they were packed")
         if code != 0:
             raise SandboxError(f"packing the files failed with code {code}")
 
@@ -293,7 +303,3 @@ def _read_listing(listing: bytes) -> list[FileEntry]:
 def _size(text: str) -> int:
     """A file's size; 0 for what is none, as the listing is the task's word."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _SIZE_DIGITS_MAX else 0
-
-
-def void(_: object) -> None:
-    """For callbacks that return nothing."""

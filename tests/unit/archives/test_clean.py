@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from chorus.executor.archive import ArchiveRefused, ArchiveTooLarge, from_files, sanitize
+from chorus.archives.clean import from_file, from_files, sanitize
+from chorus.archives.errors import ArchiveRefused, ArchiveTooLarge
 
 
 def archive(*members: tuple[str, bytes, str]) -> io.BytesIO:
@@ -54,7 +55,7 @@ def test_what_may_pass_passes_without_its_special_bits(tmp_path: Path) -> None:
         ("f", tarfile.REGTYPE, ""),
     )
     packed = io.BytesIO(gzip.compress(data.getvalue()))
-    assert sanitize(packed, tmp_path / "out.tar", bytes_max=1 << 20) == ["f"]
+    sanitize(packed, tmp_path / "out.tar", bytes_max=1 << 20)
     with tarfile.open(tmp_path / "out.tar") as tar:
         assert [(m.name, m.mode & 0o7000) for m in tar] == [("d", 0), ("d/l", 0), ("f", 0)]
 
@@ -73,10 +74,21 @@ def test_a_bomb_is_too_large(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"not a tar", b"\x1f\x8b" + b"x" * 100, bytes(10), b"x" * 1024])
 def test_garbage_is_refused_or_empty(data: bytes, tmp_path: Path) -> None:
     with contextlib.suppress(ArchiveRefused):
-        assert sanitize(io.BytesIO(data), tmp_path / "out.tar", bytes_max=1 << 20) == []
+        sanitize(io.BytesIO(data), tmp_path / "out.tar", bytes_max=1 << 20)
+        with tarfile.open(tmp_path / "out.tar") as tar:
+            assert tar.getnames() == []
 
 
 def test_inline_scripts_can_be_run(tmp_path: Path) -> None:
-    assert from_files({"a/run.sh": "#!/bin/sh\n", "b": "x"}, tmp_path / "out.tar") == ["a/run.sh", "b"]
+    from_files({"a/run.sh": "#!/bin/sh\n", "b": "x"}, tmp_path / "out.tar")
     with tarfile.open(tmp_path / "out.tar") as tar:
-        assert [member.mode for member in tar] == [0o755, 0o644]
+        assert [(member.name, member.mode) for member in tar] == [("a/run.sh", 0o755), ("b", 0o644)]
+
+
+def test_one_file_becomes_an_archive(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(b"x" * 1000)
+    from_file("stdin", tmp_path / "blob", tmp_path / "out.tar")
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        [member] = tar.getmembers()
+        content = tar.extractfile(member)
+        assert (member.name, content and content.read()) == ("stdin", b"x" * 1000)

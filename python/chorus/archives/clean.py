@@ -1,0 +1,134 @@
+"""Writes clean archives for a sandbox, and takes a sandbox's files out of one. Blocks.
+
+Nothing but files, folders and links inside the workspace passes, without owners and special bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import tarfile
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from chorus.archives.errors import ArchiveRefused, told
+from chorus.archives.gunzip import open_stream
+from chorus.archives.paths import PathRules
+from chorus.archives.tar import BLOCK_BYTES, Member, Tar
+
+_COPY_BYTES = 256 * 1024
+# Two blocks of zeros end an archive.
+_END = bytes(2 * BLOCK_BYTES)
+
+# Path, size and SHA-256 of a file that was taken out, and the name it is stored under.
+Stored = tuple[str, int, str]
+
+
+def from_files(files: Mapping[str, str | bytes], into: Path) -> None:
+    """Writes inline files as an archive. Raises ArchiveRefused, OSError."""
+    rules = PathRules()
+    with into.open("wb") as out:
+        for name, content in files.items():
+            data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+            # A script that comes as text could not say that it may be run.
+            mode = 0o755 if data.startswith(b"#!") else 0o644
+            out.write(_header(rules.clean(name), tarfile.REGTYPE, mode, size=len(data)))
+            out.write(data + bytes(-len(data) % BLOCK_BYTES))
+        out.write(_END)
+
+
+def from_file(name: str, source: Path, into: Path) -> None:
+    """Writes one file as an archive, a piece at a time. Raises OSError."""
+    with source.open("rb") as file, into.open("wb") as out:
+        size = os.fstat(file.fileno()).st_size
+        out.write(_header(name, tarfile.REGTYPE, 0o644, size=size))
+        while data := file.read(_COPY_BYTES):
+            out.write(data)
+        out.write(bytes(-size % BLOCK_BYTES) + _END)
+
+
+def sanitize(source: BinaryIO, into: Path | None, *, bytes_max: int) -> int:
+    """Reads a tar or tar.gz as a stream and writes a clean tar, or only checks it; returns its size unpacked.
+
+    Raises ArchiveRefused, ArchiveTooLarge beyond `bytes_max`, OSError of the disk.
+    """
+    rules = PathRules()
+    tar = Tar(open_stream(source), bytes_max)
+    with (into or Path(os.devnull)).open("wb") as out:
+        for member in tar:
+            _admit(member, tar, rules, out.write)
+        out.write(_END)
+    return bytes_max - tar.bytes_left
+
+
+def take(source: BinaryIO, wanted: Collection[str], folder: Path, *, bytes_max: int) -> dict[str, Stored]:
+    """Stores the wanted files of a sandbox's archive in a folder, under numbers; by their paths.
+
+    A name that a task made never becomes a name on this disk. Raises ArchiveRefused, OSError.
+    """
+    stored: dict[str, Stored] = {}
+    tar = Tar(open_stream(source), bytes_max)
+    for member in tar:
+        path = posixpath.normpath(member.name)
+        if path not in wanted or path in stored:
+            continue
+        if member.kind == "hardlink" and (same := stored.get(posixpath.normpath(member.target))):
+            stored[path] = same
+        elif member.kind == "file":
+            name = f"{len(stored):04d}"
+            digest = hashlib.sha256()
+            with (folder / name).open("wb") as file:
+                while data := tar.read(_COPY_BYTES):
+                    digest.update(data)
+                    file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            stored[path] = (name, member.size, digest.hexdigest())
+    return stored
+
+
+def _admit(member: Member, tar: Tar, rules: PathRules, write: Callable[[bytes], object]) -> None:
+    """Writes a member with a fresh header that holds only what may pass. Raises ArchiveRefused."""
+    path = rules.clean(member.name)
+    # Neither set-user-id bits nor folders that their owner cannot enter.
+    mode = member.mode & 0o777
+    if path == ".":
+        if member.kind != "directory":
+            raise ArchiveRefused(f"{told(member.name) or 'a member'}: no name")
+        return
+    match member.kind:
+        case "directory":
+            rules.plain(path)
+            write(_header(path, tarfile.DIRTYPE, mode | 0o700, mtime=member.mtime))
+        case "file":
+            rules.plain(path)
+            write(_header(path, tarfile.REGTYPE, mode | 0o600, mtime=member.mtime, size=member.size))
+            while data := tar.read(_COPY_BYTES):
+                write(data)
+            write(bytes(-member.size % BLOCK_BYTES))
+        case "symlink":
+            rules.link(path, member.target)
+            write(_header(path, tarfile.SYMTYPE, mode | 0o600, mtime=member.mtime, target=member.target))
+        case "hardlink":
+            rules.plain(path)
+            try:
+                target = rules.clean(member.target)
+            except ArchiveRefused as error:
+                raise ArchiveRefused(
+                    f"{told(member.name)}: a hard link out of the workspace ({error})"
+                ) from None
+            write(_header(path, tarfile.LNKTYPE, mode | 0o600, mtime=member.mtime, target=target))
+        case "fifo":
+            raise ArchiveRefused(f"{told(member.name)}: a FIFO")
+        case "device":
+            raise ArchiveRefused(f"{told(member.name)}: a device")
+        case "other":
+            raise ArchiveRefused(f"{told(member.name)}: neither file, folder nor link")
+
+
+def _header(path: str, type: bytes, mode: int, *, mtime: int = 0, size: int = 0, target: str = "") -> bytes:
+    info = tarfile.TarInfo(path)
+    info.type, info.mode, info.mtime, info.size, info.linkname = type, mode, mtime, size, target
+    return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")

@@ -1,0 +1,113 @@
+"""Whatever an archive holds, the process that wanted it read is none the worse."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import signal
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from chorus.archives import child, confined
+from chorus.archives.errors import ArchiveRefused, ArchiveTooLarge
+from chorus.testing import hostile_archives as hostile
+
+MIB = hostile.MIB
+
+
+@pytest.mark.parametrize("name", list(hostile.BOMBS))
+async def test_a_bomb_is_refused(name: str, tmp_path: Path) -> None:
+    """The disk is large enough for it, so that no other wall stands before the reader's own."""
+    bomb, into = tmp_path / "bomb", tmp_path / "out.tar"
+    bomb.write_bytes(hostile.BOMBS[name]())
+    bytes_max = 64 * MIB if name == "content" else 16 * hostile.UNPACKED_BYTES
+    with pytest.raises(ArchiveRefused) as refused:
+        await confined.clean(bomb, into, bytes_max=bytes_max)
+    assert "memory" not in str(refused.value)
+    assert into.stat().st_size <= bytes_max
+
+
+async def test_memory_without_end_is_the_childs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = await _with_script(tmp_path, monkeypatch, "held = []\nwhile True: held.append(bytes(1 << 20))")
+    assert "MiB of memory" in said
+
+
+async def test_time_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = await _with_script(tmp_path, monkeypatch, "child.CPU_MAX_S = 1\nchild._limit(0)\nwhile True: pass")
+    assert "of a processor" in said
+
+
+async def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confined, "DEADLINE_S", 1.0)
+    pid = tmp_path / "pid"
+    script = f"import os, signal\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\nsignal.pause()"
+    assert "longer than" in await _with_script(tmp_path, monkeypatch, script)
+    if pid.exists():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid.read_text()), 0)
+
+
+async def test_a_child_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+    assert str(-signal.SIGKILL) in await _with_script(tmp_path, monkeypatch, script)
+
+
+async def _with_script(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> str:
+    """What is said of an archive whose reading does what the script does."""
+    root = Path(child.__file__).parents[2]
+    inner = "\n".join(f"    {line}" for line in script.splitlines())
+    path = folder / "child.py"
+    path.write_text(
+        f"import sys\nsys.path.insert(0, {str(root)!r})\nfrom chorus.archives import child, clean\n"
+        f"def bad(*args, **kinds):\n{inner}\nclean.sanitize = bad\nchild.main()\n"
+    )
+    monkeypatch.setattr(child, "__file__", str(path))
+    source = folder / "source"
+    source.touch()
+    with pytest.raises(ArchiveRefused) as refused:
+        await confined.check(source, bytes_max=MIB)
+    return str(refused.value)
+
+
+async def test_what_is_checked_says_its_size(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(hostile.plain({"a": b"x" * 5000}))
+    assert 5000 <= await confined.check(source, bytes_max=MIB) <= 10240
+    with pytest.raises(ArchiveTooLarge):
+        await confined.check(source, bytes_max=5000)
+
+
+async def test_the_agents_own_disk_is_not_the_archives_fault(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        await confined.check(tmp_path / "nothing", bytes_max=MIB)
+    source = tmp_path / "source"
+    source.write_bytes(hostile.plain({"a": b""}))
+    with pytest.raises(NotADirectoryError):
+        await confined.clean(source, source / "out", bytes_max=MIB)
+
+
+async def test_files_are_taken_out_under_numbers(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in (("./b", b"2"), ("./\udcff\n", b"3"), ("./unasked", b"4"), ("/abs", b"5")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        link = tarfile.TarInfo("./same")
+        link.type, link.linkname = tarfile.LNKTYPE, "./b"
+        tar.addfile(link)
+    (tmp_path / "packed").write_bytes(out.getvalue())
+    stored = await confined.take(tmp_path / "packed", ["b", "\udcff\n", "same"], tmp_path, bytes_max=MIB)
+    digest = hashlib.sha256(b"2").hexdigest()
+    assert stored["b"] == stored["same"] == ("0000", 1, digest)
+    assert (tmp_path / stored["\udcff\n"][0]).read_bytes() == b"3"
+    assert names_in(tmp_path) == ["0000", "0001", "packed"]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
