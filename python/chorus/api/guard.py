@@ -1,20 +1,25 @@
-"""The gate before every route: token, cross-site checks, size and pace of bodies."""
+"""The gate before every route: token, cross-site checks, size and pace of bodies.
+
+It is also where an error that no route expected ends: with its own request, told and counted.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import hmac
-import ipaddress
+import logging
+import time
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chorus.api.problems import Problem
+from chorus.api.head import host_is_address, origin_host, read_head
+from chorus.api.problems import Problem, unexpected_problem
 from chorus.blobs import BLOB_MAX_BYTES
 from chorus.decisions.content import VALUE_MAX_BYTES
+from chorus.hub import HubError
 from chorus.process import metrics
 
 JSON_MAX_BYTES: Final = 1024 * 1024
@@ -32,6 +37,12 @@ BODY_GRACE_S: Final = 30.0
 # After a refusal in the middle of a body: how long the rest is read and thrown away before the connection
 # closes.
 LINGER_MAX_S: Final = 30.0
+# Errors of the same place may come with every request; one in this time is told, the others are counted.
+FAULT_PERIOD_S: Final = 10.0
+# The status under which an answer is counted that began and could not be finished.
+BROKEN_OFF: Final = "aborted"
+
+log = logging.getLogger(__name__)
 
 
 class Guard:
@@ -44,6 +55,7 @@ class Guard:
         self._token = None if token is None else token.encode()
         self._open_paths = open_paths
         self._loopback = loopback
+        self._faults = _Faults()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Called by the server for each request."""
@@ -54,14 +66,14 @@ class Guard:
                 await self._app(scope, receive, send)
             return
         status = 0
-        closing = False
-        headers = _headers(scope)
-        body = _Body(receive, _limit(scope["path"], headers))
+        broken_off = closing = False
+        body = _Body(receive)
 
         async def counted(message: Message) -> None:
-            nonlocal status, closing
+            nonlocal status, broken_off, closing
             if message["type"] == "http.response.start":
                 status = message["status"]
+                broken_off = True
                 closing = (b"connection", b"close") in message["headers"]
                 message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
             elif closing and not message.get("more_body", False):
@@ -70,25 +82,35 @@ class Guard:
                 await body.linger()
                 message = {"type": "http.response.body", "body": b""}
             await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                broken_off = False
+
+        async def answer(problem: Problem) -> None:
+            # An answer that has begun is broken off: the server closes the connection.
+            if not status:
+                await problem.response(scope["path"])(scope, receive, counted)
 
         try:
+            headers = read_head(scope)
             self._check(scope["path"], headers)
-            body.check_announced(headers)
+            body.check_announced(headers, _limit(scope["path"], headers))
             await self._app(scope, body.receive, counted)
         except Problem as problem:
-            if status:
-                raise
-            await problem.response(scope["path"])(scope, receive, counted)
+            await answer(problem)
+        except Exception as error:
+            self._faults.tell(error, scope["path"])
+            await answer(unexpected_problem())
         finally:
-            metrics.HTTP_REQUESTS.labels(_method(scope["method"]), str(status)).inc()
+            counted_as = BROKEN_OFF if broken_off else str(status)
+            metrics.HTTP_REQUESTS.labels(_method(scope["method"]), counted_as).inc()
 
     def _check(self, path: str, headers: dict[bytes, bytes]) -> None:
         host = headers.get(b"host", b"").decode("latin-1")
-        if self._loopback and not _is_address(host):
+        if self._loopback and not host_is_address(host):
             # A name that resolves to loopback is how a web page reaches programs that listen there.
             raise Problem(403, f"Host {host!r} is not an address of this agent; use 127.0.0.1 or localhost")
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin.decode("latin-1")).netloc.lower() != host.lower():
+        if origin is not None and origin_host(origin) != host.lower():
             raise Problem(
                 403, "cross-site requests are refused; send the request without an Origin of another site"
             )
@@ -114,20 +136,21 @@ class Guard:
 class _Body:
     """Hands the body on while it keeps within its limit and its pace."""
 
-    def __init__(self, receive: Receive, limit: int) -> None:
+    def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._limit = limit
+        self._limit = 0
         self._seen = 0
         self._complete = False
         self._waited = 0.0
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
 
-    def check_announced(self, headers: dict[bytes, bytes]) -> None:
-        """Refuses by Content-Length alone, before a byte is read."""
-        announced = headers.get(b"content-length", b"")
-        if announced.isdigit() and int(announced) > self._limit:
+    def check_announced(self, headers: dict[bytes, bytes], limit: int) -> None:
+        """Sets how long the body may be, and refuses by Content-Length alone, before a byte is read."""
+        self._limit = limit
+        announced = int(headers.get(b"content-length", b"0"))
+        if announced > limit:
             raise self._too_large()
-        self._complete = announced in (b"", b"0") and b"transfer-encoding" not in headers
+        self._complete = announced == 0 and b"transfer-encoding" not in headers
 
     async def receive(self) -> Message:
         """The next message of the client."""
@@ -167,8 +190,26 @@ class _Body:
         )
 
 
-def _headers(scope: Scope) -> dict[bytes, bytes]:
-    return dict(scope["headers"])
+class _Faults:
+    """Writes unexpected errors to the log, at a bounded rate: a client may cause as many as it likes."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._left_out = 0
+
+    def tell(self, error: Exception, path: str) -> None:
+        """Tells of an error now, or with the next one."""
+        now = time.monotonic()
+        if now < self._next:
+            self._left_out += 1
+            return
+        more = f" ({self._left_out} errors before it were left out)" if self._left_out else ""
+        self._next, self._left_out = now + FAULT_PERIOD_S, 0
+        if isinstance(error, HubError):
+            # Another process or agent went away in the middle of an answer: no fault of this program.
+            log.warning("the answer to %s broke off: %s%s", path, error.message, more)
+        else:
+            log.error("a request for %s ended by an error%s", path, more, exc_info=error)
 
 
 def _limit(path: str, headers: dict[bytes, bytes]) -> int:
@@ -177,17 +218,6 @@ def _limit(path: str, headers: dict[bytes, bytes]) -> int:
     if headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data"):
         return MULTIPART_MAX_BYTES
     return JSON_MAX_BYTES
-
-
-def _is_address(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost":
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _method(method: str) -> str:

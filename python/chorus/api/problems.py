@@ -92,6 +92,13 @@ class Problem(Exception):
         return Response(self.body(), self.status, headers, MEDIA_TYPE)
 
 
+def unexpected_problem() -> Problem:
+    """What a client is told of an error that nobody foresaw."""
+    # Its body may not have been read to the end, so the connection ends (guard.py).
+    headers = {"Connection": "close"}
+    return Problem(500, "an error inside the agent; its log has the details", headers=headers)
+
+
 def from_hub(error: HubError) -> Problem:
     """What a refusal or failure inside the agent means to the client."""
     message = error.message
@@ -152,10 +159,7 @@ def install(app: FastAPI) -> None:
         return Problem(status, detail, headers={"Retry-After": str(RETRY_AFTER_S)}).response(request.url.path)
 
     async def unexpected(request: Request, error: Exception) -> Response:
-        # The server closes the connection after an error: the client's bytes are read before that (guard.py).
-        headers = {"Connection": "close"}
-        detail = "an error inside the agent; its log has the details"
-        return Problem(500, detail, headers=headers).response(request.url.path)
+        return unexpected_problem().response(request.url.path)
 
     app.add_exception_handler(Problem, problem)
     app.add_exception_handler(ucxi.Refusal, refusal)

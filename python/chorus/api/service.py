@@ -125,6 +125,9 @@ def _server(app: ASGIApp) -> Server:
         app,
         access_log=False,
         log_config=None,
+        # What is wrong with a request is answered to its client and counted; what is wrong with an answer
+        # the guard tells, at a bounded rate.
+        log_level="critical",
         lifespan="off",
         server_header=False,
         date_header=True,
