@@ -8,9 +8,12 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from starlette.requests import Request
 from starlette.responses import Response
 
+from chorus.api.bodies import read_model
 from chorus.api.context import Context, Here
+from chorus.api.header_values import header_text
 from chorus.api.problems import Problem
 from chorus.api.tasks import (
     DECIDE_TIMEOUT_S,
@@ -99,8 +102,8 @@ async def get_decision(context: Here, hash: str) -> Response:
     record = await _record(context, row)
     headers = {
         "ETag": f'"{row.hash}"',
-        "Chorus-Decision-Address": row.address,
-        "Chorus-Decision-Author": row.author,
+        "Chorus-Decision-Address": header_text(row.address),
+        "Chorus-Decision-Author": header_text(row.author),
     }
     return Response(record, 200, headers, "application/json")
 
@@ -115,10 +118,19 @@ async def get_votes(context: Here, hash: str) -> Response:
     return json_response(ballot_view(ballot))
 
 
-@router.post("/decisions/{hash}/votes", status_code=201)
-async def post_vote(context: Here, hash: str, body: VoteBody) -> Response:
+_VOTE_BODY: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": VoteBody.model_json_schema()}},
+    }
+}
+
+
+@router.post("/decisions/{hash}/votes", status_code=201, openapi_extra=_VOTE_BODY)
+async def post_vote(context: Here, hash: str, request: Request) -> Response:
     """Votes for this agent's member of the mesh; again, until the ballot is over, to change its vote."""
     row = await _row(context, hash)
+    body = await read_model(request, VoteBody)
     head = {"hash": row.hash, "choice": body.vote, "reason": body.reason, "by": body.by}
     head |= body.model_dump(include={"quorum", "open_s"}, exclude_none=True)
     reply = await context.hub.call_service("coordinator", "votes.cast", head, timeout=DECIDE_TIMEOUT_S)

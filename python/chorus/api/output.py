@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
 
 from chorus.api.context import Context, Here
+from chorus.api.header_values import attachment
 from chorus.api.problems import Problem, from_hub
 from chorus.api.sse import event_stream
 from chorus.api.story import RETRY_FIRST_S, RETRY_MAX_S, Story, parse_place
@@ -181,14 +181,22 @@ async def get_artifact(context: Here, task_id: str, path: str) -> Response:
     headers = {
         "Content-Length": str(item["size"]),
         "ETag": f'"{item["sha256"]}"',
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.rsplit('/', 1)[-1], safe='')}",
+        "Content-Disposition": attachment(path),
     }
 
     async def chunks() -> AsyncGenerator[bytes]:
+        # The holder may be any member: not a byte more than was promised, and fewer are an answer cut short.
+        left = item["size"]
         async with opened:
-            yield first
+            yield first[:left]
+            left -= len(first[:left])
             async for chunk in _until_stopped(context, opened):
-                yield chunk
+                yield chunk[:left]
+                left -= len(chunk[:left])
+                if not left:
+                    break
+        if left:
+            raise HubError("the artifact is shorter than its result says", code="tampered")
 
     return StreamingResponse(chunks(), media_type="application/octet-stream", headers=headers)
 

@@ -22,6 +22,10 @@ from chorus.hub import DISK_PREFIX, HubError
 MEDIA_TYPE: Final = "application/problem+json"
 # How long a client should wait before it repeats what a missing leader or process made fail.
 RETRY_AFTER_S: Final = 1
+# A body may have a hundred thousand wrong fields, and a field's name a million characters.
+ERRORS_MAX_COUNT: Final = 100
+FIELD_MAX_CHARS: Final = 200
+TEXT_MAX_CHARS: Final = 2000
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +76,18 @@ class Problem(Exception):
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
-            "detail": self.detail,
+            "detail": _shortened(self.detail),
         }
         if self.errors:
-            document["errors"] = [{"field": field, "message": message} for field, message in self.errors]
+            document["errors"] = self.named_errors()
         return orjson.dumps({**document, **self.more}, default=str)
+
+    def named_errors(self) -> list[dict[str, str]]:
+        """What is wrong with each field, as far as a client will read it."""
+        return [
+            {"field": _shortened(field, FIELD_MAX_CHARS), "message": _shortened(message)}
+            for field, message in self.errors[:ERRORS_MAX_COUNT]
+        ]
 
     def response(self, path: str) -> Response:
         """The whole answer to a request for `path`; below /ucxi/ errors have a form of their own."""
@@ -85,11 +96,16 @@ class Problem(Exception):
             # The rest of the body is not wanted, so the connection cannot be used again (guard.py ends it).
             headers["Connection"] = "close"
         if path.startswith(ucxi.PREFIX):
-            errors = [{"field": field, "message": message} for field, message in self.errors]
             return ucxi.of_status(
-                self.status, self.detail, errors=errors, more=self.more, headers=headers
+                self.status, self.detail, errors=self.named_errors(), more=self.more, headers=headers
             ).response(path)
         return Response(self.body(), self.status, headers, MEDIA_TYPE)
+
+
+def _shortened(text: str, most: int = TEXT_MAX_CHARS) -> str:
+    """Text of a client's, which may be as long as its request; JSON takes no lone surrogates."""
+    whole = text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
+    return whole.encode("utf-8", "replace").decode()
 
 
 def unexpected_problem() -> Problem:

@@ -67,5 +67,10 @@ async def _next(batches: AsyncGenerator[list[Event]]) -> list[Event]:
 
 def encode_event(event: Event) -> bytes:
     """An event as SSE lines. JSON has no raw newline, so `data` is one line."""
-    name = f"id: {event.id}\nevent: {event.event}\ndata: " if event.id else f"event: {event.event}\ndata: "
-    return name.encode() + orjson.dumps(event.data) + b"\n\n"
+    name, ident = event.event, f"id: {event.id}\n" if event.id else ""
+    try:
+        data = orjson.dumps(event.data)
+    except orjson.JSONEncodeError as error:
+        # Somebody else's event can be read and still be nested deeper than may be written.
+        name, data = "gap", orjson.dumps({"lost": "1 event", "detail": f"it cannot be told: {error}"})
+    return f"{ident}event: {name}\ndata: ".encode() + data + b"\n\n"

@@ -11,9 +11,9 @@ import tarfile
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-import orjson
 from starlette.requests import Request
 
+from chorus.api.bodies import check_charset, parse_json
 from chorus.api.context import Context
 from chorus.api.guard import JSON_MAX_BYTES, SOURCE_MAX_BYTES
 from chorus.api.multipart import Begin, Data, End, PartEvent, parts
@@ -42,7 +42,8 @@ async def read_submission(context: Context, request: Request) -> TaskSubmission:
         value, sha256 = await _read_parts(context, content_type, request.stream())
         return await _complete(context, value, sha256)
     if kind in ("application/json", ""):
-        return await _complete(context, _json(await request.body(), "the body"), None)
+        check_charset(content_type)
+        return await _complete(context, parse_json(await request.body(), "the body"), None)
     raise Problem(
         415, "send the task as application/json, or as multipart/form-data with parts task and source"
     )
@@ -120,10 +121,12 @@ def _with_source(value: dict[str, Any], sha256: str | None) -> dict[str, Any]:
     if not isinstance(declared, dict) or declared.get("kind") not in ("archive", "blob"):
         message = "leave it out, or say kind archive: the part source is the source"
         raise Problem(422, "the task has two sources", errors=[("source", message)])
-    if declared.get("sha256") not in (None, "", sha256):
-        message = f"the part source has SHA-256 {sha256}; the task says {declared['sha256']}"
+    announced = declared.get("sha256")
+    if isinstance(announced, str) and announced not in ("", sha256):
+        message = f"the part source has SHA-256 {sha256}; the task says {announced[:64]}"
         raise Problem(422, "the source is not the one announced", errors=[("source.sha256", message)])
-    return {**value, "source": {**declared, "sha256": sha256}}
+    # What is neither text nor absent is refused with the rest of the task's fields.
+    return {**value, "source": {**declared, "sha256": announced or sha256}}
 
 
 async def _as_blobs(context: Context, task: TaskSubmission) -> dict[str, Any]:
@@ -162,10 +165,10 @@ async def _read_parts(
         if not isinstance(event, Begin):
             continue
         if event.name in seen:
-            raise Problem(422, f"the part {event.name} stands there twice")
+            raise Problem(422, f"the part {event.name!r} stands there twice; send it once")
         seen.add(event.name)
         if event.name == "task":
-            task = _json(await _small(events), "the part task")
+            task = parse_json(await _small(events), "the part task")
         elif event.name == "source":
             sha256 = await _store(context, _source(events))
         else:
@@ -230,13 +233,6 @@ async def _store(context: Context, chunks: AsyncIterator[bytes]) -> str:
 
 async def _one(content: bytes) -> AsyncIterator[bytes]:
     yield content
-
-
-def _json(content: bytes, what: str) -> object:
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, f"{what} is not JSON: {error}") from None
 
 
 def _checked(value: object) -> TaskSubmission:

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Final, Literal
 
 import orjson
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chorus.api.bodies import read_model
 from chorus.api.context import Context, Here
 from chorus.api.problems import Problem
 from chorus.api.submit import read_submission, submit
@@ -129,7 +130,7 @@ async def get_task(context: Here, task_id: str) -> Response:
 async def post_cancel(context: Here, task_id: str, request: Request) -> Response:
     """Cancels a task; 409 when it has ended."""
     row = await context.task(check_task_id(task_id))
-    reason = await _reason(request)
+    reason = (await read_model(request, Reason, empty={})).reason
     if not row.open:
         raise _ended(row)
     head = {
@@ -148,7 +149,7 @@ async def post_cancel(context: Here, task_id: str, request: Request) -> Response
 async def post_retry(context: Here, task_id: str, request: Request) -> Response:
     """Offers a task again that has ended without success; 409 while it is open or when it is completed."""
     row = await context.task(check_task_id(task_id), newest=True)
-    await _reason(request)
+    await read_model(request, Reason, empty={})
     if row.open:
         raise Problem(
             409, f"task {row.task_id} is {row.state}; cancel it or wait for its end", state=row.state
@@ -162,16 +163,3 @@ async def post_retry(context: Here, task_id: str, request: Request) -> Response:
 
 def _ended(row: TaskRow) -> Problem:
     return Problem(409, f"task {row.task_id} has ended already: {row.state}", state=row.state)
-
-
-async def _reason(request: Request) -> str:
-    body = await request.body()
-    if not body.strip():
-        return ""
-    try:
-        return Reason.model_validate_json(body).reason
-    except ValidationError as error:
-        errors = [
-            (".".join(map(str, item["loc"])), str(item["msg"])) for item in error.errors(include_url=False)
-        ]
-        raise Problem(422, 'the body may be empty or {"reason": "…"}', errors=errors) from None

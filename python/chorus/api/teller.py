@@ -24,6 +24,7 @@ LINE_MAX_BYTES: Final = 4 * 1024 * 1024
 # An attempt that the mesh has ended, and whose executor has said nothing new for so many looks, is told from
 # the table: about ten seconds, in which a sandbox is stopped and its result counted.
 SILENT_LOOKS_MAX: Final = 5
+_NAME: Final = re.compile(r"[a-z][a-z_]{0,31}")
 _ID: Final = re.compile(r"([0-9]{1,10})-([0-9]{1,10})", re.ASCII)
 
 
@@ -102,9 +103,9 @@ def _said(line: bytes) -> Event | Over:
         if "over" in value:
             ended = value["over"]["ended"]
             return Over(int(value["over"]["events"]), None if ended is None else str(ended))
-        ident = str(value["id"])
-        if place_of(ident) is None:
+        ident, name, data = value["id"], value["event"], value["data"]
+        if place_of(ident) is None or not _NAME.fullmatch(name) or not isinstance(data, dict):
             raise ValueError(ident)
-        return Event(ident, str(value["event"]), dict(value["data"]))
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return Event(ident, name, data)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError):
         return Event(None, "gap", {"lost": "1 event", "detail": "an event of the executor could not be read"})

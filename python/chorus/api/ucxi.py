@@ -12,6 +12,7 @@ from starlette.responses import Response
 from chorus.api import ucxi_content as parts
 from chorus.api import ucxi_docs as docs
 from chorus.api.context import Here
+from chorus.api.header_values import header_text
 from chorus.api.ucxi_answers import Code, Refusal, success
 from chorus.core import UcxlError
 from chorus.decisions.content import VALUE_MAX_BYTES
@@ -228,8 +229,8 @@ def _readable(content: bytes) -> dict[str, Any]:
 
 def _raw(row: VersionRow, content: bytes, headers: dict[str, str]) -> Response:
     more = {
-        "Ucxl-Address": parts.at(row),
-        "Ucxl-Author": row.author,
+        "Ucxl-Address": header_text(parts.at(row)),
+        "Ucxl-Author": header_text(row.author),
         # It is somebody's content on the agent's own origin: a browser may keep it, not run it.
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Content-Disposition": "attachment",

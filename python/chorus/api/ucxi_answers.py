@@ -51,7 +51,7 @@ class Code(StrEnum):
         return 200 if self is Code.NO_CONTENT else number
 
 
-# What an error that knows only its status is called. A status that is not here is our own fault.
+# What an error that knows only its status is called. Others below 500 are bad requests, the rest our fault.
 _BY_STATUS: Final = {
     400: Code.BAD_REQUEST,
     401: Code.UNAUTHORIZED,
@@ -130,7 +130,7 @@ def of_status(
     status: int, message: str, *, errors: list[dict[str, str]], more: dict[str, Any], headers: dict[str, str]
 ) -> Refusal:
     """An error of the whole API in UCXI's form."""
-    code = _BY_STATUS.get(status, Code.INTERNAL)
+    code = _BY_STATUS.get(status) or (Code.BAD_REQUEST if status < 500 else Code.INTERNAL)
     details = {**more, **({"errors": errors} if errors else {})}
     return Refusal(code, message, details=details, headers=headers)
 

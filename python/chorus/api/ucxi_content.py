@@ -15,6 +15,7 @@ import orjson
 from starlette.requests import Request
 
 from chorus.api.context import Context
+from chorus.api.header_values import header_text
 from chorus.api.ucxi_answers import Code, Refusal
 from chorus.core import CoreError, Ucxl, UcxlError
 from chorus.decisions import content as dht
@@ -162,7 +163,7 @@ def at(row: VersionRow) -> str:
 
 def etag(row: VersionRow) -> str:
     """The entity tag of a version: its number, which is the same on every agent, and its hash."""
-    return f'"{row.version}-{row.hash}"'
+    return header_text(f'"{row.version}-{row.hash}"')
 
 
 def described(row: VersionRow) -> dict[str, Any]:

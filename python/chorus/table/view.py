@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from chorus.table.rows import AttemptRow, BallotRow, TaskRow
 from chorus.wire.times import rfc3339
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _RESULT = ("exit_code", "summary", "commands", "artifacts", "usage", "ended_by")
 
 
@@ -95,10 +97,11 @@ def _result(result: dict[str, Any] | None, decision: str | None) -> dict[str, An
     if result is None:
         return None
     shown = {key: result.get(key) for key in _RESULT}
-    shown["commands"] = shown["commands"] or []
+    # A table may hold results from before their form was checked.
+    for name in ("commands", "context"):
+        shown[name] = result[name] if isinstance(result.get(name), list) else []
     shown["artifacts"] = artifacts(result)
-    shown["usage"] = shown["usage"] or {}
-    shown["context"] = list(result.get("context") or ())
+    shown["usage"] = shown["usage"] if isinstance(shown["usage"], dict) else {}
     shown["decision"] = decision or result.get("decision")
     if result.get("patch") is not None:
         shown["patch"] = result["patch"]
@@ -107,14 +110,17 @@ def _result(result: dict[str, Any] | None, decision: str | None) -> dict[str, An
 
 def artifacts(result: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The artifacts of a result that can be asked for: those with a path, a size and a hash."""
-    listed = (result or {}).get("artifacts") or ()
-    return [item for item in listed if isinstance(item, dict) and _is_artifact(item)]
+    listed = (result or {}).get("artifacts")
+    return [item for item in listed if _is_artifact(item)] if isinstance(listed, list) else []
 
 
-def _is_artifact(item: dict[str, Any]) -> bool:
+def _is_artifact(item: object) -> bool:
+    if not isinstance(item, dict):
+        return False
     path, size, sha256 = item.get("path"), item.get("size"), item.get("sha256")
-    named = isinstance(path, str) and isinstance(sha256, str) and sha256.isascii() and sha256.isalnum()
-    return named and isinstance(size, int)
+    named = isinstance(path, str) and path != ""
+    sized = type(size) is int and size >= 0
+    return named and sized and isinstance(sha256, str) and _SHA256.fullmatch(sha256) is not None
 
 
 def _time(stamp_ms: int | None) -> str | None:

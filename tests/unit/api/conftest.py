@@ -12,6 +12,7 @@ import httpx
 import orjson
 import pytest
 from pydantic import SecretStr
+from starlette.types import ASGIApp
 
 from chorus.api.app import api_app, guarded, guarded_probes
 from chorus.api.context import Context
@@ -154,6 +155,8 @@ class Surface:
     executor: Executor
     observer: Observer
     submitted: list[dict[str, Any]]
+    # The API behind its guard, without a server.
+    app: ASGIApp
 
     def wake(self) -> None:
         """As the coordinator's news would."""
@@ -194,7 +197,8 @@ async def surface(tmp_path: Path, more_environ: dict[str, str]) -> AsyncIterator
     context = Context(settings, hub, table, BlobStore(tmp_path / "blobs", settings.blobs_bytes))  # type: ignore[arg-type]
     observer = Observer(context)
     servers, tasks, clients = [], [], []
-    for app in (guarded(api_app(context), context), guarded_probes(health_app(observer))):
+    api = guarded(api_app(context), context)
+    for app in (api, guarded_probes(health_app(observer))):
         listener = await bind("127.0.0.1", 0)
         server = _server(app)
         servers.append(server)
@@ -202,7 +206,7 @@ async def surface(tmp_path: Path, more_environ: dict[str, str]) -> AsyncIterator
         base = f"http://127.0.0.1:{listener.getsockname()[1]}"
         clients.append(httpx.AsyncClient(base_url=base, timeout=20, trust_env=False))
     clients[0].headers["Authorization"] = f"Bearer {TOKEN}"
-    yield Surface(clients[0], clients[1], context, table, mesh, hub, executor, observer, submitted)
+    yield Surface(clients[0], clients[1], context, table, mesh, hub, executor, observer, submitted, api)
     context.stopping.set()
     for client in clients:
         await client.aclose()
