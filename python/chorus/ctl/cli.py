@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from chorus.ctl.problems import CANCELLED, CtlError
+from chorus.ctl import terminal
+from chorus.ctl.problems import CANCELLED, FAILED, CtlError
 
 AGENTS_MAX = 16  # what a development licence allows
 
@@ -24,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except CtlError as error:
-        print(f"chorusctl: {error}", file=sys.stderr)
+        terminal.note_lines(f"chorusctl: {error}")
         return error.code
     except KeyboardInterrupt:
         return CANCELLED
@@ -32,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has seen enough. Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception:
+        # A fault of this program; its traceback may hold text of others.
+        terminal.note_lines(traceback.format_exc())
+        return FAILED
 
 
 def build_parser() -> ArgumentParser:
@@ -90,6 +96,7 @@ def _tasks(commands: _SubParsersAction[ArgumentParser]) -> None:
     _one(_command(commands, "task", "show one task as JSON", _asking("show", "task")))
     logs = _one(_command(commands, "logs", "print a task's output", _asking("run", "logs")))
     logs.add_argument("-f", "--follow", action="store_true", help="stay until the task ends")
+    logs.add_argument("--raw", action="store_true", help="byte for byte, control characters too")
     logs.add_argument("--stream", choices=("stdout", "stderr", "both"), default="both")
     cancel = _one(_command(commands, "cancel", "cancel a task", _asking("show", "cancel")))
     cancel.add_argument("--reason", default="cancelled with chorusctl")
@@ -162,6 +169,7 @@ def _ucxl(commands: _SubParsersAction[ArgumentParser]) -> None:
     everywhere: dict[str, Any] = {"nargs": "?", "default": "ucxl://any:any@any:any/*^/"}
     get = verb("get", "print what lies at an address", "ADDRESS")
     get.add_argument("-o", "--output", metavar="FILE", default=None, help="save it here")
+    get.add_argument("--raw", action="store_true", default=False, help="byte for byte on a terminal too")
     put = verb("put", "write a new version", "ADDRESS")
     put.add_argument("file", metavar="FILE", nargs="?", default="-", help="a file, or - for standard input")
     put.add_argument("--type", metavar="MEDIA", default="", help="its media type (guessed from the name)")
@@ -228,7 +236,7 @@ def _log(arguments: Namespace) -> int:
 
 
 def _completion(arguments: Namespace) -> int:
-    print(_function("completion", "script")(build_parser(), arguments.shell), end="")
+    terminal.say_lines(_function("completion", "script")(build_parser(), arguments.shell).rstrip("\n"))
     return 0
 
 
@@ -236,7 +244,7 @@ def _bare(parser: ArgumentParser, arguments: Namespace) -> int:
     if arguments.version:
         from chorus import __version__
 
-        print(f"chorusctl {__version__}")
+        terminal.say(f"chorusctl {__version__}")
         return 0
     parser.print_help(sys.stderr)
     return 2

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, Final, Self
 
 import httpx
+import orjson
 
 from chorus.ctl.contexts import Endpoint, Target
 from chorus.ctl.problems import MESH_FAILED, CtlError
+from chorus.wire.visible import visible
 
 CONNECT_TIMEOUT_S: Final = 5.0
 # A submission may wait for an election.
@@ -58,7 +60,7 @@ class Client:
     def get(self, path: str, **params: Any) -> Any:
         """JSON of a GET."""
         chosen = {name: value for name, value in params.items() if value is not None}
-        return self._ask("GET", path, params=chosen).json()
+        return _json(self._ask("GET", path, params=chosen))
 
     def get_bytes(self, path: str, **params: Any) -> httpx.Response:
         """A small answer that is not to be decoded."""
@@ -66,13 +68,11 @@ class Client:
 
     def put(self, path: str, content: bytes, headers: dict[str, str], **params: Any) -> Any:
         """JSON of a PUT that may be repeated without harm."""
-        return self._ask("PUT", path, content=content, headers=headers, params=params).json()
+        return _json(self._ask("PUT", path, content=content, headers=headers, params=params))
 
     def post(self, path: str, body: Any = None) -> Any:
         """JSON of a POST that may be repeated without harm."""
-        return (
-            self._ask("POST", path, json=body).json() if body is not None else self._ask("POST", path).json()
-        )
+        return _json(self._ask("POST", path, json=body) if body is not None else self._ask("POST", path))
 
     def submit(self, task: dict[str, Any], source: BinaryIO | None) -> dict[str, Any]:
         """Submits a task that has its id already, and so may be sent twice."""
@@ -81,7 +81,7 @@ class Client:
         else:
             files = {"task": (None, json.dumps(task).encode()), "source": ("source.tar", source)}
             answer = self._ask("POST", "/api/v1/tasks", files=files, rewind=source)
-        body: dict[str, Any] = answer.json()
+        body: dict[str, Any] = _json(answer)
         return body
 
     @contextmanager
@@ -153,14 +153,22 @@ def _refused(response: httpx.Response, endpoint: Endpoint) -> Refused:
     return Refused(f"{endpoint.agent_id or endpoint.url}: {_detail(response)}", response.status_code)
 
 
-def _detail(response: httpx.Response) -> str:
+def _json(response: httpx.Response) -> Any:
     try:
-        problem = response.json()
+        return orjson.loads(response.content)
+    except orjson.JSONDecodeError as error:
+        raise CtlError(f"{response.url.host} did not answer in JSON: {error}", MESH_FAILED) from None
+
+
+def _detail(response: httpx.Response) -> str:
+    """What an agent says of a refusal. It may quote others: each piece is one line."""
+    try:
+        problem = orjson.loads(response.content)
         if "error" in problem:
             # UCXI's form.
-            return f"{problem['error']['message']} ({problem['error']['code']})"
-        lines = [str(problem["detail"])]
-        lines += [f"  {error['field']}: {error['message']}" for error in problem.get("errors", ())]
+            return visible(f"{problem['error']['message']} ({problem['error']['code']})")
+        lines = [visible(str(problem["detail"]))]
+        lines += [visible(f"  {error['field']}: {error['message']}") for error in problem.get("errors", ())]
         return "\n".join(lines)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"HTTP {response.status_code}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +15,10 @@ from typing import Any, Final
 from chorus.config.units import parse_duration
 from chorus.ctl.client import Client, Refused
 from chorus.ctl.problems import FAILED, CtlError
-from chorus.ctl.show import DECISIONS, print_list, print_pairs
+from chorus.ctl.show import DECISIONS, print_json, print_list, print_pairs
+from chorus.ctl.terminal import note, say, say_json, say_lines
 from chorus.decisions import DecisionError, VerifiedRecord, verify
+from chorus.wire.visible import visible
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _PREFIX: Final = re.compile(r"[0-9a-f]{8,63}")
@@ -44,6 +44,10 @@ class Row:
     @classmethod
     def of(cls, item: dict[str, Any]) -> Row:
         """Of an item of the API's list."""
+        if _HASH.fullmatch(str(item["hash"])) is None:
+            raise CtlError(
+                f"the agent lists a decision whose hash is none: {visible(str(item['hash']))}", FAILED
+            )
         names = ("hash", "address", "kind", "task_id", "attempt", "author")
         return cls(**{name: item[name] for name in names})
 
@@ -63,7 +67,9 @@ def decisions(client: Client, arguments: Namespace) -> int:
     if arguments.graph is None:
         return print_list(page, DECISIONS, arguments)
     graph = _graph(client, [Row.of(item) for item in page["items"]])
-    print(json.dumps(graph, ensure_ascii=False) if arguments.graph == "json" else _dot(graph))
+    if arguments.graph == "json":
+        return print_json(graph)
+    say_lines(_dot(graph))
     return 0
 
 
@@ -80,9 +86,8 @@ def decision(arguments: Namespace, connect: Connect) -> int:
         return _show(found, arguments)
     if arguments.json:
         said = {"genuine": True, "hash": found.hash, "author": found.author, "record": found.record}
-        print(json.dumps(said, ensure_ascii=False))
-        return 0
-    print(f"genuine: signed by {found.author}")
+        return print_json(said)
+    say(f"genuine: signed by {found.author}")
     return print_pairs(
         [
             ("hash", found.hash),
@@ -104,8 +109,7 @@ def vote(client: Client, arguments: Namespace) -> int:
         body |= {} if arguments.open is None else {"open_s": _seconds(arguments.open)}
         ballot = client.post(path, body)
     if arguments.json:
-        print(json.dumps(ballot, ensure_ascii=False))
-        return 0
+        return print_json(ballot)
     counted = f"{ballot['approve']} approve, {ballot['reject']} reject, {ballot['abstain']} abstain"
     rows = [
         ("state", f"{ballot['state']}, round {ballot['round']}"),
@@ -132,7 +136,7 @@ def _verified(what: str, key: str | None, connect: Connect) -> VerifiedRecord:
     except OSError as error:
         raise CtlError(f"{what} cannot be read: {error}") from None
     except DecisionError as error:
-        raise CtlError(f"not genuine: {error.name}: {error}") from None
+        raise CtlError(f"not genuine: {error.name}: {visible(str(error))}") from None
 
 
 def _verify_all(arguments: Namespace, connect: Connect) -> int:
@@ -143,11 +147,11 @@ def _verify_all(arguments: Namespace, connect: Connect) -> int:
             for row, state, why in pool.map(lambda row: _checked(client, row), some):
                 counts[state] += 1
                 if state != "genuine":
-                    print(f"{row.hash}  {state}: {why}", file=sys.stderr)
+                    note(f"{row.hash}  {state}: {why}")
     if arguments.json:
-        print(json.dumps({name.replace(" ", "_"): count for name, count in counts.items()}))
+        say_json({name.replace(" ", "_"): count for name, count in counts.items()})
     else:
-        print(", ".join(f"{count} {name}" for name, count in counts.items()))
+        say(", ".join(f"{count} {name}" for name, count in counts.items()))
     return FAILED if counts["not genuine"] else 0
 
 
@@ -166,8 +170,7 @@ def _checked(client: Client, row: Row) -> tuple[Row, str, str]:
 def _show(found: VerifiedRecord, arguments: Namespace) -> int:
     record = found.record
     if arguments.json:
-        print(json.dumps(record, ensure_ascii=False))
-        return 0
+        return print_json(record)
     decided = record["decided"]
     rows = [
         ("title", record["title"]),
@@ -211,7 +214,7 @@ def _record(client: Client, row: Row) -> dict[str, Any] | None:
     try:
         return verify(client.get_bytes(f"/api/v1/decisions/{row.hash}").content, listed=row).record
     except (Refused, DecisionError) as error:
-        print(f"{row.hash}: left out of the links: {error}", file=sys.stderr)
+        note(f"{row.hash}: left out of the links: {error}")
         return None
 
 
@@ -229,7 +232,7 @@ def _dot(graph: dict[str, Any]) -> str:
 
 def _quoted(text: str) -> str:
     # A title may hold anything: it stays text between quotes.
-    shown = "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+    shown = visible(text, lines=True)
     return '"' + shown.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import shutil
 import socket
@@ -20,6 +19,7 @@ from chorus.config import SettingsError, exposure, load_settings
 from chorus.config.secret import SECRET_MIN_BYTES
 from chorus.ctl import contexts
 from chorus.ctl.contexts import state_folder
+from chorus.ctl.terminal import say, say_json
 
 DISK_FREE_MIN_BYTES: Final = 2 * 1024**3
 DOCKER_TIMEOUT_S: Final = 5
@@ -45,13 +45,13 @@ def doctor(arguments: Namespace) -> int:
     for look in _LOOKS:
         findings += look()
     if arguments.json:
-        print(json.dumps({"checks": [asdict(finding) for finding in findings]}))
+        say_json({"checks": [asdict(finding) for finding in findings]})
     else:
         for finding in findings:
             mark = "ok  " if finding.ok else ("MISS" if finding.needed else "note")
-            print(f"{mark}  {finding.name}: {finding.detail}")
+            say(f"{mark}  {finding.name}: {finding.detail}")
             if not finding.ok and finding.remedy:
-                print(f"      → {finding.remedy}")
+                say(f"      → {finding.remedy}")
     return 0 if all(finding.ok or not finding.needed for finding in findings) else 1
 
 

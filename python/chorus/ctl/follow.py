@@ -12,12 +12,14 @@ import httpx
 import orjson
 
 from chorus.ctl.client import Client, Refused, Unreachable
-from chorus.ctl.problems import MESH_FAILED
+from chorus.ctl.problems import MESH_FAILED, CtlError
 
 # How long a mesh may be out of reach before following is given up: agents restart, leaders are elected.
 GIVE_UP_S: Final = 120.0
 PAUSE_FIRST_S: Final = 0.1
 PAUSE_MAX_S: Final = 2.0
+# A chunk of output in JSON, with room to spare.
+EVENT_MAX_BYTES: Final = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,10 @@ class TaskEvent:
     def output(self) -> bytes:
         """The bytes of an `output` event."""
         if "base64" in self.data:
-            return base64.b64decode(self.data["base64"])
+            try:
+                return base64.b64decode(self.data["base64"])
+            except (ValueError, TypeError):
+                raise CtlError("the output of the task cannot be read: bad base64", MESH_FAILED) from None
         return str(self.data.get("text", "")).encode("utf-8", "surrogatepass")
 
 
@@ -75,6 +80,8 @@ def parse(chunks: Iterator[bytes]) -> Iterator[TaskEvent]:
     rest = b""
     for chunk in chunks:
         *blocks, rest = (rest + chunk).split(b"\n\n")
+        if len(rest) > EVENT_MAX_BYTES:
+            raise CtlError(f"an event is longer than {EVENT_MAX_BYTES} bytes", MESH_FAILED)
         for block in blocks:
             event = _event(block)
             if event is not None:
@@ -88,6 +95,11 @@ def _event(block: bytes) -> TaskEvent | None:
         fields[name] = value.removeprefix(b" ")
     if b"data" not in fields:
         return None
-    return TaskEvent(
-        fields.get(b"id", b"").decode(), fields.get(b"event", b"").decode(), orjson.loads(fields[b"data"])
-    )
+    try:
+        data = orjson.loads(fields[b"data"])
+        ident, event = fields.get(b"id", b"").decode(), fields.get(b"event", b"").decode()
+    except ValueError as error:
+        raise CtlError(f"an event cannot be read: {error}", MESH_FAILED) from None
+    if not isinstance(data, dict):
+        raise CtlError("an event cannot be read: its data is no JSON object", MESH_FAILED)
+    return TaskEvent(ident, event, data)

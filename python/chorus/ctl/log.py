@@ -19,8 +19,9 @@ from chorus.core.log import verify_folder
 from chorus.ctl.client import Client, Refused, Unreachable
 from chorus.ctl.follow import GIVE_UP_S, PAUSE_FIRST_S, PAUSE_MAX_S, parse
 from chorus.ctl.problems import FAILED, MESH_FAILED, USAGE, CtlError
-from chorus.ctl.show import plain
+from chorus.ctl.terminal import progress, say, say_json
 from chorus.wire.task import rfc3339
+from chorus.wire.visible import visible, visible_json
 
 PAGE_MAX: Final = 1000
 # Where a data directory keeps the log.
@@ -79,7 +80,8 @@ def _follow(client: Client, arguments: Namespace, start: int) -> Iterator[Entry]
                 for event in parse(response.iter_raw()):
                     pause, lost_since = PAUSE_FIRST_S, None
                     if event.event == "error":
-                        raise CtlError(f"the log cannot be read on: {event.data['message']}", FAILED)
+                        why = visible(str(event.data["message"]))
+                        raise CtlError(f"the log cannot be read on: {why}", FAILED)
                     start = int(event.id) + 1
                     yield event.data
         except httpx.TransportError as error:
@@ -98,11 +100,11 @@ def _follow(client: Client, arguments: Namespace, start: int) -> Iterator[Entry]
 
 def _print(entry: Entry, arguments: Namespace) -> None:
     if arguments.json:
-        print(json.dumps(entry, ensure_ascii=False), flush=arguments.follow)
+        say_json(entry, flush=arguments.follow)
         return
     when = rfc3339(int(entry["timestamp"]))
-    data = plain(json.dumps(entry["data"], ensure_ascii=False))
-    print(f"{entry['seq']:>7}  {when}  {plain(entry['type']):<18}  {data}", flush=arguments.follow)
+    data = visible_json(entry["data"])
+    say(f"{entry['seq']:>7}  {when}  {visible(str(entry['type'])):<18}  {data}", flush=arguments.follow)
 
 
 def _verification(client: Client) -> Iterator[Entry]:
@@ -150,24 +152,24 @@ def _report(events: Iterable[Entry], arguments: Namespace, owner: str | None) ->
         if event["kind"] == "end":
             end = event
         elif shown:
-            print(f"\rchecked {event['checked']} of {event['length']} entries", end="", file=sys.stderr)
+            progress(f"checked {event['checked']} of {event['length']} entries")
     if shown:
-        print("\r\x1b[K", end="", file=sys.stderr)
+        progress("")
     if not end:
         raise CtlError("the verification broke off; try again", FAILED)
     if end["genuine"] and owner is not None and end["peer_id"] != owner:
         message = f"the agent of this folder is {owner}, and {end['peer_id']} signed the log"
         end |= {"genuine": False, "error": {"code": "tampered", "message": message}}
     if arguments.json:
-        print(json.dumps({name: value for name, value in end.items() if name != "kind"}, ensure_ascii=False))
+        say_json({name: value for name, value in end.items() if name != "kind"})
         return 0 if end["genuine"] else FAILED
     if not end["genuine"]:
         fine = f"; the {end['checked']} entries before it fit their hashes" if end.get("checked") else ""
-        raise CtlError(f"not genuine: {end['error']['message']}{fine}", FAILED)
-    print(f"genuine: {end['length']} entries, {end['byte_length']} bytes, signed by {end['peer_id']}")
-    print(f"key      {end['key']}")
+        raise CtlError(f"not genuine: {visible(str(end['error']['message']))}{fine}", FAILED)
+    say(f"genuine: {end['length']} entries, {end['byte_length']} bytes, signed by {end['peer_id']}")
+    say(f"key      {end['key']}")
     if end["fork"]:
-        print(f"fork     {end['fork']}: signed entries were lost and the log begun anew that often")
+        say(f"fork     {end['fork']}: signed entries were lost and the log begun anew that often")
     if end["unfinished"]:
-        print(f"behind   {end['unfinished']}, never acknowledged; the next start cuts them off")
+        say(f"behind   {end['unfinished']}, never acknowledged; the next start cuts them off")
     return 0

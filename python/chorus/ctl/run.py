@@ -16,12 +16,14 @@ from chorus.ctl.client import Client, Refused
 from chorus.ctl.follow import TaskEvent, follow
 from chorus.ctl.pack import pack
 from chorus.ctl.problems import CANCELLED, MESH_FAILED, TIMED_OUT, USAGE, CtlError
+from chorus.ctl.terminal import Output, note, say, say_json, write_bytes
 from chorus.wire.ids import new_id
 from chorus.wire.task import TITLE_MAX_CHARS
 
 # Archives up to this size are packed in memory.
 SPOOL_MAX_BYTES: Final = 16 * 1024 * 1024
 _OUTPUT_CHUNK_BYTES: Final = 256 * 1024
+EXIT_CODE_MAX: Final = 255
 
 
 def run(client: Client, arguments: Namespace) -> int:
@@ -41,7 +43,7 @@ def run(client: Client, arguments: Namespace) -> int:
             _cancel(client, task["task_id"], False)
             raise
     if arguments.json:
-        print(task["task_id"], file=sys.stderr)
+        note(task["task_id"])
     return _follow_to_end(client, task["task_id"], arguments)
 
 
@@ -104,7 +106,7 @@ def _follow_to_end(client: Client, task_id: str, arguments: Namespace) -> int:
 
 def _cancel(client: Client, task_id: str, progress: bool) -> None:
     if progress:
-        print("cancelling; Ctrl-C again leaves it to the mesh", file=sys.stderr)
+        note("cancelling; Ctrl-C again leaves it to the mesh")
     # 409: it has ended already, and its end is on the way.
     with contextlib.suppress(Refused):
         client.post(f"/api/v1/tasks/{task_id}/cancel", {"reason": "interrupted by the submitter"})
@@ -112,21 +114,15 @@ def _cancel(client: Client, task_id: str, progress: bool) -> None:
 
 def _show(event: TaskEvent, progress: bool, as_json: bool) -> None:
     if as_json:
-        import orjson
-
-        line = orjson.dumps({"id": event.id or None, "event": event.event, "data": event.data})
-        sys.stdout.buffer.write(line + b"\n")
-        sys.stdout.buffer.flush()
+        say_json({"id": event.id or None, "event": event.event, "data": event.data}, flush=True)
     elif event.event == "output":
-        stream = sys.stderr.buffer if event.data.get("stream") == "stderr" else sys.stdout.buffer
-        stream.write(event.output())
-        stream.flush()
+        write_bytes(event.output(), stderr=event.data.get("stream") == "stderr")
     elif event.event == "gap":
         # Whoever takes the output for complete must know better.
-        print(f"chorusctl: something was lost: {event.data.get('detail')}", file=sys.stderr)
+        note(f"chorusctl: something was lost: {event.data.get('detail')}")
     elif event.event == "state" and progress:
         reason = event.data.get("reason")
-        print(f"· {event.data.get('state')}{f': {reason}' if reason else ''}", file=sys.stderr)
+        note(f"· {event.data.get('state')}{f': {reason}' if reason else ''}")
 
 
 def exit_code(end: dict[str, Any]) -> int:
@@ -135,12 +131,14 @@ def exit_code(end: dict[str, Any]) -> int:
     if state == "cancelled":
         return CANCELLED
     if ended_by == "timeout":
-        print(f"chorusctl: timed out: {end.get('reason')}", file=sys.stderr)
+        note(f"chorusctl: timed out: {end.get('reason')}")
         return TIMED_OUT
+    if not isinstance(code, int) or not 0 <= code <= EXIT_CODE_MAX:
+        code = None  # the agent that ran it says so, and may say anything
     if ended_by in (None, "exit") and code is not None:
-        return int(code)
-    print(f"chorusctl: {state}: {end.get('reason') or ended_by}", file=sys.stderr)
-    return int(code) if code else MESH_FAILED
+        return code
+    note(f"chorusctl: {state}: {end.get('reason') or ended_by}")
+    return code or MESH_FAILED
 
 
 def wait(client: Client, arguments: Namespace) -> int:
@@ -149,23 +147,23 @@ def wait(client: Client, arguments: Namespace) -> int:
         if event.event == "end":
             task = client.get(f"/api/v1/tasks/{arguments.task}")
             if arguments.json:
-                import orjson
-
-                print(orjson.dumps(task).decode())
+                say_json(task)
             else:
-                print(f"{task['state']}{': ' + task['reason'] if task['reason'] else ''}")
+                say(f"{task['state']}{': ' + str(task['reason']) if task['reason'] else ''}")
             return exit_code(event.data)
     return MESH_FAILED
 
 
 def logs(client: Client, arguments: Namespace) -> int:
-    """The raw output of a task."""
+    """The output of a task, byte for byte with `--raw`; else what could move a cursor is written out."""
+    shown = Output()
     params = {"stream": arguments.stream, "follow": "true" if arguments.follow else "false"}
     try:
         with client.stream(f"/api/v1/tasks/{arguments.task}/logs", **params) as response:
             for chunk in response.iter_raw(_OUTPUT_CHUNK_BYTES if not arguments.follow else None):
-                sys.stdout.buffer.write(chunk)
-                sys.stdout.buffer.flush()
+                write_bytes(chunk) if arguments.raw else shown.push(chunk)
     except httpx.TransportError as error:
         raise CtlError(f"the output broke off: {str(error) or type(error).__name__}", MESH_FAILED) from None
+    finally:
+        shown.push(b"", end=True)
     return 0

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from chorus.config.rules import RulesError, read_rules
 from chorus.ctl.problems import USAGE, CtlError
+from chorus.ctl.terminal import note, say, say_json, write_bytes
 
 if TYPE_CHECKING:
     from chorus.core import Scanner
@@ -64,13 +65,13 @@ def scan(arguments: Namespace) -> int:
             if arguments.json:
                 found_all.append(asdict(found))
             else:
-                print(
+                say(
                     f"{found.file}:{found.line}:{found.column}: {found.rule} ({found.severity}) {found.audit}"
                 )
     if arguments.json:
-        print(json.dumps({"findings": found_all, "files": count, "unread": unread}, ensure_ascii=False))
+        say_json({"findings": found_all, "files": count, "unread": unread})
     for problem in unread:
-        print(f"chorusctl: {problem}", file=sys.stderr)
+        note(f"chorusctl: {problem}")
     return 1 if worst >= 0 else 0
 
 
@@ -143,7 +144,8 @@ def _files(root: Path, git: bool, unread: list[str]) -> Iterator[Path]:
 
 
 def _look(scanner: Scanner, name: str, content: bytes) -> Iterator[Found]:
-    path = None if name == STDIN else os.path.normpath(name)
+    # Rules look at names as text; a name that is no text is shown to them as near to it as can be.
+    path = None if name == STDIN else os.path.normpath(name).encode("utf-8", "replace").decode()
     line, place = 1, 0
     for finding in scanner.scan(content, path):
         line += content.count(b"\n", place, finding.start)
@@ -164,7 +166,6 @@ def _redact(scanner: Scanner, arguments: Namespace) -> int:
         # Whatever is there: a pipe that is followed must not wait for a whole piece.
         piece = source.read1(PIECE_BYTES)
         ended = not piece
-        sys.stdout.buffer.write(redactor.finish() if ended else redactor.push(piece))
-        sys.stdout.buffer.flush()
+        write_bytes(redactor.finish() if ended else redactor.push(piece))
         hit = any(SEVERITIES.index(found.severity) >= least for found in redactor.take_findings()) or hit
     return 1 if hit else 0

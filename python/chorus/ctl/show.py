@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 from argparse import Namespace
@@ -13,6 +12,8 @@ from typing import Any, Final
 
 from chorus.ctl.client import Client
 from chorus.ctl.problems import FAILED, CtlError
+from chorus.ctl.terminal import note, say, say_json
+from chorus.wire.visible import visible
 
 Row = dict[str, Any]
 Columns = tuple[tuple[str, Callable[[Row], Any]], ...]
@@ -102,15 +103,18 @@ def artifacts(client: Client, arguments: Namespace) -> int:
         raise CtlError(f"task {arguments.task} has no such artifact; chorusctl artifacts lists them")
     root = Path(arguments.output)
     for item in wanted:
-        _save(client, f"{base}/{item['path']}", item, root)
-        print(f"{item['path']}  {item['size']} bytes", file=sys.stderr)
+        try:
+            _save(client, f"{base}/{item['path']}", item, root)
+        except (OSError, ValueError) as error:
+            raise CtlError(f"artifact {cell(item['path'])} cannot be saved: {error}") from None
+        note(f"{item['path']}  {item['size']} bytes")
     return 0
 
 
 def _save(client: Client, path: str, item: Row, root: Path) -> None:
     goal = root / item["path"]
     if not Path(os.path.normpath(goal)).is_relative_to(os.path.normpath(root)):
-        raise CtlError(f"artifact {item['path']} leads out of {root}")
+        raise CtlError(f"artifact {cell(item['path'])} leads out of {root}")
     goal.parent.mkdir(parents=True, exist_ok=True)
     aside = goal.with_name(f".{goal.name}.part")
     digest = hashlib.sha256()
@@ -122,7 +126,7 @@ def _save(client: Client, path: str, item: Row, root: Path) -> None:
             file.write(chunk)
     if digest.hexdigest() != item["sha256"]:
         aside.unlink()
-        raise CtlError(f"artifact {item['path']} arrived damaged; try again", FAILED)
+        raise CtlError(f"artifact {cell(item['path'])} arrived damaged; try again", FAILED)
     aside.rename(goal)
 
 
@@ -177,7 +181,7 @@ def token(client: Client, arguments: Namespace) -> int:
     endpoint = client.endpoints[0]
     if arguments.json:
         return print_json({"url": endpoint.url, "token": endpoint.token})
-    print(endpoint.token)
+    say(endpoint.token)
     return 0
 
 
@@ -194,7 +198,7 @@ def print_table(rows: Iterable[Row], columns: Columns) -> int:
     room = os.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in cells:
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        print(text[:room])
+        say(text[:room])
     return 0
 
 
@@ -202,22 +206,17 @@ def print_pairs(rows: list[tuple[str, str]]) -> int:
     """Names and values, a line each."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        print(f"{name.ljust(width)}  {cell(value)}")
+        say(f"{name.ljust(width)}  {cell(value)}")
     return 0
 
 
 def cell(value: Any) -> str:
-    """A value as one line that moves no cursor, whatever it holds."""
+    """A value as one line, its hidden characters written out so that columns keep their width."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return plain(str(value))
-
-
-def plain(text: str) -> str:
-    """Text for a line of a terminal: a title may hold anything, but begins no line and moves no cursor."""
-    return "".join(char if char.isprintable() else " " for char in text)
+    return visible(str(value))
 
 
 def _seconds(value: float | None) -> str | None:
@@ -226,10 +225,10 @@ def _seconds(value: float | None) -> str | None:
 
 def print_json(value: Any) -> int:
     """Prints a value as one line of JSON."""
-    print(json.dumps(value, ensure_ascii=False))
+    say_json(value)
     return 0
 
 
 def _say(text: str) -> int:
-    print(text)
+    say(text)
     return 0

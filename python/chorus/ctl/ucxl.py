@@ -13,6 +13,7 @@ from chorus.ctl.client import Client
 from chorus.ctl.follow import events
 from chorus.ctl.problems import CtlError
 from chorus.ctl.show import Columns, cell, print_json, print_table
+from chorus.ctl.terminal import Output, say, write_bytes
 from chorus.wire.ids import new_id
 
 _PAGE: Final = 500
@@ -28,12 +29,14 @@ _VERSIONS: Final[Columns] = (
 
 
 def get(client: Client, arguments: Namespace) -> int:
-    """The content, byte for byte, to standard output or a file."""
+    """The content, byte for byte, to standard output or a file; a terminal gets it so only with `--raw`."""
     if arguments.json:
         return print_json(_data(client.get(f"{_BASE}/get", address=arguments.address)))
     content = client.get_bytes(f"{_BASE}/get", address=arguments.address, raw="true").content
-    if arguments.output is None:
-        sys.stdout.buffer.write(content)
+    if arguments.output is None and sys.stdout.isatty() and not arguments.raw:
+        Output().push(content, end=True)
+    elif arguments.output is None:
+        write_bytes(content)
     else:
         Path(arguments.output).write_bytes(content)
     return 0
@@ -81,7 +84,7 @@ def tree(client: Client, arguments: Namespace) -> int:
         for depth, name in enumerate(names):
             if names[: depth + 1] != shown[: depth + 1]:
                 last = depth == len(names) - 1
-                print(f"{'  ' * depth}{name}" + (f"  ({_versions(item)})" if last else ""))
+                say(f"{'  ' * depth}{name}" + (f"  ({_versions(item)})" if last else ""))
         shown = names
     return 0
 
@@ -100,7 +103,7 @@ def follow(client: Client, arguments: Namespace) -> int:
         else:
             done = "deleted" if row["deleted"] else f"{row['size']} bytes"
             author = cell(row["agent_id"] or row["author"])
-            print(f"{row['created_at']}  {row['address']}  {done}  {author}")
+            say(f"{row['created_at']}  {row['address']}  {done}  {author}")
         sys.stdout.flush()
     return 0
 
@@ -157,5 +160,5 @@ def _data(answer: dict[str, Any]) -> Any:
 def _say_written(row: dict[str, Any], arguments: Namespace) -> int:
     if arguments.json:
         return print_json(row)
-    print(row["address"])
+    say(row["address"])
     return 0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
 import threading
 import time
 from argparse import Namespace
@@ -19,6 +17,7 @@ from chorus.ctl import contexts
 from chorus.ctl.agents import POLL_S, Started, alive, signal_all, start, tail, wait_gone
 from chorus.ctl.contexts import AgentEntry, MeshContext
 from chorus.ctl.problems import FAILED, CtlError
+from chorus.ctl.terminal import note, note_lines, say, say_json
 
 # From the first start to a complete mesh: discovery, an election, and 10 s of steadiness before later votes.
 READY_TIMEOUT_S: Final = 180.0
@@ -59,10 +58,10 @@ def up(arguments: Namespace) -> int:
             "agents": [asdict(agent) for agent in context.agents],
             "cluster_secret_file": secret or os.environ.get("CHORUS_CLUSTER_SECRET_FILE") or None,
         }
-        print(json.dumps(said), flush=True)
+        say_json(said, flush=True)
     else:
         for agent in context.agents:
-            print(f"{agent.agent_id}  {agent.api}  {agent.multiaddr}", flush=True)
+            say(f"{agent.agent_id}  {agent.api}  {agent.multiaddr}", flush=True)
     if arguments.detach:
         return 0
     _say("the mesh is up; Ctrl-C ends it")
@@ -273,7 +272,7 @@ def _until_interrupted(context: MeshContext, started: list[Started]) -> int:
     except KeyboardInterrupt:
         _say("stopping; Ctrl-C again gives unfinished tasks back to the mesh")
     except CtlError as error:
-        print(f"chorusctl: {error}", file=sys.stderr)
+        note_lines(f"chorusctl: {error}")
         code = FAILED
     _stop(list(context.agents))
     contexts.stopped(context)
@@ -308,4 +307,4 @@ def _stop(agents: list[AgentEntry]) -> None:
 
 def _say(text: str) -> None:
     if text:
-        print(text, file=sys.stderr, flush=True)
+        note(text)

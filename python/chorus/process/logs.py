@@ -7,7 +7,6 @@ Everything goes through stdlib `logging`, so that libraries' lines have the same
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import sys
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Literal, Self
 
 from chorus.process.log_kinds import Kinds
+from chorus.wire.visible import visible, visible_json
 
 # One line; longer ones (a huge traceback) are cut, so that no line can flood the stream.
 LINE_MAX_BYTES = 16 * 1024
@@ -102,7 +102,7 @@ class JsonLine(_Line):
         moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
         time = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = {"time": time, "level": record.levelname.lower(), **self.fields(record)}
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return visible_json(line, default=str)
 
 
 class TextLine(_Line):
@@ -117,8 +117,14 @@ class TextLine(_Line):
         fields.pop("agent_id")
         trace = fields.pop("exception", None)
         rest = "".join(f"  {key}={value}" for key, value in fields.items())
-        line = f"{moment} {record.levelname.lower():7} {process:11} {event}{rest}"
-        return f"{line}\n{trace}" if trace else line
+        # What others say may stand in it: it begins no line of its own and moves no cursor.
+        line = visible(f"{moment} {record.levelname.lower():7} {process:11} {event}{rest}")
+        return f"{line}\n{_indented(trace)}" if trace else line
+
+
+def _indented(trace: str) -> str:
+    """A traceback of several lines, none of which looks like a line of the log."""
+    return "\n".join(f"    {visible(line)}" for line in trace.split("\n"))
 
 
 class RedactingHandler(logging.Handler):

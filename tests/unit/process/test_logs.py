@@ -113,3 +113,36 @@ def test_lines_of_one_kind_are_bounded_and_the_rest_is_counted(lines: list[bytes
     assert counted["refused"] == 100_000 - log_kinds.KIND_LINES_MAX
     assert counted["other"] > 90_000
     assert said[-1]["event"] == "refused"
+
+
+FORGED = "x\n12:00:00.000 error   node        all is lost\r\x1b[2J\x9b\u202e\u2028\ud800"
+
+
+def hidden(line: bytes) -> set[str]:
+    return {char for char in line.decode()[:-1] if not char.isprintable()}
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_value_cannot_forge_a_line(lines: list[bytes], form: str) -> None:
+    log = configure(lines, form)
+    log.info("heard", said=FORGED, **{"na\nme": [FORGED]})
+    log.info(FORGED)
+    logging.getLogger("some\nlib").warning("%s", FORGED)
+    assert len(lines) == 3
+    for line in lines:
+        assert line.endswith(b"\n")
+        assert hidden(line) == set()
+    if form == "json":
+        assert json.loads(lines[0])["said"] == FORGED
+
+
+def test_the_lines_of_a_traceback_are_indented(lines: list[bytes]) -> None:
+    log = configure(lines, "text")
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        log.exception("failed")
+    first, *rest = lines[0].decode().splitlines()
+    assert "failed" in first
+    assert rest
+    assert all(line.startswith("    ") and line.isprintable() for line in rest)
