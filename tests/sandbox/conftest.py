@@ -37,6 +37,17 @@ def image() -> str:
     pytest.skip("no sandbox image: run deploy/sandbox/build.sh")
 
 
+@pytest.fixture(scope="session")
+def python_image(image: str) -> str:
+    """A sandbox image with Python, for tasks that know their way about."""
+    name = os.environ.get("CHORUS_TEST_PYTHON_IMAGE", "anthonyrawlins/chorus-python-dev:latest")
+    try:
+        docker.from_env().images.get(name)
+    except docker.errors.ImageNotFound:
+        pytest.skip(f"no {name}: run deploy/sandbox/build.sh")
+    return name
+
+
 @pytest_asyncio.fixture
 async def backend() -> AsyncIterator[DockerBackend]:
     made = DockerBackend(

@@ -111,6 +111,10 @@ class Sandbox(Protocol):
     def image_digest(self) -> str:
         """The image's content id."""
 
+    @property
+    def protected(self) -> bool:
+        """Whether the task is kept from forging its exit codes."""
+
     async def begin(self, labels: Mapping[str, str], env: Mapping[str, str], sink: OutputSink) -> None:
         """Makes the clean sandbox this task's. Environment values never show outside the sandbox."""
 
@@ -134,7 +138,7 @@ class Sandbox(Protocol):
         """Writes a tar archive of these files, of so many bytes at most; what it holds is to be checked."""
 
     async def usage(self) -> Usage:
-        """What the task has used."""
+        """What the task has used. Raises SandboxGone when the sandbox does not answer any more."""
 
     def samples(self) -> AsyncIterator[Sample]:
         """Samples about once a second, until the sandbox ends."""

@@ -24,7 +24,7 @@ from chorus.executor.backend import (
 )
 from chorus.executor.journal import Journal
 from chorus.executor.output import OutputGate
-from chorus.executor.summary import Facts
+from chorus.executor.summary import Facts, outcome
 from chorus.hub import HubError
 from chorus.wire.task import TaskSubmission
 
@@ -68,7 +68,11 @@ class Runner:
         self._gate = gate
         self._sources = sources
         self._stopped: EndedBy | None = None
-        self._facts = Facts(total_commands=len(job.task.commands), timeout_s=job.task.timeout_s)
+        self._facts = Facts(
+            total_commands=len(job.task.commands),
+            timeout_s=job.task.timeout_s,
+            protected=sandbox.protected,
+        )
         self.command = 0
 
     async def stop(self, why: EndedBy) -> None:
@@ -85,10 +89,11 @@ class Runner:
         try:
             if await self._put_inputs():
                 await self._run_commands()
-            ran.usage = await self._sandbox.usage()
+            # Nothing of the task lives on while its use is counted and its files are read.
+            await self._sandbox.stop(self._stopped or "exit")
+            ran.usage = await self._usage()
             self._facts.running_s = time.monotonic() - started
             if self._job.task.artifacts and self._stopped in (None, "timeout"):
-                await self._sandbox.stop(self._stopped or "exit")
                 scratch = self._job.folder / "scratch"
                 ran.artifacts = await workspace.collect(
                     self._sandbox, self._job.task.artifacts, self._job.folder, scratch
@@ -103,6 +108,18 @@ class Runner:
         if self._gate.failed is not None:
             self._facts.note = f"the agent's disk failed while the output was kept: {self._gate.failed}"
         return ran
+
+    async def _usage(self) -> Usage:
+        """What the task used. A session that its task has killed or stopped vouches for no success."""
+        try:
+            return await self._sandbox.usage()
+        except BackendUnavailable:
+            pass  # the commands had ended before
+        except SandboxGone as error:
+            if outcome(self._facts) == "completed":
+                self._facts.exit_code = self._facts.commands[-1]["exit_code"] = 137
+                self._gone(error)
+        return Usage(0.0, 0, 0, 0)
 
     async def _put_inputs(self) -> bool:
         job = self._job

@@ -28,6 +28,7 @@ class Facts:
     refused: list[dict[str, str]] = field(default_factory=list)
     output: dict[str, int] = field(default_factory=dict)
     running_s: float = 0.0
+    protected: bool = True
 
 
 def outcome(facts: Facts) -> Outcome:
@@ -87,6 +88,8 @@ def compose(facts: Facts) -> str:
         parts.append(
             f"{len(facts.refused)} artifact{'s' if len(facts.refused) > 1 else ''} refused: {named}."
         )
+    if not facts.protected:
+        parts.append("The image has no protected session: the task could have forged its exit codes.")
     return " ".join(parts)
 
 

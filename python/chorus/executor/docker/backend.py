@@ -21,6 +21,7 @@ from chorus.executor.docker.container import (
     LABEL_BOOT,
     LABEL_PEER,
     LABEL_TASK,
+    SESSION_SHELL,
     USER,
     configuration,
     resource_limits,
@@ -33,6 +34,8 @@ from chorus.executor.docker.session import Session
 # Images beyond these that were used longest ago keep no warm container.
 _WARM_IMAGES_MAX = 3
 _WARM_RETRY_S = 30.0
+# A line of health has room for these.
+_IMAGES_NAMED_MAX = 3
 # Making a container costs as much CPU as a small task: it waits until the task that took the last one has
 # begun.
 _REFILL_DELAY_S = 0.1
@@ -62,6 +65,7 @@ class DockerBackend:
         self._pool: dict[str, _Warm] = {}
         self._closing = False
         self._live: set[str] = set()
+        self._unprotected: set[str] = set()
 
     async def acquire(
         self, image: str, limits: Limits, lease_s: float, labels: Mapping[str, str] | None = None
@@ -120,7 +124,14 @@ class DockerBackend:
             version = await self._engine.ping()
         except SandboxError as error:
             return BackendState(False, error.reason)
-        return BackendState(True, f"Docker {version}")
+        return BackendState(True, f"Docker {version}{self._warning()}")
+
+    def _warning(self) -> str:
+        """What health says of images without a shell that keeps the session out of the task's reach."""
+        if not self._unprotected:
+            return ""
+        named = ", ".join(sorted(self._unprotected)[:_IMAGES_NAMED_MAX])
+        return f"; tasks in {named} can forge their exit codes: the image has no {SESSION_SHELL} of mode 0111"
 
     async def sweep(self) -> list[str]:
         """Only one executor of a peer lives at a time: what bears the peer's label and is not ours is left
@@ -168,6 +179,7 @@ class DockerBackend:
             _, sock, keep = await self._engine.open_exec(container, session_command(lease_s), USER)
             session = Session(sock, keep, lease_s)
             await session.open()
+            (self._unprotected.discard if session.protected else self._unprotected.add)(image)
             return DockerSandbox(self._engine, container, session, image, digest, limits, self._live.discard)
         except BaseException:
             self._live.discard(container)

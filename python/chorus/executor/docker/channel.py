@@ -22,6 +22,8 @@ _READ_BYTES = 256 * 1024
 _FRAME_HEAD = struct.Struct(">BxxxL")
 # More than this waiting to be written means that the daemon takes nothing any more.
 _WRITE_BACKLOG_BYTES = 8 * 1024 * 1024
+# How a channel ends that the other side has closed.
+ENDED = "the session ended"
 
 Receive = Callable[[int, bytes], None]
 Closed = Callable[[str], None]
@@ -44,6 +46,7 @@ class Channel:
         self._out: collections.deque[memoryview] = collections.deque()
         self._out_bytes = 0
         self._ending = False
+        self._why = "closed"
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._pending = bytearray()
         sock.setblocking(False)
@@ -72,11 +75,11 @@ class Channel:
                 raise ChannelClosed
         self.write(data)
 
-    def close(self) -> None:
-        """Ends the thread, which closes the socket."""
+    def close(self, why: str = "closed") -> None:
+        """Ends the thread, which closes the socket and says why."""
         with self._lock:
             if not self._ending:
-                self._ending = True
+                self._ending, self._why = True, why
                 os.eventfd_write(self._wake, 1)
 
     def join(self, timeout_s: float) -> None:
@@ -92,7 +95,6 @@ class Channel:
             return 0  # the reading side finds out and says so
 
     def _run(self) -> None:
-        why = "closed"
         poller = select.poll()
         poller.register(self._wake, select.POLLIN)
         try:
@@ -117,11 +119,11 @@ class Channel:
                 if data is None:
                     continue
                 if not data:
-                    why = "the session ended"
+                    self._why = ENDED
                     return
                 self._demultiplex(data)
         except Exception as error:  # whatever breaks here ends this one session, by name
-            why = f"the session broke: {error}"
+            self._why = f"the session broke: {error}"
         finally:
             with self._lock:
                 self._ending = True
@@ -130,7 +132,7 @@ class Channel:
                     self._sock.close()
                 os.close(self._wake)
             self._keep = None
-            self._closed(why)
+            self._closed(self._why)
 
     def _read(self) -> bytes | None:
         with self._lock:  # a TLS object must not be read and written at once

@@ -12,6 +12,8 @@ from chorus.executor.backend import Limits
 USER = "1000:1000"
 WORKSPACE = "/workspace"
 TEMPORARY = "/tmp"
+# A bash that its user may execute and not read; session.sh says what that is for.
+SESSION_SHELL = "/usr/lib/chorus/session-bash"
 
 LABEL_PEER = "chorus.peer"
 LABEL_BOOT = "chorus.boot"

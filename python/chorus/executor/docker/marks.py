@@ -1,4 +1,7 @@
-"""Finds the session's marks in its output streams, and leaves every other byte as it is. No I/O."""
+"""Finds the session's marks in its output streams, and leaves every other byte as it is. No I/O.
+
+Who wrote a mark is not known here: the session accepts those whose token it has given out.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,35 @@ from dataclasses import dataclass
 
 # A mark is short; a start without an end within this is output that happens to look like one.
 MARK_BYTES_MAX = 4096
+# What a counter of the kernel, or its clock in nanoseconds, can be; JSON keeps it exact.
+COUNTER_MAX = 2**53
+EXIT_CODE_MAX = 255
+
+
+class MarkError(ValueError):
+    """A mark of the session does not say what it must."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The words of a mark."""
+    """A mark: its words, and the bytes that it was."""
 
     words: tuple[str, ...]
+    raw: bytes
+
+
+def counter(word: str, largest: int = COUNTER_MAX) -> int:
+    """A number from 0 to `largest` in decimal digits; raises MarkError."""
+    if not (word.isascii() and word.isdigit() and len(word) <= len(str(largest))) or int(word) > largest:
+        raise MarkError(f"{word[:40]!r} is no number from 0 to {largest}")
+    return int(word)
+
+
+def counters(words: tuple[str, ...], count: int) -> tuple[int, ...]:
+    """So many numbers and nothing else; raises MarkError."""
+    if len(words) != count:
+        raise MarkError(f"{len(words)} numbers where {count} belong")
+    return tuple(counter(word) for word in words)
 
 
 class MarkFinder:
@@ -44,7 +69,8 @@ class MarkFinder:
                 return
             if start > position:
                 yield data[position:start]
-            yield Mark(tuple(data[start + len(self._start) : end].decode("ascii", "replace").split()))
+            words = data[start + len(self._start) : end].decode("ascii", "replace").split()
+            yield Mark(tuple(words), data[start : end + 1])
             position = end + 1
         keep = self._partial_start(data, position)
         if keep > position:

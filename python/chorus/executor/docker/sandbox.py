@@ -23,6 +23,7 @@ from chorus.executor.backend import (
     SandboxGone,
     Usage,
 )
+from chorus.executor.docker.channel import ENDED
 from chorus.executor.docker.container import WORKSPACE
 from chorus.executor.docker.engine import Engine
 from chorus.executor.docker.session import Ended, Session
@@ -71,7 +72,6 @@ class DockerSandbox:
         self._stopping: EndedBy | None = None
         self._running = False
         self._last = _Seen()
-        self._usage = Usage(0.0, 0, 0, 0)
         self._most_sampled = 0
         self._closed = False
         self._background: set[asyncio.Task[None]] = set()
@@ -83,6 +83,10 @@ class DockerSandbox:
     @property
     def image_digest(self) -> str:
         return self._digest
+
+    @property
+    def protected(self) -> bool:
+        return self.session.protected
 
     @property
     def alive(self) -> bool:
@@ -163,14 +167,9 @@ class DockerSandbox:
             raise SandboxError(f"packing the files failed with code {code}")
 
     async def usage(self) -> Usage:
-        if self.alive:
-            try:
-                oom, full, peak, cpu = (await self.session.usage())[:4]
-                # A kernel without memory.peak (cgroup v2 before Linux 5.19) knows no better than the samples.
-                self._usage = Usage(cpu / 1e9, peak or self._most_sampled, oom, full)
-            except (SandboxGone, ValueError):
-                pass
-        return self._usage
+        oom, full, peak, cpu = await self._checked(self.session.usage())
+        # A kernel without memory.peak (cgroup v2 before Linux 5.19) knows no better than the samples.
+        return Usage(cpu / 1e9, peak or self._most_sampled, oom, full)
 
     async def samples(self) -> AsyncIterator[Sample]:
         """The SDK's stream blocks, so a thread of its own reads it; it ends with the container."""
@@ -250,18 +249,17 @@ class DockerSandbox:
                 raise SandboxGone(f"{gone.reason}, the container lived on") from gone
             if state["State"].get("OOMKilled"):
                 raise SandboxGone("the sandbox was killed for memory", out_of_memory=True) from gone
-            raise SandboxGone("the sandbox's session was killed") from gone
+            raise SandboxGone(
+                "the sandbox's session was killed" if gone.reason == ENDED else gone.reason
+            ) from gone
 
     async def _disk_space(self) -> list[tuple[int, int]]:
         """(free, used) bytes of the writable folders; nothing when the session cannot say."""
         try:
-            words = [int(word) for word in await self.session.space()]
-        except (SandboxGone, ValueError):
+            said = await self.session.space()
+        except SandboxGone:
             return []
-        return [
-            (words[i] * words[i + 1], (words[i + 2] - words[i]) * words[i + 1])
-            for i in range(0, len(words) - 2, 3)
-        ]
+        return [(free * size, (blocks - free) * size) for free, size, blocks in (said[:3], said[3:])]
 
     async def _disk_full(self) -> bool:
         return any(free < _DISK_FULL_BYTES for free, _ in await self._disk_space())

@@ -1,5 +1,9 @@
 """The session protocol on the agent's side: requests as lines, answers as marks (session.sh is the other
 side).
+
+A task shares the session's output streams: it may read a mark before it comes here, change it and write it
+again. So each request carries the token of its answer, and a command two, of which the session writes the
+true one. A mark without a token that is waited for is output like any other.
 """
 
 from __future__ import annotations
@@ -10,13 +14,13 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from chorus.executor.backend import OutputSink, SandboxGone, Stream
-from chorus.executor.docker.channel import Channel, ChannelClosed
-from chorus.executor.docker.marks import Mark, MarkFinder
+from chorus.executor.docker.channel import ENDED, Channel, ChannelClosed
+from chorus.executor.docker.marks import EXIT_CODE_MAX, Mark, MarkError, MarkFinder, counter, counters
 from chorus.executor.docker.quoting import bash_word
 
 _STREAMS: dict[int, Stream] = {1: "stdout", 2: "stderr"}
@@ -24,8 +28,18 @@ _COPY_BYTES = 256 * 1024
 # Unpacking or packing a full disk; only a broken sandbox takes longer.
 _TRANSFER_TIMEOUT_S = 300.0
 _ASK_TIMEOUT_S = 15.0
+# A session that has nothing else to do answers at once; after this it is stopped or stuck.
+_SILENCE_S_MIN = 30.0
+# Of the workspace and the temporary folder: free blocks, block size and blocks.
+_SPACE_COUNTERS = 6
+_USAGE_COUNTERS = 4
 
 Collector = Callable[[bytes], None]
+T = TypeVar("T")
+
+
+def _token() -> str:
+    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +54,27 @@ class Ended:
 
 @dataclass(slots=True)
 class _Running:
-    """A command on its way: both streams say its end, in either order."""
+    """A command on its way: both streams say its end, in either order.
+
+    The token `success` is written for code 0 alone, `failure` for every other.
+    """
 
     number: int
-    future: asyncio.Future[tuple[str, ...]]
-    words: tuple[str, ...] | None = None
+    future: asyncio.Future[tuple[int, int, int]]
+    success: str = field(default_factory=_token)
+    failure: str = field(default_factory=_token)
+    counted: tuple[int, int, int] | None = None
     stderr_ended: bool = False
+    told: bool = False
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request that waits for its answer."""
+
+    reply: str
+    future: asyncio.Future[tuple[str, ...]]
+    token: str = field(default_factory=_token)
 
 
 class Session:
@@ -53,25 +82,31 @@ class Session:
 
     def __init__(self, sock: socket.socket, keep: Any, lease_s: float) -> None:
         self._loop = asyncio.get_running_loop()
-        nonce = secrets.token_hex(16)
-        self._finders = {1: MarkFinder(nonce), 2: MarkFinder(nonce)}
+        self._nonce = _token()
+        self._finders = {1: MarkFinder(self._nonce), 2: MarkFinder(self._nonce)}
         self._sink: OutputSink | None = None
         self._number = 0
         self._running: _Running | None = None
+        self._stopped: _Running | None = None
         self._asking = asyncio.Lock()
-        self._answer: tuple[str, asyncio.Future[tuple[str, ...]]] | None = None
+        self._asked: _Asked | None = None
         self._collector: Collector | None = None
         self._collecting = False
         self._sending_file = False
+        self._receiving = False
+        self._alive: set[str] = set()
+        self._heard_at = time.monotonic()
         self._lease_s = lease_s
+        # Whether the session's memory, and so its tokens, are out of the task's reach.
+        self.protected = False
         self.closed: asyncio.Future[str] = self._loop.create_future()
         self._channel = Channel(sock, self._receive, self._on_closed, keep=keep)
-        self._hello = f"hello {nonce}\n".encode()
         self._keepalive = self._loop.create_task(self._keep_alive())
 
     async def open(self) -> None:
         """Greets the session; it is ready when this returns."""
-        await self._ask(self._hello, "ready")
+        words = await self._ask(f"hello {self._nonce}", b"", "ready")
+        self.protected = words == ("protected",)
 
     def give(self, sink: OutputSink) -> None:
         """From now on output goes there."""
@@ -92,21 +127,17 @@ class Session:
         """Runs a command to its end; all of its output has gone to the sink when this returns."""
         if self._running is not None:
             raise RuntimeError("a session runs one command at a time")
-        future: asyncio.Future[tuple[str, ...]] = self._loop.create_future()
-        self._running = _Running(number, future)
+        running = self._running = _Running(number, self._loop.create_future())
         self._number = number
         try:
-            self._write(
-                b"run %d %s %s %s\n" % (number, bash_word(workdir), bash_word(stdin), bash_word(command))
-            )
+            head = f"run {number} {running.success} {running.failure} ".encode()
+            self._write(head + b"%s %s %s\n" % (bash_word(workdir), bash_word(stdin), bash_word(command)))
             started = time.monotonic()
-            words = await self._or_gone(future)
-            code, oom, full = (int(word) for word in words[:3])
+            code, oom, full = await self._or_gone(running.future)
             return Ended(code, oom, full, time.monotonic() - started)
-        except (ValueError, IndexError) as error:
-            raise SandboxGone(f"the session answered nonsense: {error}") from error
         finally:
-            self._running = None
+            # A `stop` that came too late says the command's end once more.
+            self._stopped, self._running = running, None
 
     def stop(self) -> None:
         """Kills every process of the task; a running command then ends with code 137."""
@@ -118,74 +149,93 @@ class Session:
         async with self._asking:
             self._sending_file = True
             try:
-                self._write(b"put %d %s\n" % (size, bash_word(directory)))
-                answer = self._expect("put")
+                asked = self._expect("put")
+                self._write(b"put %s %d %s\n" % (asked.token.encode(), size, bash_word(directory)))
                 await asyncio.to_thread(self._send_file, archive, size)
             finally:
                 self._sending_file = False
-            words = await self._answered(answer, _TRANSFER_TIMEOUT_S)
-        return int(words[0])
+            return self._code(await self._answered(asked, _TRANSFER_TIMEOUT_S))
 
     async def list(self, directory: str, collector: Collector) -> int:
         """Lists a directory: type, size, path, link target, each ended by NUL."""
-        line = b"list %s\n" % bash_word(directory)
-        return int((await self._ask(line, "listed", collector, _TRANSFER_TIMEOUT_S))[0])
+        asked = await self._ask("list", bash_word(directory), "listed", collector, _TRANSFER_TIMEOUT_S)
+        return self._code(asked)
 
     async def get(self, names: bytes, directory: str, collector: Collector) -> int:
         """Packs files by their names, each ended by NUL; returns tar's exit code."""
-        line = b"get %d %s\n" % (len(names), bash_word(directory)) + names
-        return int((await self._ask(line, "got", collector, _TRANSFER_TIMEOUT_S))[0])
+        words = b"%d %s" % (len(names), bash_word(directory))
+        return self._code(await self._ask("get", words, "got", collector, _TRANSFER_TIMEOUT_S, after=names))
 
-    async def space(self) -> tuple[str, ...]:
+    async def space(self) -> tuple[int, ...]:
         """Free blocks, block size and blocks of the workspace and the temporary folder."""
-        return await self._ask(b"space\n", "space")
+        return self._counters(await self._ask("space", b"", "space"), _SPACE_COUNTERS)
 
     async def usage(self) -> tuple[int, ...]:
         """Out-of-memory kills, process limit hits, memory peak, CPU nanoseconds."""
-        return tuple(int(word) for word in await self._ask(b"usage\n", "usage"))
+        return self._counters(await self._ask("usage", b"", "usage"), _USAGE_COUNTERS)
 
-    def close(self) -> None:
+    def close(self, why: str = "closed") -> None:
         """Ends the session; process 1 of the sandbox ends with it."""
         self._keepalive.cancel()
-        self._channel.close()
+        self._channel.close(why)
 
     # ---- requests --------------------------------------------------------------------------------
 
     async def _ask(
-        self, line: bytes, reply: str, collector: Collector | None = None, timeout_s: float = _ASK_TIMEOUT_S
+        self,
+        verb: str,
+        words: bytes,
+        reply: str,
+        collector: Collector | None = None,
+        timeout_s: float = _ASK_TIMEOUT_S,
+        after: bytes = b"",
     ) -> tuple[str, ...]:
         async with self._asking:
             self._collector = collector
-            answer = self._expect(reply)
-            self._write(line)
+            asked = self._expect(reply)
+            self._write(f"{verb} {asked.token} ".encode() + words + b"\n" + after)
             try:
-                return await self._answered(answer, timeout_s)
+                return await self._answered(asked, timeout_s)
             finally:
                 self._collector = None
 
-    def _expect(self, reply: str) -> asyncio.Future[tuple[str, ...]]:
-        future: asyncio.Future[tuple[str, ...]] = self._loop.create_future()
-        self._answer = (reply, future)
-        return future
+    def _expect(self, reply: str) -> _Asked:
+        self._asked = _Asked(reply, self._loop.create_future())
+        return self._asked
 
-    async def _answered(self, future: asyncio.Future[tuple[str, ...]], timeout_s: float) -> tuple[str, ...]:
+    async def _answered(self, asked: _Asked, timeout_s: float) -> tuple[str, ...]:
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._or_gone(future)
+                words = await self._or_gone(asked.future)
         except TimeoutError:
-            raise SandboxGone(f"the session does not answer within {timeout_s:.0f} s") from None
+            why = f"the session does not answer within {timeout_s:.0f} s"
+            self.close(why)
+            raise SandboxGone(why) from None
+        self._heard_at = time.monotonic()
+        return words
 
-    async def _or_gone(self, future: asyncio.Future[tuple[str, ...]]) -> tuple[str, ...]:
+    async def _or_gone(self, future: asyncio.Future[T]) -> T:
         await asyncio.wait((future, self.closed), return_when=asyncio.FIRST_COMPLETED)
         if future.done():
             return future.result()
         raise SandboxGone(self.closed.result())
 
+    def _code(self, words: tuple[str, ...]) -> int:
+        return self._counters(words, 1)[0]
+
+    def _counters(self, words: tuple[str, ...], count: int) -> tuple[int, ...]:
+        try:
+            return counters(words, count)
+        except MarkError as error:
+            why = f"the session answered nonsense: {error}"
+            self.close(why)
+            raise SandboxGone(why) from error
+
     def _write(self, data: bytes) -> None:
         try:
             self._channel.write(data)
         except ChannelClosed:
-            raise SandboxGone("the session is gone") from None
+            raise SandboxGone(self.closed.result() if self.closed.done() else ENDED) from None
 
     def _send_file(self, archive: Path, size: int) -> None:
         try:
@@ -198,15 +248,27 @@ class Session:
                     self._channel.write_wait(chunk, _TRANSFER_TIMEOUT_S)
                     left -= len(chunk)
         except ChannelClosed:
-            raise SandboxGone("the session is gone") from None
+            raise SandboxGone(ENDED) from None
 
     async def _keep_alive(self) -> None:
-        """Every third of a lease. A file on its way must not be broken into, and is a sign of life itself."""
+        """Every third of a lease. A file on its way must not be broken into, and is a sign of life itself.
+
+        A session that a task has stopped (SIGSTOP) says nothing more, while its connection stands.
+        """
+        silence_s = max(self._lease_s, _SILENCE_S_MIN)
         with contextlib.suppress(ChannelClosed):
             while True:
                 await asyncio.sleep(self._lease_s / 3)
+                # It answers a request first, and is held up by output that the sink does not take.
+                if self._asking.locked() or self._receiving:
+                    self._heard_at = time.monotonic()
+                elif time.monotonic() - self._heard_at > silence_s:
+                    self._channel.close(f"the session has said nothing for {silence_s:.0f} s")
+                    return
                 if not self._sending_file:
-                    self._channel.write(b"k\n")
+                    token = _token()
+                    self._alive.add(token)
+                    self._channel.write(b"alive %s\n" % token.encode())
 
     # ---- on the channel's thread -----------------------------------------------------------------
 
@@ -214,38 +276,63 @@ class Session:
         finder = self._finders.get(stream)
         if finder is None:
             return
+        self._receiving = True
         for piece in finder.feed(data):
-            if isinstance(piece, Mark):
-                self._on_mark(stream, piece.words)
-            elif self._collecting and stream == 1:
-                if self._collector is not None:
-                    self._collector(piece)
-            elif self._sink is not None:
-                self._sink.write(_STREAMS[stream], self._number, piece)
+            if not isinstance(piece, Mark):
+                self._output(stream, piece)
+            elif not self._on_mark(stream, piece.words):
+                self._output(stream, piece.raw)
+        self._receiving = False
 
-    def _on_mark(self, stream: int, words: tuple[str, ...]) -> None:
+    def _output(self, stream: int, data: bytes) -> None:
+        if self._collecting and stream == 1:
+            if self._collector is not None:
+                self._collector(data)
+        elif self._sink is not None:
+            self._sink.write(_STREAMS[stream], self._number, data)
+
+    def _on_mark(self, stream: int, words: tuple[str, ...]) -> bool:
+        """Whether it was the session's. What it says wrongly ends the session, by MarkError."""
+        token, words = words[0] if words else "", words[1:]
+        for running in (self._running, self._stopped):
+            if running is not None and token in (running.success, running.failure):
+                if running is self._running:
+                    self._on_end(running, stream, token == running.success, words)
+                return True
+        if stream == 1 and token in self._alive:
+            self._alive.discard(token)
+            self._heard_at = time.monotonic()
+            return True
+        asked = self._asked
+        if stream == 2 or asked is None or token != asked.token or asked.future.done():
+            return False
         match words:
-            case ("list" | "get", *_):
+            case ("list" | "get",):
                 self._collecting = True
-            case ("end", number, *rest) if number.isdigit():
-                self._on_end(int(number), tuple(rest), stream)
-            case (reply, *rest):
+            case (reply, *rest) if reply == asked.reply:
                 self._collecting = False
-                self._loop.call_soon_threadsafe(self._resolve, reply, tuple(rest))
+                self._loop.call_soon_threadsafe(self._finish, asked.future, tuple(rest))
+            case _:
+                raise MarkError(f"an answer that is no '{asked.reply}'")
+        return True
 
-    def _on_end(self, number: int, rest: tuple[str, ...], stream: int) -> None:
-        """A mark for a command that has ended already is the echo of a `stop`."""
-        running = self._running
-        if running is None or running.number != number or (running.words and running.stderr_ended):
-            return
+    def _on_end(self, running: _Running, stream: int, success: bool, words: tuple[str, ...]) -> None:
         if stream == 2:
             running.stderr_ended = True
-        elif running.words is None:
-            running.words = rest
-        if running.words and running.stderr_ended:
+        elif running.counted is None:
+            if words[:2] != ("end", str(running.number)):
+                raise MarkError(f"an end that is not of command {running.number}")
+            if len(words) != 5:
+                raise MarkError(f"an end of {len(words)} words where 5 belong")
+            code = counter(words[2], EXIT_CODE_MAX)
+            if (code == 0) != success:
+                raise MarkError("an end whose code is not that of its token")
+            running.counted = (code, counter(words[3]), counter(words[4]))
+        if running.counted and running.stderr_ended and not running.told:
+            running.told = True
             if self._sink is not None:
-                self._sink.end(number)
-            self._loop.call_soon_threadsafe(self._finish, running.future, running.words)
+                self._sink.end(running.number)
+            self._loop.call_soon_threadsafe(self._finish, running.future, running.counted)
 
     def _on_closed(self, why: str) -> None:
         with contextlib.suppress(RuntimeError):  # the loop may be gone already
@@ -253,13 +340,9 @@ class Session:
 
     # ---- back on the loop ------------------------------------------------------------------------
 
-    def _resolve(self, reply: str, words: tuple[str, ...]) -> None:
-        if self._answer is not None and self._answer[0] == reply and not self._answer[1].done():
-            self._answer[1].set_result(words)
-
-    def _finish(self, future: asyncio.Future[tuple[str, ...]], words: tuple[str, ...]) -> None:
+    def _finish(self, future: asyncio.Future[T], result: T) -> None:
         if not future.done():
-            future.set_result(words)
+            future.set_result(result)
 
     def _finish_closed(self, why: str) -> None:
         self._keepalive.cancel()

@@ -2,8 +2,22 @@
 #
 # Two shells: this one reads request lines and must never wait for a command; `worker` runs the commands, so that a
 # command costs one fork. Without a line for a lease this shell kills everything and ends, and process 1 ends with it.
-# Replies are marks on descriptors 7 and 8 (the streams of the session): NUL, nonce, words, newline.
-lease=$1 nonce='' current=0
+# Replies are marks on descriptors 7 and 8 (the streams of the session): NUL, nonce, token, words, newline.
+#
+# The task has the session's user and its output streams, so it may read a mark from them before the agent does, change
+# it, and write it again. What it must not learn is a token that has not been used: every request names the token of its
+# own reply, and `run` names two, of which only the one that is true is ever written. Both shells are a bash whose file
+# its user may not read: the kernel then gives their memory, environment and descriptors to nobody (proc(5), PR_SET_DUMPABLE).
+# Programs that these shells start are not so protected: none of them is given a descriptor of the session beside its output.
+lease=$1 nonce='' current=0 failure='' worker_id=''
+bash=/usr/lib/chorus/session-bash
+# Once only: a file that may be read after all would lead here again.
+if [ "$2" != again ] && [ -x $bash ]; then
+    exec $bash --norc --noprofile -c "$BASH_EXECUTION_STRING" session "$lease" again
+fi
+# The files of a process that keeps its memory to itself belong to root.
+protection=protected
+[ -O /proc/self/environ ] && protection=unprotected
 exec 7>&1 8>&2 2>/dev/null
 for ((i = 0; i < 500; i++)); do
     [ -p /tmp/.chorus-session ] && break
@@ -33,26 +47,33 @@ limits_hit() {
     while read -r key value; do [ "$key" = max ] && full=$value; done <$pids_file
 }
 
+# mark TOKEN WORDS
 mark() {
     printf '\0%s %s\n' "$nonce" "$*" >&7
 }
 
+# ended SUCCESS FAILURE NUMBER CODE
 ended() {
+    local token=$2
+    [ "$4" = 0 ] && token=$1
     limits_hit
-    printf '\0%s end %s %s %s %s\n' "$nonce" "$1" "$2" "$oom" "$full" >&7
-    printf '\0%s end %s\n' "$nonce" "$1" >&8
+    mark "$token" end "$3" "$4" "$oom" "$full"
+    printf '\0%s %s end %s\n' "$nonce" "$token" "$3" >&8
 }
 
-# run NUMBER WORKDIR STDIN COMMAND. The streams are opened anew for each command, so that one which makes them
-# non-blocking does not break the next; in its own process group, so that its `kill 0` reaches itself alone.
+# run NUMBER SUCCESS FAILURE WORKDIR STDIN COMMAND. The streams are opened anew for each command, so that one which
+# makes them non-blocking does not break the next; in its own process group, so that its `kill 0` reaches itself alone.
+# The requests are closed before the input is opened: its path may be a link that the task has made, to /proc/self/fd/5.
 run() {
     (
         eval "$environment"
-        printf 1000 >/proc/self/oom_score_adj
-        cd -- "$2" >/dev/null 2>&1 || { printf 'no such directory: %s\n' "$2" >&8; exit 126; }
-        exec /bin/sh -c "$4" <"$3" >/proc/self/fd/7 2>/proc/self/fd/8 5<&- 7>&- 8>&-
+        cd -- "$4" >/dev/null 2>&1 || { printf 'no such directory: %s\n' "$4" >&8; exit 126; }
+        # Memory is taken from the task first. Only a program that may be read may say so of itself.
+        exec 5<&-
+        exec /bin/sh -c 'printf 1000 >/proc/self/oom_score_adj; exec /bin/sh -c "$0"' "$6" \
+            <"$5" >/proc/self/fd/7 2>/proc/self/fd/8 7>&- 8>&-
     )
-    ended "$1" $?
+    ended "$2" "$3" "$1" $?
 }
 
 worker() {
@@ -67,37 +88,57 @@ worker() {
     done
 }
 
+# alive TOKEN. A worker that the task has killed or stopped would never say how the command ended.
+alive() {
+    local state=''
+    if [ "$worker_id" ]; then
+        read -r _ _ state _ <"/proc/$worker_id/stat"
+        case $state in R | S | D) ;; *) kill -9 -1; exit 1 ;; esac
+    fi
+    mark "$1" alive
+}
+
 # stop: nothing of the task lives on after it. kill(-1) spares the caller and process 1, and no fork slips through.
 stop() {
+    worker_id=''
     kill -9 -1
     wait
-    [ "$current" = 0 ] || ended "$current" 137
+    [ "$current" = 0 ] || ended '' "$failure" "$current" 137
     current=0
 }
 
-# put BYTES DIRECTORY: a tar archive of so many bytes follows.
+# put TOKEN BYTES DIRECTORY: a tar archive of so many bytes follows.
 put() {
-    head -c "$1" | { tar -x -f - -C "$2" --no-same-owner >&8 2>&8; code=$?; cat >/dev/null; exit $code; }
-    mark put $?
+    head -c "$2" 6>&- 7>&- 8>&- 9>&- | {
+        tar -x -f - -C "$3" --no-same-owner >&8 2>&8 6>&- 7>&- 8>&- 9>&-
+        code=$?
+        cat >/dev/null 6>&- 7>&- 8>&- 9>&-
+        exit $code
+    }
+    mark "$1" put $?
 }
 
+# list TOKEN DIRECTORY
 list() {
-    mark list
-    find "$1" -mindepth 1 -printf '%y\0%s\0%P\0%l\0' >&7
-    mark listed $?
+    mark "$1" list
+    find "$2" -mindepth 1 -printf '%y\0%s\0%P\0%l\0' >&7 </dev/null 6>&- 7>&- 8>&- 9>&-
+    mark "$1" listed $?
 }
 
-# get BYTES DIRECTORY: the names, each ended by NUL, follow.
+# get TOKEN BYTES DIRECTORY: the names, each ended by NUL, follow.
 get() {
-    mark get
-    head -c "$1" | tar -c -f - -C "$2" --no-recursion --null --verbatim-files-from -T - >&7
-    mark got $?
+    mark "$1" get
+    head -c "$2" 6>&- 7>&- 8>&- 9>&- |
+        tar -c -f - -C "$3" --no-recursion --null --verbatim-files-from -T - >&7 6>&- 7>&- 8>&- 9>&-
+    mark "$1" got $?
 }
 
+# space TOKEN
 space() {
-    mark space $(stat -f -c '%a %S %b' /workspace /tmp)
+    mark "$1" space $(stat -f -c '%a %S %b' /workspace /tmp </dev/null 6>&- 7>&- 8>&- 9>&-)
 }
 
+# usage TOKEN
 usage() {
     local key value peak=0 cpu=0
     limits_hit
@@ -105,23 +146,25 @@ usage() {
     while read -r key value; do
         case $key in usage_usec) cpu=$((value * 1000)) ;; [0-9]*) cpu=$key ;; esac
     done <$cpu_file
-    mark usage "$oom" "$full" "${peak:-0}" "${cpu:-0}"
+    mark "$1" usage "$oom" "$full" "${peak:-0}" "${cpu:-0}"
 }
 
+# hello NONCE TOKEN
 hello() {
     nonce=$1
     kill -9 -1 # whoever is here does not belong to a task
     exec 6> >(worker)
-    mark ready
+    worker_id=$!
+    mark "$2" ready "$protection"
 }
 
 while IFS= read -r -t "$lease" line; do
     case $line in
-    k) ;;
     export\ *) printf '%s\n' "$line" >&6 ;;
     run\ *)
-        current=${line#run }
-        current=${current%% *}
+        rest=${line#run }
+        current=${rest%% *} rest=${rest#* * }
+        failure=${rest%% *}
         printf '%s\n' "$line" >&6
         ;;
     *) eval "$line" ;;
