@@ -18,7 +18,13 @@ import pytest_asyncio
 from chorus.agent.docker_check import docker_problem
 from chorus.executor.backend import ImageUnavailable, Limits, Sandbox
 from chorus.executor.docker.backend import DockerBackend
-from chorus.executor.docker.container import USER, configuration, resource_limits, session_command
+from chorus.executor.docker.container import (
+    SECCOMP,
+    USER,
+    configuration,
+    resource_limits,
+    session_command,
+)
 from chorus.executor.docker.engine import Engine
 from chorus.testing.sandbox_contract import SMALL, SandboxContract
 
@@ -189,6 +195,10 @@ def sandbox() -> dict[str, Any]:
     return copy.deepcopy(configuration(SANDBOX, SMALL, labels))
 
 
+def profile(text: str) -> list[str]:
+    return ["no-new-privileges", f"seccomp={text}"]
+
+
 def with_host(**more: Any) -> bytes:
     config = sandbox()
     config["HostConfig"].update(more)
@@ -242,6 +252,23 @@ BAD_BODIES = {
     "another's memory": with_host(IpcMode="container:x"),
     "the host's users": with_host(UsernsMode="host"),
     "no seccomp": with_host(SecurityOpt=["no-new-privileges", "seccomp=unconfined"]),
+    "the daemon's own seccomp": with_host(SecurityOpt=["no-new-privileges"]),
+    "new privileges": with_host(SecurityOpt=[f"seccomp={SECCOMP}"]),
+    "a profile that allows more": with_host(
+        SecurityOpt=profile(SECCOMP.replace('"accept",', '"accept","mount",'))
+    ),
+    "a profile that allows all": with_host(SecurityOpt=profile('{"defaultAction":"SCMP_ACT_ALLOW"}')),
+    "a profile that begins alike": with_host(SecurityOpt=profile(SECCOMP + " ")),
+    "a profile with an escape": with_text("seccomp=", "seccomp=\\u0020"),
+    "no profile after the profile": with_host(SecurityOpt=[*profile(SECCOMP), "seccomp=unconfined"]),
+    "no profile before the profile": with_host(SecurityOpt=["seccomp=unconfined", *profile(SECCOMP)]),
+    "another option beside the profile": with_host(SecurityOpt=[*profile(SECCOMP), "apparmor=unconfined"]),
+    "another profile said after it": with_text(
+        '"Privileged": false', f'"SecurityOpt": {json.dumps(profile("{}"))}, "Privileged": false'
+    ),
+    "another profile in a second HostConfig": json.dumps(sandbox()).encode()[:-1]
+    + b', "HostConfig": {"SecurityOpt": null}}',
+    "an init of the daemon's": with_host(Init=True),
     "another runtime": with_host(Runtime="x"),
     "a group of its own": with_host(CgroupParent="/x"),
     "kernel settings": with_host(Sysctls={"a": "b"}),
@@ -299,7 +326,7 @@ def test_what_was_made_is_what_was_asked(created: str) -> None:
     host = json.loads(docker("inspect", created))[0]["HostConfig"]
     assert (host["Privileged"], host["NetworkMode"], host["ReadonlyRootfs"]) == (False, "none", True)
     assert not any(host[name] for name in ("Binds", "Devices", "CapAdd", "PidMode", "UsernsMode"))
-    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["SecurityOpt"] == ["no-new-privileges", f"seccomp={SECCOMP}"]
 
 
 @pytest.mark.parametrize(

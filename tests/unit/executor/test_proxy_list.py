@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +17,7 @@ from chorus.executor.docker.container import (
     LABEL_BOOT,
     LABEL_PEER,
     LABEL_TASK,
+    SECCOMP,
     USER,
     configuration,
     resource_limits,
@@ -69,3 +73,11 @@ def test_its_session() -> None:
 
     Recorder().exec_create("c" * 64, session_command(30.0), stdin=True, user=USER)
     assert listed("exec") == set(sent)
+
+
+def test_its_system_calls() -> None:
+    """The profile's hash as nginx's secure_link computes it, of the profile as it stands in the body."""
+    found = re.search(r"^secure_link ([A-Za-z0-9_-]+);$", JUDGE, re.MULTILINE)
+    digest = hashlib.md5(json.dumps(SECCOMP)[1:-1].encode()).digest()
+    assert found
+    assert found[1] == base64.urlsafe_b64encode(digest).decode().rstrip("=")
