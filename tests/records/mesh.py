@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import SecretBytes
 
 from chorus import decisions
 from chorus.config import Settings
@@ -48,6 +49,7 @@ class Agent:
             run_dir=self.folder, role=self.role, expertise=(), specialization="general",
             role_keys_file=None, role_grants=(), max_tasks=100,
             task_lease_s=60.0, election_timeout_s=1.0,
+            cluster_secret=SecretBytes(SECRET), shhh_rules="",
         )  # fmt: skip
 
     @property

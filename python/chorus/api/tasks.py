@@ -87,7 +87,13 @@ async def post_task(context: Here, request: Request) -> Response:
     task = await read_submission(context, request)
     reply = await submit(context, task)
     status = 201 if reply.head.get("created", True) else 200
-    return json_response(reply.head["task"], status, {"Location": f"/api/v1/tasks/{task.task_id}"})
+    answer = {**reply.head["task"], **_notices(reply.head.get("notices"))}
+    return json_response(answer, status, {"Location": f"/api/v1/tasks/{task.task_id}"})
+
+
+def _notices(said: list[str] | None) -> dict[str, list[str]]:
+    """What the submitter should know of secrets in its task; left out when there is nothing to say."""
+    return {"notices": said} if said else {}
 
 
 @router.get("")

@@ -288,6 +288,9 @@ async def _propose(context: Context, body: dict[str, Any], when: Conditions, ide
         except (HubUnavailable, HubClosed) as error:
             if loop.time() >= deadline or context.stopping.is_set():
                 raise _no_leader(error) from None
+        except HubInvalid as error:
+            # A name in the entry holds a secret; the message says which.
+            raise Refusal(Code.UNPROCESSABLE, error.message) from None
         except HubError as error:
             if error.code in ("timeout", "no_leader", "not_leader", "no_mesh"):
                 raise _no_leader(error) from None

@@ -1,4 +1,7 @@
-"""Proposing entries so that they count once: repeated under one id until the outcome is known here."""
+"""Proposing entries so that they count once: repeated under one id until the outcome is known here.
+
+All of this agent's entries go to the log from here, and so secrets are kept out of them here.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chorus.coordinator.follower import Follower
+from chorus.coordinator.redaction import Redaction
 from chorus.hub import (
     Hub,
     HubClosed,
@@ -39,17 +43,21 @@ class Settled:
 class Proposals:
     """Proposes through the hub and waits until this agent's table has the entry: read-your-writes."""
 
-    def __init__(self, hub: Hub, follower: Follower) -> None:
+    def __init__(self, hub: Hub, follower: Follower, redaction: Redaction) -> None:
         self._hub = hub
         self._follower = follower
+        self.redaction = redaction
 
     async def propose(
         self, type: str, body: dict[str, Any], timeout: float, *, entry_id: str | None = None
     ) -> Settled:
-        """What came of the entry. Raises HubError while the table here cannot be written, and HubTimeout when
-        that, or the deadline, comes first; its outcome is then unknown.
+        """What came of the entry.
+
+        Raises HubInvalid when a name in it holds a secret, HubError while the table here cannot be written,
+        and HubTimeout when that, or the deadline, comes first; its outcome is then unknown.
         """
         self._follower.check()
+        body = self.redaction.entry(type, body)
         ident = entry_id or new_id()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout

@@ -18,9 +18,11 @@ from chorus.coordinator.leading import Leading
 from chorus.coordinator.newest import Newest
 from chorus.coordinator.profile import ProfileKeeper
 from chorus.coordinator.proposals import Proposals
+from chorus.coordinator.redaction import Redaction
 from chorus.coordinator.submission import Submission
 from chorus.hub import ByteStream, Handler, Hub, HubError, HubInvalid, HubRefused, Reply, Request, disk_error
 from chorus.process import Process
+from chorus.process.sentinel import scanner_of
 from chorus.table.records import Member, Mesh
 from chorus.table.store import TableStore
 
@@ -63,7 +65,8 @@ class Coordinator:
         self._process, self._hub, self.store = process, hub, store
         self.blobs = BlobStore(process.settings.paths.blobs, process.settings.blobs_bytes)
         self.follower = Follower(process, hub, self.store)
-        self.proposals = Proposals(hub, self.follower)
+        redaction = Redaction(scanner_of(process.settings), process.log)
+        self.proposals = Proposals(hub, self.follower, redaction)
         self.leading = Leading(process, hub, self.follower, self.proposals, **leading)
         self.newest = Newest(hub, self.follower, self.leading.proofs)
         self.submission = Submission(process, hub, self.follower, self.proposals, self.blobs, self.newest)

@@ -23,7 +23,7 @@ from chorus.table.records import Body, Member, Task
 from chorus.table.view import view
 from chorus.wire.ids import is_id, new_id
 from chorus.wire.secrets import SEALED_PREFIX, seal_secrets
-from chorus.wire.task import TITLE_MAX_CHARS, TaskInvalid, TaskSubmission, check_entry_size, parse_task
+from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task
 
 # How long a submitter waits for a leader unless told otherwise: an election at default timings fits in.
 SUBMIT_WAIT_S = 20.0
@@ -54,7 +54,10 @@ class Submission:
         self.notes = Notes(process, hub)
 
     async def submit(self, request: Request) -> dict[str, Any]:
-        """`table.submit` {task, submitted_by?, wait_s?} -> {task, created, replicas}."""
+        """`table.submit` {task, submitted_by?, wait_s?} -> {task, created, replicas, notices}.
+
+        `notices` say, by field, what was done about secrets that stood where they do not belong.
+        """
         try:
             task = parse_task(request.head.get("task"))
             check_entry_size(task)
@@ -69,14 +72,28 @@ class Submission:
     ) -> dict[str, Any]:
         """Submits a task once; `submitter` is the signer of one heard by gossip, else this agent."""
         task_id = task.task_id or new_id()
-        task = await self._without_secrets(task)
-        body = {**task.entry(), "task_id": task_id}
+        if submitter is not None and any(not v.startswith(SEALED_PREFIX) for v in task.secrets.values()):
+            raise HubInvalid("secrets: seal them before they are announced")
+        body, notices = self._proposals.redaction.task({**task.entry(), "task_id": task_id})
+        answer = await self._take(
+            task, task_id, body, submitted_by=submitted_by, submitter=submitter, wait_s=wait_s
+        )
+        return {**answer, "notices": notices}
+
+    async def _take(
+        self,
+        task: TaskSubmission,
+        task_id: str,
+        body: dict[str, Any],
+        *,
+        submitted_by: str,
+        submitter: str | None,
+        wait_s: float,
+    ) -> dict[str, Any]:
         known = self._store.get(Body, task_id)
         if known is not None:
             return self._known(task_id, _same(known.task, body), len(task.blobs))
-        if submitter is not None and any(not v.startswith(SEALED_PREFIX) for v in task.secrets.values()):
-            raise HubInvalid("secrets: seal them before they are announced")
-        body["secrets"] = await seal_secrets(self._hub, task.secrets)
+        body["secrets"] = await seal_secrets(self._hub, body["secrets"])
         self._check_bounds(submitted_by or submitter or self._process.settings.agent_id, submitter)
         await self._check_dependencies(task, wait_s if submitter is None else 0)
         if submitter is not None and task.source is not None and task.source.blob:
@@ -96,7 +113,8 @@ class Submission:
         )
         if settled.accepted:
             who = submitted_by or submitter or self._process.settings.agent_id
-            self.notes.write("task_submitted", {"task_id": task_id, "title": task.title, "submitted_by": who})
+            said = {"task_id": task_id, "title": body["title"], "submitted_by": who}
+            self.notes.write("task_submitted", said)
             return self._answer(task_id, True, len(task.blobs))
         if settled.reason.startswith("known"):
             known = self._store.get(Body, task_id)
@@ -109,7 +127,6 @@ class Submission:
         """`table.cancel` {task_id, by?, reason?} -> {state, cancelled}; remembered of an unknown task."""
         task_id = _task_id(request)
         body = {"task_id": task_id, "by": _text(request, "by"), "reason": _text(request, "reason")}
-        body["reason"] = await self._redacted(body["reason"])
         settled = await self._proposals.propose("cancel", body, request.timeout)
         task = self._store.get(Task, task_id)
         if settled.accepted:
@@ -142,17 +159,6 @@ class Submission:
         entry_id = request.head.get("id")
         settled = await self._proposals.propose(type, body, request.timeout, entry_id=entry_id)
         return {"index": settled.index, "accepted": settled.accepted, "reason": settled.reason}
-
-    async def _without_secrets(self, task: TaskSubmission) -> TaskSubmission:
-        """What people wrote about the task, without secrets; what it needs to run stays whole."""
-        title, description = await self._redacted(task.title), await self._redacted(task.description)
-        return task.model_copy(update={"title": title[:TITLE_MAX_CHARS], "description": description})
-
-    async def _redacted(self, text: str) -> str:
-        if not text:
-            return text
-        clean = await self._hub.redact(text.encode("utf-8", "replace"))
-        return clean.decode("utf-8", "replace")
 
     def _known(self, task_id: str, same: bool, blobs: int) -> dict[str, Any]:
         if not same:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import SecretBytes
 
 from chorus.config import Settings
 from chorus.coordinator.service import Coordinator
@@ -89,7 +90,7 @@ class Agent:
             agent_id=self.name, peer_id=self.peer, version="0", data_dir=self.folder / self.name,
             run_dir=self.folder / self.name, role="", expertise=(), specialization="general", max_tasks=2,
             task_lease_s=30.0, election_timeout_s=15.0, role_keys_file=None, role_grants=(),
-            retention_s=86_400.0,
+            retention_s=86_400.0, cluster_secret=SecretBytes(b"of a test"), shhh_rules="",
         )  # fmt: skip
         process = Process("coordinator", settings, Logger(logging.getLogger("chorus.test")))
         store = TableStore(process.settings.paths.table_db)
