@@ -104,15 +104,19 @@ def bare(body: dict[str, Any], why: str) -> dict[str, Any]:
         "attempt": body["attempt"],
         "outcome": body["outcome"],
         "reason": said[:_REASON_CHARS_MAX],
-        "exit_code": body["exit_code"],
+        "exit_code": body["exit_code"] if _is_exit_code(body["exit_code"]) else None,
         "summary": said[:_REASON_CHARS_MAX],
         "commands": [],
         "artifacts": [],
         "usage": {},
         "ended_by": body["ended_by"],
         "decision": body["decision"],
-        "timings": body["timings"],
+        "timings": {name: max(0, time) for name, time in body["timings"].items()},
     }
+
+
+def _is_exit_code(value: object) -> bool:
+    return isinstance(value, int) and -(2**31) <= value < 2**32
 
 
 def shorten(commands: list[dict[str, Any]]) -> list[dict[str, Any]]:

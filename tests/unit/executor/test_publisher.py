@@ -12,12 +12,14 @@ import orjson
 import pytest
 
 from chorus.config import load_settings
+from chorus.executor import summary
 from chorus.executor.journal import Journal, attempt_folder
 from chorus.executor.outbox import Item, Outbox
 from chorus.executor.publisher import RECORD_FILE, Publisher
 from chorus.executor.room import Room
 from chorus.hub import HubError, Request
 from chorus.process.logs import Logger
+from chorus.table.entries import Result
 from chorus.table.reader import TableReader
 from chorus.testing.decided import Decided
 from chorus.testing.fake_hub import FakeHub, FakeMesh
@@ -218,6 +220,15 @@ async def test_a_superseded_result_leaves_the_outbox(agent: Agent) -> None:
     assert agent.told() == ["state"]
     assert agent.logged() == []
     room.outbox.close()
+
+
+def test_a_bare_result_fits_whatever_the_whole_one_said() -> None:
+    whole = {
+        **BODY, "exit_code": 2**70, "reason": "x" * 2000, "artifacts": [{}], "commands": [{}],
+        "usage": {"A": "b"}, "timings": {"pulling_s": -1.0, "running_s": 0.1},
+    }  # fmt: skip
+    kept = Result.model_validate(summary.bare(whole, "the body does not fit: artifacts"))
+    assert (kept.outcome, kept.exit_code, len(kept.reason)) == (BODY["outcome"], None, 2000)
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ from chorus.table.view import attempt_view, ballot_view, view
 from chorus.wire.ids import is_id, new_id
 
 # Entries in one example, and how many entries there are in all.
-ENTRIES_MAX = 40
-CASES = 100_000 if os.environ.get("CHORUS_HEAVY") else 1_000
+ENTRIES_MIN, ENTRIES_MAX = 20, 40
+CASES = 100_000 if os.environ.get("CHORUS_HEAVY") else 800
 
 TEMPLATES = [(entry.author, entry.type, entry.body) for entry in recorded() if isinstance(entry.body, dict)]
 
@@ -159,11 +159,11 @@ def read_all(path: Path) -> None:
 
 
 @settings(
-    max_examples=CASES // (ENTRIES_MAX // 2),
+    max_examples=CASES // ENTRIES_MIN,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
-@given(st.lists(said(), min_size=1, max_size=ENTRIES_MAX), st.integers(1, 20))
+@given(st.lists(said(), min_size=ENTRIES_MIN, max_size=ENTRIES_MAX), st.integers(1, 20))
 def test_nothing_that_json_can_say_raises_and_all_tables_are_equal(cases: list[Case], size: int) -> None:
     entries = entries_of(cases)
     memory = MemoryView()
