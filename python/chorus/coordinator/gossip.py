@@ -35,9 +35,8 @@ PROPOSE_S = 30.0
 # What is heard and waits to be proposed; more is dropped, and said: a flood must not grow memory.
 HEARD_MAX = 1_000
 HEARD_MAX_BYTES = 32 * 1024 * 1024
-PEER_MAX_CHARS = 128
-# A cancel, and whatever surrounds a task in its entry.
-ENTRY_BYTES = 1024
+# The most that a cancel holds.
+CANCEL_BYTES = 1024
 
 
 class Gossip:
@@ -103,7 +102,12 @@ class Gossip:
         async def propose() -> None:
             await self._submission.take(task, submitter=signer, wait_s=PROPOSE_S)
 
-        self._later(f"task {task_id}", signer, len(message.raw), needed, propose, self._dependencies(task))
+        size, stranger = len(message.raw), self._is_stranger(signer)
+        full = self._usage.full(signer, size, self._now(), stranger=stranger)
+        if full is not None:
+            self._dropped(full, sender=signer)
+        elif self._later(f"task {task_id}", size, needed, propose, self._dependencies(task)):
+            self._usage.charge(signer, size, self._now(), stranger=stranger)
 
     def _hear_cancel(self, message: Message) -> None:
         cancel = TaskCancel.model_validate(message.data)
@@ -122,7 +126,8 @@ class Gossip:
         async def propose() -> None:
             await self._proposals.propose("cancel", body, PROPOSE_S)
 
-        self._later(f"cancel {task_id} {signer}", signer, ENTRY_BYTES, needed, propose)
+        # Needs no share of the log: there are no more of them than open tasks of the signer's own.
+        self._later(f"cancel {task_id} {signer}", CANCEL_BYTES, needed, propose)
 
     def _on_applied(self, batch: list[Applied]) -> None:
         for applied in batch:
@@ -138,37 +143,31 @@ class Gossip:
                     self._cancel(task_id, task.submitter, reason)
 
     def _charge_others(self, applied: Applied) -> None:
-        """What other members proposed of the same gossip counts here as well."""
+        """What other members proposed of the same gossip counts here as well; what was refused may say
+        anything, and does not.
+        """
         entry = applied.entry
-        if entry.author == self._hub.peer_id or not isinstance(entry.body, dict):
+        if entry.type != "submit" or entry.author == self._hub.peer_id or not applied.outcome.accepted:
             return
-        signer = entry.body.get({"submit": "submitter", "cancel": "signer"}.get(entry.type, ""))
-        if isinstance(signer, str) and len(signer) <= PEER_MAX_CHARS and signer not in ("", entry.author):
-            # What was refused may be anything that JSON can say, and more than can be written again.
-            size = len(orjson.dumps(entry.body)) if applied.outcome.accepted else ENTRY_BYTES
+        signer = str(entry.body["submitter"])
+        if signer != entry.author:
+            size = len(orjson.dumps(entry.body))
             self._usage.charge(signer, size, self._now(), stranger=self._is_stranger(signer))
 
     def _later(
         self,
         key: str,
-        signer: str,
         size: int,
         needed: Callable[[], bool],
         propose: Callable[[], Awaitable[None]],
         ready: Callable[[], bool] = lambda: True,
-    ) -> None:
+    ) -> bool:
+        """Whether it will be proposed, now or when its time has come."""
         if key in self._heard or not needed():
-            return
-        stranger = self._is_stranger(signer)
-        full = self._usage.full(signer, size, self._now(), stranger=stranger)
+            return False
         if len(self._heard) >= HEARD_MAX or self._heard_bytes + size > HEARD_MAX_BYTES:
-            full = f"{HEARD_MAX} announcements, or {HEARD_MAX_BYTES} bytes of them, that wait"
-        if full is not None:
-            if not self._usage.told:
-                self._usage.told = True
-                self._process.log.warning("announcements are dropped", limit=full, sender=signer)
-            return
-        self._usage.charge(signer, size, self._now(), stranger=stranger)
+            self._dropped(f"{HEARD_MAX} announcements or {HEARD_MAX_BYTES} bytes that wait", dropped=key)
+            return False
         self._heard_bytes += size
         work = partial(self._propose, needed, propose, ready)
         task = asyncio.create_task(guard.alone(work, "gossip"))
@@ -179,6 +178,13 @@ class Gossip:
             self._heard_bytes -= size
 
         task.add_done_callback(over)
+        return True
+
+    def _dropped(self, limit: str, **what: str) -> None:
+        """Said once a minute, however much is dropped."""
+        if not self._usage.told:
+            self._usage.told = True
+            self._process.log.warning("announcements are dropped", limit=limit, **what)
 
     async def _propose(
         self, needed: Callable[[], bool], propose: Callable[[], Awaitable[None]], ready: Callable[[], bool]
