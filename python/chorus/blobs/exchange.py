@@ -107,7 +107,7 @@ async def fetch(hub: Hub, store: BlobStore, sha256: str, holders: Iterable[str])
             said.append(f"{peer}: {error}")
         except BlobSpaceFull as error:
             # No other holder would help.
-            raise HubRefused(f"limit: {error}") from None
+            raise disk_error(f"the blob was not taken: {error}") from None
         except OSError as error:
             raise _disk(error) from error
     raise HubNotFound(f"blob {sha256} from no holder: {'; '.join(said) or 'none is named'}")

@@ -121,7 +121,9 @@ class BlobStore:
         def here() -> bool:
             if not self.has(sha256):
                 return False
-            self.ledger.touch(sha256)
+            # A full disk takes no note; what came or was named within the last hour stays all the same.
+            with suppress(OSError):
+                self.ledger.touch(sha256)
             return self.has(sha256)
 
         return await asyncio.to_thread(here)

@@ -1,4 +1,4 @@
-"""The challenges that a leader has given out and that nobody has answered yet. Pure: time is an argument."""
+"""The challenges that a leader has given out and that nobody has answered yet. Time is an argument."""
 
 from __future__ import annotations
 

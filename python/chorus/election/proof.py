@@ -1,4 +1,4 @@
-"""Proofs that a peer holds the cluster secret, sent between an agent that joins and the members. Pure.
+"""Proofs that a peer holds the cluster secret, sent between an agent that joins and the members.
 
 The network key lets a peer connect; it does not make these proofs. Each one is an HMAC-SHA256 over a JSON
 array that names the purpose, the mesh, both peers and the fresh random values of both, so that it proves

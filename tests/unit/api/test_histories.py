@@ -59,7 +59,10 @@ class History:
         self.context = Context(None, self.mesh.hub("a", "api"), self.table, None)  # type: ignore[arg-type]
         for name in "bc":
             output = OutputService(
-                self.folder / name, lambda _, number: self.journals.get(number), self._is_over
+                self.folder / name,
+                lambda _, number: self.journals.get(number),
+                self._is_over,
+                lambda peer: peer in (A, B, C),
             )
             await self.mesh.hub(name, "executor").offer("output", _nothing, peers=True, streams=output.stream)
         self.say("found", A, mesh="m", settings={}, agent={"agent_id": "a"})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from chorus.blobs import BlobSpaceFull, BlobStore, BlobTooLarge
 from chorus.blobs.exchange import fetch, push, serve_stream
 from chorus.blobs.exchange import has as has_blob
 from chorus.blobs.ledger import BLOCK_BYTES, MEMBER_SHARES, RESERVE_BYTES
-from chorus.hub import ByteStream, HubRefused, Request
+from chorus.hub import ByteStream, HubInternal, HubRefused, Request
 from chorus.testing.fake_hub import FakeMesh
 
 MIB = 1024 * 1024
@@ -137,6 +139,19 @@ async def test_blobs_that_were_there_before_are_counted_and_lost_ones_are_not(tm
     await store.put(chunks(MIB, b"w"))
 
 
+async def test_a_blob_is_there_also_when_the_disk_takes_no_note_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = BlobStore(tmp_path / "b", TOTAL)
+    blob = await store.put(chunks(10))
+
+    def full(sha256: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store.ledger, "touch", full)
+    assert await store.keep(blob.sha256)
+
+
 async def test_a_blob_that_is_about_to_be_named_is_not_removed(tmp_path: Path) -> None:
     store = BlobStore(tmp_path / "b", TOTAL)
     blob = await store.put(chunks(10))
@@ -168,6 +183,6 @@ async def test_members_are_told_of_the_limit(tmp_path: Path) -> None:
         await hub.offer("coordinator", has, peers=True, streams=stream)  # type: ignore[arg-type]
     with pytest.raises(HubRefused, match="limit: the blobs of one member"):
         await push(a, mine, blob.sha256, b.peer_id)
-    with pytest.raises(HubRefused, match="limit: all blobs together"):
+    with pytest.raises(HubInternal, match=r"disk: .*all blobs together"):
         await fetch(b, full, blob.sha256, [a.peer_id])
     assert used(full) == 0
