@@ -12,7 +12,7 @@ from pathlib import Path
 import docker
 import pytest
 import pytest_asyncio
-from world import World, stand_in_core
+from world import World, eventually, stand_in_core
 
 from chorus.executor.backend import CommandEnd, Limits, Sandbox, SandboxError, SandboxGone
 from chorus.executor.docker import session
@@ -106,6 +106,16 @@ async def test_a_task_is_taken_first_when_memory_runs_out(box: Bench) -> None:
     assert (mine, main, worker) == (1000, 0, 0)
 
 
+async def test_a_command_finds_itself_in_its_first_line(acquire: Acquire) -> None:
+    """What the session says to the shell before it does not show, neither in numbers nor in errors."""
+    box = await bench(acquire)
+    end = await box.run('echo "$0 $# $?"; # a comment\n\nno-such-command')
+    assert (end.exit_code, box.sink.take()) == (127, b"/bin/sh 0 0\n")
+    assert b"3: no-such-command" in box.sink.take("stderr")
+    assert (await box.run("")).exit_code == 0
+    assert (await box.run("'")).exit_code == 2
+
+
 @pytest.mark.parametrize(
     "what",
     [f"kill -9 {MAIN}", f"kill -9 {WORKER}", f"kill -STOP {MAIN}", f"kill -STOP {WORKER}", "kill -STOP -1"],
@@ -169,9 +179,11 @@ async def test_an_image_without_the_shell_is_named(
         assert row.result is not None
         assert row.result["exit_code"] == 3
         assert "no protected session" in row.result["summary"]
-        state = await executor.room.backend.state()
-        assert state.ok
-        assert foreign in state.detail
+        executor.watch._look.set()
+        await eventually(lambda: foreign in executor.watch.state.detail)
+        health = (await world.client.call_service("executor", "health")).head
+        assert health["docker"]["ok"]
+        assert f"tasks in {foreign} can forge" in health["docker"]["detail"]
         await world.stop()
     finally:
         client.images.remove(foreign, force=True)

@@ -44,7 +44,9 @@ class BackendWatch:
             self._failures = 0 if state.ok else self._failures + 1
             if state.ok and not swept:
                 swept = await self._sweep()
-            if state.ok and not self.state.ok:
+            if state.ok and self.state.ok:
+                self.state = state  # its detail names images that were used since
+            elif state.ok:
                 await self._turn(state)
             elif not state.ok and (self._failures >= FAILURES_MAX or not self.known.is_set()):
                 swept = False

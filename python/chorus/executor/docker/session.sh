@@ -68,9 +68,10 @@ run() {
     (
         eval "$environment"
         cd -- "$4" >/dev/null 2>&1 || { printf 'no such directory: %s\n' "$4" >&8; exit 126; }
-        # Memory is taken from the task first. Only a program that may be read may say so of itself.
         exec 5<&-
-        exec /bin/sh -c 'printf 1000 >/proc/self/oom_score_adj; exec /bin/sh -c "$0"' "$6" \
+        # Memory is taken from the task first. Only a program that may be read may say so of itself, so the task's shell
+        # does, in the command's first line: another shell around it would cost as much as a small command.
+        exec /bin/sh -c "{ echo 1000 >/proc/self/oom_score_adj; } 2>/dev/null; $6" \
             <"$5" >/proc/self/fd/7 2>/proc/self/fd/8 7>&- 8>&-
     )
     ended "$2" "$3" "$1" $?
