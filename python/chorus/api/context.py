@@ -48,7 +48,8 @@ class Changes:
         data = message.data if isinstance(message.data, dict) else {}
         if message.gap:
             self._wake(list(self._waiting))
-        self._wake([str(task) for task in data.get("tasks") or ()])
+        tasks = data.get("tasks")
+        self._wake([str(task) for task in tasks] if isinstance(tasks, list) else [])
         if data.get("versions"):
             self._wake([UCXL])
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import logging
-import time
 from collections.abc import Callable
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chorus.api.head import host_is_address, origin_host, read_head
+from chorus.api.faults import Faults
+from chorus.api.head import SHOWN_MAX_CHARS, host_is_address, origin_host, read_head
 from chorus.api.problems import Problem, unexpected_problem
 from chorus.blobs import BLOB_MAX_BYTES
 from chorus.decisions.content import VALUE_MAX_BYTES
-from chorus.hub import HubError
 from chorus.process import metrics
 
 JSON_MAX_BYTES: Final = 1024 * 1024
@@ -37,12 +35,8 @@ BODY_GRACE_S: Final = 30.0
 # After a refusal in the middle of a body: how long the rest is read and thrown away before the connection
 # closes.
 LINGER_MAX_S: Final = 30.0
-# Errors of the same place may come with every request; one in this time is told, the others are counted.
-FAULT_PERIOD_S: Final = 10.0
 # The status under which an answer is counted that began and could not be finished.
 BROKEN_OFF: Final = "aborted"
-
-log = logging.getLogger(__name__)
 
 
 class Guard:
@@ -55,7 +49,7 @@ class Guard:
         self._token = None if token is None else token.encode()
         self._open_paths = open_paths
         self._loopback = loopback
-        self._faults = _Faults()
+        self._faults = Faults()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Called by the server for each request."""
@@ -98,7 +92,7 @@ class Guard:
         except Problem as problem:
             await answer(problem)
         except Exception as error:
-            self._faults.tell(error, scope["path"])
+            self._faults.tell(error, f"the answer to a request for {scope['path'][:SHOWN_MAX_CHARS]}")
             await answer(unexpected_problem())
         finally:
             counted_as = BROKEN_OFF if broken_off else str(status)
@@ -188,28 +182,6 @@ class _Body:
             f"the body is larger than {self._limit} bytes" + hint,
             limit=self._limit,
         )
-
-
-class _Faults:
-    """Writes unexpected errors to the log, at a bounded rate: a client may cause as many as it likes."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-        self._left_out = 0
-
-    def tell(self, error: Exception, path: str) -> None:
-        """Tells of an error now, or with the next one."""
-        now = time.monotonic()
-        if now < self._next:
-            self._left_out += 1
-            return
-        more = f" ({self._left_out} errors before it were left out)" if self._left_out else ""
-        self._next, self._left_out = now + FAULT_PERIOD_S, 0
-        if isinstance(error, HubError):
-            # Another process or agent went away in the middle of an answer: no fault of this program.
-            log.warning("the answer to %s broke off: %s%s", path, error.message, more)
-        else:
-            log.error("a request for %s ended by an error%s", path, more, exc_info=error)
 
 
 def _limit(path: str, headers: dict[bytes, bytes]) -> int:

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from chorus.api.checks import SIBLINGS, Answer, Findings, Verdict, docker_answer, judge
 from chorus.api.context import Context
+from chorus.api.faults import Faults
 from chorus.api.problems import install
 from chorus.config import exposure
 from chorus.hub import HubError, HubNotFound
@@ -44,6 +45,7 @@ class Observer:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._seen: dict[str, float] = dict.fromkeys(SIBLINGS, time.monotonic())
+        self._faults = Faults()
         self._dht_ok = False
         self._dht_latency_ms: float | None = None
         self._dht_next = 0.0
@@ -59,8 +61,13 @@ class Observer:
         begun = time.monotonic()
         while True:
             started = time.monotonic()
-            await self.observe()
-            await self._announce()
+            try:
+                await self.observe()
+                await self._announce()
+            except Exception as error:
+                # Siblings and peers say what this looks at: an odd answer costs one look, not the process.
+                self._faults.tell(error, "a look at the agent's health")
+                self.verdict = None
             starting = started - begun < START_S and self.verdict is not None and not self.verdict.ready
             period = START_PERIOD_S if starting else PERIOD_S
             await asyncio.sleep(max(0.05, period - (time.monotonic() - started)))

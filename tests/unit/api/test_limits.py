@@ -108,6 +108,31 @@ async def test_what_never_ends_takes_no_memory(port: int, what: str) -> None:
     assert highest - before < 16 * MIB
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize("ended", [b"", b"\r\n\r\n"], ids=["unfinished", "answered"])
+async def test_many_large_heads_take_little_memory(port: int, ended: bytes) -> None:
+    head = START + b"X-A: " + b"b" * 60_000 + ended
+
+    def connect(count: int) -> list[socket.socket]:
+        opened = []
+        for _ in range(count):
+            client = socket.create_connection(("127.0.0.1", port), DEADLINE_S)
+            opened.append(client)
+            with contextlib.suppress(ConnectionError):
+                client.sendall(head)
+                if ended:
+                    client.recv(65536)
+        return opened
+
+    async with asyncio.timeout(DEADLINE_S):
+        before = resident_bytes()
+        opened = await asyncio.to_thread(connect, 400)
+        grown = resident_bytes() - before
+    for client in opened:
+        client.close()
+    assert grown < 24 * MIB
+
+
 def headers(count: int, size: int) -> bytes:
     return b"".join(b"X-%d: %s\r\n" % (number, b"b" * size) for number in range(count))
 

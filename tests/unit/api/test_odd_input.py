@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -26,7 +27,7 @@ from .conftest import TASK_ID, TOKEN, Surface
 
 DEADLINE_S = 30.0
 FUZZ = settings(
-    max_examples=100,
+    max_examples=5_000 if os.environ.get("CHORUS_HEAVY") else 100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

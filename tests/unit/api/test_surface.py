@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import io
@@ -264,6 +265,42 @@ async def test_what_is_shown_of_the_licence(surface: Surface) -> None:
     pages = [health, status, await surface.api.get("/metrics"), await surface.probes.get("/ready")]
     for page in pages:
         assert LICENCE not in page.text
+
+
+async def test_an_unforeseen_error_ends_only_its_request(
+    surface: Surface, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any, **named: Any) -> Any:
+        raise RuntimeError("nobody foresaw it")
+
+    monkeypatch.setattr(surface.table, "tasks", fail)
+    before = metrics.HTTP_REQUESTS.labels("GET", "500")._value.get()
+    for _ in range(20):
+        answer = await surface.api.get("/api/v1/tasks")
+        assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert metrics.HTTP_REQUESTS.labels("GET", "500")._value.get() == before + 20
+    # Told once and counted after that, however many there are.
+    told = [record for record in caplog.records if record.exc_info]
+    assert len(told) == 1
+    assert (await surface.api.get("/api/v1/status")).status_code == 200
+
+
+async def test_an_odd_answer_of_a_sibling_costs_one_look(
+    surface: Surface, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = asyncio.Queue[None]()
+
+    async def odd() -> Any:
+        looks.put_nowait(None)
+        return ["no", "state"]
+
+    monkeypatch.setattr(surface.hub, "net_state", odd)
+    running = asyncio.create_task(surface.observer.run())
+    async with asyncio.timeout(30):
+        for _ in range(3):
+            await looks.get()
+    assert not running.done()
+    running.cancel()
 
 
 def test_orjson_escapes_newlines() -> None:
