@@ -1,14 +1,16 @@
 """Runs the real parent over stand-ins for its programs, and without a core: `python agent_with_stand_ins.py
-NAME…`.
+NAME…`. TEST_PATIENCE_S shortens how long it waits for signs of life.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from chorus.agent.programs import Program
 from chorus.agent.service import start
+from chorus.agent.watchdog import Patience
 
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
 PEER_ID = "12D3KooWStandInStandInStandInStandInStandInStandInSt"
@@ -19,7 +21,10 @@ def main() -> int:
         Program(name, (sys.executable, STAND_IN, name), 10 * priority)
         for priority, name in enumerate(sys.argv[1:], start=1)
     ]
-    return start(programs, lambda path: PEER_ID)
+    patience = None
+    if seconds := os.environ.get("TEST_PATIENCE_S"):
+        patience = Patience(float(seconds), float(seconds), look_every_s=0.1)
+    return start(programs, lambda path: PEER_ID, patience)
 
 
 if __name__ == "__main__":

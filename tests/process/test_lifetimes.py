@@ -70,6 +70,12 @@ class RunningAgent:
 
 @pytest.fixture
 async def agent(short_dir: Path, docker_that_pings: str) -> AsyncIterator[RunningAgent]:
+    async with running_agent(short_dir, docker_that_pings) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def running_agent(short_dir: Path, docker_that_pings: str, **more: str) -> AsyncIterator[RunningAgent]:
     environ = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(
@@ -84,6 +90,7 @@ async def agent(short_dir: Path, docker_that_pings: str) -> AsyncIterator[Runnin
         "CHORUS_API_TOKEN": "a-token-that-nobody-inherits",
         "CHORUS_LOG_LEVEL": "debug",
         "DOCKER_HOST": docker_that_pings,
+        **more,
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -161,6 +168,57 @@ async def test_a_killed_program_comes_back_and_is_counted(agent: RunningAgent) -
     assert crashes["worker"]["count"] == 1
     assert "node" not in crashes
     assert agent.process.returncode is None
+
+
+@pytest.mark.parametrize("hang", [signal.SIGSTOP, signal.SIGUSR1])
+async def test_a_program_that_does_not_answer_is_restarted_and_counted(
+    short_dir: Path, docker_that_pings: str, hang: signal.Signals
+) -> None:
+    """Stopped as a whole, or with an event loop that is blocked."""
+    async with running_agent(short_dir, docker_that_pings, TEST_PATIENCE_S="5") as agent:
+        [hung] = agent.pids("worker")
+        os.kill(hung, hang)
+        await agent.until(lambda: len(agent.pids("worker")) == 2)
+        assert not lives(hung)
+        crashes = await agent.until(lambda: _json(agent.run_dir / "crashes.json"))
+        assert crashes["worker"]["unresponsive"] == crashes["worker"]["count"] == 1
+        assert (agent.run_dir / "after_hang").read_text() == "worker\n"
+        assert b"worker lives and does not answer" in agent.log
+        assert "node" not in crashes
+        assert lives(agent.pids("node")[0])
+
+
+async def test_a_program_that_never_answers_is_restarted(short_dir: Path, docker_that_pings: str) -> None:
+    async with running_agent(short_dir, docker_that_pings, TEST_PATIENCE_S="5") as agent:
+        (agent.run_dir / "mute.worker").touch()
+        os.kill(agent.pids("worker")[0], signal.SIGKILL)
+        await agent.until(lambda: len(agent.pids("worker")) >= 3)
+        assert _json(agent.run_dir / "crashes.json")["worker"]["unresponsive"] >= 1
+
+
+async def test_a_supervisord_that_does_not_answer_is_started_anew(
+    short_dir: Path, docker_that_pings: str
+) -> None:
+    async with running_agent(short_dir, docker_that_pings, TEST_PATIENCE_S="5") as agent:
+        hung = agent.supervisord()
+        os.kill(hung, signal.SIGSTOP)
+        await agent.until(lambda: all(len(agent.pids(name)) == 2 for name in PROGRAMS))
+        assert not lives(hung)
+        assert _json(agent.run_dir / "crashes.json")["supervisord"]["unresponsive"] == 1
+
+
+async def test_a_suspended_agent_goes_on_as_it_was(short_dir: Path, docker_that_pings: str) -> None:
+    """All of it stopped for longer than its patience, parent first and programs last."""
+    async with running_agent(short_dir, docker_that_pings, TEST_PATIENCE_S="5") as agent:
+        everybody = [agent.process.pid, agent.supervisord(), *agent.pids("node"), *agent.pids("worker")]
+        for pid in everybody:
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(8)  # nothing can happen meanwhile that could be waited for
+        for pid in reversed(everybody):
+            os.kill(pid, signal.SIGCONT)
+        agent.process.send_signal(signal.SIGHUP)
+        await agent.until(lambda: b"ASSIGN_URL" in agent.log)
+        assert b"does not answer" not in agent.log
 
 
 async def test_a_killed_supervisord_is_started_anew(agent: RunningAgent) -> None:

@@ -95,7 +95,16 @@ def clear_run_dir(paths: Paths) -> None:
     """Removes what agents make in a run directory, and nothing else: it may be a folder that the operator
     chose.
     """
-    for pattern in ("settings.*", "supervis*", "alive.*", "events.*", "crashes.*", "journal.*", "hub.sock*"):
+    for pattern in (
+        "settings.*",
+        "supervis*",
+        "alive.*",
+        "events.*",
+        "crashes.*",
+        "unresponsive.*",
+        "journal.*",
+        "hub.sock*",
+    ):
         for path in paths.run.glob(pattern):
             path.unlink(missing_ok=True)
     shutil.rmtree(paths.metrics_dir, ignore_errors=True)

@@ -77,7 +77,7 @@ class Generation:
         self.pid = os.posix_spawn(
             sys.executable,
             command,
-            {**kept, **environment(self._paths, self._alive)},
+            {**kept, **environment(self._paths, self._alive, self._events)},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, stdout, 1),
@@ -110,6 +110,10 @@ class Generation:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
+    def has(self, pid: int) -> bool:
+        """Whether supervisord has a living program of that pid."""
+        return _parent_of(pid) == self.pid
+
     async def end(self, loop: asyncio.AbstractEventLoop) -> None:
         """After supervisord is gone: closes the FIFO and waits until nothing of this generation is left."""
         loop.remove_reader(self._events_end)
@@ -137,11 +141,14 @@ class Generation:
 def children() -> list[int]:
     """The living children of this process: as it is a subreaper, also those whose parents ended."""
     me = os.getpid()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, IndexError):
-                state, parent = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
-                if int(parent) == me and state != "Z":
-                    found.append(int(entry.name))
-    return found
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return [pid for pid in pids if _parent_of(pid) == me]
+
+
+def _parent_of(pid: int) -> int | None:
+    """The parent of a living process."""
+    with contextlib.suppress(OSError, ValueError):
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        state, parent = stat.rpartition(")")[2].split()[:2]
+        return None if state == "Z" else int(parent)
+    return None

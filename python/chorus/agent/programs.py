@@ -10,7 +10,14 @@ from pathlib import Path
 from chorus.config import Paths
 
 LISTENER = "watcher"
-EVENTS = ("PROCESS_STATE_RUNNING", "PROCESS_STATE_EXITED", "PROCESS_STATE_BACKOFF", "PROCESS_STATE_FATAL")
+# The last is supervisord's own sign of life, every five seconds.
+EVENTS = (
+    "PROCESS_STATE_RUNNING",
+    "PROCESS_STATE_EXITED",
+    "PROCESS_STATE_BACKOFF",
+    "PROCESS_STATE_FATAL",
+    "TICK_5",
+)
 # Longer than this a process counts as started; ending earlier is a failed start. supervisord looks once a
 # second: with one second here, what dies at once would count as started every now and then.
 START_SECONDS = 2
@@ -57,11 +64,12 @@ def stop_seconds(programs: Sequence[Program]) -> int:
     return sum(program.stop_wait_s for program in programs)
 
 
-def environment(paths: Paths, alive: Path) -> dict[str, str]:
+def environment(paths: Paths, alive: Path, events: Path) -> dict[str, str]:
     """What processes find in their environment; all else stands in the run directory's settings."""
     return {
         "CHORUS_RUN_DIR": str(paths.run),
         "CHORUS_ALIVE": str(alive),
+        "CHORUS_EVENTS": str(events),
         "PROMETHEUS_MULTIPROC_DIR": str(paths.metrics_dir),
     }
 

@@ -18,13 +18,15 @@ from chorus.agent.drain import Drain, report
 from chorus.agent.folders import write_agent_json
 from chorus.agent.generation import Generation
 from chorus.agent.identity import load_peer_id
-from chorus.agent.nurse import Nurse
 from chorus.agent.problems import StartupError
 from chorus.agent.proctitle import claim_name
 from chorus.agent.programs import PROGRAMS, Program, stop_seconds
 from chorus.agent.relay import Relay, stderr_writer
+from chorus.agent.restarts import Restarts
 from chorus.agent.startup import LoadPeerId, Prepared, prepare
+from chorus.agent.watchdog import Patience, Watchdog
 from chorus.process import exit_codes, logs
+from chorus.process.alive import SIGN
 
 _PR_SET_CHILD_SUBREAPER = 36
 # supervisord that ends by itself is started again: at once, then more slowly.
@@ -34,9 +36,16 @@ WELL_AFTER_S = 60.0
 # What supervisord may take beyond its programs' own times.
 STOP_SLACK_S = 10.0
 LOG_FLUSH_S = 2.0
+_SUPERVISORD = "supervisord"
+# It gives a sign every five seconds, one of which may be lost to its loop's second.
+SUPERVISORD_SLACK_S = 10.0
 
 
-def start(programs: Sequence[Program] = PROGRAMS, load_identity: LoadPeerId = load_peer_id) -> int:
+def start(
+    programs: Sequence[Program] = PROGRAMS,
+    load_identity: LoadPeerId = load_peer_id,
+    patience: Patience | None = None,
+) -> int:
     """Starts the agent in the foreground; returns the exit code when it has ended."""
     claim_name()
     # Until the loop handles them, a signal means: stop, and there is nothing to clean up but folders.
@@ -50,7 +59,7 @@ def start(programs: Sequence[Program] = PROGRAMS, load_identity: LoadPeerId = lo
             print(line, file=sys.stderr)
         return exit_codes.FAILED
     try:
-        return asyncio.run(Agent(prepared, programs).run())
+        return asyncio.run(Agent(prepared, programs, patience).run())
     finally:
         prepared.close()
 
@@ -62,7 +71,9 @@ def _stop_early(number: int, frame: object) -> None:
 class Agent:
     """One running agent, as its parent process sees it."""
 
-    def __init__(self, prepared: Prepared, programs: Sequence[Program]) -> None:
+    def __init__(
+        self, prepared: Prepared, programs: Sequence[Program], patience: Patience | None = None
+    ) -> None:
         self._settings = prepared.settings
         self._notices = [prepared.licence.notice, *prepared.notices]
         self._programs = programs
@@ -70,7 +81,8 @@ class Agent:
         who, level, form = self._settings.agent_id, self._settings.log_level, self._settings.log_format
         self._log = logs.configure("agent", who, level, form, write=self._writer.write)
         self._drain = Drain(self._settings, self._log)
-        self._nurse = Nurse(self._settings.paths.crashes_json, self._log, self._start_program)
+        self._restarts = Restarts(self._settings.paths.crashes_json, self._log, self._start_program)
+        self._watchdog = Watchdog(patience)
         self._generation: Generation | None = None
         self._supervisord_gone = asyncio.Event()
         self._stop_asked = asyncio.Event()
@@ -94,12 +106,15 @@ class Agent:
             relay.start(loop)
         keeper = asyncio.create_task(self._keep_supervisord(own.write_end, programs.write_end))
         reporter = asyncio.create_task(self._report())
+        watching = asyncio.create_task(self._watch())
         try:
             await self._until_stop_asked(keeper)
             await self._drain.run()
+            watching.cancel()
             await self._stop(keeper)
         finally:
             reporter.cancel()
+            watching.cancel()
             for relay in (own, programs):
                 relay.close(loop)
             self._log.info("stopped")
@@ -122,13 +137,15 @@ class Agent:
             self._generation = Generation(number, self._settings.paths, self._programs)
             self._supervisord_gone.clear()
             self._generation.start(os.environ, stdout, stderr)
-            self._generation.listen(loop, self._nurse.on_event)
+            self._watchdog.started(_SUPERVISORD, self._generation.pid)
+            self._generation.listen(loop, self._on_event)
             started = loop.time()
             waking = asyncio.create_task(self._generation.wake())
             await self._supervisord_gone.wait()
             waking.cancel()
             await self._generation.end(loop)
-            self._nurse.new_generation()
+            self._restarts.new_generation()
+            self._watchdog.clear()
             if self._stopping.is_set():
                 return
             if loop.time() - started > WELL_AFTER_S:
@@ -142,7 +159,7 @@ class Agent:
 
     async def _stop(self, keeper: asyncio.Task[None]) -> None:
         self._stopping.set()
-        self._nurse.stop()
+        self._restarts.stop()
         generation = self._generation
         if generation is not None:
             generation.signal(signal.SIGTERM)
@@ -171,6 +188,38 @@ class Agent:
         if generation is None:
             return "supervisord is not running"
         return rpc.start_program(self._settings.paths.supervisor_socket, generation.password, name)
+
+    def _on_event(self, event: str, fields: dict[str, str]) -> None:
+        """What supervisord tells of its programs, and signs of life: theirs and its own."""
+        name, pid = fields.get("processname", ""), fields.get("pid", "")
+        if event == SIGN:
+            if name and pid.isdecimal():
+                self._watchdog.answered(name, int(pid))
+            return
+        if self._generation is not None:
+            self._watchdog.answered(_SUPERVISORD, self._generation.pid, slack_s=SUPERVISORD_SLACK_S)
+        if event == "PROCESS_STATE_RUNNING" and pid.isdecimal():
+            if any(program.name == name for program in self._programs):
+                self._watchdog.started(name, int(pid))
+        elif event.startswith("PROCESS_STATE_"):
+            self._watchdog.ended(name)
+        self._restarts.on_event(event, fields)
+
+    async def _watch(self) -> None:
+        """Ends what lives and does not answer; supervisord, or `_keep_supervisord`, starts it again."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._watchdog.patience.look_every_s)
+            for name, pid in self._watchdog.look(loop.time()):
+                if self._generation is None or not (name == _SUPERVISORD or self._generation.has(pid)):
+                    continue
+                self._log.error(f"{name} lives and does not answer; it is ended", program=name, pid=pid)
+                if name == _SUPERVISORD:
+                    self._restarts.unresponsive_supervisord(name)
+                else:
+                    self._restarts.unresponsive(name)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
         # Everything that ends below us ends here at last, as this process is a subreaper or process 1.

@@ -54,6 +54,8 @@ class Findings:
     crashes: Mapping[str, int] = field(default_factory=dict)
     repeating: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    # How many of the crashes were ended by the parent because they lived and did not answer.
+    unresponsive: Mapping[str, int] = field(default_factory=dict)
     # Which kind of keys values are sealed with, in the core's words.
     role_keys: str = "unknown"
 
@@ -99,11 +101,7 @@ def judge(found: Findings) -> Verdict:
             "clock", not found.clock_skew, False, "agrees with the peers" if not found.clock_skew else _CLOCK
         )
     )
-    crashing = ", ".join(found.repeating)
-    steady = not found.repeating
-    checks.append(
-        Check("processes", steady, False, "steady" if steady else f"dying again and again: {crashing}")
-    )
+    checks.append(Check("processes", not found.repeating, False, _processes(found)))
     healthy = all(check.ok for check in checks if check.critical)
     # The clock and the DHT are told, but nobody's work waits for them.
     ready = all(check.ok for check in checks if check.name not in ("clock", "dht"))
@@ -128,6 +126,14 @@ def docker_answer(executor: Answer) -> Answer:
     if not executor.ok:
         return Answer(False, f"not known: {executor.detail}")
     return Answer(True, "reachable")
+
+
+def _processes(found: Findings) -> str:
+    said = f"dying again and again: {', '.join(found.repeating)}" if found.repeating else "steady"
+    if found.unresponsive:
+        hung = ", ".join(f"{name} {count} times" for name, count in sorted(found.unresponsive.items()))
+        said += f"; ended because it did not answer: {hung}"
+    return said
 
 
 def _leader(found: Findings) -> str:

@@ -114,6 +114,7 @@ class Observer:
             warnings=_warnings(context, siblings["election"]),
             crashes={name: one.count for name, one in crashes.items()},
             repeating=tuple(sorted(repeating)),
+            unresponsive={name: one.unresponsive for name, one in crashes.items() if one.unresponsive},
         )
         self.verdict = judge(self.findings)
         self.checked_at = now()
@@ -237,6 +238,7 @@ def health_view(observer: Observer) -> dict[str, Any]:
         "last_heartbeat": observer.last_heartbeat,
         "warnings": list(found.warnings),
         "crashes": dict(found.crashes),
+        "unresponsive": dict(found.unresponsive),
         "checks": [
             {
                 "name": check.name,

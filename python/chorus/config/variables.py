@@ -290,7 +290,9 @@ VARIABLES: tuple[Variable, ...] = (
 )
 
 # Read by other programs of the package, or set for the agent's own processes.
-ELSEWHERE = frozenset({"CHORUS_API_URL", "CHORUS_ALIVE", "CHORUS_CACHE", "CHORUS_CONTEXT", "CHORUS_BIN"})
+ELSEWHERE = frozenset(
+    {"CHORUS_API_URL", "CHORUS_ALIVE", "CHORUS_EVENTS", "CHORUS_CACHE", "CHORUS_CONTEXT", "CHORUS_BIN"}
+)
 
 BY_NAME: dict[str, Variable] = {variable.name: variable for variable in VARIABLES}
 SECRETS = frozenset(variable.name for variable in VARIABLES if variable.secret)

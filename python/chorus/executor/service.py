@@ -38,11 +38,15 @@ SAMPLE_S = 2.0
 class Executor:
     """The process's parts and its services."""
 
-    def __init__(self, process: Process, redactor: RedactorFactory | None = None) -> None:
+    def __init__(
+        self, process: Process, redactor: RedactorFactory | None = None, *, after_hang: bool = False
+    ) -> None:
         settings = process.settings
         if redactor is None:
             redactor = partial(redaction.Sentinel, scanner=scanner_of(settings), log=process.log)
         self._process = process
+        # Whether this process's last life was ended because it did not answer.
+        self._after_hang = after_hang
         box = settings.sandbox
         ceiling = Limits(box.cpus, box.memory_bytes, box.pids, box.disk_bytes)
         asked = Resources()
@@ -137,6 +141,8 @@ class Executor:
                 continue
             self.desk.given_back.add(key)
             reason = "the executor restarted while it ran"
+            if self._after_hang:
+                reason = "the executor did not answer while it ran, and was restarted"
             folder = attempt_folder(room.settings.paths.tasks, *key)
             if folder.is_dir():
                 with contextlib.suppress(OSError):
@@ -147,6 +153,8 @@ class Executor:
                     journal.event("state", {"state": "released", "reason": reason, "at": room.now()})
                     journal.close()
             body = {"task_id": row.task_id, "attempt": row.attempt, "reason": reason}
+            if self._after_hang:
+                body["cause"] = "unresponsive"
             room.spawn(propose(room.hub, "release", body))
 
     def _over(self, task_id: str, number: int) -> bool:
@@ -274,4 +282,4 @@ def _local(handler: Any) -> Any:
 
 async def main(process: Process) -> None:
     """The body of `python -m chorus.executor`."""
-    await Executor(process).run()
+    await Executor(process, after_hang=process.was_unresponsive).run()

@@ -1,11 +1,14 @@
-"""Ends this process at once when its parent is gone: it watches the FIFO that the parent keeps open.
+"""Ends this process at once when its parent is gone, and shows the parent that its event loop runs.
 
-A kernel death signal alone is not enough: a program's direct parent is supervisord, and no program may
-outlive the agent's own parent either, whichever of the two dies first.
+It watches the FIFO that the parent keeps open. A kernel death signal alone is not enough: a program's direct
+parent is supervisord, and no program may outlive the agent's own parent either, whichever of the two dies
+first.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -15,6 +18,10 @@ from pathlib import Path
 from chorus.process import exit_codes
 
 PR_SET_PDEATHSIG = 1
+# How a sign of life begins; it comes among the lines about programs that the parent reads.
+SIGN = "PROCESS_ALIVE"
+# A thirtieth of what the parent waits.
+SIGN_EVERY_S = 1.0
 
 
 def die_with_parent_process() -> None:
@@ -42,3 +49,21 @@ def _wait_for_end(handle: int) -> None:
     while os.read(handle, 1) != b"":
         pass
     os._exit(exit_codes.PARENT_GONE)
+
+
+async def give_signs(fifo: Path, name: str, every_s: float = SIGN_EVERY_S) -> None:
+    """Tells the parent again and again that this event loop runs, until it is cancelled."""
+    try:
+        handle = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return  # the parent is gone, and this process ends with it
+    # One write below PIPE_BUF: lines of several processes never mix.
+    line = f"{SIGN} processname:{name} pid:{os.getpid()}\n".encode()
+    try:
+        while True:
+            # Full while the parent is suspended; what ends with the parent ends by itself.
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                os.write(handle, line)
+            await asyncio.sleep(every_s)
+    finally:
+        os.close(handle)

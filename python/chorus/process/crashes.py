@@ -2,7 +2,8 @@
 but for the file.
 
 `crashes.json` in the run directory maps a program's name to its `Crashes`; a program that never crashed is
-not in it.
+not in it. `unresponsive.NAME` there tells the next life of a program that its last one was ended because it
+did not answer.
 """
 
 from __future__ import annotations
@@ -30,11 +31,20 @@ class Crashes:
     state: State = "restarting"
     # When the parent will start it again; supervisord has given up. Only in state fatal.
     next_start_ms: int | None = None
+    # How many of them were ended by the parent because they lived and did not answer.
+    unresponsive: int = 0
 
-    def crashed(self, now_ms: int) -> Crashes:
+    def crashed(self, now_ms: int, *, unresponsive: bool = False) -> Crashes:
         """After one more crash."""
         times = (*self.times_ms, now_ms)[-TIMES_KEPT:]
-        return replace(self, count=self.count + 1, times_ms=times, state="restarting", next_start_ms=None)
+        return replace(
+            self,
+            count=self.count + 1,
+            times_ms=times,
+            state="restarting",
+            next_start_ms=None,
+            unresponsive=self.unresponsive + unresponsive,
+        )
 
     def repeating(self, now_ms: int) -> bool:
         """Whether it dies again and again now."""
@@ -61,3 +71,21 @@ def save(path: Path, records: dict[str, Crashes]) -> None:
     temporary = path.with_name(f"{path.name}.new")
     temporary.write_text(json.dumps({name: asdict(one) for name, one in records.items()}))
     temporary.rename(path)
+
+
+def note_unresponsive(run_dir: Path, name: str) -> None:
+    """Leaves the note for a program's next life; before the present one is killed."""
+    _note(run_dir, name).touch(mode=0o600)
+
+
+def take_unresponsive(run_dir: Path, name: str) -> bool:
+    """Whether this program's last life was ended because it did not answer; true once."""
+    try:
+        _note(run_dir, name).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _note(run_dir: Path, name: str) -> Path:
+    return run_dir / f"unresponsive.{name}"

@@ -89,6 +89,11 @@ PROCESS_RESTARTS = Counter(
     "Starts of a process after its first since the agent started",
     ["process"],
 )
+PROCESS_UNRESPONSIVE = Counter(
+    "chorus_process_unresponsive_total",
+    "Processes that were ended because they lived and did not answer",
+    ["process"],
+)
 HEALTH_CHECK = Gauge(
     "chorus_health_check", "1 while a check of /health passes", ["check"], multiprocess_mode="livemostrecent"
 )

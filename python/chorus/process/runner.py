@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from chorus.config import Settings, load_run_settings
 from chorus.hub import Handler, Hub, HubInvalid, Reply, Request, StreamHandler, guard
-from chorus.process import alive, exit_codes, logs
+from chorus.process import alive, crashes, exit_codes, logs
 from chorus.process.logs import Logger
 from chorus.process.sentinel import scanner_of
 
@@ -49,6 +49,8 @@ class Process:
         self.log = log
         self.stopping = asyncio.Event()
         self.health = Health()
+        # Whether the last life of this process was ended because it did not answer its parent.
+        self.was_unresponsive = False
         self.metrics: Any = _metrics()
         self._hub: Hub | None = None
 
@@ -108,6 +110,9 @@ def run(name: str, main: Main, *, hub: bool = True) -> NoReturn:
     process = Process(name, settings, log)
     process.metrics.note_start(name)
     guard.count = process.metrics.note_handling_failure
+    process.was_unresponsive = crashes.take_unresponsive(run_dir, name)
+    if process.was_unresponsive:
+        process.metrics.PROCESS_UNRESPONSIVE.labels(name).inc()
     sys.exit(_run_loop(process, main, hub))
 
 
@@ -127,12 +132,17 @@ async def _body(process: Process, main: Main, hub: bool) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, process.stopping.set)
     process.log.info("started", pid=os.getpid())
+    # Absent where nobody watches.
+    events = os.environ.get("CHORUS_EVENTS")
+    signs = asyncio.create_task(alive.give_signs(Path(events), process.name)) if events else None
     try:
         if hub and not await _unless_stopping(process, process.connect()):
             return exit_codes.CLEAN
         await main(process)
     finally:
         await process.close()
+        if signs is not None:
+            signs.cancel()
     if not process.stopping.is_set():
         process.log.error("the body returned although nobody asked for a stop")
         return exit_codes.FAILED

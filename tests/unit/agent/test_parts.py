@@ -1,4 +1,4 @@
-"""Smaller parts of the parent: the nurse of failing programs, the log relay, the drain."""
+"""Smaller parts of the parent: failing programs started again, the log relay, the drain."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import io
 from pathlib import Path
 
-from chorus.agent import nurse as nursing
 from chorus.agent.drain import DRAINED, Drain
 from chorus.agent.relay import Relay, Writer
+from chorus.agent.restarts import Restarts
 from chorus.config import load_settings
 from chorus.hub import Hub, HubUnavailable, Request
 from chorus.process import crashes, logs
@@ -27,17 +27,17 @@ async def test_a_program_given_up_is_started_again_with_growing_waits(tmp_path: 
         loop.call_soon_threadsafe(started.put_nowait, name)
         return ""
 
-    nurse = nursing.Nurse(path, LOG, start)
-    nurse._waits["node"] = 0.01
-    nurse.on_event("PROCESS_STATE_RUNNING", {"processname": "node"})
+    restarts = Restarts(path, LOG, start)
+    restarts._waits["node"] = 0.01
+    restarts.on_event("PROCESS_STATE_RUNNING", {"processname": "node"})
     assert crashes.load(path) == {}
-    nurse.on_event("PROCESS_STATE_EXITED", {"processname": "node", "pid": "7"})
+    restarts.on_event("PROCESS_STATE_EXITED", {"processname": "node", "pid": "7"})
     assert crashes.load(path)["node"].state == "restarting"
-    nurse.on_event("PROCESS_STATE_FATAL", {"processname": "node"})
+    restarts.on_event("PROCESS_STATE_FATAL", {"processname": "node"})
     assert crashes.repeating(path, 0) == ["node"]
     assert await asyncio.wait_for(started.get(), 10) == "node"
-    assert nurse._waits["node"] == 0.02
-    nurse.on_event("PROCESS_STATE_RUNNING", {"processname": "node"})
+    assert restarts._waits["node"] == 0.02
+    restarts.on_event("PROCESS_STATE_RUNNING", {"processname": "node"})
     record = crashes.load(path)["node"]
     assert (record.state, record.count, record.next_start_ms) == ("running", 1, None)
 
@@ -53,17 +53,17 @@ async def test_a_start_that_fails_is_tried_again(tmp_path: Path) -> None:
             loop.call_soon_threadsafe(done.set)
         return answer
 
-    nurse = nursing.Nurse(tmp_path / "crashes.json", LOG, start)
-    nurse._waits["api"] = 0.01
-    nurse.on_event("PROCESS_STATE_FATAL", {"processname": "api"})
+    restarts = Restarts(tmp_path / "crashes.json", LOG, start)
+    restarts._waits["api"] = 0.01
+    restarts.on_event("PROCESS_STATE_FATAL", {"processname": "api"})
     await asyncio.wait_for(done.wait(), 10)
 
 
 async def test_after_a_stop_nothing_is_started(tmp_path: Path) -> None:
-    nurse = nursing.Nurse(tmp_path / "crashes.json", LOG, lambda name: "never called")
-    nurse.on_event("PROCESS_STATE_FATAL", {"processname": "api"})
-    nurse.stop()
-    assert all(timer.cancelled() for timer in nurse._timers.values())
+    restarts = Restarts(tmp_path / "crashes.json", LOG, lambda name: "never called")
+    restarts.on_event("PROCESS_STATE_FATAL", {"processname": "api"})
+    restarts.stop()
+    assert all(timer.cancelled() for timer in restarts._timers.values())
 
 
 def test_the_relay_passes_lines_and_tells_of_strays() -> None:

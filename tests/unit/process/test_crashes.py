@@ -38,3 +38,18 @@ def test_the_file(tmp_path: Path) -> None:
     crashes.save(path, records)
     assert crashes.load(path) == records
     assert crashes.repeating(path, 1) == ["api"]
+
+
+def test_those_that_did_not_answer_are_counted_among_them(tmp_path: Path) -> None:
+    record = Crashes().crashed(1).crashed(2, unresponsive=True).crashed(3)
+    assert (record.count, record.unresponsive) == (3, 1)
+    crashes.save(tmp_path / "crashes.json", {"api": record})
+    assert crashes.load(tmp_path / "crashes.json") == {"api": record}
+
+
+def test_the_next_life_is_told_once(tmp_path: Path) -> None:
+    assert not crashes.take_unresponsive(tmp_path, "executor")
+    crashes.note_unresponsive(tmp_path, "executor")
+    assert not crashes.take_unresponsive(tmp_path, "api")
+    assert crashes.take_unresponsive(tmp_path, "executor")
+    assert not crashes.take_unresponsive(tmp_path, "executor")

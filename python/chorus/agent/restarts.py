@@ -1,18 +1,19 @@
-"""Keeps book of programs that end when they should not, and brings back those that supervisord has given up.
+"""Counts the programs that end when they should not, and starts those again that supervisord has given up.
 
 supervisord stops trying after a few quick failures; an agent must not be left with a part of it dead in
-silence.
+silence. Who does not answer is found by the watchdog.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from chorus.process.crashes import Crashes, save
+from chorus.process.crashes import Crashes, note_unresponsive, save
 from chorus.process.logs import Logger
 
 RESTART_FIRST_S = 1.0
@@ -21,7 +22,7 @@ RESTART_MAX_S = 30.0
 WELL_AFTER_S = 60.0
 
 
-class Nurse:
+class Restarts:
     """Hears supervisord's events. `start` starts a program and says why not, or nothing."""
 
     def __init__(self, path: Path, log: Logger, start: Callable[[str], str]) -> None:
@@ -32,6 +33,8 @@ class Nurse:
         self._waits: dict[str, float] = {}
         self._running_since: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        # Those that are about to be killed because they did not answer.
+        self._unresponsive: set[str] = set()
         self._stopped = False
 
     def on_event(self, event: str, fields: dict[str, str]) -> None:
@@ -47,6 +50,20 @@ class Nurse:
         elif event == "PROCESS_STATE_FATAL":
             self._plan_start(name)
 
+    def unresponsive(self, name: str) -> None:
+        """Before a program is killed because it does not answer; its next life finds a note of that."""
+        self._unresponsive.add(name)
+        # A full disk is no reason to leave it hanging.
+        with contextlib.suppress(OSError):
+            note_unresponsive(self._path.parent, name)
+
+    def unresponsive_supervisord(self, name: str) -> None:
+        """Counts the program that keeps all others; nobody tells of its end."""
+        self._records[name] = dataclasses.replace(
+            self._records.get(name, Crashes()).crashed(_now_ms(), unresponsive=True), state="running"
+        )
+        save(self._path, self._records)
+
     def stop(self) -> None:
         """Starts nothing any more."""
         self._stopped = True
@@ -58,12 +75,15 @@ class Nurse:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        self._unresponsive.clear()
 
     def _count(self, name: str, pid: str) -> None:
         since = self._running_since.pop(name, None)
         if since is not None and time.monotonic() - since > WELL_AFTER_S:
             self._waits.pop(name, None)
-        record = self._records.get(name, Crashes()).crashed(_now_ms())
+        unresponsive = name in self._unresponsive
+        self._unresponsive.discard(name)
+        record = self._records.get(name, Crashes()).crashed(_now_ms(), unresponsive=unresponsive)
         self._records[name] = record
         save(self._path, self._records)
         self._log.warning(f"{name} ended and is started again", program=name, pid=pid, crashes=record.count)
