@@ -84,6 +84,16 @@ def _tasks(commands: _SubParsersAction[ArgumentParser]) -> None:
     run.add_argument("--language", default="", help="choose the image by language")
     run.add_argument("--artifact", action="append", default=[], metavar="GLOB", help="keep these files")
     run.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set in the sandbox")
+    run.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="NAME[@FILE]",
+        help="a variable of the sandbox, sealed on its way: its value is that of NAME here, or in FILE",
+    )
+    run.add_argument(
+        "--include-secrets", action="store_true", help="with --dir: send files that are credentials too"
+    )
     run.add_argument("--timeout", type=float, metavar="SECONDS", help="kill the command after this")
     run.add_argument("--title", default="", help="what lists show")
     run.add_argument("--project", default="", help="what the task belongs to")

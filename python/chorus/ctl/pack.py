@@ -6,7 +6,7 @@ import os
 import stat
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -17,17 +17,23 @@ MODIFIED_S: Final = 946_684_800
 _NEVER: Final = frozenset({".git", ".hg", ".svn"})
 
 
-def pack(folder: Path, out: BinaryIO) -> int:
-    """Writes the archive; returns the number of files. Ignored files of a git work tree stay behind."""
+def listed(folder: Path) -> list[str]:
+    """The files of a folder, and its empty folders. Ignored files of a git work tree stay behind.
+
+    Raises CtlError when it is no folder.
+    """
     root = folder.resolve()
     if not root.is_dir():
         raise CtlError(f"--dir {folder}: {'not a folder' if root.exists() else 'no such folder'}")
-    count = 0
+    return _listed_by_git(root) or list(_walked(root))
+
+
+def pack(folder: Path, names: Iterable[str], out: BinaryIO) -> None:
+    """Writes the archive of these files. Raises CtlError naming what cannot be in one."""
+    root = folder.resolve()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for path in _listed_by_git(root) or _walked(root):
-            count += 1
-            _add(archive, root, path)
-    return count
+        for name in names:
+            _add(archive, root, name)
 
 
 def _add(archive: tarfile.TarFile, root: Path, name: str) -> None:

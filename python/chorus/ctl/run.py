@@ -1,24 +1,31 @@
-"""`chorusctl run`: one command in a sandbox of the mesh, as if it ran here. Also `wait` and `logs`."""
+"""`chorusctl run`: one command in a sandbox of the mesh, as if it ran here. Also `wait` and `logs`.
+
+What looks secret is said before anything is sent.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import shlex
 import sys
 import tempfile
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
 from chorus.ctl.client import Client, Refused
+from chorus.ctl.credentials import FINDINGS_MAX, credentials, findings
 from chorus.ctl.follow import TaskEvent, follow
-from chorus.ctl.pack import pack
+from chorus.ctl.pack import listed, pack
 from chorus.ctl.problems import CANCELLED, MESH_FAILED, TIMED_OUT, USAGE, CtlError
 from chorus.ctl.terminal import Output, note, say, say_json, write_bytes
 from chorus.wire.ids import new_id
-from chorus.wire.task import TITLE_MAX_CHARS
+from chorus.wire.task import ENV_MAX_BYTES, TITLE_MAX_CHARS
 
 # Archives up to this size are packed in memory.
 SPOOL_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -29,19 +36,22 @@ EXIT_CODE_MAX: Final = 255
 def run(client: Client, arguments: Namespace) -> int:
     """Submits, follows, and ends as the command ended."""
     task = task_of(arguments)
+    names = _chosen(arguments) if arguments.dir is not None else []
     with tempfile.SpooledTemporaryFile(SPOOL_MAX_BYTES) as archive:
         source = None
         if arguments.dir is not None:
-            pack(Path(arguments.dir), archive)  # type: ignore[arg-type]
+            pack(Path(arguments.dir), names, archive)  # type: ignore[arg-type]
             source = archive
         try:
-            client.submit(task, source)  # type: ignore[arg-type]
+            answer = client.submit(task, source)  # type: ignore[arg-type]
         except Refused as error:
             raise CtlError(str(error), MESH_FAILED) from None
         except KeyboardInterrupt:
             # It may have been taken just now; nobody would follow it.
             _cancel(client, task["task_id"], False)
             raise
+    for notice in answer.get("notices") or ():
+        print(f"chorusctl: {notice}", file=sys.stderr)
     if arguments.json:
         note(task["task_id"])
     return _follow_to_end(client, task["task_id"], arguments)
@@ -61,6 +71,7 @@ def task_of(arguments: Namespace) -> dict[str, Any]:
         "title": (arguments.title or command)[:TITLE_MAX_CHARS],
         "commands": [command],
         "env": _environment(arguments.env),
+        "secrets": _secrets(arguments.secret),
         "artifacts": arguments.artifact,
     }
     if arguments.language:
@@ -80,6 +91,79 @@ def _environment(pairs: list[str]) -> dict[str, str]:
             raise CtlError(f"--env {pair}: expected NAME=VALUE", USAGE)
         values[name] = value
     return values
+
+
+def _secrets(given: list[str]) -> dict[str, str]:
+    """Values from the environment or from files: arguments can be read by every user of a machine."""
+    values = {}
+    for each in given:
+        name, at, file = each.partition("@")
+        if "=" in name:
+            name = name.partition("=")[0]
+            raise CtlError(
+                f"--secret {name}=…: lists of processes show what is in an argument, and shells keep it; "
+                f"export {name} and give --secret {name}, or give --secret {name}@FILE",
+                USAGE,
+            )
+        if not name or (at and not file):
+            raise CtlError("--secret: expected NAME, of a variable here, or NAME@FILE", USAGE)
+        if at:
+            values[name] = _secret_in(name, Path(file))
+        elif (value := os.environ.get(name)) is not None:
+            values[name] = value
+        else:
+            raise CtlError(f"--secret {name}: there is no variable {name} here; export it first", USAGE)
+    return values
+
+
+def _secret_in(name: str, path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(ENV_MAX_BYTES + 1)
+        if len(content) > ENV_MAX_BYTES:
+            raise CtlError(
+                f"--secret {name}@{path}: secrets have at most {ENV_MAX_BYTES} bytes in all", USAGE
+            )
+        # One line end, as editors and `echo` leave it, is no part of the value.
+        return content.decode().removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise CtlError(f"--secret {name}@{path}: {error.strerror}", USAGE) from None
+    except UnicodeDecodeError:
+        raise CtlError(f"--secret {name}@{path}: not UTF-8 text; encode it first", USAGE) from None
+
+
+def _chosen(arguments: Namespace) -> list[str]:
+    """The files of --dir that are sent; says which stay behind, and what looks secret in the others."""
+    root = Path(arguments.dir).resolve()
+    names = listed(Path(arguments.dir))
+    left_out = [] if arguments.include_secrets else credentials(root, names)
+    behind = {each.file for each in left_out}
+    names = [name for name in names if name not in behind]
+    found = findings(root, names)
+    if arguments.json:
+        said = {"left_out": [asdict(each) for each in left_out], "findings": [asdict(each) for each in found]}
+        print(json.dumps({"id": None, "event": "packed", "data": said}), flush=True)
+        return names
+    for each in left_out:
+        print(
+            f"chorusctl: left out {shown(each.file)}: {each.why}; --include-secrets sends it", file=sys.stderr
+        )
+    for one in found[:FINDINGS_MAX]:
+        print(
+            f"chorusctl: warning: {shown(one.file)}:{one.line} is sent and looks like a secret ({one.rule})",
+            file=sys.stderr,
+        )
+    if len(found) > FINDINGS_MAX:
+        print(
+            f"chorusctl: warning: {len(found) - FINDINGS_MAX} more; chorusctl scan lists them",
+            file=sys.stderr,
+        )
+    return names
+
+
+def shown(name: str) -> str:
+    """A file's name as a terminal may show it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def _follow_to_end(client: Client, task_id: str, arguments: Namespace) -> int:

@@ -21,14 +21,14 @@ from chorus.ctl.cli import build_parser, main
 from chorus.ctl.client import Client, Unreachable
 from chorus.ctl.contexts import AgentEntry, Endpoint, MeshContext, Target
 from chorus.ctl.follow import follow, parse
-from chorus.ctl.pack import pack
+from chorus.ctl.pack import listed, pack
 from chorus.ctl.problems import CtlError
 from chorus.ctl.run import exit_code, task_of
 
 
 def packed(folder: Path) -> bytes:
     buffer = io.BytesIO()
-    pack(folder, buffer)
+    pack(folder, listed(folder), buffer)
     return buffer.getvalue()
 
 
