@@ -1,7 +1,7 @@
 """The one log stream: what the processes and supervisord write comes through here to the agent's stderr.
 
-Lines in the agent's own form pass untouched; supervisord's and stray ones (an interpreter's traceback) are
-given it.
+Lines in the agent's own form pass as they are but for secrets, which are cut out here too: a program can
+write such lines by itself. supervisord's and stray ones (an interpreter's traceback) are given that form.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import queue
 import re
 import sys
 import threading
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from chorus.process.logs import Logger
+
+if TYPE_CHECKING:
+    from chorus.core import Redactor, Scanner
 
 READ_BYTES = 64 * 1024
 # Lines kept while nobody reads our stderr (a stopped terminal); more are dropped and counted: logs never stop
 # work.
 QUEUE_CHUNKS = 1_024
-# A line that never ends is passed on in pieces of this size.
+# A line that never ends is passed on in pieces of about this size.
 LINE_MAX_BYTES = 64 * 1024
 
 _SUPERVISORD = re.compile(rb"\S+ \S+ (CRIT|ERRO|WARN|INFO|DEBG|TRAC|BLAT) (.*)")
@@ -69,11 +72,14 @@ class Writer:
 class Relay:
     """A pipe whose write end processes inherit, and whose lines come out at `writer`."""
 
-    def __init__(self, writer: Writer, log: Logger, *, supervisord: bool) -> None:
+    def __init__(self, writer: Writer, log: Logger, scanner: Scanner, *, supervisord: bool) -> None:
         self._writer = writer
         self._log = log
+        self._scanner = scanner
         self._supervisord = supervisord
         self._rest = b""
+        # While a line goes on that is longer than any of ours: a secret may stand where its pieces meet.
+        self._long: Redactor | None = None
         self.read_end, self.write_end = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self.read_end, False)
 
@@ -101,20 +107,52 @@ class Relay:
 
     def take(self, data: bytes) -> None:
         """Cuts bytes into lines and passes them on."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > LINE_MAX_BYTES:
-            lines.append(self._rest)
-            self._rest = b""
-        ours = []
-        for line in lines:
-            if self._supervisord:
-                self._retell(line)
-            elif line.startswith(b"{") or _TEXT_LINE.match(line):
-                ours.append(line + b"\n")
-            elif line.strip():
-                self._log.warning(line.decode("utf-8", "replace").rstrip(), source="stderr of a process")
+        *lines, rest = (self._rest + data).split(b"\n")
+        ours = [told for line in lines if (told := self._tell(line)) is not None]
         if ours:
             self._writer.write(b"".join(ours))
+        if len(rest) > LINE_MAX_BYTES:
+            self._tell_piece(rest)
+            rest = b""
+        self._rest = rest
+
+    def _tell(self, line: bytes) -> bytes | None:
+        """Passes a line on: gives it back when it is in our own form, or else says it in the log."""
+        if self._long is not None:
+            self._stray(self._long.push(line) + self._long.finish())
+            self._long = None
+        elif self._supervisord:
+            self._retell(line)
+        elif (json := self._without_secrets(line)) is not None:
+            return json + b"\n"
+        elif _TEXT_LINE.match(line):
+            return self._scanner.redact(line) + b"\n"
+        else:
+            self._stray(line)
+        return None
+
+    def _tell_piece(self, piece: bytes) -> None:
+        from chorus.core import Redactor
+
+        if self._long is None:
+            self._long = Redactor(self._scanner)
+        self._stray(self._long.push(piece))
+
+    def _without_secrets(self, line: bytes) -> bytes | None:
+        """A JSON object without secrets, the very same bytes if there are none; None for another line."""
+        from chorus.core import CoreError
+
+        if not line.startswith(b"{"):
+            return None
+        try:
+            clean, found = self._scanner.redact_json(line)
+        except CoreError:
+            return None
+        return clean if found else line
+
+    def _stray(self, line: bytes) -> None:
+        if line.strip():
+            self._log.warning(line.decode("utf-8", "replace").rstrip(), source="stderr of a process")
 
     def _retell(self, line: bytes) -> None:
         match = _SUPERVISORD.fullmatch(line)

@@ -27,6 +27,7 @@ from chorus.agent.startup import LoadPeerId, Prepared, prepare
 from chorus.agent.watchdog import Patience, Watchdog
 from chorus.process import exit_codes, logs
 from chorus.process.alive import SIGN
+from chorus.process.sentinel import scanner_of
 
 _PR_SET_CHILD_SUBREAPER = 36
 # supervisord that ends by itself is started again: at once, then more slowly.
@@ -79,7 +80,10 @@ class Agent:
         self._programs = programs
         self._writer = stderr_writer()
         who, level, form = self._settings.agent_id, self._settings.log_level, self._settings.log_format
-        self._log = logs.configure("agent", who, level, form, write=self._writer.write)
+        self._scanner = scanner_of(self._settings)
+        self._log = logs.configure(
+            "agent", who, level, form, write=self._writer.write, redact=self._scanner.redact
+        )
         self._drain = Drain(self._settings, self._log)
         self._restarts = Restarts(self._settings.paths.crashes_json, self._log, self._start_program)
         self._watchdog = Watchdog(patience)
@@ -100,8 +104,8 @@ class Agent:
         self._log.info("starting", version=self._settings.version, data_dir=str(self._settings.data_dir))
         for notice in self._notices:
             self._log.warning(notice)
-        own = Relay(self._writer, self._log.bind(source="supervisord"), supervisord=True)
-        programs = Relay(self._writer, self._log, supervisord=False)
+        own = Relay(self._writer, self._log.bind(source="supervisord"), self._scanner, supervisord=True)
+        programs = Relay(self._writer, self._log, self._scanner, supervisord=False)
         for relay in (own, programs):
             relay.start(loop)
         keeper = asyncio.create_task(self._keep_supervisord(own.write_end, programs.write_end))

@@ -152,16 +152,20 @@ class RedactingHandler(logging.Handler):
             line = self.format(record).encode("utf-8", "replace")
             if len(line) > LINE_MAX_BYTES:
                 # Cut the inner text, not the line: a JSON line must stay one.
-                record.msg, record.args = record.getMessage()[: LINE_MAX_BYTES // 8] + " … (cut)", None
-                record.exc_info, record.fields = None, {}
+                # And not through a secret: half of one would not be found.
+                record.msg = self._clean(record.getMessage())[: LINE_MAX_BYTES // 8] + " … (cut)"
+                record.args, record.exc_info, record.fields = None, None, {}
                 line = self.format(record).encode("utf-8", "replace")[:LINE_MAX_BYTES]
-            if self._redact is not None:
-                line = self._redact(line)
-            self._write(line + b"\n")
+            self._write((self._redact(line) if self._redact is not None else line) + b"\n")
         except (OSError, ValueError):
             pass  # nobody is left to read the log; the work matters more
         except Exception:
             self.handleError(record)
+
+    def _clean(self, text: str) -> str:
+        if self._redact is None:
+            return text
+        return self._redact(text.encode("utf-8", "replace")).decode("utf-8", "replace")
 
 
 def _to_stderr(line: bytes) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from pathlib import Path
 
+import pytest
+
 from chorus.agent.drain import DRAINED, Drain
-from chorus.agent.relay import Relay, Writer
+from chorus.agent.relay import LINE_MAX_BYTES, Relay, Writer
 from chorus.agent.restarts import Restarts
 from chorus.config import load_settings
+from chorus.core import Scanner
 from chorus.hub import Hub, HubUnavailable, Request
 from chorus.process import crashes, logs
 from chorus.testing.fake_hub import FakeMesh
@@ -71,14 +75,14 @@ def test_the_relay_passes_lines_and_tells_of_strays() -> None:
     told: list[bytes] = []
     log = logs.configure("agent", "a", "debug", "json", write=told.append, redact=lambda line: line)
     writer = Writer(out)
-    relay = Relay(writer, log, supervisord=False)
+    relay = Relay(writer, log, Scanner(), supervisord=False)
     relay.take(b'{"event": "one"}\n{"event"')
     relay.take(b': "two"}\nTraceback (most recent call last):\n\n')
     writer.close(10)
     assert out.getvalue() == b'{"event": "one"}\n{"event": "two"}\n'
     assert len(told) == 1
     assert b"Traceback" in told[0]
-    supervisord = Relay(writer, log, supervisord=True)
+    supervisord = Relay(writer, log, Scanner(), supervisord=True)
     supervisord.take(b"2025-11-23 12:00:00,123 CRIT no more pids\n")
     assert b'"level": "error"' in told[1]
     assert b'"event": "no more pids"' in told[1]
@@ -87,10 +91,58 @@ def test_the_relay_passes_lines_and_tells_of_strays() -> None:
 def test_a_line_without_end_does_not_grow_in_memory() -> None:
     out = io.BytesIO()
     log = logs.configure("agent", "a", "debug", "json", write=lambda line: None, redact=lambda line: line)
-    relay = Relay(Writer(out), log, supervisord=False)
+    relay = Relay(Writer(out), log, Scanner(), supervisord=False)
     for _ in range(100):
         relay.take(b"x" * 64 * 1024)
     assert len(relay._rest) <= 2 * 64 * 1024
+
+
+TOKEN = "ghp_" + "x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"
+ACME = {"id": "acme", "keywords": ["acme_"], "pattern": "acme_[0-9]{4}", "found": ["acme_4711"]}
+RULES = json.dumps({"rules": [ACME]})
+
+
+def relayed(*pieces: bytes) -> tuple[bytes, bytes]:
+    """What comes out as it came, and what is said of the rest."""
+    out, told = io.BytesIO(), list[bytes]()
+    scanner = Scanner(rules=RULES)
+    log = logs.configure("agent", "a", "debug", "json", write=told.append, redact=scanner.redact)
+    writer = Writer(out)
+    relay = Relay(writer, log, scanner, supervisord=False)
+    for piece in pieces:
+        relay.take(piece)
+    writer.close(10)
+    return out.getvalue(), b"".join(told)
+
+
+def test_relayed_lines_are_redacted_and_json_stays_json() -> None:
+    plain = b'{"event":  "as it came",\t"n": 1.0}\n'
+    line = (
+        json.dumps({"event": f'it is "{TOKEN}"', "acme_4711": [{"password": "Gr33n-T3a!x9"}]}).encode()
+        + b"\n"
+    )
+    text = f"12:00:00.123 info    api          it is {TOKEN} acme_4711\n".encode()
+    out, told = relayed(plain + line + text, b"{ no JSON " + TOKEN.encode() + b"\n")
+    first, second, third = out.splitlines(keepends=True)
+    assert first == plain
+    redacted = json.loads(second)
+    assert redacted["event"] == 'it is "[REDACTED:github-token]"'
+    assert "[REDACTED:acme]" in redacted
+    assert third.endswith(b"it is [REDACTED:github-token] [REDACTED:acme]\n")
+    assert b"no JSON [REDACTED:github-token]" in told
+    assert TOKEN.encode() not in out + told
+    assert b"Gr33n" not in out + told
+
+
+@pytest.mark.parametrize("before", range(0, 45, 4))
+@pytest.mark.parametrize("opening", [b"{", b"x"])
+def test_a_secret_where_the_pieces_of_an_endless_line_meet_is_found(opening: bytes, before: int) -> None:
+    line = opening + b"x" * (LINE_MAX_BYTES - before) + b" " + TOKEN.encode() + b" "
+    cut = LINE_MAX_BYTES + 2
+    out, told = relayed(line[:cut], line[cut:], b"y" * LINE_MAX_BYTES, b"\n", b'{"event": "next"}\n')
+    assert out == b'{"event": "next"}\n'
+    assert b"x7Kq2LmV" not in told
+    assert b"5aQw" not in told
 
 
 async def test_a_drain_asks_all_and_ends_when_they_have_answered() -> None:

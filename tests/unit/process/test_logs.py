@@ -82,6 +82,14 @@ def test_a_huge_line_is_cut_and_still_json(lines: list[bytes]) -> None:
     assert "cut" in json.loads(lines[0])["event"]
 
 
+@pytest.mark.parametrize("before", range(logs.LINE_MAX_BYTES // 8 - 45, logs.LINE_MAX_BYTES // 8, 4))
+def test_a_huge_line_is_not_cut_through_a_secret(lines: list[bytes], before: int) -> None:
+    token = "ghp_" + "x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"
+    log = logs.configure("api", "a", "info", "json", write=lines.append, redact=logs.sentinel())
+    log.info("x" * (before - 1) + " " + token + " " + "x" * logs.LINE_MAX_BYTES)
+    assert b"ghp_" not in lines[0]
+
+
 def test_a_closed_stderr_does_not_stop_work(lines: list[bytes]) -> None:
     def broken(line: bytes) -> None:
         raise BrokenPipeError
