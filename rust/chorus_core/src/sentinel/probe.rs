@@ -28,6 +28,9 @@ pub(super) const LEAD_MAX_BYTES: usize = 160;
 /// A compiled lead or pattern may take this much memory; the built-in ones take a few KiB.
 pub(super) const REGEX_SIZE_LIMIT_BYTES: usize = 2 << 20;
 
+/// The longest word that is taken for one right behind a secret; longer runs of letters are part of something else.
+const WORD_MAX_BYTES: usize = 16;
+
 /// Words up to this length are in every few megabytes of base64 by chance.
 const CHANCE_KEYWORD_BYTES: usize = 4;
 
@@ -288,9 +291,24 @@ impl Prober {
         let next = if goes_on { None } else { text.get(to).copied() };
         // Before anything is read on for: text that fails must not be read to its end for each of its beginnings.
         let bytes = &text[from..to];
-        let is_part = whole && bytes.last().is_some_and(u8::is_ascii_alphanumeric);
-        if bytes.is_empty() || is_part && next.is_some_and(|b| b.is_ascii_alphanumeric()) {
+        if bytes.is_empty() {
             return Probe::No;
+        }
+        let is_part = whole && bytes.last().is_some_and(u8::is_ascii_alphanumeric);
+        let mut with_word = to;
+        if is_part && next.is_some_and(|b| b.is_ascii_alphanumeric()) {
+            with_word = match word_end(text, to, complete) {
+                Word::No => return Probe::No,
+                Word::Open => return Probe::Open(start),
+                Word::End(end) => end,
+            };
+            work.add(with_word - to);
+            // Letters like the secret's own can as well be more of something longer, unless it mixes all kinds.
+            let has = |kind: fn(&u8) -> bool| bytes.iter().any(kind);
+            let is_mixed = has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase) && has(u8::is_ascii_digit);
+            if !is_mixed && text[to..with_word].iter().all(|b| alphabet.has(*b)) {
+                return Probe::No;
+            }
         }
         let secret = Secret { bytes, next, quote: given.quote, name: &text[given.name.clone()], bond: given.bond };
         if !self.holds(&secret) {
@@ -300,7 +318,7 @@ impl Prober {
             to += text[to..].iter().take_while(|b| alphabet.has(**b)).count();
             work.add(to - limit);
         }
-        Probe::Match(from..to, goes_on.then_some(limit))
+        Probe::Match(from..to.max(with_word), goes_on.then_some(limit))
     }
 
     fn holds(&self, secret: &Secret<'_>) -> bool {
@@ -341,6 +359,33 @@ impl Work {
         self.oldest = (self.oldest + 1) % self.runs.len();
         from + length
     }
+}
+
+/// What may follow a secret whose length is known without anything between them.
+enum Word {
+    /// What follows is no word, so this is something longer than the secret.
+    No,
+    /// More text must come before this can be told.
+    Open,
+    /// A word, which ends here.
+    End(usize),
+}
+
+/// Whether a word of ordinary language stands at `from`: letters alone, in small letters, in capitals, or capitalised.
+fn word_end(text: &[u8], from: usize, complete: bool) -> Word {
+    let rest = &text[from..text.len().min(from + WORD_MAX_BYTES + 1)];
+    let length = rest.iter().take_while(|b| b.is_ascii_alphanumeric()).count();
+    let word = &rest[..length];
+    let tail = word.get(1..).unwrap_or_default();
+    let is_word = tail.iter().all(u8::is_ascii_lowercase) && word.iter().all(u8::is_ascii_alphabetic)
+        || word.iter().all(u8::is_ascii_uppercase);
+    if length > WORD_MAX_BYTES || !is_word {
+        return Word::No;
+    }
+    if from + length == text.len() && !complete {
+        return Word::Open;
+    }
+    Word::End(from + length)
 }
 
 /// Whether bytes are of a text, where names and their values are: archives and pictures hold any pair of short words

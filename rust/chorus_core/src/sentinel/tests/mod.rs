@@ -279,6 +279,41 @@ proptest! {
 }
 
 #[test]
+fn a_secret_directly_before_a_word_is_found() {
+    let secrets = [
+        concat!("AK", "IAX7KQ2LMV4NRTWZY5"),
+        concat!("np", "m_x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"),
+        concat!("gh", "p_x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"),
+    ];
+    for secret in secrets {
+        for word in ["done", "Done", "DONE", "is", "Failed\n", "done."] {
+            if word == "DONE" && secret.starts_with("AK") {
+                continue;
+            }
+            let text = format!("it is {secret}{word} and more");
+            assert_eq!(scanner().scan(text.as_bytes()).len(), 1, "{text}");
+            for cut in 0..=text.len() {
+                let clean = String::from_utf8(streamed(text.as_bytes(), &[cut])).unwrap();
+                assert!(clean.starts_with("it is [REDACTED:") && clean.ends_with(" and more"), "{clean} at {cut}");
+                assert_eq!(clean.as_bytes(), redacted(text.as_bytes()));
+            }
+        }
+    }
+    // Something else that only begins like one.
+    let [short, long, _] = secrets;
+    for text in [
+        format!("{short}DONE"),
+        format!("{short}12done"),
+        format!("{long}x7Kq2LmV9nRt4Wz"),
+        format!("{long}aB"),
+        format!("{long}a1"),
+        format!("{long}averyverylongsuffix"),
+    ] {
+        assert!(scanner().scan(text.as_bytes()).is_empty(), "{text}");
+    }
+}
+
+#[test]
 fn ordinary_output_is_not_held_back() {
     let mut redactor = Redactor::new(scanner());
     for line in
