@@ -172,8 +172,14 @@ class Redactor:
     """Takes secrets out of a stream of bytes."""
 
     def __new__(cls, scanner: Scanner | None = None) -> Redactor: ...
-    def add_secret(self, value: bytes) -> bool:
-        """Also takes out this very value; false when it is too short to be looked for."""
+    def again(self) -> Redactor:
+        """A redactor at the beginning of another stream, with the same rules and known secrets."""
+
+    def add_secrets(self, values: list[bytes]) -> int:
+        """Also takes out these very values; gives how many are long enough to be looked for (4 bytes).
+
+        Raises CoreError for values above 64 KiB.
+        """
 
     def push(self, piece: bytes) -> bytes:
         """Takes the next piece and gives what can go out now."""

@@ -68,7 +68,7 @@ class Attempt:
         self._stop_tasks: set[asyncio.Task[None]] = set()
         # Opened when the attempt is claimed.
         self._opened: dict[str, str] = {}
-        self._secrets: list[bytes] = []
+        self._redactor: redaction.StreamRedactor = room.redactor(())
         self._log: Logger = room.log.bind(task_id=row.task_id, attempt=row.attempt)
         self._started_entry: asyncio.Task[Any] | None = None
         self._earlier: asyncio.Task[list[dict[str, Any]]] | None = None
@@ -162,7 +162,8 @@ class Attempt:
             self._opened = await open_secrets(room.hub, self._task.secrets)
         except ValueError as error:
             raise InputsMissing(str(error)) from None
-        self._secrets = secret_values(self._opened.values())
+        # Many large secrets have many forms, whose search takes a moment to build.
+        self._redactor = await asyncio.to_thread(room.redactor, secret_values(self._opened.values()))
         job = Job(
             self.task_id,
             self.number,
@@ -173,7 +174,7 @@ class Attempt:
         )
         gate = OutputGate(self.journal, self._redactor)
         sources = Sources(room.hub, room.blobs, self._folder / "scratch")
-        runner = self._runner = Runner(job, sandbox, self.journal, gate, sources)
+        runner = self._runner = Runner(job, sandbox, self.journal, gate, sources, self._clean)
         environment = {
             "CHORUS_TASK_ID": self.task_id,
             "CHORUS_ATTEMPT": str(self.number),
@@ -197,19 +198,17 @@ class Attempt:
     async def _keep_result(self, ran: Ran, sandbox: Sandbox, pulling_s: float) -> None:
         room, facts = self._room, ran.facts
         outcome = summary.outcome(facts)
-        cut = self._secrets
         listed = [{key: item[key] for key in ("path", "size", "sha256")} for item in ran.artifacts.items]
         commands = [
-            {**item, "command": redaction.cut_text(item["command"], cut)}
-            for item in summary.shorten(facts.commands)
+            {**item, "command": self._clean(item["command"])} for item in summary.shorten(facts.commands)
         ]
         body = {
             "task_id": self.task_id,
             "attempt": self.number,
             "outcome": outcome,
-            "reason": redaction.cut_text(summary.reason(facts), cut)[:2000],
+            "reason": self._clean(summary.reason(facts))[:2000],
             "exit_code": facts.exit_code,
-            "summary": redaction.cut_text(summary.compose(facts), cut)[:8000],
+            "summary": self._clean(summary.compose(facts))[:8000],
             "commands": commands,
             "artifacts": listed,
             "usage": usage_view(ran.usage, facts),
@@ -224,7 +223,7 @@ class Attempt:
         usage = body["usage"]
         self.journal.event("usage", {**dict(usage), "total": True})  # type: ignore[call-overload]
         record = {
-            "task": {"title": redaction.cut_text(self._task.title, cut), "project": self._task.project},
+            "task": {"title": self._clean(self._task.title), "project": self._task.project},
             "source_sha256": source_sha256(self._task.source),
             "source_kind": self._task.source.kind if self._task.source else "",
             "image": self._choice.image,
@@ -242,6 +241,7 @@ class Attempt:
         self._room.publish(item, self.journal)
 
     async def _give_back(self, reason: str) -> None:
+        reason = self._clean(reason)
         self._log.warning("giving the attempt back", reason=reason)
         # The file may be what failed, or closed already.
         with contextlib.suppress(OSError):
@@ -268,10 +268,11 @@ class Attempt:
 
     # ---- telling ---------------------------------------------------------------------------------
 
-    def _redactor(self) -> redaction.StreamRedactor:
-        return self._room.redactor(self._secrets)
+    def _clean(self, text: str) -> str:
+        return redaction.cut_text(text, self._redactor)
 
     def _state(self, state: str, reason: str) -> None:
+        reason = self._clean(reason)
         self.journal.event("state", {"state": state, "reason": reason, "at": self._room.now()})
 
     def _on_sample(self, cpu_cores: float, memory_bytes: int) -> None:

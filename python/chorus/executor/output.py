@@ -5,7 +5,6 @@ that.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from chorus.executor.backend import Stream
@@ -32,19 +31,21 @@ class _State:
 class OutputGate:
     """The sink of one attempt. Runs on the sandbox's thread, which a slow disk may hold up, and so the
     task.
+
+    Each of the two streams is redacted as one from the first command to the last: a secret that one command
+    begins and the next one ends is whole in what is read afterwards.
     """
 
     def __init__(
-        self, journal: Journal, make: Callable[[], StreamRedactor], *, bytes_max: int = OUTPUT_BYTES_MAX
+        self, journal: Journal, redactor: StreamRedactor, *, bytes_max: int = OUTPUT_BYTES_MAX
     ) -> None:
         self._journal = journal
-        self._make = make
         self._bytes_max = bytes_max
         self._used = 0
         self._cutting = False
         self._failed: OSError | None = None
         self._lock = threading.Lock()
-        self._streams: dict[Stream, _State] = {stream: _State(make()) for stream in _STREAMS}
+        self._streams: dict[Stream, _State] = {stream: _State(redactor.again()) for stream in _STREAMS}
 
     @property
     def failed(self) -> OSError | None:
@@ -66,17 +67,18 @@ class OutputGate:
             self._keep(stream, state, state.redactor.push(data))
 
     def end(self, command: int) -> None:
-        """A command's last bytes: nothing is held back beyond it."""
+        """A command's last bytes: what may be a secret's first part is held back, and comes with the next
+        command's output, or at the end.
+        """
         with self._lock:
             for stream, state in self._streams.items():
-                self._flush(stream, state)
-                state.redactor = self._make()
+                self._let_go(stream, state, state.redactor.settle())
 
     def finish(self) -> None:
         """The attempt writes no more: says what was cut."""
         with self._lock:
             for stream, state in self._streams.items():
-                self._flush(stream, state)
+                self._let_go(stream, state, state.redactor.finish())
                 if state.cut_bytes:
                     said = f"\n[chorus: {state.cut_bytes} bytes of {stream} were cut here]\n".encode()
                     self._guarded(stream, state.command, said, b"")
@@ -104,8 +106,8 @@ class OutputGate:
         text, state.carry = _split_text(whole)
         self._guarded(stream, state.command, data, text)
 
-    def _flush(self, stream: Stream, state: _State) -> None:
-        rest = state.redactor.finish()
+    def _let_go(self, stream: Stream, state: _State, rest: bytes) -> None:
+        """Keeps what a redactor held back, and half a character that is not to become whole."""
         if rest and not self._cutting:
             self._keep(stream, state, rest)
         elif rest:

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
-from chorus.process import metrics
+from chorus.executor.forms import forms
 from chorus.process.logs import Logger
+from chorus.process.sentinel import record
 
 if TYPE_CHECKING:
-    from chorus.core import Scanner
+    from chorus.core import Redactor, Scanner
 
-# Shorter values would cut harmless text to pieces; the core looks for no longer ones.
-SECRET_BYTES_MIN = 4
+# The core looks for no longer values.
 SECRET_BYTES_MAX = 64 * 1024
-# The rule that the core names for them. They are no findings: the task was given them.
+# The rule that the core names for a task's own secrets. They are no findings: the task was given them.
 TASK_SECRET = "task-secret"
-_MARK = f"[REDACTED:{TASK_SECRET}]".encode()
 
 
 class StreamRedactor(Protocol):
     """What goes in comes out with secrets replaced, after a bounded delay."""
 
+    def again(self) -> Self:
+        """One with the same rules and secrets, at the beginning of another stream."""
+
     def push(self, data: bytes) -> bytes:
         """Takes a chunk; returns what is safe to show by now."""
+
+    def settle(self) -> bytes:
+        """The stream rests: returns what is held back only because a token might just have begun."""
 
     def finish(self) -> bytes:
         """What was held back."""
 
 
-# Makes one for a stream, given the task's own secrets.
+# Makes one for a task, given the task's own secrets.
 RedactorFactory = Callable[[Iterable[bytes]], StreamRedactor]
 
 
@@ -42,42 +46,39 @@ class Sentinel:
     ) -> None:
         from chorus.core import Redactor
 
-        self._redactor = Redactor(scanner)
         self._log = log
-        for value in secrets:
-            for start in range(0, len(value), SECRET_BYTES_MAX):
-                self._redactor.add_secret(value[start : start + SECRET_BYTES_MAX])
+        self._redactor: Redactor = Redactor(scanner)
+        self._redactor.add_secrets(
+            [
+                value[start : start + SECRET_BYTES_MAX]
+                for value in forms(secrets)
+                for start in range(0, len(value), SECRET_BYTES_MAX)
+            ]
+        )
+
+    def again(self) -> Self:
+        other = type(self).__new__(type(self))
+        other._log, other._redactor = self._log, self._redactor.again()
+        return other
 
     def push(self, data: bytes) -> bytes:
         return self._counted(self._redactor.push(data))
+
+    def settle(self) -> bytes:
+        return self._counted(self._redactor.settle())
 
     def finish(self) -> bytes:
         return self._counted(self._redactor.finish())
 
     def _counted(self, data: bytes) -> bytes:
         for finding in self._redactor.take_findings():
-            if finding.rule == TASK_SECRET:
-                continue
-            metrics.SHHH_FINDINGS.inc()
-            metrics.SHHH_FINDINGS_BY_RULE.labels(finding.rule).inc()
-            if self._log is not None:
-                self._log.warning(
-                    "a secret was found on its way out",
-                    place="task output",
-                    rule=finding.rule,
-                    severity=finding.severity,
-                    start=finding.start,
-                    end=finding.end,
-                    audit=finding.audit,
-                )
+            if finding.rule != TASK_SECRET:
+                record(finding, "task output", self._log)
         return data
 
 
-def cut_text(text: str, secrets: Iterable[bytes]) -> str:
-    """A short text without the secret values."""
-    # Longest first: a secret that begins another must not leave the other's end behind.
-    values = sorted({value for value in secrets if len(value) >= SECRET_BYTES_MIN}, key=len, reverse=True)
-    data = text.encode("utf-8", "surrogateescape")
-    if values:
-        data = re.sub(b"|".join(map(re.escape, values)), _MARK, data)
-    return data.decode("utf-8", "replace")
+def cut_text(text: str, redactor: StreamRedactor) -> str:
+    """A short text without the secrets."""
+    fresh = redactor.again()
+    data = text.encode("utf-8", "replace")
+    return (fresh.push(data) + fresh.finish()).decode("utf-8", "replace")

@@ -60,13 +60,20 @@ class Runner:
     """One attempt's way through its sandbox. `stop` may be called at any moment, once or often."""
 
     def __init__(
-        self, job: Job, sandbox: Sandbox, journal: Journal, gate: OutputGate, sources: workspace.Sources
+        self,
+        job: Job,
+        sandbox: Sandbox,
+        journal: Journal,
+        gate: OutputGate,
+        sources: workspace.Sources,
+        clean: Callable[[str], str],
     ) -> None:
         self._job = job
         self._sandbox = sandbox
         self._journal = journal
         self._gate = gate
         self._sources = sources
+        self._clean = clean
         self._stopped: EndedBy | None = None
         self._facts = Facts(
             total_commands=len(job.task.commands),
@@ -96,7 +103,7 @@ class Runner:
             if self._job.task.artifacts and self._stopped in (None, "timeout"):
                 scratch = self._job.folder / "scratch"
                 ran.artifacts = await workspace.collect(
-                    self._sandbox, self._job.task.artifacts, self._job.folder, scratch
+                    self._sandbox, self._job.task.artifacts, self._job.folder, scratch, self._clean
                 )
         finally:
             sampling.cancel()

@@ -6,7 +6,7 @@ import asyncio
 import os
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def choose_artifacts(
-    entries: list[FileEntry], globs: Iterable[str], found: Artifacts
+    entries: list[FileEntry],
+    globs: Iterable[str],
+    found: Artifacts,
+    clean: Callable[[str], str] = lambda path: path,
 ) -> dict[str, FileEntry]:
     """The files that the globs name, links followed inside the workspace.
 
@@ -119,12 +122,14 @@ def choose_artifacts(
                 why = "its name is not UTF-8"
             elif _CONTROL.search(entry.path):
                 why = "its name holds control characters"
+            elif clean(entry.path) != entry.path:
+                why = "its name holds a secret"
             elif total + target.size > ARTIFACT_BYTES_MAX:
                 why = f"more than {ARTIFACT_BYTES_MAX // (1024 * 1024)} MiB of artifacts"
             elif len(chosen) >= ARTIFACTS_MAX or listed + len(entry.path) + 120 > ARTIFACT_LIST_BYTES_MAX:
                 why = "too many artifacts"
             if why or target is None:
-                found.refuse(entry.path, why)
+                found.refuse(clean(entry.path.encode("utf-8", "replace").decode()), clean(why))
                 continue
             total += target.size
             listed += len(entry.path) + 120
@@ -134,11 +139,16 @@ def choose_artifacts(
     return chosen
 
 
-async def collect(sandbox: Sandbox, globs: Iterable[str], folder: Path, scratch: Path) -> Artifacts:
-    """Brings the artifacts out and onto the disk. Never raises for what a task did to its files."""
+async def collect(
+    sandbox: Sandbox, globs: Iterable[str], folder: Path, scratch: Path, clean: Callable[[str], str]
+) -> Artifacts:
+    """Brings the artifacts out and onto the disk. Never raises for what a task did to its files.
+
+    Whatever name `clean` changes holds a secret: that file is left out.
+    """
     found = Artifacts()
     try:
-        chosen = await asyncio.to_thread(choose_artifacts, await sandbox.files(), globs, found)
+        chosen = await asyncio.to_thread(choose_artifacts, await sandbox.files(), globs, found, clean)
         if chosen:
             await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
             packed = scratch / "artifacts.tar"

@@ -52,7 +52,7 @@ async def test_output_on_a_full_disk_is_counted_and_named(
     small_disk: Path, filler: Callable[[], Path]
 ) -> None:
     journal = Journal(small_disk, 1)
-    gate = OutputGate(journal, Sentinel)
+    gate = OutputGate(journal, Sentinel())
     gate.write("stdout", 1, b"before\n")
     file = filler()
     for _ in range(10):

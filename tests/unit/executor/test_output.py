@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import random
-from functools import partial
 from pathlib import Path
 
 import orjson
@@ -24,7 +23,7 @@ def told(folder: Path) -> list[dict[str, object]]:
 
 async def test_characters_over_chunks_are_whole(tmp_path: Path) -> None:
     journal = Journal(tmp_path, 1)
-    gate = OutputGate(journal, Sentinel)
+    gate = OutputGate(journal, Sentinel())
     for piece in (b"\xe2", b"\x82", b"\xac\xf0", b"\x9f\x98\x80"):
         gate.write("stdout", 1, piece)
     gate.write("stdout", 1, b"\xff\xfe")
@@ -40,7 +39,7 @@ async def test_characters_over_chunks_are_whole(tmp_path: Path) -> None:
 
 async def test_beyond_the_limit_is_cut_and_counted(tmp_path: Path) -> None:
     journal = Journal(tmp_path, 3)
-    gate = OutputGate(journal, Sentinel, bytes_max=10_000)
+    gate = OutputGate(journal, Sentinel(), bytes_max=10_000)
     for _ in range(1000):
         gate.write("stderr", 1, b"x" * 1000)
     gate.end(1)
@@ -56,7 +55,7 @@ async def test_beyond_the_limit_is_cut_and_counted(tmp_path: Path) -> None:
 
 async def test_byte_by_byte_cannot_fill_the_disk(tmp_path: Path) -> None:
     journal = Journal(tmp_path, 1)
-    gate = OutputGate(journal, Sentinel, bytes_max=100_000)
+    gate = OutputGate(journal, Sentinel(), bytes_max=100_000)
     for _ in range(20_000):
         gate.write("stdout", 1, b"x")
     gate.finish()
@@ -87,7 +86,7 @@ def test_secrets_are_cut_however_they_are_split(pieces: list[bytes]) -> None:
 
 
 def test_a_huge_secret_is_cut_too() -> None:
-    secret = random.Random(1).randbytes(100_000)
+    secret = random.Random(1).randbytes(50_000).hex().encode()
     redactor = Sentinel([secret])
     pieces = [secret[start : start + 1000] for start in range(0, len(secret), 1000)]
     out = b"".join(map(redactor.push, [b"<", *pieces, b">"])) + redactor.finish()
@@ -99,7 +98,7 @@ async def test_a_secret_in_two_writes_reaches_neither_file_nor_event(tmp_path: P
     token = b"ghp_" + b"x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"
     told_lines: list[bytes] = []
     log = logs.configure("executor", "a", "info", "json", write=told_lines.append)
-    gate = OutputGate(Journal(tmp_path, 1), partial(Sentinel, log=log))
+    gate = OutputGate(Journal(tmp_path, 1), Sentinel(log=log))
     gate.write("stdout", 1, b"it is " + token[:cut])
     gate.write("stdout", 1, token[cut:] + b" indeed\n")
     gate.end(1)
@@ -114,6 +113,32 @@ async def test_a_secret_in_two_writes_reaches_neither_file_nor_event(tmp_path: P
     [line] = [orjson.loads(line) for line in told_lines]
     assert (line["rule"], line["place"], line["start"], line["end"]) == ("github-token", "task output", 6, 46)
     assert token not in b"".join(told_lines)
+
+
+@pytest.mark.parametrize("cut", range(0, 41, 4))
+@pytest.mark.parametrize("secrets", [[], [b"ghp_x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"]])
+async def test_a_secret_that_two_commands_print_together_is_found(
+    tmp_path: Path, cut: int, secrets: list[bytes]
+) -> None:
+    token = b"ghp_" + b"x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"
+    gate = OutputGate(Journal(tmp_path, 1), Sentinel(secrets))
+    gate.write("stdout", 1, b"it is " + token[:cut])
+    gate.end(1)
+    gate.write("stdout", 2, token[cut:] + b"\n")
+    gate.end(2)
+    gate.finish()
+    kept = (tmp_path / "stdout").read_bytes()
+    # The first letters of a token may be out before anything could tell.
+    assert b"x7Kq2LmV" not in kept
+    assert kept.endswith(b"]\n")
+    assert b"5aQw" not in (tmp_path / "events.jsonl").read_bytes()
+
+
+async def test_a_prompt_at_a_commands_end_is_told_with_it(tmp_path: Path) -> None:
+    gate = OutputGate(Journal(tmp_path, 1), Sentinel())
+    gate.write("stdout", 1, b"Continue? [y/N] g")
+    gate.end(1)
+    assert (tmp_path / "stdout").read_bytes() == b"Continue? [y/N] g"
 
 
 def test_nothing_harmless_is_held_back() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from chorus.executor.backend import FileEntry, Sandbox
 from chorus.executor.globs import PATH_CHARS_MAX, Globs, TooMuchWork
+from chorus.executor.redaction import Sentinel, cut_text
 from chorus.executor.workspace import Artifacts, choose_artifacts, collect
 
 
@@ -148,3 +149,19 @@ def test_links_lead_inside_or_are_refused() -> None:
     chosen = choose_artifacts(entries, ["*", "**"], found)
     assert {name: entry.path for name, entry in chosen.items()} == {"d/f": "d/f", "in": "d/f", "abs": "d/f"}
     assert {item["path"] for item in found.refused} == {"out", "up", "ring", "pipe", "a\nb", "\x9b2J"}
+
+
+def test_a_file_whose_name_holds_a_secret_is_left_out_and_named_without_it() -> None:
+    token = "ghp_" + "x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"
+    redactor = Sentinel([b"the task's own"])
+    entries = [FileEntry(path, "file", 1, "") for path in ("a", f"out/{token}.txt", "the task's own")]
+    entries.append(FileEntry("link", "link", 0, f"/etc/{token}"))
+    found = Artifacts()
+    chosen = choose_artifacts(entries, ["**"], found, lambda text: cut_text(text, redactor))
+    assert list(chosen) == ["a"]
+    assert token not in repr(found.refused)
+    assert {item["path"]: item["reason"] for item in found.refused} == {
+        "link": "a link out of the workspace or to nothing: /etc/[REDACTED:github-token]",
+        "out/[REDACTED:github-token].txt": "its name holds a secret",
+        "[REDACTED:task-secret]": "its name holds a secret",
+    }

@@ -313,9 +313,14 @@ impl Redactor {
         Ok(Self(Mutex::new(sentinel::Redactor::new(scanner))))
     }
 
-    /// Also takes out this very value; false when it is too short to be looked for.
-    fn add_secret(&self, py: Python<'_>, value: &[u8]) -> PyResult<bool> {
-        self.with(py, |redactor| redactor.add_secret(value)).map_err(raise)
+    /// A redactor at the beginning of another stream, with the same rules and known secrets.
+    fn again(&self, py: Python<'_>) -> Self {
+        Self(Mutex::new(self.with(py, |redactor| redactor.again())))
+    }
+
+    /// Also takes out these very values; gives how many are long enough to be looked for.
+    fn add_secrets(&self, py: Python<'_>, values: Vec<Vec<u8>>) -> PyResult<usize> {
+        self.with(py, |redactor| redactor.add_secrets(values.iter().map(Vec::as_slice))).map_err(raise)
     }
 
     /// Takes the next piece and gives what can go out now.

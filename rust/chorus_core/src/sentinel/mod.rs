@@ -7,6 +7,7 @@ mod alphabet;
 mod assignment;
 mod custom;
 mod json;
+mod literals;
 mod probe;
 mod rules;
 mod scan;

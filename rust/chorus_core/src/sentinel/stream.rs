@@ -4,13 +4,12 @@
 //! The delay is bounded: by the longest secret of a rule (32 KiB for a private key, far less for most), or a task's own
 //! longest. The time is too: a secret that grows in small pieces is not looked at from its beginning for each of them.
 
-use std::ops::Range;
-
-use aho_corasick::{AhoCorasick, MatchKind};
-use zeroize::Zeroizing;
+use std::{ops::Range, sync::Arc};
 
 use super::{
-    Finding, Scanner, marker,
+    Finding, Scanner,
+    literals::Literals,
+    marker,
     probe::{LEAD_MAX_BYTES, LOOK_BEHIND_BYTES},
     rules::manifest,
     scan::{Hit, Label, merge},
@@ -29,8 +28,7 @@ const MEMORY_BYTES: usize = manifest::REACH_BYTES + LEAD_MAX_BYTES + LOOK_BEHIND
 /// Takes secrets out of a stream of bytes.
 pub struct Redactor {
     scanner: Scanner,
-    literals: Vec<Literal>,
-    matcher: Option<AhoCorasick>,
+    literals: Arc<Literals>,
     /// What was let out last, and behind it what is held back.
     window: Vec<u8>,
     /// So much of the window was let out.
@@ -46,46 +44,13 @@ pub struct Redactor {
     findings: Vec<Finding>,
 }
 
-/// A known secret and, for each of its lengths, how much of its beginning is also its end.
-struct Literal {
-    bytes: Zeroizing<Vec<u8>>,
-    borders: Vec<usize>,
-}
-
-impl Literal {
-    fn new(bytes: &[u8]) -> Self {
-        let mut borders = vec![0; bytes.len()];
-        let mut length = 0;
-        for i in 1..bytes.len() {
-            while length > 0 && bytes[i] != bytes[length] {
-                length = borders[length - 1];
-            }
-            length += usize::from(bytes[i] == bytes[length]);
-            borders[i] = length;
-        }
-        Self { bytes: Zeroizing::new(bytes.to_vec()), borders }
-    }
-
-    /// How much of the secret's beginning stands at the end of the text, the whole of it not counted.
-    fn begun_at_end(&self, text: &[u8]) -> usize {
-        let tail = &text[text.len().saturating_sub(self.bytes.len() - 1)..];
-        tail.iter().fold(0, |mut length, byte| {
-            while length > 0 && self.bytes[length] != *byte {
-                length = self.borders[length - 1];
-            }
-            length + usize::from(self.bytes[length] == *byte)
-        })
-    }
-}
-
 impl Redactor {
     /// A redactor at the beginning of a stream.
     #[must_use]
     pub fn new(scanner: Scanner) -> Self {
         Self {
             scanner,
-            literals: Vec::new(),
-            matcher: None,
+            literals: Arc::default(),
             window: Vec::new(),
             released: 0,
             offset: 0,
@@ -96,30 +61,34 @@ impl Redactor {
         }
     }
 
-    /// Also takes out this very value, as `[REDACTED:task-secret]`. Values of less than 4 bytes are not looked for.
-    /// Gives whether it is looked for.
+    /// A redactor at the beginning of another stream, with the same rules and known secrets.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self { literals: Arc::clone(&self.literals), ..Self::new(self.scanner.clone()) }
+    }
+
+    /// Also takes out these very values, as `[REDACTED:task-secret]`. Values of less than 4 bytes are not looked for.
+    /// Gives how many are. Secrets that are given at once cost one search; each call builds it anew.
     ///
     /// # Errors
     /// `TooLarge` for values above 64 KiB.
-    pub fn add_secret(&mut self, value: &[u8]) -> Result<bool> {
-        if value.len() > MAX_LITERAL_BYTES {
-            return Err(Error::TooLarge(format!(
-                "a secret has {} bytes; at most {MAX_LITERAL_BYTES} can be looked for",
-                value.len()
-            )));
+    pub fn add_secrets<'a>(&mut self, values: impl IntoIterator<Item = &'a [u8]>) -> Result<usize> {
+        let mut known = Vec::new();
+        for value in values {
+            if value.len() > MAX_LITERAL_BYTES {
+                return Err(Error::TooLarge(format!(
+                    "a secret has {} bytes; at most {MAX_LITERAL_BYTES} can be looked for",
+                    value.len()
+                )));
+            }
+            if value.len() >= MIN_LITERAL_BYTES {
+                known.push(value);
+            }
         }
-        if value.len() < MIN_LITERAL_BYTES {
-            return Ok(false);
+        if !known.is_empty() {
+            self.literals = Arc::new(self.literals.with(&known)?);
         }
-        if self.literals.iter().all(|known| known.bytes.as_slice() != value) {
-            self.literals.push(Literal::new(value));
-            let matcher = AhoCorasick::builder()
-                .match_kind(MatchKind::Standard)
-                .build(self.literals.iter().map(|l| l.bytes.as_slice()))
-                .map_err(|e| Error::Internal(format!("cannot look for the task's secrets: {e}")))?;
-            self.matcher = Some(matcher);
-        }
-        Ok(true)
+        Ok(known.len())
     }
 
     /// Takes the next piece and gives what can go out now.
@@ -150,7 +119,7 @@ impl Redactor {
         let begun = self.scanner.engine.probe(&self.window, false, None, self.deaf.clone());
         let is_beginning = self.scanner.engine.is_opening(held);
         let has_begun = begun.open_from < end || begun.hits.iter().any(|hit| hit.range.end > self.released);
-        let is_known = self.literals.iter().any(|literal| literal.begun_at_end(&self.window) > 0);
+        let is_known = self.literals.look(&self.window).1 > 0;
         if !is_beginning || has_begun || is_known {
             return Vec::new();
         }
@@ -203,18 +172,17 @@ impl Redactor {
     fn sweep(&self, complete: bool) -> (Vec<Hit>, usize, Option<usize>) {
         let found = self.scanner.engine.sweep_at(&self.window, complete, None, self.deaf.clone());
         let (mut hits, mut open_from) = (found.hits, found.open_from);
-        if let Some(matcher) = &self.matcher {
-            let found = matcher.find_overlapping_iter(&self.window);
-            hits.extend(found.map(|m| Hit {
-                range: m.range(),
+        if !self.literals.is_empty() {
+            let (known, begun) = self.literals.look(&self.window);
+            hits.extend(known.into_iter().map(|range| Hit {
+                audited: range.end,
+                range,
                 label: Label::TASK_SECRET,
                 goes_on: Vec::new(),
-                audited: m.end(),
             }));
-        }
-        if !complete {
-            let begun = self.literals.iter().map(|l| l.begun_at_end(&self.window)).max().unwrap_or(0);
-            open_from = open_from.min(self.window.len() - begun);
+            if !complete {
+                open_from = open_from.min(self.window.len() - begun);
+            }
         }
         let open = found.open.filter(|_| open_from == found.open_from && self.literals.is_empty());
         (hits, open_from, open)

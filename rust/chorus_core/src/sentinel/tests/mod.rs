@@ -254,7 +254,7 @@ proptest! {
         let text = [before.as_slice(), &secret, b"\n"].concat();
         let cut = cut.index(text.len() + 1);
         let mut redactor = Redactor::new(scanner());
-        redactor.add_secret(&secret).unwrap();
+        redactor.add_secrets([secret.as_slice()]).unwrap();
         let mut out = redactor.push(&text[..cut]);
         out.extend(redactor.push(&text[cut..]));
         out.extend(redactor.finish());
@@ -264,6 +264,36 @@ proptest! {
             prop_assert!(!part.windows(secret.len()).any(|w| w == secret.as_slice()));
         }
         prop_assert!(redactor.findings().iter().any(|f| *f.rule == *TASK_SECRET_RULE));
+    }
+
+    #[test]
+    fn what_is_cut_is_what_known_secrets_cover(
+        secrets in proptest::collection::vec(proptest::collection::vec(prop_oneof![Just(b'a'), Just(b'b')], 4..9), 1..5),
+        text in proptest::collection::vec(prop_oneof![Just(b'a'), Just(b'b'), Just(b'-')], 0..60),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let cut = cut.index(text.len() + 1);
+        let mut redactor = Redactor::new(scanner());
+        redactor.add_secrets(secrets.iter().map(Vec::as_slice)).unwrap();
+        let mut redactor = redactor.again();
+        let stands = |secret: &Vec<u8>, at: usize| text[at..].starts_with(secret);
+        let covered = |place: usize| secrets.iter().any(|secret| {
+            (0..=place).any(|at| stands(secret, at) && at + secret.len() > place)
+        });
+        let mut out = redactor.push(&text[..cut]);
+        out.extend(redactor.push(&text[cut..]));
+        out.extend(redactor.finish());
+        let mut expected = Vec::new();
+        for (place, byte) in text.iter().enumerate() {
+            if !covered(place) {
+                expected.push(*byte);
+            } else if place == 0 || !covered(place - 1) || !secrets.iter().any(|secret| {
+                (0..place).any(|at| stands(secret, at) && at + secret.len() > place)
+            }) {
+                expected.extend(b"[REDACTED:task-secret]");
+            }
+        }
+        prop_assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&expected));
     }
 
     #[test]
@@ -455,10 +485,9 @@ fn places_in_a_stream_count_from_its_beginning() {
 #[test]
 fn short_or_huge_literals_are_told_apart() {
     let mut redactor = Redactor::new(scanner());
-    assert!(!redactor.add_secret(b"abc").unwrap());
-    assert!(redactor.add_secret(b"abcd").unwrap());
-    assert!(redactor.add_secret("multi\nline".as_bytes()).unwrap());
-    assert_eq!(redactor.add_secret(&vec![0; 70_000]).unwrap_err().code(), "too_large");
+    assert_eq!(redactor.add_secrets([b"abc".as_slice()]).unwrap(), 0);
+    assert_eq!(redactor.add_secrets([b"abcd".as_slice(), b"multi\nline", b"x"]).unwrap(), 2);
+    assert_eq!(redactor.add_secrets([[0; 70_000].as_slice()]).unwrap_err().code(), "too_large");
     assert_eq!(redactor.push(b"xabcdx mul"), b"x[REDACTED:task-secret]x ");
     assert_eq!(redactor.push(b"ti\nline."), b"[REDACTED:task-secret].");
 }
