@@ -103,7 +103,13 @@ def load(name: str) -> MeshContext | None:
     except FileNotFoundError:
         return None
     # Contexts of earlier versions hold the licence id themselves.
-    license_id = content.get("license_id") or _license_file(name).read_text(encoding="utf-8").strip()
+    license_id = content.get("license_id")
+    if license_id is None:
+        try:
+            license_id = _license_file(name).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            what = f"context {name}: its licence id cannot be read: {error}"
+            raise CtlError(f"{what}; restore the file, or remove {contexts_folder() / name}") from None
     agents = tuple(AgentEntry(**agent) for agent in content["agents"])
     return MeshContext(content["name"], license_id, agents)
 

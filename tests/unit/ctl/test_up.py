@@ -111,6 +111,13 @@ def test_a_context_of_an_earlier_version_keeps_its_licence_and_becomes_private(
     assert started[1]["CHORUS_LICENSE_ID"] == LICENCE
 
 
+def test_a_context_without_its_licence_file_is_named(tmp_path: Path, started: list[dict[str, str]]) -> None:
+    bring_up()
+    (tmp_path / "chorus" / "contexts" / "c" / "license-id").unlink()
+    with pytest.raises(CtlError, match="license-id"):
+        up(Namespace(context="c", agents=1, detach=True, json=True))
+
+
 def election(mesh: str | None, *others: str) -> dict[str, Any]:
     return {"election": {"mesh": mesh, "other_meshes": list(others)}}
 
