@@ -34,6 +34,9 @@ const MEMORY: Duration = Duration::from_secs(10 * 60);
 /// What one invalid message costs (squared with their number): 20 of them end all dealings for a while.
 const INVALID_WEIGHT: f64 = -10.0;
 
+/// From here on nothing of a peer is listened to.
+pub const GRAYLIST_THRESHOLD: f64 = -4000.0;
+
 /// gossipsub behind its gate, subscribed to nothing yet.
 pub fn behaviour(keypair: &Keypair, shared: &Arc<Shared>) -> Result<GatedGossip> {
     let config = ConfigBuilder::default()
@@ -104,7 +107,7 @@ fn thresholds() -> PeerScoreThresholds {
     PeerScoreThresholds {
         gossip_threshold: -500.0,
         publish_threshold: -1000.0,
-        graylist_threshold: -4000.0,
+        graylist_threshold: GRAYLIST_THRESHOLD,
         accept_px_threshold: 100.0,
         opportunistic_graft_threshold: 1.0,
     }

@@ -25,7 +25,10 @@ use libp2p::{
     },
 };
 
-use super::shared::{Shared, now_ms};
+use super::{
+    gossip_config::GRAYLIST_THRESHOLD,
+    shared::{Shared, now_ms},
+};
 use crate::wire::{Arrival, Gate, Reason, Standing, Topic, Verdict};
 
 /// Topics that one peer may follow: the fixed ones, and many more roles and skills than an agent has.
@@ -62,6 +65,12 @@ impl GatedGossip {
     /// Whether more than half of the clocks heard lately disagree with ours.
     pub fn clock_skew(&self) -> bool {
         self.judge.state().gate.clock_skew(now_ms())
+    }
+
+    /// Connected peers that gossipsub does not listen to any more, because of what they sent.
+    pub fn graylisted(&self) -> Vec<PeerId> {
+        let below = |peer: &&PeerId| self.inner.peer_score(peer).is_some_and(|score| score < GRAYLIST_THRESHOLD);
+        self.inner.all_peers().map(|(peer, _)| peer).filter(below).copied().collect()
     }
 
     /// Who misbehaved since the last call, and how much.

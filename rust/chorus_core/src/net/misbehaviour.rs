@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use libp2p::PeerId;
 
-/// So many points end a peer's connections: a hundred rejected messages, or a thousand that its own rate or clock forbids.
+/// So many points end a stranger's connections: a hundred rejected messages, or a thousand of its own that its rate or
+/// clock forbids.
 pub const LIMIT_POINTS: f64 = 1000.0;
 /// Points forgotten per second: a stranger whose clock is wrong and that speaks twice a second is left alone.
 const FADING_PER_SECOND: f64 = 10.0;

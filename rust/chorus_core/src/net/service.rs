@@ -34,7 +34,7 @@ use super::{
     stream,
     substream::Inbound,
 };
-use crate::{Error, Result, dht::Store};
+use crate::{Error, Result, dht::Store, wire::Standing};
 
 /// How often what waits is looked at: dials, held messages.
 const TICK: Duration = Duration::from_millis(250);
@@ -42,6 +42,9 @@ const TICK: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_millis(5);
 /// Changes of known peers are written at most this often.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked at whom gossipsub does not listen to any more, and what that counts: it is enough.
+const SCORE_EVERY: Duration = Duration::from_secs(1);
+const GRAYLISTED_POINTS: u32 = 1000;
 /// How long the start waits for the first listen address of each listener.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the goodbye may take.
@@ -92,6 +95,7 @@ pub async fn start(config: NetConfig, shared: Arc<Shared>, inputs: Inputs) -> Re
         streams: inputs.streams,
         lane: inputs.lane,
         saved: Instant::now(),
+        scored: Instant::now(),
         shared,
     };
     let deadline = Instant::now() + LISTEN_TIMEOUT;
@@ -184,6 +188,7 @@ struct Service {
     streams: mpsc::Sender<IncomingStream>,
     lane: mpsc::Sender<(PeerId, Bytes)>,
     saved: Instant,
+    scored: Instant,
 }
 
 #[derive(Clone)]
@@ -244,6 +249,12 @@ impl Service {
         for (peer, points) in self.swarm.behaviour().gossip.take_blame() {
             self.misbehaved(peer, points);
         }
+        if self.scored.elapsed() >= SCORE_EVERY {
+            self.scored = Instant::now();
+            for peer in self.swarm.behaviour().gossip.graylisted() {
+                self.misbehaved(peer, GRAYLISTED_POINTS);
+            }
+        }
         for (peer, points) in self.misbehaviour.fade(now_ms()) {
             self.swarm.behaviour_mut().gossip.set_application_score(&peer, -points);
         }
@@ -264,11 +275,13 @@ impl Service {
         }
     }
 
-    /// Points against a peer. They lower its standing with gossipsub, and too many of them end its connections.
+    /// Points against a peer. They lower its standing with gossipsub, and too many of them end a stranger's
+    /// connections. A member keeps them: what it says on topics is no reason to do without its vote.
     fn misbehaved(&mut self, peer: PeerId, points: u32) {
         let points = self.misbehaviour.add(now_ms(), peer, points);
         self.swarm.behaviour_mut().gossip.set_application_score(&peer, -points);
-        if points >= LIMIT_POINTS && self.swarm.is_connected(&peer) {
+        if points >= LIMIT_POINTS && self.shared.standing(&peer) == Standing::Stranger && self.swarm.is_connected(&peer)
+        {
             tracing::warn!(%peer, "the peer misbehaves; its connections are closed");
             bump(&self.shared.counters.peers_expelled);
             let _ = self.swarm.disconnect_peer_id(peer);

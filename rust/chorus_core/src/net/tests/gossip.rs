@@ -112,6 +112,15 @@ async fn what_does_not_fit_is_refused_at_its_author() {
     assert!(matches!(a.net.publish(wrong).await, Err(Error::TooLarge(_))));
 }
 
+/// Data that no reader could read, or that readers would read differently.
+const SPOILED: [&[u8]; 5] = [
+    b"{\"title\":\"\xff\xfe\"}",
+    b"{\"title\":\"\\ud800\"}",
+    b"{\"priority\":1e999}",
+    b"{\"priority\":123456789012345678901234567890}",
+    b"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]",
+];
+
 /// A member that speaks gossipsub itself, past our own checks.
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_messages_are_counted_by_reason_and_never_delivered() {
@@ -146,8 +155,16 @@ async fn bad_messages_are_counted_by_reason_and_never_delivered() {
         draft(&own, "task_cancel", now - 3_600_000, 0),
         draft(&own, "task_cancel", now, 9),
         draft(&own, "nonsense", now, 0),
-        draft(&own, "task_cancel", now, 0),
     ];
+    // Each of these ended a process of whoever heard it.
+    let good_data = draft(&own, "task_cancel", now, 0);
+    for data in SPOILED {
+        let mut spoiled = good_data.clone();
+        let at = spoiled.windows(2).position(|pair| pair == b"{}").unwrap();
+        spoiled.splice(at..at + 2, data.iter().copied());
+        messages.push(spoiled);
+    }
+    messages.push(good_data);
     messages.reverse();
     let driver = tokio::spawn(async move {
         let mut pause = tokio::time::interval(Duration::from_millis(20));
@@ -166,7 +183,8 @@ async fn bad_messages_are_counted_by_reason_and_never_delivered() {
     });
     assert_eq!(next(&mut at_good).await["type"], "task_cancel");
     let stats = good.net.stats();
-    for reason in ["schema", "forged", "clock", "hops", "unknown_type"] {
+    assert_eq!(stats.rejected.get("schema"), Some(&(1 + SPOILED.len() as u64)), "{:?}", stats.rejected);
+    for reason in ["forged", "clock", "hops", "unknown_type"] {
         assert_eq!(stats.rejected.get(reason), Some(&1), "{reason}: {:?}", stats.rejected);
     }
     assert_eq!(stats.pubsub_received, 1);
@@ -177,8 +195,8 @@ async fn bad_messages_are_counted_by_reason_and_never_delivered() {
 /// Messages of a flood between two looks at the network.
 const FLOOD_BATCH: usize = 50;
 
-/// A raw member of gossipsub that publishes messages as fast as it can, made anew from their number, until it is dropped.
-fn flood(at: &super::kit::Node, stale: bool) -> tokio::task::JoinHandle<()> {
+/// A raw member of gossipsub that publishes as fast as it can: broken, old, or good messages.
+fn flood(at: &super::kit::Node, kind: &'static str) -> tokio::task::JoinHandle<()> {
     use futures::StreamExt;
     let target: libp2p::Multiaddr = at.address().parse().unwrap();
     tokio::spawn(async move {
@@ -193,7 +211,7 @@ fn flood(at: &super::kit::Node, stale: bool) -> tokio::task::JoinHandle<()> {
             let draft = Draft {
                 kind: "task_cancel",
                 from: &own,
-                timestamp_ms: crate::net::shared::now_ms() - if stale { 3_600_000 } else { 0 },
+                timestamp_ms: crate::net::shared::now_ms() - if kind == "clock" { 3_600_000 } else { 0 },
                 data: b"{}",
                 hop_count: None,
                 from_role: None,
@@ -201,7 +219,8 @@ fn flood(at: &super::kit::Node, stale: bool) -> tokio::task::JoinHandle<()> {
                 thread_id: None,
             };
             for _ in 0..FLOOD_BATCH {
-                let _ = swarm.behaviour_mut().gossip.publish(topic.clone(), draft.write().unwrap());
+                let message = if kind == "schema" { b"not json".to_vec() } else { draft.write().unwrap() };
+                let _ = swarm.behaviour_mut().gossip.publish(topic.clone(), message);
             }
             let _ = timeout(Duration::from_millis(1), swarm.select_next_some()).await;
         }
@@ -210,7 +229,7 @@ fn flood(at: &super::kit::Node, stale: bool) -> tokio::task::JoinHandle<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_that_floods_is_disconnected_and_its_relay_is_not() {
-    for stale in [true, false] {
+    for kind in ["schema", "clock", "rate"] {
         // Without the DHT nobody introduces the stranger to a: what a hears of it comes through b.
         let a = node_with(|config| config.dht = false).await;
         let address = a.address();
@@ -225,12 +244,12 @@ async fn a_stranger_that_floods_is_disconnected_and_its_relay_is_not() {
         b.net.set_members(members);
         let mut at_a = listen(&a.net);
         heard(&b.net, 1, &mut at_a).await;
-        let flooding = flood(&b, stale);
+        let flooding = flood(&b, kind);
         until(|| b.net.stats().peers_expelled > 0).await;
         flooding.abort();
         // What of the flood was within its rate; then b is heard as before.
         while heard(&b.net, 2, &mut at_a).await["from"] != b.peer().to_string() {}
-        assert!(b.net.stats().rejected.contains_key(if stale { "clock" } else { "rate" }));
+        assert!(b.net.stats().rejected.contains_key(kind));
         assert_eq!(a.net.stats().peers_expelled, 0);
         assert!(a.net.connected(&b.peer()) && b.net.connected(&a.peer()));
     }
