@@ -26,9 +26,6 @@ from chorus.process.sentinel import scanner_of
 from chorus.table.records import Member, Mesh
 from chorus.table.store import TableStore
 
-# Peers renew, ask for blobs, and ask the leader; everything else is for this agent's own processes.
-PEER_METHODS = frozenset({"renew", "blobs.has", "health", "table.index", "votes.open", "context.choose"})
-
 
 async def open_table(process: Process) -> TableStore | None:
     """The table, as soon as the disk lets it be opened; None when a stop was asked for before."""
@@ -112,7 +109,7 @@ class Coordinator:
 
     async def _serve(self, request: Request) -> Reply | dict[str, Any] | None:
         method = self._methods.get(request.method)
-        if method is None or (request.peer is not None and request.method not in PEER_METHODS):
+        if method is None:
             raise HubInvalid(f"{SERVICE} has no method {request.method!r}")
         self._check_member(request)
         return await method(request)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
+
+from chorus.hub.services import Service
 
 
 def core_config(
@@ -28,8 +30,14 @@ def core_config(
     threads: int | None = None,
     shhh_rules: str | None = None,
     entry_types: Collection[str] | None = None,
+    members_only: bool = False,
+    services: Mapping[str, Service] | None = None,
 ) -> str:
-    """The JSON text for `Core.start`; what is None is left to the core."""
+    """The JSON text for `Core.start`; what is None is left to the core.
+
+    `members_only`: strangers are served only what joining takes, also before there is a mesh. `services`:
+    which process may offer what, and what of it peers may ask for; without it any process may offer anything.
+    """
     config: dict[str, Any] = {
         "data_dir": str(data_dir),
         "hub": str(hub),
@@ -47,6 +55,13 @@ def core_config(
         "threads": threads,
         "shhh_rules": shhh_rules or None,
         "entry_types": None if entry_types is None else sorted(entry_types),
+        "members_only": members_only,
+        "services": None
+        if services is None
+        else {
+            name: {"process": service.process, "peers": sorted(service.peers)}
+            for name, service in services.items()
+        },
     }
     return orjson.dumps({name: value for name, value in config.items() if value is not None}).decode()
 

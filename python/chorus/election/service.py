@@ -188,7 +188,7 @@ class Election:
 
     async def _serve(self, request: Request) -> Reply | dict[str, Any] | None:
         method = self._methods.get(request.method)
-        if method is None or request.peer is not None:
+        if method is None:
             raise HubInvalid(f"{SERVICE} has no method {request.method!r}")
         return await method(request)
 

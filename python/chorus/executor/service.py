@@ -23,7 +23,7 @@ from chorus.executor.publisher import RECORD_FILE, Publisher
 from chorus.executor.redaction import RedactorFactory
 from chorus.executor.room import Room
 from chorus.executor.watch import BackendWatch, watch_table
-from chorus.hub import HubInvalid, HubNotFound, HubRefused, Reply, Request
+from chorus.hub import HubInvalid, HubNotFound, Reply, Request
 from chorus.process import Process, metrics
 from chorus.process.sentinel import scanner_of
 from chorus.table.reader import TableReader
@@ -105,10 +105,10 @@ class Executor:
                 {
                     "health": self._health,
                     "award": self._award,
-                    "profile": _local(self._profile),
-                    "drain": _local(self._drain),
-                    "release": _local(self._release),
-                    "decision": _local(self._decision),
+                    "profile": self._profile,
+                    "drain": self._drain,
+                    "release": self._release,
+                    "decision": self._decision,
                 },
                 peers=True,
             )
@@ -267,17 +267,6 @@ class Executor:
         metrics.SANDBOX_CONTAINERS.set(self.room.backend.containers)
         metrics.SANDBOX_CPU.set(sum(attempt.cpu_cores for attempt in attempts))
         metrics.SANDBOX_MEMORY.set(sum(attempt.memory_bytes for attempt in attempts))
-
-
-def _local(handler: Any) -> Any:
-    """For siblings only: no other agent drains this one."""
-
-    async def guarded(request: Request) -> Any:
-        if request.peer is not None:
-            raise HubRefused(f"{request.method} is not for peers")
-        return await handler(request)
-
-    return guarded
 
 
 async def main(process: Process) -> None:

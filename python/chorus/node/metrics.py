@@ -19,7 +19,7 @@ _TOTALS: dict[str, _Increases] = {
     "dht_queries": metrics.DHT_QUERIES,
     "dht_cache_hits": metrics.DHT_CACHE_HITS,
     "dht_cache_misses": metrics.DHT_CACHE_MISSES,
-    "peers_expelled": metrics.PEERS_EXPELLED,
+    "peer_bans": metrics.PEERS_BANNED,
 }
 # Queue depths among the core's stats.
 _QUEUES = {"queue_commands": "swarm", "queue_publish": "publish", "requests_in_flight": "requests"}

@@ -14,6 +14,7 @@ from chorus._core import Core, CoreError
 from chorus.config import Settings
 from chorus.core import core_lines
 from chorus.core.config import core_config, multiaddr
+from chorus.hub.services import SERVICES
 from chorus.node.journal import Journal
 from chorus.node.metrics import CoreMetrics
 from chorus.process import Process
@@ -40,6 +41,8 @@ def config_of(settings: Settings) -> str:
         role_grants=settings.role_grants,
         shhh_rules=settings.shhh_rules,
         entry_types=PROPOSABLE,
+        members_only=True,
+        services=SERVICES,
     )
 
 

@@ -78,8 +78,8 @@ HANDLING_FAILURES = Counter(
     "Messages, requests, streams, events and answers of others whose handling ended in an error",
     ["what", "error"],
 )
-PEERS_EXPELLED = Counter(
-    "chorus_peers_expelled_total", "Times that a peer's connections were closed because it misbehaved"
+PEERS_BANNED = Counter(
+    "chorus_peers_banned_total", "Times that a peer was disconnected and kept out because it misbehaved"
 )
 SHHH_FINDINGS_BY_RULE = Counter(
     "chorus_shhh_findings_by_rule_total", "Secrets detected by SHHH, by rule", ["rule"]

@@ -30,6 +30,7 @@ from chorus.hub import (
 from chorus.hub.errors import error_from
 from chorus.hub.feeds import EntryFeed, EventFeed, Feed, LogFeed, LogVerifyFeed, Subscription
 from chorus.hub.methods import encode_json
+from chorus.hub.services import SERVICES
 from chorus.testing.fake_methods import FakeMethods
 
 Clock = Callable[[], int]
@@ -303,7 +304,7 @@ class FakeHub(FakeMethods):
     ) -> Reply:
         self._check()
         request = Request(service, method, _copy(head), bytes(payload), None, self.name, timeout)
-        return await _ask(self._find(self.agent, service, False)[1](request), timeout)
+        return await _ask(self._find(self.agent, service, None)[1](request), timeout)
 
     async def request(
         self,
@@ -321,7 +322,7 @@ class FakeHub(FakeMethods):
             service, method, _copy(head), bytes(payload), None if local else self.peer_id,
             self.name if local else None, timeout,
         )  # fmt: skip
-        return await _ask(self._find(target, service, not local)[1](request), timeout)
+        return await _ask(self._find(target, service, None if local else method)[1](request), timeout)
 
     async def open_stream(
         self,
@@ -335,7 +336,7 @@ class FakeHub(FakeMethods):
         self._check()
         target = self.agent if peer is None else self._reach(peer)
         local = target is self.agent
-        owner, _, _, handler = self._find(target, service, not local)
+        owner, _, _, handler = self._find(target, service, None if local else method)
         if handler is None:
             raise error_from("invalid", f"{service} takes no streams")
         request = Request(
@@ -357,10 +358,14 @@ class FakeHub(FakeMethods):
 
     @staticmethod
     def _find(
-        agent: FakeAgent, service: str, remote: bool
+        agent: FakeAgent, service: str, asked_by_peer: str | None
     ) -> tuple[FakeHub, Handler, bool, StreamHandler | None]:
+        """The offer of a service; `asked_by_peer` is the method that a peer asks for."""
         offer = agent.offers.get(service)
-        if offer is None or (remote and not offer[2]):
+        rule = SERVICES.get(service)
+        if asked_by_peer is not None and rule is not None and asked_by_peer not in rule.peers:
+            raise error_from("not_permitted", f"{service}.{asked_by_peer} is for this agent's own processes")
+        if offer is None or (asked_by_peer is not None and not offer[2]):
             raise HubUnavailable(f"unavailable: nobody offers {service}")
         return offer
 

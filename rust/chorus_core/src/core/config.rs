@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     Error, Result, crypto,
+    hub::ServiceRules,
     sentinel::{RuleFile, Scanner},
 };
 
@@ -77,6 +78,12 @@ pub struct CoreConfig {
     /// The types of entries that may be proposed to the mesh's log; any when missing.
     #[serde(default)]
     pub entry_types: Option<BTreeSet<String>>,
+    /// Whether strangers are served only what joining takes, also while this agent is in no mesh. In a mesh they always are.
+    #[serde(default)]
+    pub members_only: bool,
+    /// Which process may offer which service, and what of it peers may ask; anything goes when missing.
+    #[serde(default)]
+    pub services: Option<ServiceRules>,
     /// Threads of the core's runtime; the machine's cores, at most four, when missing.
     #[serde(default)]
     pub threads: Option<usize>,

@@ -1,12 +1,14 @@
 //! Starts the parts of a core in order, joins them, and stops them in the reverse order.
 
 use std::{
+    collections::HashSet,
     fs,
     os::unix::fs::DirBuilderExt,
     path::Path,
     sync::{Arc, OnceLock},
 };
 
+use libp2p::PeerId;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -82,6 +84,7 @@ impl Running {
             role: config.role.clone(),
             dht: config.dht,
             dht_limits: Limits::default(),
+            members_only: config.members_only,
         })
         .await?;
         let dht = Dht::start(DhtConfig {
@@ -110,7 +113,8 @@ impl Running {
             findings: Arc::new(Findings::default()),
             hub: OnceLock::new(),
         });
-        let hub = Arc::new(Hub::start(&config.hub, Arc::new(CoreBackend(Arc::clone(&parts))))?);
+        let backend = Arc::new(CoreBackend(Arc::clone(&parts)));
+        let hub = Arc::new(Hub::start(&config.hub, backend, config.services.clone())?);
         let _ = parts.hub.set(Arc::downgrade(&hub));
         let running = Self { parts, hub, transport, stop: CancellationToken::new(), tasks: TaskTracker::new() };
         running.join();
@@ -131,14 +135,20 @@ impl Running {
                 }
             }));
         }
-        // Members of the mesh have a share each of the record store, and rates of their own.
+        // Members of the mesh are served what strangers are not, and have a share each of the record store.
         let (mut status, dht, net) = (raft.watch(), self.parts.dht.clone(), net.clone());
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
             loop {
-                let members: Vec<String> =
-                    status.borrow_and_update().members.iter().map(|member| member.peer.clone()).collect();
-                net.set_members(members.clone());
-                dht.set_members(members);
+                let (in_mesh, members) = {
+                    let status = status.borrow_and_update();
+                    let listed = status.members.iter().filter_map(|member| member.peer.parse().ok());
+                    (
+                        status.mesh.is_some(),
+                        listed.chain(status.introduced.iter().copied()).collect::<HashSet<PeerId>>(),
+                    )
+                };
+                dht.set_members(members.iter().map(PeerId::to_string));
+                net.set_members(in_mesh, members);
                 if status.changed().await.is_err() {
                     return;
                 }

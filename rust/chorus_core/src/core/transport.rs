@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     Error, Result,
     hub::methods::FORWARD_SERVICE,
-    net::{Lane, NetHandle},
+    net::{Lane, NetHandle, Offence},
     raft::RaftTransport,
 };
 
@@ -37,6 +37,12 @@ impl NetTransport {
 impl RaftTransport for NetTransport {
     fn send(&self, to: PeerId, frame: Bytes) {
         self.lane.send(to, frame);
+    }
+
+    fn refused(&self, from: PeerId, malformed: bool) {
+        if let Some(net) = &*self.net.lock().unwrap_or_else(PoisonError::into_inner) {
+            net.blame(from, if malformed { Offence::Malformed } else { Offence::Refused });
+        }
     }
 
     fn forward(&self, leader: PeerId, entry: Bytes, timeout: Duration) -> BoxFuture<'static, Result<u64>> {

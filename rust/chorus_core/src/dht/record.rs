@@ -39,6 +39,8 @@ const SIGNATURE_BYTES: usize = 64;
 pub const AGENT_KEPT_MS: u64 = 48 * 60 * 60 * 1000;
 /// When the time of what is kept for good is over.
 pub const NEVER: u64 = u64::MAX;
+/// Largest whole number that every reader of JSON reads alike: 2^53.
+const EXACT_MAX: u64 = 1 << 53;
 /// How far in the future a record's version may lie; beyond it, an author could lock itself out.
 const FUTURE_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -129,6 +131,9 @@ pub fn check(key: &[u8], record: &[u8], now_ms: u64) -> Result<Checked> {
     let (head, rest) = rest.split_at(length);
     let (signature, sealed) = rest.split_at(SIGNATURE_BYTES);
     let header: Header = serde_json::from_slice(head).map_err(|_| malformed())?;
+    if header.created_at > EXACT_MAX || header.version > EXACT_MAX {
+        return Err(malformed());
+    }
     if header.v != FORMAT {
         return Err(Error::Tampered(format!("a record of format {}; this agent reads {FORMAT}", header.v)));
     }

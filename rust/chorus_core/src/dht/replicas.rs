@@ -13,7 +13,10 @@ use libp2p::PeerId;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::store::COPIES_PER_NAME;
-use crate::{Error, Result, net::NetHandle};
+use crate::{
+    Error, Result,
+    net::{NetHandle, Offence},
+};
 
 /// The core's service for records.
 pub const SERVICE: &str = "_dht";
@@ -25,8 +28,8 @@ pub(super) const LACKS: &str = "lacks";
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a search from peer to peer may take.
 pub(super) const SEARCH_TIMEOUT: Duration = Duration::from_secs(10);
-/// Records asked about with one `lacks`.
-pub(super) const LACKS_MAX: usize = 256;
+/// Records asked about with one `lacks`: their names fit a head of 64 KiB.
+pub(super) const LACKS_MAX: usize = 128;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct KeyHead {
@@ -93,6 +96,11 @@ pub(super) struct Replicas {
 impl Replicas {
     pub fn new(net: NetHandle) -> Self {
         Self { net }
+    }
+
+    /// Holds against a peer that it sent what nobody may believe.
+    pub fn blame(&self, peer: PeerId) {
+        self.net.blame(peer, Offence::Refused);
     }
 
     /// The records that a peer has of a key.

@@ -35,6 +35,9 @@ const STEP: Duration = Duration::from_secs(30);
 const STEPS_PER_DAY: u64 = 24 * 60 * 60 / 30;
 /// Records written or given at once.
 const IN_FLIGHT: usize = 8;
+/// Tries to bring one agent up to date, and the pause between them.
+const SYNC_TRIES: u32 = 3;
+const SYNC_RETRY: Duration = Duration::from_secs(2);
 /// Agents that are brought up to date at once, and the pause between the portions that each is asked about.
 const SYNCS_MAX: usize = 2;
 const SYNC_PAUSE: Duration = Duration::from_millis(20);
@@ -105,10 +108,15 @@ async fn newcomers(
                         let (weak, present) = (weak.clone(), present.clone());
                         tokio::spawn(stop.run_until_cancelled_owned(async move {
                             let Ok(_permit) = room.acquire_owned().await else { return };
-                            if let Err(error) = sync(&weak, peer).await {
-                                tracing::debug!(%peer, %error, "an agent could not be brought up to date");
-                                present.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+                            // A new member may not know yet that this agent is one, too.
+                            for _ in 0..SYNC_TRIES {
+                                match sync(&weak, peer).await {
+                                    Ok(()) => return,
+                                    Err(error) => tracing::debug!(%peer, %error, "an agent could not be brought up to date"),
+                                }
+                                sleep(SYNC_RETRY).await;
                             }
+                            present.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
                         }));
                     }
                 }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(super) fn serve(inner: &Arc<Inner>, request: IncomingRequest) {
-    let IncomingRequest { method, head, payload, mut reply, .. } = request;
+    let IncomingRequest { peer, method, head, payload, mut reply, .. } = request;
     let Ok(permit) = inner.served.clone().try_acquire_owned() else {
         let _ = reply.send(Err(Error::Unavailable("too many requests for records are in work".into())));
         return;
@@ -25,7 +25,11 @@ pub(super) fn serve(inner: &Arc<Inner>, request: IncomingRequest) {
     tokio::spawn(async move {
         let work = async {
             let inner = inner.upgrade().ok_or(Error::Closed)?;
-            answer(&inner, &method, &head, payload).await
+            let answer = answer(&inner, &method, &head, payload).await;
+            if matches!(answer, Err(Error::Invalid(_) | Error::Tampered(_))) {
+                inner.replicas.blame(peer);
+            }
+            answer
         };
         let answer = tokio::select! {
             answer = work => answer,

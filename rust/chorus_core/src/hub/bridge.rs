@@ -315,8 +315,12 @@ impl Bridge {
         }
     }
 
-    /// What the process takes now; waits while that is nothing. One that gave up takes all, to let it go.
+    /// What the process takes now; waits while that is nothing, and while so much waits for the process that more would
+    /// only pile up. One that gave up takes all, to let it go.
     async fn room(&self) -> usize {
+        if let Some(connection) = self.connection.upgrade() {
+            connection.outbox.has_room().await;
+        }
         loop {
             {
                 let state = locked(&self.state);

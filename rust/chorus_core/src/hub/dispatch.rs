@@ -234,7 +234,7 @@ impl Inner {
         payload: &Bytes,
         touched: &mut Touched,
     ) -> Result<()> {
-        let to = self.services.find(&ask.service, false)?;
+        let to = self.services.find(&ask.service)?;
         let mut more = Map::new();
         more.insert("peer".into(), Value::Null);
         more.insert("process".into(), connection.label().into());
@@ -276,7 +276,7 @@ impl Inner {
             };
             return self.work(connection, call, work.boxed());
         }
-        let to = self.services.find(&ask.service, false)?;
+        let to = self.services.find(&ask.service)?;
         let far = to.next_id();
         attach(connection, near, End::new(Other::Sibling(Arc::downgrade(&to), far)))?;
         if let Err(error) = attach(&to, far, End::new(Other::Sibling(Arc::downgrade(connection), near))) {

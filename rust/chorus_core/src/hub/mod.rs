@@ -21,3 +21,4 @@ mod tests;
 pub use backend::{Answer, Backend, Feed, FeedItem, Pipe, Source};
 pub use frame::FRAME_MAX_BYTES;
 pub use server::{Hub, HubStats};
+pub use services::{ServiceRule, ServiceRules};

@@ -27,7 +27,7 @@ use super::{
     bridge::Bridge,
     connection::{Connection, Touched, locked},
     serve::{Ask, Caller, SWEEP_INTERVAL, hand_over},
-    services::{RESERVED_PREFIX, Services},
+    services::{RESERVED_PREFIX, ServiceRules, Services},
     streams::{End, Other, attach, drop_unopened},
     subscriptions::LocalTopics,
 };
@@ -75,16 +75,16 @@ pub(super) struct Inner {
 }
 
 impl Hub {
-    /// Opens the socket at `path` and serves it on the current runtime.
+    /// Opens the socket at `path` and serves it on the current runtime; `rules` bind services to processes.
     ///
     /// # Errors
     /// When the socket cannot be made there.
-    pub fn start(path: &Path, backend: Arc<dyn Backend>) -> Result<Self> {
+    pub fn start(path: &Path, backend: Arc<dyn Backend>, rules: Option<ServiceRules>) -> Result<Self> {
         let listener =
             bind(path).map_err(|error| Error::Internal(format!("hub socket {}: {error}", path.display())))?;
         let inner = Arc::new(Inner {
             backend,
-            services: Services::default(),
+            services: Services::new(rules),
             local_topics: LocalTopics::default(),
             connections: Mutex::default(),
             bad: AtomicU64::new(0),
@@ -265,7 +265,7 @@ impl Inner {
             return;
         }
         let IncomingRequest { peer, service, method, head, payload, timeout, reply } = request;
-        let found = inner_head(&head).and_then(|head| Ok((head, self.services.find(&service, true)?)));
+        let found = inner_head(&head).and_then(|head| Ok((head, self.services.find_for_peer(&service, &method)?)));
         let (head, to) = match found {
             Ok(found) => found,
             Err(error) => {
@@ -284,7 +284,7 @@ impl Inner {
     /// A peer opens a stream to a service of this agent.
     fn serve_stream(self: &Arc<Self>, incoming: IncomingStream) {
         let IncomingStream { peer, service, method, head, answer, stream } = incoming;
-        let found = inner_head(&head).and_then(|head| Ok((head, self.services.find(&service, true)?)));
+        let found = inner_head(&head).and_then(|head| Ok((head, self.services.find_for_peer(&service, &method)?)));
         let (head, to) = match found {
             Ok(found) => found,
             Err(error) => {

@@ -12,8 +12,8 @@ use libp2p::{
 };
 
 use super::{
-    gossip_config, gossip_gate::GatedGossip, handle::STREAM_PROTOCOL, lane::LANE_PROTOCOL, request::REQUEST_PROTOCOL,
-    shared::Shared, substream, transport,
+    gossip_config, gossip_gate::GatedGossip, handle::STREAM_PROTOCOL, kad_wall, lane::LANE_PROTOCOL,
+    request::REQUEST_PROTOCOL, shared::Shared, slots, substream, transport,
 };
 use crate::{
     Result,
@@ -28,8 +28,6 @@ const IDENTIFY_PROTOCOL: &str = "/chorus/1.0.0";
 const KAD_PACKET_BYTES: usize = 128 * 1024;
 /// How long one Kademlia query may take.
 const KAD_QUERY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections in all.
-const CONNECTIONS_MAX: u32 = 1024;
 /// Connections per peer: two from a simultaneous dial, and room for ones about to close.
 const CONNECTIONS_PER_PEER_MAX: u32 = 4;
 /// Connections being made, each way.
@@ -39,14 +37,17 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Members stay connected; what is dead shows by ping.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// Substreams of one connection being negotiated.
-const NEGOTIATING_MAX: usize = 512;
+/// Substreams of one connection being negotiated: as many as byte streams may be opened at once. Each may hold a window of
+/// unread bytes until it is known what it is for.
+const NEGOTIATING_MAX: usize = 256;
 
 /// Everything that the swarm does.
 #[derive(NetworkBehaviour)]
 pub struct Behaviour {
-    /// Refuses connections beyond the limits.
+    /// Refuses connections beyond the limits of one peer, and of those being made.
     pub limits: connection_limits::Behaviour,
+    /// Keeps connections for members and keeps the banned out.
+    pub slots: slots::Behaviour,
     /// Tells peers where we listen and who we are.
     pub identify: identify::Behaviour,
     /// Shows dead connections and round-trip times.
@@ -54,7 +55,7 @@ pub struct Behaviour {
     /// Carries the topics.
     pub gossip: GatedGossip,
     /// Finds peers and holds records.
-    pub kad: Toggle<kad::Behaviour<KadStore>>,
+    pub kad: Toggle<kad_wall::Behaviour>,
     /// Requests, byte streams, Raft's lanes.
     pub substreams: substream::Behaviour,
 }
@@ -65,25 +66,25 @@ pub fn swarm(
     network_key: [u8; 32],
     agent_id: &str,
     dht: Option<Store>,
-    shared: &Arc<Shared>,
+    shared: Arc<Shared>,
 ) -> Result<Swarm<Behaviour>> {
     let local = keypair.public().to_peer_id();
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(
             ConnectionLimits::default()
-                .with_max_established(Some(CONNECTIONS_MAX))
                 .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX))
                 .with_max_pending_incoming(Some(PENDING_MAX))
                 .with_max_pending_outgoing(Some(PENDING_MAX)),
         ),
+        slots: slots::Behaviour::new(Arc::clone(&shared)),
         identify: identify::Behaviour::new(
             identify::Config::new(IDENTIFY_PROTOCOL.into(), keypair.public())
                 .with_agent_version(format!("chorus/{} ({agent_id})", env!("CARGO_PKG_VERSION")))
                 .with_push_listen_addr_updates(true),
         ),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
-        gossip: gossip_config::behaviour(keypair, shared)?,
-        kad: Toggle::from(dht.map(|store| kademlia(local, store))),
+        gossip: gossip_config::behaviour(keypair, &shared)?,
+        kad: Toggle::from(dht.map(|store| kad_wall::Behaviour::new(kademlia(local, store), shared))),
         substreams: substream::Behaviour::new(vec![REQUEST_PROTOCOL, STREAM_PROTOCOL, LANE_PROTOCOL]),
     };
     let config = swarm::Config::with_tokio_executor()

@@ -28,6 +28,8 @@ use crate::{Error, Result};
 
 /// Names being resolved or resolved and not yet dialled.
 const RESOLVED_QUEUE: usize = 64;
+/// Addresses remembered as leading back to this agent; they are learnt anew when they are forgotten.
+const OWN_ADDRESSES_MAX: usize = 256;
 /// Wishes for substreams to one absent peer.
 const WISHES_MAX: usize = 256;
 
@@ -287,6 +289,9 @@ impl Connector {
         connected: bool,
     ) {
         if let DialError::LocalPeerId { address } = error {
+            if self.own.len() >= OWN_ADDRESSES_MAX {
+                self.own.clear();
+            }
             self.own.insert(without_peer(address).0);
         }
         if let Some((purpose, address)) = self.dialling.remove(&connection) {

@@ -23,8 +23,12 @@ const GROWTHS_MAX: i32 = 32;
 const FAILURES_UNTIL_NEWS: i32 = 6;
 /// A lost peer is dialled again after this, so that its own attempt may come first.
 const LOST: Duration = Duration::from_millis(500);
-/// Peers to dial that are remembered; more are not taken up until some connect.
+/// Peers to dial that are remembered; a new one takes the place of the least promising.
 const TARGETS_MAX: usize = 1024;
+/// A peer that was announced and never reached is forgotten when it was not announced again for so long, and one that
+/// was connected before after the longer time. The operator's addresses stay.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+const LOST_FORGOTTEN_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Addresses of one peer.
 const ADDRESSES_MAX: usize = 16;
 
@@ -43,11 +47,20 @@ struct Entry {
     failures: i32,
     backoff: (Duration, Duration),
     next: Instant,
+    /// When it was last announced or connected.
+    heard: Instant,
+    /// Whether a connection to it stood before.
+    reached: bool,
 }
 
 impl Entry {
     fn new(backoff: (Duration, Duration), now: Instant) -> Self {
-        Self { addresses: Vec::new(), failures: 0, backoff, next: now }
+        Self { addresses: Vec::new(), failures: 0, backoff, next: now, heard: now, reached: false }
+    }
+
+    fn is_forgotten(&self, now: Instant) -> bool {
+        let patience = if self.reached { LOST_FORGOTTEN_AFTER } else { FORGOTTEN_AFTER };
+        now.saturating_duration_since(self.heard) >= patience
     }
 }
 
@@ -68,10 +81,11 @@ impl Dialer {
     /// Adds a peer's address; what is new is tried at once.
     pub fn add_peer(&mut self, peer: PeerId, address: &Multiaddr, now: Instant) {
         let key = Target::Peer(peer);
-        if self.targets.len() >= TARGETS_MAX && !self.targets.contains_key(&key) {
+        if self.targets.len() >= TARGETS_MAX && !self.targets.contains_key(&key) && !self.make_room() {
             return;
         }
         let entry = self.targets.entry(key).or_insert_with(|| Entry::new(PEER_BACKOFF, now));
+        entry.heard = now;
         if !entry.addresses.contains(address) {
             entry.addresses.insert(0, address.clone());
             entry.addresses.truncate(ADDRESSES_MAX);
@@ -80,8 +94,24 @@ impl Dialer {
         }
     }
 
+    /// Forgets the peer that was never reached and was announced the longest ago; false when there is none.
+    fn make_room(&mut self) -> bool {
+        let unreached = |(target, entry): &(&Target, &Entry)| matches!(target, Target::Peer(_)) && !entry.reached;
+        let oldest = self.targets.iter().filter(unreached).min_by_key(|(_, entry)| entry.heard);
+        let oldest = oldest.map(|(target, _)| target.clone());
+        oldest.is_some_and(|target| self.targets.remove(&target).is_some())
+    }
+
     /// What is due, each with its addresses; it is not due again before it succeeded, failed or [`AGAIN`] passed.
     pub fn due(&mut self, now: Instant, connected: impl Fn(&PeerId) -> bool) -> Vec<(Target, Vec<Multiaddr>)> {
+        self.targets.retain(|target, entry| match target {
+            Target::Bootstrap(_) => true,
+            Target::Peer(peer) if connected(peer) => {
+                entry.heard = now;
+                true
+            }
+            Target::Peer(_) => !entry.is_forgotten(now),
+        });
         let mut due = Vec::new();
         for (target, entry) in self.targets.iter_mut().filter(|(_, entry)| entry.next <= now) {
             entry.next = now + AGAIN;
@@ -111,6 +141,8 @@ impl Dialer {
         if let Some(entry) = self.targets.get_mut(target) {
             entry.failures = 0;
             entry.next = now + AGAIN;
+            entry.heard = now;
+            entry.reached = true;
         }
     }
 
@@ -119,6 +151,8 @@ impl Dialer {
         addresses.iter().for_each(|address| self.add_peer(peer, address, now));
         if let Some(entry) = self.targets.get_mut(&Target::Peer(peer)) {
             entry.failures = 0;
+            entry.heard = now;
+            entry.reached = true;
             entry.backoff = LOST_BACKOFF;
             entry.next = now + LOST.mul_f64(0.5 + spread.clamp(0.0, 1.0));
         }
@@ -194,6 +228,39 @@ mod tests {
             assert!(wait <= away.mul_f64(0.7).max(LOST * 3), "{wait:?} after {away:?}");
             assert!(wait <= LOST_BACKOFF.1.mul_f64(1.25));
             now += wait;
+        }
+    }
+
+    #[test]
+    fn peers_that_stay_away_are_forgotten_and_the_operators_addresses_are_not() {
+        let (mut dialer, start) = (Dialer::default(), Instant::now());
+        let (announced, lost, here) = (PeerId::random(), PeerId::random(), PeerId::random());
+        let address = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+        dialer.add_bootstrap("/dns4/nowhere/tcp/9000", start);
+        [announced, lost, here].iter().for_each(|peer| dialer.add_peer(*peer, &address, start));
+        dialer.lost(lost, &[], start, 0.5);
+        let mut left = |after: Duration| {
+            dialer.due(start + after, |peer| *peer == here);
+            [announced, lost, here].map(|peer| dialer.targets.contains_key(&Target::Peer(peer)))
+        };
+        assert_eq!(left(FORGOTTEN_AFTER - AGAIN), [true, true, true]);
+        assert_eq!(left(FORGOTTEN_AFTER), [false, true, true]);
+        assert_eq!(left(LOST_FORGOTTEN_AFTER), [false, false, true]);
+        assert_eq!(dialer.targets.len(), 2);
+    }
+
+    #[test]
+    fn a_flood_of_announcements_pushes_out_its_own_kind_only() {
+        let (mut dialer, now, lost) = (Dialer::default(), Instant::now(), PeerId::random());
+        let address = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+        dialer.add_bootstrap("/dns4/nowhere/tcp/9000", now);
+        dialer.lost(lost, std::slice::from_ref(&address), now, 0.5);
+        (0..2 * TARGETS_MAX).for_each(|_| dialer.add_peer(PeerId::random(), &address, now));
+        let newcomer = PeerId::random();
+        dialer.add_peer(newcomer, &address, now + AGAIN);
+        assert_eq!(dialer.targets.len(), TARGETS_MAX);
+        for target in [Target::Peer(lost), Target::Peer(newcomer), Target::Bootstrap("/dns4/nowhere/tcp/9000".into())] {
+            assert!(dialer.targets.contains_key(&target), "{target:?}");
         }
     }
 

@@ -16,11 +16,21 @@ use std::{io, time::Duration};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{AsyncRead, AsyncReadExt};
 
+use tokio::time::timeout;
+
 use super::Reply;
 use crate::{Error, Result};
 
 /// Largest body of a frame: 16 MiB of payload and 1 MiB for what surrounds it.
 pub const FRAME_MAX_BYTES: usize = 17 * 1024 * 1024;
+/// Largest head: it is JSON that is parsed whole, so that bulk belongs into the payload.
+pub const HEAD_MAX_BYTES: usize = 64 * 1024;
+/// Objects and arrays within one another in a head.
+const HEAD_DEPTH_MAX: usize = 32;
+/// Largest frame of a peer that is no member: what joining takes, and room around it.
+pub const STRANGER_FRAME_MAX_BYTES: usize = HEAD_MAX_BYTES + 1024;
+/// How long a body may take once its length is there. Whole requests have shorter deadlines.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Up to this size a body is allocated at once; beyond it memory grows only as bytes arrive.
 const READ_STEP_BYTES: usize = 64 * 1024;
 /// Bytes of an error's message that travel.
@@ -132,6 +142,14 @@ pub fn lane_header(body: usize) -> Result<[u8; 4]> {
 
 /// Reads one frame's body; `None` when the stream ended between frames.
 pub async fn read_body<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Option<Bytes>> {
+    match read_length(stream).await? {
+        Some(length) => Ok(Some(Bytes::from(read_rest(stream, length).await?))),
+        None => Ok(None),
+    }
+}
+
+/// Reads the length of a frame's body, and checks it; `None` when the stream ended between frames.
+pub async fn read_length<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Option<usize>> {
     let mut length = [0u8; 4];
     let mut have = 0;
     while have < length.len() {
@@ -148,15 +166,59 @@ pub async fn read_body<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Optio
             format!("a frame of {length} bytes; the limit is {FRAME_MAX_BYTES}"),
         ));
     }
-    let mut body = Vec::with_capacity(length.min(READ_STEP_BYTES));
-    while body.len() < length {
-        // Doubling: a peer that announces much and sends little holds little.
-        let step = (length - body.len()).min(READ_STEP_BYTES.max(body.len()));
-        let from = body.len();
-        body.resize(from + step, 0);
-        stream.read_exact(&mut body[from..]).await?;
+    Ok(Some(length))
+}
+
+/// Reads the body that [`read_length`] announced.
+pub async fn read_rest<S: AsyncRead + Unpin>(stream: &mut S, length: usize) -> io::Result<Vec<u8>> {
+    let read = async {
+        let mut body = Vec::with_capacity(length.min(READ_STEP_BYTES));
+        while body.len() < length {
+            // Doubling: a peer that announces much and sends little holds little.
+            let step = (length - body.len()).min(READ_STEP_BYTES.max(body.len()));
+            let from = body.len();
+            body.resize(from + step, 0);
+            stream.read_exact(&mut body[from..]).await?;
+        }
+        Ok(body)
+    };
+    timeout(BODY_TIMEOUT, read).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Reads and forgets a body that [`read_length`] announced.
+pub async fn skip_rest<S: AsyncRead + Unpin>(stream: &mut S, length: usize) -> io::Result<()> {
+    let mut nowhere = [0; 8 * 1024];
+    let mut left = length;
+    while left > 0 {
+        let step = left.min(nowhere.len());
+        stream.read_exact(&mut nowhere[..step]).await?;
+        left -= step;
     }
-    Ok(Some(Bytes::from(body)))
+    Ok(())
+}
+
+/// Whether a head may be parsed: neither too long nor nested too deep. Whether it is JSON shows when it is.
+pub fn check_head(head: &[u8]) -> Result<()> {
+    if head.len() > HEAD_MAX_BYTES {
+        return Err(Error::TooLarge(format!("a head of {} bytes; the limit is {HEAD_MAX_BYTES}", head.len())));
+    }
+    let (mut depth, mut in_text, mut escaped) = (0usize, false, false);
+    for byte in head {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'{' | b'[' if !in_text => {
+                depth += 1;
+                if depth > HEAD_DEPTH_MAX {
+                    return Err(Error::Invalid(format!("a head nested deeper than {HEAD_DEPTH_MAX}")));
+                }
+            }
+            b'}' | b']' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn begin(out: &mut BytesMut, body: usize, kind: u8, id: u32) -> Result<()> {
@@ -169,6 +231,7 @@ fn begin(out: &mut BytesMut, body: usize, kind: u8, id: u32) -> Result<()> {
 }
 
 fn put_head(out: &mut BytesMut, head: &Bytes) -> Result<()> {
+    check_head(head)?;
     out.put_u32(u32::try_from(head.len()).map_err(|e| Error::TooLarge(e.to_string()))?);
     out.put_slice(head);
     Ok(())
@@ -179,7 +242,9 @@ fn take_head(body: &mut Bytes) -> Result<Bytes> {
     if length > body.len() {
         return Err(Error::Invalid("frame ends inside its head".into()));
     }
-    Ok(body.split_to(length))
+    let head = body.split_to(length);
+    check_head(&head)?;
+    Ok(head)
 }
 
 fn take_name(body: &mut Bytes) -> Result<String> {

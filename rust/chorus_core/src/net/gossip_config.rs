@@ -87,8 +87,7 @@ fn peer_score() -> PeerScoreParams {
     PeerScoreParams {
         // Several agents on one machine share an address; that is no offence.
         ip_colocation_factor_weight: 0.0,
-        // What the service knows of a peer's misbehaviour.
-        app_specific_weight: 1.0,
+        app_specific_weight: 0.0,
         // Mesh churn at start-up (grafts before a backoff is over) is normal up to the threshold. So are messages that a
         // neighbour offers, sends when asked, and we ignore because their signer is beyond its rate here: gossipsub
         // takes that for a broken promise, ten times a second's worth of them at most.

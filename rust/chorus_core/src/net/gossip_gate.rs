@@ -6,7 +6,6 @@
 //! gossipsub takes every other for a duplicate, and keeps nothing of it.
 
 use std::{
-    collections::HashMap,
     io,
     ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -26,6 +25,7 @@ use libp2p::{
 };
 
 use super::{
+    Offence,
     gossip_config::GRAYLIST_THRESHOLD,
     shared::{Shared, now_ms},
 };
@@ -33,10 +33,6 @@ use crate::wire::{Arrival, Gate, Reason, Standing, Topic, Verdict};
 
 /// Topics that one peer may follow: the fixed ones, and many more roles and skills than an agent has.
 const SUBSCRIPTIONS_MAX: usize = 256;
-/// What a rejected message costs whoever passed it on.
-const REJECT_POINTS: u32 = 10;
-/// What an ignored message costs the stranger that signed it and brought it itself.
-const IGNORE_POINTS: u32 = 1;
 
 type Inner = gossipsub::Behaviour<Transform, Filter>;
 type Filter = MaxCountSubscriptionFilter<KnownTopics>;
@@ -72,11 +68,6 @@ impl GatedGossip {
         let below = |peer: &&PeerId| self.inner.peer_score(peer).is_some_and(|score| score < GRAYLIST_THRESHOLD);
         self.inner.all_peers().map(|(peer, _)| peer).filter(below).copied().collect()
     }
-
-    /// Who misbehaved since the last call, and how much.
-    pub fn take_blame(&self) -> HashMap<PeerId, u32> {
-        std::mem::take(&mut self.judge.state().blame)
-    }
 }
 
 impl Deref for GatedGossip {
@@ -104,8 +95,6 @@ struct State {
     gate: Gate,
     /// Who sent what gossipsub is looking at now.
     forwarder: Option<PeerId>,
-    /// Of peers that are connected; taken every tick.
-    blame: HashMap<PeerId, u32>,
 }
 
 impl Judge {
@@ -135,17 +124,16 @@ impl Judge {
                 data: &message.data,
             },
         );
-        let (answer, reason, points) = match verdict {
+        let (answer, reason, offence) = match verdict {
             Verdict::Accept(_) => return Answer::Pass,
-            Verdict::Reject(reason) => (Answer::Reject, reason, REJECT_POINTS),
+            Verdict::Reject(reason) => (Answer::Reject, reason, Some(Offence::Rejected)),
             Verdict::Ignore(reason) => {
                 let own = signer == forwarder && standing == Standing::Stranger && reason != Reason::UnknownType;
-                (Answer::Drop, reason, if own { IGNORE_POINTS } else { 0 })
+                (Answer::Drop, reason, own.then_some(Offence::Ignored))
             }
         };
-        if points > 0 {
-            let blame = state.blame.entry(forwarder).or_default();
-            *blame = blame.saturating_add(points);
+        if let Some(offence) = offence {
+            self.shared.blame_for_gossip(forwarder, offence);
         }
         self.shared.counters.reject(reason);
         tracing::debug!(%forwarder, reason = reason.as_str(), "a gossip message did not pass");
@@ -239,8 +227,8 @@ mod tests {
     /// The judge of an agent whose mesh has one other member.
     fn judge() -> (Judge, PeerId) {
         let (local, member) = (PeerId::random(), PeerId::random());
-        let shared = Arc::new(Shared::new(local));
-        shared.set_members([local, member].into());
+        let shared = Arc::new(Shared::new(local, false));
+        shared.wall.set_members(true, [local, member].into());
         (Judge { shared, state: Mutex::default() }, member)
     }
 
@@ -267,31 +255,34 @@ mod tests {
         }
     }
 
-    /// What the forwarder has to bear for a message.
-    fn blame(judge: &Judge, forwarder: PeerId, message: &RawMessage) -> u32 {
+    /// Whether a message is held against its forwarder.
+    fn blames(judge: &Judge, forwarder: PeerId, message: &RawMessage) -> bool {
         judge.state().forwarder = Some(forwarder);
+        let before = judge.shared.counters.stats().peer_offences;
         judge.judge(message);
-        std::mem::take(&mut judge.state().blame).remove(&forwarder).unwrap_or_default()
+        judge.shared.counters.stats().peer_offences > before
     }
 
     #[test]
-    fn who_bears_what() {
+    fn who_is_blamed_for_what() {
         let ((judge, member), stranger) = (judge(), PeerId::random());
         let (now, kind) = (now_ms(), "task_cancel");
         let stale = now - 3_600_000;
-        for (what, signer, forwarder, kind, at, points) in [
-            ("good", stranger, stranger, kind, now, 0),
-            ("its own old message", stranger, stranger, kind, stale, IGNORE_POINTS),
-            ("another's old message", stranger, member, kind, stale, 0),
-            ("a stranger's relay of a member's old message", member, stranger, kind, stale, 0),
-            ("a member's wrong clock", member, member, kind, stale, 0),
-            ("an unknown type", stranger, stranger, "nonsense", now, 0),
+        for (what, signer, forwarder, kind, at, blamed) in [
+            ("good", stranger, stranger, kind, now, false),
+            ("its own old message", stranger, stranger, kind, stale, true),
+            ("another's old message", stranger, member, kind, stale, false),
+            ("a stranger's relay of a member's old message", member, stranger, kind, stale, false),
+            ("a member's wrong clock", member, member, kind, stale, false),
+            ("an unknown type", stranger, stranger, "nonsense", now, false),
         ] {
-            assert_eq!(blame(&judge, forwarder, &raw(signer, rand::random(), kind, at)), points, "{what}");
+            assert_eq!(blames(&judge, forwarder, &raw(signer, rand::random(), kind, at)), blamed, "{what}");
         }
         let mut broken = raw(stranger, 1, kind, now);
         broken.data = b"{\"\xff\"".to_vec();
-        assert_eq!(blame(&judge, member, &broken), REJECT_POINTS);
+        assert!(blames(&judge, stranger, &broken));
+        // An older member passes on what a newer one rejects.
+        assert!(!blames(&judge, member, &broken));
     }
 
     #[test]

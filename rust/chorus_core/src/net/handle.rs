@@ -1,6 +1,7 @@
 //! The network's handle: cheap to clone, every call bounded in time and memory.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     GossipSubscription, IncomingRequest, IncomingStream, KadHandle, Lane, NetConfig, NetEvent, NetState, NetStats,
-    PeerStream, Publish, Reply, lane, request, service,
+    Offence, PeerStream, Publish, Reply, lane, request, service,
     shared::{Command, Outgoing, Shared, open},
     stream,
 };
@@ -68,7 +69,7 @@ impl Drop for Inner {
 impl NetHandle {
     /// Starts the network: listens, loads known peers, begins to dial. Fails when an address cannot be bound.
     pub async fn start(config: NetConfig) -> Result<Self> {
-        let shared = Arc::new(Shared::new(config.keypair.public().to_peer_id()));
+        let shared = Arc::new(Shared::new(config.keypair.public().to_peer_id(), config.members_only));
         let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
         let (publishes, publish_queue) = mpsc::channel(PUBLISH_QUEUE);
         let (request_router, incoming_requests) = mpsc::channel(ROUTER_QUEUE);
@@ -112,11 +113,6 @@ impl NetHandle {
     #[must_use]
     pub fn local_peer(&self) -> PeerId {
         self.inner.shared.local
-    }
-
-    /// Who has joined this agent's mesh, as peer ids; nobody while it is in none. All others are strangers to it.
-    pub fn set_members(&self, members: impl IntoIterator<Item = String>) {
-        self.inner.shared.set_members(members.into_iter().filter_map(|peer| peer.parse().ok()).collect());
     }
 
     /// Says goodbye, closes connections, remembers the known peers; safe to call twice.
@@ -236,6 +232,16 @@ impl NetHandle {
         }
     }
 
+    /// Says who is a member of this agent's mesh, and whether it is in one: they are served what strangers are not.
+    pub fn set_members(&self, in_mesh: bool, members: HashSet<PeerId>) {
+        self.inner.shared.wall.set_members(in_mesh, members);
+    }
+
+    /// Holds something against a peer; one that misbehaves again and again is disconnected and kept out for a time.
+    pub fn blame(&self, peer: PeerId, offence: Offence) {
+        self.inner.shared.blame(peer, offence);
+    }
+
     /// Whether a connection to the peer stands.
     #[must_use]
     pub fn connected(&self, peer: &PeerId) -> bool {
@@ -257,8 +263,10 @@ impl NetHandle {
     pub fn stats(&self) -> NetStats {
         let connections = self.inner.shared.view().peers.values().map(|peer| peer.connections.len() as u64).sum();
         let depth = |free: usize, whole: usize| (whole - free.min(whole)) as u64;
+        let budgets = &self.inner.shared.budgets;
         NetStats {
             connections,
+            peer_bytes: (budgets.requests.used() + budgets.answers.used() + budgets.lanes.used()) as u64,
             queue_commands: depth(self.inner.commands.capacity(), COMMAND_QUEUE),
             queue_publish: depth(self.inner.publishes.capacity(), PUBLISH_QUEUE),
             ..self.inner.shared.counters.stats()
@@ -269,6 +277,12 @@ impl NetHandle {
     #[must_use]
     pub fn kad(&self) -> KadHandle {
         KadHandle { commands: self.inner.commands.clone(), shared: self.inner.shared.clone(), enabled: self.inner.dht }
+    }
+
+    /// A bare substream to a peer, to write to it what this agent never would.
+    #[cfg(test)]
+    pub(super) async fn open_raw(&self, peer: PeerId, protocol: libp2p::StreamProtocol) -> Result<libp2p::Stream> {
+        open(&self.inner.commands, peer, protocol).await
     }
 
     /// The disk store of DHT records, for the DHT's own use.

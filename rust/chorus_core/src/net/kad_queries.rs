@@ -65,12 +65,13 @@ impl Queries {
         }
     }
 
-    /// Takes in what Kademlia reports.
-    pub fn on_event(&mut self, kademlia: &mut Kademlia, event: kad::Event) {
+    /// Takes in what Kademlia reports; answers who sent a record that nobody may believe.
+    pub fn on_event(&mut self, kademlia: &mut Kademlia, event: kad::Event) -> Option<PeerId> {
         match event {
             kad::Event::InboundRequest { request: InboundRequest::PutRecord { record: Some(record), source, .. } } => {
                 if let Err(error) = self.store.offer(record.key.as_ref(), record.value.into()) {
                     tracing::debug!(%source, %error, "a record was refused");
+                    return matches!(error, Error::Invalid(_) | Error::Tampered(_)).then_some(source);
                 }
             }
             kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } }
@@ -92,6 +93,7 @@ impl Queries {
             }
             _ => {}
         }
+        None
     }
 }
 

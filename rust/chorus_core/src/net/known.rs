@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Peers remembered; those not seen for longest leave first.
+/// Peers remembered. Those leave first that were neither members nor reached from here, then those not seen for longest.
 const PEERS_MAX: usize = 512;
 /// Addresses remembered for one peer.
 const ADDRESSES_MAX: usize = 8;
@@ -27,6 +27,8 @@ struct Line {
 struct Known {
     addresses: Vec<Multiaddr>,
     seen_ms: u64,
+    /// A member, or one that was reached from here; else it only came and said where it listens.
+    trusted: bool,
 }
 
 /// The peers known so far.
@@ -53,7 +55,7 @@ impl KnownPeers {
         let peers = lines.into_iter().take(PEERS_MAX).filter_map(|line| {
             let addresses: Vec<Multiaddr> =
                 line.addrs.iter().filter_map(|addr| addr.parse().ok()).take(ADDRESSES_MAX).collect();
-            Some((line.peer.parse().ok()?, Known { addresses, seen_ms: line.seen }))
+            Some((line.peer.parse().ok()?, Known { addresses, seen_ms: line.seen, trusted: true }))
         });
         Self { path: path.to_owned(), peers: peers.collect(), changed: false }
     }
@@ -68,14 +70,19 @@ impl KnownPeers {
         self.peers.get(peer).map(|known| known.addresses.as_slice()).unwrap_or_default()
     }
 
-    /// Notes where a peer was reached; the newest address comes first.
-    pub fn note(&mut self, peer: PeerId, address: Multiaddr, now_ms: u64) {
+    /// Notes where a peer was reached, or says that it listens; the newest address comes first.
+    pub fn note(&mut self, peer: PeerId, address: Multiaddr, trusted: bool, now_ms: u64) {
         if self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&peer) {
-            let oldest = self.peers.iter().min_by_key(|(_, known)| known.seen_ms).map(|(peer, _)| *peer);
-            oldest.and_then(|oldest| self.peers.remove(&oldest));
+            let oldest = self.peers.iter().min_by_key(|(_, known)| (known.trusted, known.seen_ms));
+            match oldest.map(|(peer, known)| (*peer, known.trusted)) {
+                Some((_, true)) if !trusted => return,
+                Some((oldest, _)) => self.peers.remove(&oldest),
+                None => None,
+            };
         }
-        let known = self.peers.entry(peer).or_insert_with(|| Known { addresses: Vec::new(), seen_ms: now_ms });
+        let known = self.peers.entry(peer).or_insert_with(|| Known { addresses: Vec::new(), seen_ms: now_ms, trusted });
         known.seen_ms = now_ms;
+        known.trusted |= trusted;
         if known.addresses.first() != Some(&address) {
             known.addresses.retain(|one| *one != address);
             known.addresses.insert(0, address);
@@ -129,7 +136,7 @@ mod tests {
         let mut known = KnownPeers::load(&path);
         let peer = PeerId::random();
         for port in 1..=20u16 {
-            known.note(peer, format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap(), 1);
+            known.note(peer, format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap(), true, 1);
         }
         let (to, bytes) = known.take_changes().unwrap();
         write_atomically(&to, &bytes).unwrap();
@@ -138,10 +145,24 @@ mod tests {
         assert_eq!(back.addresses(&peer).len(), ADDRESSES_MAX);
         assert_eq!(back.addresses(&peer)[0].to_string(), "/ip4/127.0.0.1/tcp/20");
         for n in 0..PEERS_MAX as u64 {
-            known.note(PeerId::random(), "/ip4/127.0.0.1/tcp/1".parse().unwrap(), 2 + n);
+            known.note(PeerId::random(), "/ip4/127.0.0.1/tcp/1".parse().unwrap(), true, 2 + n);
         }
         assert_eq!(known.peers.len(), PEERS_MAX);
         assert!(known.addresses(&peer).is_empty());
+    }
+
+    #[test]
+    fn strangers_that_come_do_not_push_out_whom_we_know() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut known = KnownPeers::load(&folder.path().join("peers.json"));
+        let (member, address) = (PeerId::random(), "/ip4/127.0.0.1/tcp/1".parse::<Multiaddr>().unwrap());
+        known.note(member, address.clone(), true, 1);
+        (0..2 * PEERS_MAX as u64).for_each(|n| known.note(PeerId::random(), address.clone(), false, 2 + n));
+        assert_eq!((known.peers.len(), known.addresses(&member).len()), (PEERS_MAX, 1));
+        (0..PEERS_MAX as u64).for_each(|n| known.note(PeerId::random(), address.clone(), true, 9_000 + n));
+        let stranger = PeerId::random();
+        known.note(stranger, address, false, 99_000);
+        assert!(known.peers.len() == PEERS_MAX && known.addresses(&stranger).is_empty());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -20,13 +21,23 @@ use tokio::{
 };
 
 use super::{
-    frame::{FRAME_MAX_BYTES, lane_header, read_body},
+    Offence,
+    frame::{lane_header, read_length, read_rest, skip_rest},
+    serving::Guest,
     shared::{Command, Shared, bump, open},
 };
 
 /// Ordered, lossy frames of Raft.
 pub const LANE_PROTOCOL: StreamProtocol = StreamProtocol::new("/chorus/raft/1.0.0");
 
+/// Largest frame of Raft.
+pub const LANE_FRAME_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Largest frame of a peer that is not listed as a member here.
+const INTRODUCTION_MAX_BYTES: usize = 128 * 1024;
+/// What frames of one member may hold until Raft has taken them: two of the largest.
+const MEMBER_FRAMES_MAX_BYTES: usize = 2 * LANE_FRAME_MAX_BYTES + 2 * OVERHEAD_BYTES;
+/// What a frame costs beside its bytes.
+const OVERHEAD_BYTES: usize = 256;
 /// Frames waiting for one peer.
 const QUEUE_FRAMES: usize = 4096;
 /// Bytes waiting for one peer; above one frame's ceiling, so that the largest always fits.
@@ -68,7 +79,7 @@ impl Lane {
     /// Queues a frame for a peer; it is dropped (and counted) when the queue is full or the peer cannot be reached.
     pub fn send(&self, to: PeerId, frame: Bytes) {
         let dropped = &self.inner.shared.counters.lane_dropped;
-        if frame.len() > FRAME_MAX_BYTES || to == self.inner.shared.local {
+        if frame.len() > LANE_FRAME_MAX_BYTES || to == self.inner.shared.local {
             bump(dropped);
             return;
         }
@@ -184,21 +195,36 @@ fn put(batch: &mut BytesMut, frame: &Bytes) {
     }
 }
 
-/// Reads a peer's lane into Raft's inbox, in order; a full inbox slows the peer down.
-pub async fn serve(peer: PeerId, stream: libp2p::Stream, inbox: mpsc::Sender<(PeerId, Bytes)>) {
+/// Reads a peer's lane into Raft's inbox, in order. A full inbox or budget slows the peer down. Of a peer that is not
+/// listed as a member only small frames pass: a member that the log here does not list yet introduces itself in one.
+pub async fn serve(guest: Guest, stream: libp2p::Stream, inbox: mpsc::Sender<(PeerId, Bytes)>) {
     let mut stream = BufReader::with_capacity(BATCH_BYTES, stream);
-    loop {
-        match read_body(&mut stream).await {
-            Ok(Some(frame)) => {
-                if inbox.send((peer, frame)).await.is_err() {
-                    return;
-                }
+    let peer = guest.peer;
+    let outcome: io::Result<()> = async {
+        while let Some(length) = read_length(&mut stream).await? {
+            if length > LANE_FRAME_MAX_BYTES {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes")));
             }
-            Ok(None) => return,
-            Err(error) => {
-                tracing::debug!(%peer, %error, "a lane ended");
-                return;
+            let member = guest.shared.wall.permits(&peer);
+            if !member && length > INTRODUCTION_MAX_BYTES {
+                guest.shared.blame(peer, Offence::Refused);
+                skip_rest(&mut stream, length).await?;
+                continue;
             }
+            let limit = if member { MEMBER_FRAMES_MAX_BYTES } else { INTRODUCTION_MAX_BYTES + OVERHEAD_BYTES };
+            let held = guest.lanes.hold(length + OVERHEAD_BYTES, limit).await;
+            let frame = held.own(read_rest(&mut stream, length).await?);
+            if inbox.send((peer, frame)).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+    .await;
+    if let Err(error) = outcome {
+        tracing::debug!(%peer, %error, "a lane ended");
+        if error.kind() == io::ErrorKind::InvalidData {
+            guest.shared.blame(peer, Offence::Malformed);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod behaviour;
+mod budget;
 mod connect;
 mod dialer;
 mod frame;
@@ -14,14 +15,16 @@ mod gossip_gate;
 mod handle;
 mod kad;
 mod kad_queries;
+mod kad_wall;
 mod known;
 mod lane;
 mod mdns;
-mod misbehaviour;
+mod penalty;
 mod request;
 mod service;
 mod serving;
 pub(crate) mod shared;
+mod slots;
 mod stream;
 mod subscription;
 mod substream;
@@ -30,10 +33,12 @@ mod substream;
 mod tests;
 mod transport;
 mod types;
+mod wall;
 
 pub use handle::NetHandle;
 pub use kad::{Closest, KadHandle};
 pub use lane::Lane;
+pub use penalty::Offence;
 pub use stream::PeerStream;
 pub use subscription::GossipSubscription;
 pub use types::*;

@@ -177,31 +177,39 @@ async fn read_answers(reader: ReadHalf<libp2p::Stream>, line: &Line) -> Error {
 }
 
 /// Writes what is queued, several small frames at once; returns when the substream breaks or nobody is left to write.
-pub async fn write_frames<W: AsyncWrite + Unpin>(mut writer: W, mut frames: mpsc::Receiver<Bytes>) -> Error {
+pub async fn write_frames<W: AsyncWrite + Unpin, F: AsRef<[u8]>>(
+    mut writer: W,
+    mut frames: mpsc::Receiver<F>,
+) -> Error {
     let mut batch = BytesMut::new();
+    let mut next: Option<F> = None;
     loop {
-        let Some(first) = frames.recv().await else {
-            let _ = writer.close().await;
-            return Error::Closed;
+        let first = match next.take() {
+            Some(first) => first,
+            None => match frames.recv().await {
+                Some(first) => first,
+                None => {
+                    let _ = writer.close().await;
+                    return Error::Closed;
+                }
+            },
         };
-        let written = match frames.try_recv() {
-            Err(_) => writer.write_all(&first).await,
-            Ok(second) => {
-                batch.clear();
-                batch.extend_from_slice(&first);
-                batch.extend_from_slice(&second);
-                while batch.len() < BATCH_BYTES
-                    && let Ok(frame) = frames.try_recv()
-                {
-                    batch.extend_from_slice(&frame);
+        batch.clear();
+        if first.as_ref().len() < BATCH_BYTES {
+            batch.extend_from_slice(first.as_ref());
+            while batch.len() < BATCH_BYTES
+                && let Ok(frame) = frames.try_recv()
+            {
+                if frame.as_ref().len() >= BATCH_BYTES {
+                    // A large frame is not copied.
+                    next = Some(frame);
+                    break;
                 }
-                let written = writer.write_all(&batch).await;
-                if batch.capacity() > 4 * BATCH_BYTES {
-                    batch = BytesMut::new();
-                }
-                written
+                batch.extend_from_slice(frame.as_ref());
             }
-        };
+        }
+        let written =
+            if batch.is_empty() { writer.write_all(first.as_ref()).await } else { writer.write_all(&batch).await };
         if let Err(error) = written {
             return error.into();
         }

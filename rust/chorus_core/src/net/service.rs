@@ -7,7 +7,7 @@ use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm, TransportError,
     core::ConnectedPoint,
-    gossipsub, identify, kad,
+    gossipsub, identify,
     swarm::{ConnectionId, DialError, SwarmEvent},
 };
 use tokio::{
@@ -18,23 +18,23 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    IncomingRequest, IncomingStream, NetConfig, NetEvent,
+    IncomingRequest, IncomingStream, NetConfig, NetEvent, Offence,
     addresses::{ip_of, port_of, worth_keeping},
     behaviour::{self, Behaviour, BehaviourEvent, KAD_PROTOCOL, without_peer},
     connect::Connector,
     gossip::Gossip,
     kad_queries::Queries,
+    kad_wall::Routable,
     known::{KnownPeers, write_atomically},
     lane::{self, LANE_PROTOCOL},
     mdns::{Found, Mdns},
-    misbehaviour::{LIMIT_POINTS, Misbehaviour},
     request::REQUEST_PROTOCOL,
-    serving,
-    shared::{Command, Outgoing, PeerView, Shared, bump, now_ms},
+    serving::{self, Guest},
+    shared::{Command, Outgoing, PeerView, Shared, now_ms},
     stream,
     substream::Inbound,
 };
-use crate::{Error, Result, dht::Store, wire::Standing};
+use crate::{Error, Result, dht::Store};
 
 /// How often what waits is looked at: dials, held messages.
 const TICK: Duration = Duration::from_millis(250);
@@ -42,9 +42,8 @@ const TICK: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_millis(5);
 /// Changes of known peers are written at most this often.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
-/// How often it is looked at whom gossipsub does not listen to any more, and what that counts: it is enough.
+/// How often it is looked at whom gossipsub does not listen to any more.
 const SCORE_EVERY: Duration = Duration::from_secs(1);
-const GRAYLISTED_POINTS: u32 = 1000;
 /// How long the start waits for the first listen address of each listener.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the goodbye may take.
@@ -69,7 +68,7 @@ pub struct Inputs {
 /// Binds, starts mDNS and spawns the loop.
 pub async fn start(config: NetConfig, shared: Arc<Shared>, inputs: Inputs) -> Result<JoinHandle<()>> {
     let dht = config.dht.then(|| inputs.store.clone());
-    let mut swarm = behaviour::swarm(&config.keypair, config.network_key, &config.agent_id, dht, &shared)?;
+    let mut swarm = behaviour::swarm(&config.keypair, config.network_key, &config.agent_id, dht, shared.clone())?;
     let listeners = listen(&mut swarm, &config.listen)?;
     let known = KnownPeers::load(&config.data_dir.join("peers.json"));
     let (mdns, found) = match config.mdns.then(|| Mdns::start(shared.local)) {
@@ -89,8 +88,8 @@ pub async fn start(config: NetConfig, shared: Arc<Shared>, inputs: Inputs) -> Re
         connector,
         known,
         mdns,
-        slots: HashMap::new(),
-        misbehaviour: Misbehaviour::default(),
+        served: HashMap::new(),
+        routable: Routable::default(),
         requests: inputs.requests,
         streams: inputs.streams,
         lane: inputs.lane,
@@ -181,9 +180,8 @@ struct Service {
     connector: Connector,
     known: KnownPeers,
     mdns: Option<Mdns>,
-    /// Room for each peer's substreams.
-    slots: HashMap<PeerId, Slots>,
-    misbehaviour: Misbehaviour,
+    served: HashMap<PeerId, Served>,
+    routable: Routable,
     requests: mpsc::Sender<IncomingRequest>,
     streams: mpsc::Sender<IncomingStream>,
     lane: mpsc::Sender<(PeerId, Bytes)>,
@@ -191,10 +189,19 @@ struct Service {
     scored: Instant,
 }
 
-#[derive(Clone)]
-struct Slots {
+/// One peer as it is served: its budget, and room for its substreams.
+struct Served {
+    guest: Guest,
     control: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+}
+
+impl Served {
+    fn is_idle(&self) -> bool {
+        self.guest.is_idle()
+            && self.control.available_permits() == CONTROL_SUBSTREAMS_MAX
+            && self.streams.available_permits() == BYTE_STREAMS_MAX
+    }
 }
 
 impl Service {
@@ -246,23 +253,16 @@ impl Service {
     fn on_tick(&mut self) {
         self.gossip.tick(&mut self.swarm.behaviour_mut().gossip);
         self.connector.tick(&mut self.swarm);
-        for (peer, points) in self.swarm.behaviour().gossip.take_blame() {
-            self.misbehaved(peer, points);
-        }
         if self.scored.elapsed() >= SCORE_EVERY {
             self.scored = Instant::now();
             for peer in self.swarm.behaviour().gossip.graylisted() {
-                self.misbehaved(peer, GRAYLISTED_POINTS);
+                self.shared.blame_for_gossip(peer, Offence::Graylisted);
             }
         }
-        for (peer, points) in self.misbehaviour.fade(now_ms()) {
-            self.swarm.behaviour_mut().gossip.set_application_score(&peer, -points);
-        }
-        self.slots.retain(|peer, slots| {
-            self.swarm.is_connected(peer)
-                || slots.control.available_permits() < CONTROL_SUBSTREAMS_MAX
-                || slots.streams.available_permits() < BYTE_STREAMS_MAX
-        });
+        self.swarm.behaviour_mut().slots.tick();
+        self.route();
+        // What a peer fills counts on when it connects anew.
+        self.served.retain(|peer, served| self.swarm.is_connected(peer) || !served.is_idle());
         if self.saved.elapsed() >= SAVE_EVERY
             && let Some((path, bytes)) = self.known.take_changes()
         {
@@ -272,19 +272,6 @@ impl Service {
                     tracing::warn!(%error, "known peers could not be written");
                 }
             });
-        }
-    }
-
-    /// Points against a peer. They lower its standing with gossipsub, and too many of them end a stranger's
-    /// connections. A member keeps them: what it says on topics is no reason to do without its vote.
-    fn misbehaved(&mut self, peer: PeerId, points: u32) {
-        let points = self.misbehaviour.add(now_ms(), peer, points);
-        self.swarm.behaviour_mut().gossip.set_application_score(&peer, -points);
-        if points >= LIMIT_POINTS && self.shared.standing(&peer) == Standing::Stranger && self.swarm.is_connected(&peer)
-        {
-            tracing::warn!(%peer, "the peer misbehaves; its connections are closed");
-            bump(&self.shared.counters.peers_expelled);
-            let _ = self.swarm.disconnect_peer_id(peer);
         }
     }
 
@@ -360,7 +347,7 @@ impl Service {
             entry.connections.len() == 1
         };
         if endpoint.is_dialer() {
-            self.known.note(peer, address.clone(), now_ms());
+            self.known.note(peer, address.clone(), true, now_ms());
         }
         self.connector.on_connected(&mut self.swarm, peer, connection, endpoint.is_dialer().then_some(&address));
         if first {
@@ -381,6 +368,7 @@ impl Service {
         }
         if last {
             tracing::info!(%peer, "peer disconnected");
+            self.routable.forget(&peer);
             self.connector.on_lost(peer, self.known.addresses(&peer));
             self.shared.emit(NetEvent::PeerDown { peer: peer.to_string() });
         }
@@ -402,8 +390,10 @@ impl Service {
             }
             BehaviourEvent::Gossip(_) => {}
             BehaviourEvent::Kad(event) => {
-                if let Some(kademlia) = self.swarm.behaviour_mut().kad.as_mut() {
-                    self.queries.on_event(kademlia, event);
+                if let Some(kademlia) = self.swarm.behaviour_mut().kad.as_mut()
+                    && let Some(liar) = self.queries.on_event(kademlia, event)
+                {
+                    self.shared.blame(liar, Offence::Refused);
                 }
             }
             BehaviourEvent::Substreams(inbound) => self.on_substream(inbound),
@@ -423,7 +413,7 @@ impl Service {
                     self.swarm.close_connection(event.connection);
                 }
             },
-            BehaviourEvent::Limits(never) => match never {},
+            BehaviourEvent::Limits(never) | BehaviourEvent::Slots(never) => match never {},
         }
     }
 
@@ -438,48 +428,54 @@ impl Service {
         };
         let listens = info.listen_addrs.iter().map(|address| without_peer(address).0);
         let mut addresses: Vec<Multiaddr> = listens.filter(|address| worth_keeping(address, seen)).take(16).collect();
+        let member = self.shared.wall.is_member(&peer);
         for address in &addresses {
-            self.known.note(peer, address.clone(), now_ms());
+            self.known.note(peer, address.clone(), member, now_ms());
         }
         addresses.extend(dialled);
-        if let Some(kademlia) = self.swarm.behaviour_mut().kad.as_mut()
-            && info.protocols.contains(&KAD_PROTOCOL)
+        if info.protocols.contains(&KAD_PROTOCOL)
+            && let Some(kademlia) = self.swarm.behaviour_mut().kad.as_mut()
         {
-            for address in addresses {
-                kademlia.add_address(&peer, address);
-            }
-            kademlia.set_mode(Some(kad::Mode::Server));
-            // Nobody listening is no error.
-            let _ = self.shared.routed.send(peer);
+            self.routable.note(kademlia, peer, addresses);
+            self.route();
+        }
+    }
+
+    fn route(&mut self) {
+        if let Some(kademlia) = self.swarm.behaviour_mut().kad.as_mut() {
+            self.routable.route(kademlia, &self.shared);
         }
     }
 
     fn on_substream(&mut self, inbound: Inbound) {
         let Inbound { peer, protocol, stream } = inbound;
-        let slots = self.slots.entry(peer).or_insert_with(|| Slots {
+        let served = self.served.entry(peer).or_insert_with(|| Served {
+            guest: Guest::new(peer, &self.shared),
             control: Arc::new(Semaphore::new(CONTROL_SUBSTREAMS_MAX)),
             streams: Arc::new(Semaphore::new(BYTE_STREAMS_MAX)),
         });
         let room =
-            if protocol == REQUEST_PROTOCOL || protocol == LANE_PROTOCOL { &slots.control } else { &slots.streams };
+            if protocol == REQUEST_PROTOCOL || protocol == LANE_PROTOCOL { &served.control } else { &served.streams };
         let Ok(permit) = room.clone().try_acquire_owned() else {
-            tracing::warn!(%peer, %protocol, "the peer has too many substreams open");
+            self.shared.blame(peer, Offence::Refused);
+            tracing::debug!(%peer, %protocol, "the peer has too many substreams open");
             return;
         };
+        let guest = served.guest.clone();
         if protocol == REQUEST_PROTOCOL {
-            let (router, counters) = (self.requests.clone(), self.shared.counters.clone());
+            let router = self.requests.clone();
             tokio::spawn(async move {
-                serving::serve(peer, stream, router, &counters.requests_received).await;
+                serving::serve(guest, stream, router).await;
                 drop(permit);
             });
         } else if protocol == LANE_PROTOCOL {
             let inbox = self.lane.clone();
             tokio::spawn(async move {
-                lane::serve(peer, stream, inbox).await;
+                lane::serve(guest, stream, inbox).await;
                 drop(permit);
             });
         } else {
-            tokio::spawn(stream::serve(peer, stream, self.streams.clone(), permit));
+            tokio::spawn(stream::serve(guest, stream, self.streams.clone(), permit));
         }
     }
 

@@ -1,18 +1,21 @@
 //! What the loop writes and handles read without asking it: the view of peers, counters, events; and its commands.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, swarm::ConnectionId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{NetEvent, NetStats, PeerState, Publish, kad::KadCommand, subscription::Subscribers};
+use super::{
+    NetEvent, NetStats, Offence, PeerState, Publish, budget::Budget, kad::KadCommand, penalty::PenaltyBox,
+    slots::Activities, subscription::Subscribers, wall::Wall,
+};
 use crate::{
     Error, Result,
     wire::{Reason, Standing, Topic},
@@ -20,6 +23,10 @@ use crate::{
 
 /// Events that a slow listener may lag behind before it misses some.
 const EVENT_QUEUE: usize = 1024;
+
+/// Bytes of requests of all peers from their arrival to their answer, of answers until they are written, and of Raft's
+/// frames until Raft has taken them. Three of the largest frames fit at once.
+const BUDGET_BYTES: usize = 64 * 1024 * 1024;
 
 /// What the loop is asked to do.
 pub enum Command {
@@ -54,9 +61,23 @@ pub struct Shared {
     pub routed: broadcast::Sender<PeerId>,
     pub subscribers: Arc<Subscribers>,
     pub counters: Arc<Counters>,
+    /// Who may ask this agent what.
+    pub wall: Wall,
+    /// What connected peers did last.
+    pub activities: Activities,
+    pub budgets: Budgets,
+    penalties: Mutex<PenaltyBox>,
+    /// Peers whose connections are to be closed.
+    condemned: Mutex<Vec<PeerId>>,
     view: RwLock<View>,
-    /// Who has joined this agent's mesh; empty while it is in none.
-    members: RwLock<HashSet<PeerId>>,
+}
+
+/// Memory that peers fill.
+#[derive(Debug)]
+pub struct Budgets {
+    pub requests: Arc<Budget>,
+    pub answers: Arc<Budget>,
+    pub lanes: Arc<Budget>,
 }
 
 /// Connections and addresses now.
@@ -83,26 +104,29 @@ impl PeerView {
 }
 
 impl Shared {
-    pub fn new(local: PeerId) -> Self {
+    pub fn new(local: PeerId, members_only: bool) -> Self {
         Self {
             local,
+            wall: Wall::new(members_only),
+            activities: Activities::default(),
+            budgets: Budgets {
+                requests: Budget::new(BUDGET_BYTES),
+                answers: Budget::new(BUDGET_BYTES),
+                lanes: Budget::new(BUDGET_BYTES),
+            },
+            penalties: Mutex::default(),
+            condemned: Mutex::default(),
             events: broadcast::channel(EVENT_QUEUE).0,
             routed: broadcast::channel(EVENT_QUEUE).0,
             subscribers: Arc::default(),
             counters: Arc::default(),
             view: RwLock::default(),
-            members: RwLock::default(),
         }
     }
 
     /// What a peer is to this agent's mesh. To an agent without a mesh nobody is a stranger.
     pub fn standing(&self, peer: &PeerId) -> Standing {
-        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        if members.is_empty() || members.contains(peer) { Standing::Member } else { Standing::Stranger }
-    }
-
-    pub fn set_members(&self, members: HashSet<PeerId>) {
-        *self.members.write().unwrap_or_else(PoisonError::into_inner) = members;
+        if !self.wall.in_mesh() || self.wall.is_member(peer) { Standing::Member } else { Standing::Stranger }
     }
 
     pub fn view(&self) -> RwLockReadGuard<'_, View> {
@@ -111,6 +135,35 @@ impl Shared {
 
     pub fn view_mut(&self) -> RwLockWriteGuard<'_, View> {
         self.view.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what a peer did; one that has done too much is disconnected at the loop's next tick.
+    pub fn blame(&self, peer: PeerId, offence: Offence) {
+        bump(&self.counters.offences);
+        let banned = self.penalties.lock().unwrap_or_else(PoisonError::into_inner).note(peer, offence, Instant::now());
+        if banned {
+            bump(&self.counters.bans);
+            tracing::warn!(%peer, ?offence, "a peer misbehaved again and again: it is disconnected and kept out for a time");
+            self.condemned.lock().unwrap_or_else(PoisonError::into_inner).push(peer);
+        }
+    }
+
+    /// Notes what a stranger did on topics. A member keeps its connections whatever it says there: consensus needs them,
+    /// and an older agent passes on what a newer one rejects.
+    pub fn blame_for_gossip(&self, peer: PeerId, offence: Offence) {
+        if self.standing(&peer) == Standing::Stranger {
+            self.blame(peer, offence);
+        }
+    }
+
+    /// Whether a peer is kept out now.
+    pub fn is_banned(&self, peer: &PeerId) -> bool {
+        self.penalties.lock().unwrap_or_else(PoisonError::into_inner).is_banned(peer, Instant::now())
+    }
+
+    /// Peers to disconnect, each once.
+    pub fn take_condemned(&self) -> Vec<PeerId> {
+        std::mem::take(&mut *self.condemned.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub fn emit(&self, event: NetEvent) {
@@ -155,7 +208,8 @@ pub struct Counters {
     pub requests_received: AtomicU64,
     pub requests_in_flight: AtomicU64,
     pub lane_dropped: AtomicU64,
-    pub peers_expelled: AtomicU64,
+    pub offences: AtomicU64,
+    pub bans: AtomicU64,
     /// More than half of the signers heard disagree with our clock.
     pub clock_skew: AtomicBool,
 }
@@ -188,7 +242,8 @@ impl Counters {
             requests_received: read(&self.requests_received),
             requests_in_flight: read(&self.requests_in_flight),
             lane_dropped: read(&self.lane_dropped),
-            peers_expelled: read(&self.peers_expelled),
+            peer_offences: read(&self.offences),
+            peer_bans: read(&self.bans),
             ..NetStats::default()
         }
     }

@@ -20,6 +20,7 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use super::{
     IncomingStream,
     frame::{Ask, Frame, read_body},
+    serving::Guest,
 };
 use crate::{Error, Result};
 
@@ -101,30 +102,25 @@ pub async fn ask(mut stream: libp2p::Stream, ask: Ask) -> Result<PeerStream> {
 
 /// The serving side: reads the header, offers the stream to the router and sends the answer.
 pub async fn serve(
-    peer: PeerId,
+    guest: Guest,
     mut stream: libp2p::Stream,
     router: mpsc::Sender<IncomingStream>,
     permit: OwnedSemaphorePermit,
 ) {
-    let header = match timeout(HEADER_TIMEOUT, read_body(&mut stream)).await {
-        Ok(Ok(Some(body))) => Frame::decode(body),
-        _ => return,
+    let peer = guest.peer;
+    let ask = match timeout(HEADER_TIMEOUT, guest.read(&mut stream)).await {
+        Ok(Ok(Some((Frame::Request(_, ask), _)))) => ask,
+        Ok(Ok(None)) | Err(_) => return,
+        Ok(_) => {
+            tracing::debug!(%peer, "a stream began with a bad header");
+            return;
+        }
     };
-    let Ok(Frame::Request(_, ask)) = header else {
-        tracing::debug!(%peer, "a stream began with a bad header");
-        return;
-    };
-    let patience = ask.timeout;
-    let (answer, answered) = oneshot::channel();
     let (open, waiting) = oneshot::channel();
-    let incoming = offer(peer, ask, answer, waiting);
-    let verdict = match router.send(incoming).await {
-        Ok(()) => timeout(patience, answered)
-            .await
-            .unwrap_or_else(|_| Ok(Err(Error::Timeout("nobody took the stream".into())))),
-        Err(_) => Ok(Err(Error::Closed)),
+    let verdict = match guest.admit(&ask.service, &ask.method).await {
+        Ok(()) => take(peer, ask, waiting, &router).await,
+        Err(error) => Err(error),
     };
-    let verdict = verdict.unwrap_or_else(|_| Err(Error::Unavailable("nobody serves this".into())));
     let accepted = verdict.is_ok();
     let frame = match verdict {
         Ok(()) => Frame::Reply(0, super::Reply::default()),
@@ -138,6 +134,22 @@ pub async fn serve(
         let _ = open.send(State::Served(stream, permit));
     } else {
         let _ = stream.close().await;
+    }
+}
+
+/// Has the router take a stream, or say why not.
+async fn take(
+    peer: PeerId,
+    ask: Ask,
+    waiting: oneshot::Receiver<State>,
+    router: &mpsc::Sender<IncomingStream>,
+) -> Result<()> {
+    let patience = ask.timeout;
+    let (answer, answered) = oneshot::channel();
+    router.send(offer(peer, ask, answer, waiting)).await.map_err(|_| Error::Closed)?;
+    match timeout(patience, answered).await {
+        Ok(verdict) => verdict.unwrap_or_else(|_| Err(Error::Unavailable("nobody serves this".into()))),
+        Err(_) => Err(Error::Timeout("nobody took the stream".into())),
     }
 }
 

@@ -4,6 +4,8 @@ mod bench;
 mod discovery;
 mod flood;
 mod gossip;
+mod hostile;
 mod kit;
 mod lanes;
 mod requests;
+mod wall;

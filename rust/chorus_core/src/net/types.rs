@@ -32,6 +32,8 @@ pub struct NetConfig {
     pub dht: bool,
     /// How much of others' records is stored.
     pub dht_limits: Limits,
+    /// Whether strangers are served only what joining takes, also while this node is in no mesh. In a mesh they always are.
+    pub members_only: bool,
 }
 
 /// A gossip message that passed every check.
@@ -193,8 +195,12 @@ pub struct NetStats {
     pub requests_in_flight: u64,
     /// Raft frames dropped: queue full or peer away.
     pub lane_dropped: u64,
-    /// Times that a peer's connections were closed because it misbehaved.
-    pub peers_expelled: u64,
+    /// What peers did that was held against them.
+    pub peer_offences: u64,
+    /// Times that a peer was disconnected and kept out for misbehaving.
+    pub peer_bans: u64,
+    /// Bytes of peers' requests, answers and Raft frames that are held now.
+    pub peer_bytes: u64,
     /// Commands waiting for the swarm.
     pub queue_commands: u64,
     /// Publications waiting for the swarm.

@@ -289,6 +289,8 @@ fn instruct(machine: &mut Machine, command: Command, now: Now) -> Result<()> {
             Err(error @ Error::Internal(_)) => return Err(error),
             Err(error) => {
                 machine.parts.shared.count_refused_frame();
+                let malformed = matches!(error, Error::Invalid(_) | Error::TooLarge(_));
+                machine.parts.transport.refused(from, malformed);
                 tracing::debug!(%from, %error, "a consensus frame was refused");
             }
         },

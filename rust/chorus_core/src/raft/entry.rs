@@ -23,6 +23,8 @@ const SIGNATURE_CHARS: usize = 88;
 const MAX_KIND_CHARS: usize = 64;
 /// The leader's stamp before an entry.
 const STAMP_BYTES: usize = 8;
+/// Largest number in a body, either way of zero: 2^53.
+const MAX_BODY_NUMBER: u64 = 1 << 53;
 /// Identity multihash of a protobuf-encoded Ed25519 public key: the key itself follows.
 const ED25519_PEER_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
 
@@ -94,6 +96,7 @@ pub(super) fn make(keypair: &Keypair, author: &PeerId, draft: &Draft<'_>) -> Res
     if !body.is_object() {
         return Err(Error::Invalid("body: give a JSON object".into()));
     }
+    check_numbers(&body)?;
     let body = serde_jcs::to_string(&body).map_err(|error| Error::Invalid(format!("body: {error}")))?;
     let Draft { mesh, id, kind, seen, .. } = draft;
     let head = format!(r#"{{"author":"{author}","body":{body},"id":"{id}","mesh":"{mesh}","seen":{seen},"#);
@@ -107,6 +110,26 @@ pub(super) fn make(keypair: &Keypair, author: &PeerId, draft: &Draft<'_>) -> Res
         return Err(too_large(entry.len()));
     }
     Ok(Bytes::from(entry))
+}
+
+/// Refuses numbers that not every reader of JSON reads alike: RFC 8785 has doubles, which are exact up to 2^53 only.
+fn check_numbers(body: &Value) -> Result<()> {
+    match body {
+        Value::Number(number) if !is_exact(number) => {
+            Err(Error::Invalid(format!("body: the number {number} is beyond 2^53, where numbers are no longer exact")))
+        }
+        Value::Array(all) => all.iter().try_for_each(check_numbers),
+        Value::Object(all) => all.values().try_for_each(check_numbers),
+        _ => Ok(()),
+    }
+}
+
+fn is_exact(number: &serde_json::Number) -> bool {
+    match (number.as_i64(), number.as_f64()) {
+        (Some(whole), _) => whole.unsigned_abs() <= MAX_BODY_NUMBER,
+        (None, Some(number)) => number.abs() <= MAX_BODY_NUMBER as f64,
+        (None, None) => false,
+    }
 }
 
 fn too_large(size: usize) -> Error {
@@ -193,12 +216,15 @@ impl View<'_> {
         }
     }
 
-    /// Whether the body stands in RFC 8785 form; the leader takes no other.
-    pub(super) fn is_canonical(&self) -> bool {
-        serde_json::from_str::<Value>(self.body)
-            .ok()
-            .and_then(|body| serde_jcs::to_string(&body).ok())
-            .is_some_and(|canonical| canonical == self.body)
+    /// Checks that the body stands in RFC 8785 form and holds exact numbers only; the leader takes no other.
+    pub(super) fn check_body(&self) -> Result<()> {
+        let body: Value =
+            serde_json::from_str(self.body).map_err(|error| Error::Invalid(format!("body: not JSON: {error}")))?;
+        check_numbers(&body)?;
+        if serde_jcs::to_string(&body).is_ok_and(|canonical| canonical == self.body) {
+            return Ok(());
+        }
+        Err(Error::Invalid("entry: not in RFC 8785 form".into()))
     }
 
     pub(super) fn key(&self) -> Key {

@@ -6,7 +6,10 @@
 //! sender for a receiver whose log does not reach that far yet.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use prost::Message as _;
+use prost::{
+    Message as _,
+    encoding::{WireType, decode_key, decode_varint},
+};
 use raft::eraftpb::{EntryType, Message, MessageType};
 
 use super::{entry::ULID_CHARS, storage::FOUNDING_INDEX, types::MAX_ENTRY_BYTES};
@@ -18,6 +21,13 @@ pub(super) const FRAME_TARGET_BYTES: usize = 1024 * 1024;
 /// No frame is larger: one message of the largest size, its entries and introductions.
 const MAX_FRAME_BYTES: usize = 8 * 1024 * 1024;
 const MAX_MESSAGES: usize = 4096;
+/// Entries of all messages of a frame. An entry takes far more memory than an empty one takes bytes on the wire. Members
+/// fill a message up to a size that thousands of the shortest signed entries reach.
+const MAX_ENTRIES: usize = 16 * 1024;
+/// Places of fields in raft-rs's protobuf message.
+const ENTRIES_FIELD: u32 = 7;
+const SNAPSHOT_FIELD: u32 = 9;
+const CONTEXT_FIELD: u32 = 12;
 pub(super) const MAX_INTRODUCTIONS: usize = 64;
 /// Room for stamp, ConfChange and framing around an entry.
 const ENTRY_OVERHEAD_BYTES: usize = 1024;
@@ -80,7 +90,15 @@ pub(super) fn decode(mut frame: Bytes) -> Result<Frame> {
     if frame.remaining() < 2 {
         return Err(bad("cut short"));
     }
-    let messages = get_parts(&mut frame, MAX_MESSAGES)?
+    let parts = get_parts(&mut frame, MAX_MESSAGES)?;
+    let mut entries = 0;
+    for part in &parts {
+        entries += count_entries(part)?;
+        if entries > MAX_ENTRIES {
+            return Err(Error::TooLarge(format!("frame: more than {MAX_ENTRIES} entries")));
+        }
+    }
+    let messages = parts
         .into_iter()
         .map(|part| Message::decode(part).map_err(|_| bad("a message is no protobuf")))
         .collect::<Result<Vec<_>>>()?;
@@ -88,6 +106,34 @@ pub(super) fn decode(mut frame: Bytes) -> Result<Frame> {
         return Err(bad("bytes after the last message"));
     }
     Ok(Frame { mesh, from, to, introductions, messages })
+}
+
+/// Counts the entries of an encoded message without decoding it, and refuses what would take more memory than bytes: this
+/// comes before anything is allocated for what a peer says.
+fn count_entries(mut message: &[u8]) -> Result<usize> {
+    let bad = |what: &str| Error::Invalid(format!("frame: {what}"));
+    let mut entries = 0;
+    while message.has_remaining() {
+        let (field, wire) = decode_key(&mut message).map_err(|_| bad("a message is no protobuf"))?;
+        let length = match wire {
+            WireType::Varint => decode_varint(&mut message).map(|_| 0),
+            WireType::SixtyFourBit => Ok(8),
+            WireType::ThirtyTwoBit => Ok(4),
+            WireType::LengthDelimited => decode_varint(&mut message),
+            WireType::StartGroup | WireType::EndGroup => return Err(bad("a message with groups")),
+        };
+        let length = length.map_err(|_| bad("a message is no protobuf"))?;
+        let length = usize::try_from(length).ok().filter(|length| *length <= message.remaining());
+        let length = length.ok_or_else(|| bad("a message is cut short"))?;
+        match field {
+            ENTRIES_FIELD => entries += 1,
+            SNAPSHOT_FIELD => return Err(bad("snapshots are not sent in frames")),
+            CONTEXT_FIELD if length > MAX_CONTEXT_BYTES => return Err(bad("context too long")),
+            _ => {}
+        }
+        message.advance(length);
+    }
+    Ok(entries)
 }
 
 fn get_parts(frame: &mut Bytes, limit: usize) -> Result<Vec<Bytes>> {
@@ -219,4 +265,72 @@ fn check_append(message: &Message, known: &Known<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
+mod tests {
+    use proptest::prelude::*;
+    use raft::eraftpb::{Entry, Snapshot};
+
+    use super::*;
+
+    const MESH: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+
+    fn frame_of(messages: &[Message]) -> Bytes {
+        encode(MESH, 1, 2, &[], messages)
+    }
+
+    fn with_entries(count: usize) -> Message {
+        Message { entries: vec![Entry::default(); count], ..Message::default() }
+    }
+
+    #[test]
+    fn entries_are_counted_before_they_are_decoded() {
+        assert_eq!(decode(frame_of(&[with_entries(MAX_ENTRIES)])).unwrap().messages[0].entries.len(), MAX_ENTRIES);
+        let half = with_entries(MAX_ENTRIES / 2 + 1);
+        for refused in [frame_of(&[with_entries(MAX_ENTRIES + 1)]), frame_of(&[half.clone(), half])] {
+            assert!(matches!(decode(refused), Err(Error::TooLarge(_))));
+        }
+        // Eight megabytes of empty entries decoded to three hundred.
+        let flood = frame_of(&[with_entries(MAX_FRAME_BYTES / 2 - 100)]);
+        assert!(flood.len() <= MAX_FRAME_BYTES);
+        assert!(matches!(decode(flood), Err(Error::TooLarge(_))));
+    }
+
+    #[test]
+    fn snapshots_long_contexts_and_groups_are_refused_before_decoding() {
+        let snapshot = Message { snapshot: Some(Snapshot::default()), ..Message::default() };
+        let context = Message { context: vec![0; MAX_CONTEXT_BYTES + 1], ..Message::default() };
+        for message in [snapshot, context] {
+            assert!(matches!(decode(frame_of(&[message])), Err(Error::Invalid(_))));
+        }
+        for bytes in [&[0x0b, 0x0c][..], &[0x3a, 0xff, 0xff, 0xff, 0xff, 0x0f], &[0x3a], &[0x08]] {
+            assert!(count_entries(bytes).is_err(), "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..2048)) {
+            let _ = count_entries(&bytes);
+            let mut frame = frame_of(&[]).to_vec();
+            frame.truncate(frame.len() - 2);
+            frame.extend_from_slice(&1u16.to_be_bytes());
+            frame.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+            frame.extend_from_slice(&bytes);
+            let _ = decode(frame.into());
+            let _ = decode(bytes.into());
+        }
+
+        #[test]
+        fn the_count_is_that_of_the_decoder(
+            entries in 0usize..50, term in any::<u64>(), commit in any::<u64>(), data in proptest::collection::vec(any::<u8>(), 0..300),
+            reject in any::<bool>(), priority in any::<i64>(),
+        ) {
+            let entry = Entry { term, data, ..Entry::default() };
+            let message = Message { entries: vec![entry; entries], term, commit, reject, priority, ..Message::default() };
+            prop_assert_eq!(count_entries(&message.encode_to_vec()).unwrap(), entries);
+        }
+    }
 }

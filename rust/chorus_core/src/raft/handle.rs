@@ -163,9 +163,7 @@ impl RaftHandle {
             return Err(Error::NotPermitted("members forward only their own entries".into()));
         }
         view.verify()?;
-        if !view.is_canonical() {
-            return Err(Error::Invalid("entry: not in RFC 8785 form".into()));
-        }
+        view.check_body()?;
         let key = view.key();
         self.shared.verified.insert(&entry);
         match self.place(entry, key, Instant::now() + timeout).await? {

@@ -34,6 +34,15 @@ impl Members {
         &self.listed
     }
 
+    /// Members that the log does not list yet.
+    pub(super) fn introduced(&self, applied: u64) -> Vec<PeerId> {
+        self.hints
+            .iter()
+            .filter(|(id, _)| **id > applied && !self.listed.contains_key(id))
+            .map(|(_, peer)| *peer)
+            .collect()
+    }
+
     /// Whose frames count as `id`'s. What the log lists wins over what others said.
     pub(super) fn peer_of(&self, id: u64, applied: u64) -> Option<PeerId> {
         self.listed.get(&id).or_else(|| self.hints.get(&id).filter(|_| id > applied)).copied()
@@ -52,7 +61,7 @@ impl Members {
     pub(super) fn learn(&mut self, introductions: &[Bytes], mesh: &str, applied: u64) -> Vec<(u64, PeerId)> {
         let mut learned = Vec::new();
         for bytes in introductions {
-            let Some((id, peer)) = self.introduced(bytes, mesh, applied) else {
+            let Some((id, peer)) = self.read_introduction(bytes, mesh, applied) else {
                 break;
             };
             if id > applied && !self.listed.contains_key(&id) && self.hints.len() < MAX_HINTS {
@@ -63,7 +72,7 @@ impl Members {
         learned
     }
 
-    fn introduced(&self, bytes: &[u8], mesh: &str, applied: u64) -> Option<(u64, PeerId)> {
+    fn read_introduction(&self, bytes: &[u8], mesh: &str, applied: u64) -> Option<(u64, PeerId)> {
         let view = entry::parse(bytes).ok().filter(|view| view.mesh == mesh && view.kind == JOIN)?;
         let author = view.verify().ok()?;
         let known = self.listed.values().any(|peer| *peer == author)

@@ -173,6 +173,7 @@ impl Machine {
             applied: self.applied,
             last: raft.raft_log.last_index(),
             members: self.members.listed().iter().map(member).collect(),
+            introduced: self.members.introduced(self.applied),
             settings: self.founding.get("settings").cloned().unwrap_or(Value::Null),
             founding: Some(self.founding.clone()),
             error: None,

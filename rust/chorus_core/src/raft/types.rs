@@ -23,6 +23,11 @@ pub trait RaftTransport: Send + Sync {
     ///
     /// [`accept_forwarded`]: super::RaftHandle::accept_forwarded
     fn forward(&self, leader: PeerId, entry: Bytes, timeout: Duration) -> BoxFuture<'static, Result<u64>>;
+
+    /// Hears that a frame of `from` was refused; `malformed` when no member would ever send such a frame.
+    fn refused(&self, from: PeerId, malformed: bool) {
+        let _ = (from, malformed);
+    }
 }
 
 /// How to start the log.
@@ -149,6 +154,9 @@ pub struct RaftStatus {
     pub last: u64,
     /// The listed members.
     pub members: Vec<MemberStatus>,
+    /// Members that this agent has heard of and that its log does not list yet.
+    #[serde(skip)]
+    pub introduced: Vec<PeerId>,
     /// The mesh's settings from the founding entry.
     pub settings: Value,
     /// The founding entry's body.

@@ -31,6 +31,8 @@ const FORMER: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records"
 
 /// Records of one name, by author and role, that are held beside each other.
 pub(in crate::dht) const COPIES_PER_NAME: usize = 8;
+/// Those of one author, each for another role: else one author could occupy a name.
+const ROLES_PER_AUTHOR: usize = 3;
 /// Begins the keys of what its author replaces.
 const REPLACED: &[u8] = b"/chorus/agent/";
 /// Ends key and author in a place; neither holds it.
@@ -359,7 +361,13 @@ fn make_way(tables: &mut Tables<'_>, ledger: &mut Ledger, key: &[u8], author: &[
     for row in tables.index.range(from.as_slice()..to.as_slice()).map_err(disk)? {
         places.push(row.map_err(disk)?.0.value().to_vec());
     }
-    if places.len() < COPIES_PER_NAME || author == ledger.local.as_bytes() {
+    if author == ledger.local.as_bytes() {
+        return Ok(Ok(()));
+    }
+    if places.iter().filter(|place| author_of(place) == author).count() >= ROLES_PER_AUTHOR {
+        return Ok(Err(Error::Refused(format!("{ROLES_PER_AUTHOR} records of this name and author are held already"))));
+    }
+    if places.len() < COPIES_PER_NAME {
         return Ok(Ok(()));
     }
     let stranger = places.iter().find(|place| !ledger.is_member(author_of(place)));

@@ -182,3 +182,37 @@ async fn many_at_once_are_all_on_disk() {
     let held = [(met[3].clone(), 1), (place(b"/chorus/content/none", "nobody", None), 1), (met[4].clone(), 9)];
     assert_eq!(store.lacks(&held).unwrap(), [1]);
 }
+
+#[tokio::test]
+async fn one_author_does_not_occupy_a_name_with_many_roles() {
+    let folder = tempfile::tempdir().unwrap();
+    let (author, other, local) =
+        (Keypair::generate_ed25519(), Keypair::generate_ed25519(), Keypair::generate_ed25519());
+    let store = open(&folder.path().join("dht.redb"), &local).await;
+    store.set_members(HashSet::from([author.public().to_peer_id().to_string()]));
+    let name = content_hash(b"wanted");
+    let key = format!("/chorus/content/{name}");
+    let of_role = |by: &Keypair, role: String| {
+        let header = Header {
+            author: by.public().to_peer_id().to_string(),
+            blocks: None,
+            created_at: 1,
+            hash: name.clone(),
+            kind: "content".into(),
+            name: name.clone(),
+            of: None,
+            role: Some(role),
+            v: 1,
+            version: 1,
+        };
+        Bytes::from(record::write(by, &header, b"sealed").unwrap())
+    };
+    for n in 0..10 {
+        let kept = store.keep(key.as_bytes(), of_role(&author, format!("role{n}"))).await;
+        assert_eq!(kept.is_ok(), n < 3, "{kept:?}");
+    }
+    store.keep(key.as_bytes(), of_role(&other, "developer".into())).await.unwrap();
+    for n in 0..10 {
+        store.put(key.as_bytes(), of_role(&local, format!("role{n}"))).await.unwrap();
+    }
+}

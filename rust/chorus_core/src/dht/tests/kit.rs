@@ -101,6 +101,7 @@ impl Node {
             role: None,
             dht,
             dht_limits: limits,
+            members_only: false,
         })
         .await
         .unwrap();

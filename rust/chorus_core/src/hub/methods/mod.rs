@@ -236,7 +236,7 @@ impl Backend for CoreBackend {
         if request.service == dht::SERVICE {
             return self.0.dht.serve(request);
         }
-        let raft = self.0.raft.clone();
+        let (raft, net) = (self.0.raft.clone(), self.0.net.clone());
         let IncomingRequest { peer, service, payload, timeout, mut reply, .. } = request;
         if service != FORWARD_SERVICE {
             let _ = reply.send(Err(Error::Unavailable(format!("nobody offers {service} here"))));
@@ -247,6 +247,9 @@ impl Backend for CoreBackend {
                 answer = raft.accept_forwarded(peer, payload, timeout) => answer,
                 () = reply.closed() => return,
             };
+            if matches!(answer, Err(Error::Invalid(_) | Error::Tampered(_) | Error::NotPermitted(_))) {
+                net.blame(peer, net::Offence::Refused);
+            }
             let answer = answer
                 .map(|index| net::Reply { head: json!({"index": index}).to_string().into(), payload: Bytes::new() });
             let _ = reply.send(answer);

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     Error, Result,
     hub::backend::Pipe,
-    hub::{Answer, Backend, Feed, FeedItem, Hub, Source},
+    hub::{Answer, Backend, Feed, FeedItem, Hub, ServiceRules, Source},
     net::{self, IncomingRequest},
 };
 
@@ -114,11 +114,15 @@ pub struct Served {
 
 impl Served {
     pub fn start() -> Self {
+        Self::with_rules(None)
+    }
+
+    pub fn with_rules(rules: Option<ServiceRules>) -> Self {
         let folder = tempfile::Builder::new().prefix("hub").tempdir_in("/tmp").unwrap();
         let (requests, incoming) = mpsc::channel(16);
         let (_, streams) = mpsc::channel(1);
         let peer = PeerId::random().to_string();
-        let hub = Hub::start(&folder.path().join("hub.sock"), Arc::new(Stand { peer, requests })).unwrap();
+        let hub = Hub::start(&folder.path().join("hub.sock"), Arc::new(Stand { peer, requests }), rules).unwrap();
         hub.route(incoming, streams);
         Self { folder, hub }
     }

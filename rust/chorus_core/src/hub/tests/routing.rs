@@ -97,6 +97,42 @@ async fn peers_reach_only_what_is_offered_to_peers() {
 }
 
 #[tokio::test]
+async fn a_service_belongs_to_the_process_that_the_rules_name() {
+    let rules = serde_json::from_value(json!({
+        "s": {"process": "server", "peers": ["open"]}, "own": {"process": "server"},
+    }));
+    let served = Served::with_rules(Some(rules.unwrap()));
+    let mut server = offer(&served, "server", true).await;
+    assert_eq!(server.call(json!({"m": "offer", "service": "own", "peers": true}), b"").await.op, 2);
+    let mut other = Client::hello(&served.path(), "other").await;
+    for service in ["s", "own", "unheard of"] {
+        let refused = other.call(json!({"m": "offer", "service": service, "peers": true}), b"").await;
+        assert_eq!(refused.head["code"], "not_permitted");
+    }
+    // Siblings reach everything, peers what is listed, whatever the process offers.
+    for (service, method) in [("s", "open"), ("s", "own"), ("own", "any")] {
+        let call = other.start(json!({"m": "call", "service": service, "method": method}), b"").await;
+        let asked = server.serve().await;
+        server.send(2, asked.id, &Value::Null, b"").await;
+        assert_eq!(other.answer(call).await.op, 2);
+    }
+    let ask = |service: &str, method: &str| json!({"m": "request", "peer": "p", "service": service, "method": method});
+    for (service, method) in [("s", "own"), ("s", ""), ("own", "any"), ("own", "open")] {
+        assert_eq!(other.call(ask(service, method), b"").await.head["code"], "not_permitted");
+    }
+    let call = other.start(ask("s", "open"), b"").await;
+    let asked = server.serve().await;
+    server.send(2, asked.id, &Value::Null, b"").await;
+    assert_eq!(other.answer(call).await.op, 2);
+    // The same process, connected anew, takes its service over.
+    let mut again = offer(&served, "server", true).await;
+    let call = other.start(ask("s", "open"), b"").await;
+    let asked = again.serve().await;
+    again.send(2, asked.id, &Value::Null, b"").await;
+    assert_eq!(other.answer(call).await.op, 2);
+}
+
+#[tokio::test]
 async fn streams_carry_bytes_windows_ends_and_resets() {
     let served = Served::start();
     let mut server = offer(&served, "server", false).await;

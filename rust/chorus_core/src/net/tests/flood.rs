@@ -3,21 +3,14 @@
 
 use std::{
     process::{Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::StreamExt;
 use libp2p::{Multiaddr, gossipsub::IdentTopic, identity::Keypair};
 
-use super::kit::{KEY, node};
-use crate::{
-    net::{
-        behaviour,
-        shared::{Shared, now_ms},
-    },
-    wire::Draft,
-};
+use super::kit::{node, raw_swarm};
+use crate::{net::shared::now_ms, wire::Draft};
 
 const TARGET: &str = "FLOOD_TARGET";
 const KIND: &str = "FLOOD_KIND";
@@ -40,8 +33,7 @@ async fn flooder() {
     let target: Multiaddr = target.parse().unwrap();
     let hostile = Keypair::generate_ed25519();
     let own = hostile.public().to_peer_id().to_string();
-    let shared = Arc::new(Shared::new(hostile.public().to_peer_id()));
-    let mut swarm = behaviour::swarm(&hostile, KEY, "flooder", None, &shared).unwrap();
+    let mut swarm = raw_swarm(&hostile);
     let topic = IdentTopic::new("chorus/tasks");
     swarm.behaviour_mut().gossip.subscribe(&topic).unwrap();
     let (began, mut dialled, mut n, mut ready) = (Instant::now(), Instant::now() - PATIENCE, 0, false);
@@ -87,7 +79,7 @@ async fn flooder() {
 async fn receiver() {
     let node = node().await;
     // In a mesh, so that the flooder is a stranger.
-    node.net.set_members([node.peer().to_string()]);
+    node.net.set_members(true, [node.peer()].into());
     let mut heard = node.net.subscribe(&["chorus/tasks".to_owned()], 4096);
     tokio::spawn(async move { while heard.recv().await.is_some() {} });
     for kind in ["stale", "fresh"] {

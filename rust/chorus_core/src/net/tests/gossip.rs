@@ -1,15 +1,15 @@
 //! Gossip between real nodes: delivery, verdicts, what waits for listeners.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use bytes::Bytes;
 use libp2p::gossipsub::IdentTopic;
 use tokio::time::timeout;
 
-use super::kit::{PATIENCE, meet, node, node_beside, node_with, until};
+use super::kit::{PATIENCE, meet, node, node_beside, node_with, raw_swarm, until};
 use crate::{
     Error,
-    net::{GossipSubscription, NetHandle, Publish, behaviour, shared::Shared},
+    net::{GossipSubscription, NetHandle, Publish},
     wire::Draft,
 };
 
@@ -79,7 +79,7 @@ async fn a_burst_beyond_every_queue_arrives_whole() {
     for n in 0..BURST {
         a.net.publish(tasks(n)).await.unwrap();
     }
-    let mut missing: std::collections::HashSet<usize> = (0..BURST).collect();
+    let mut missing: HashSet<usize> = (0..BURST).collect();
     while !missing.is_empty() {
         let n = usize::try_from(next(&mut at_b).await["data"]["n"].as_u64().unwrap()).unwrap();
         assert!(n == BURST || missing.remove(&n), "{n} came twice");
@@ -128,8 +128,7 @@ async fn bad_messages_are_counted_by_reason_and_never_delivered() {
     let good = node().await;
     let mut at_good = listen(&good.net);
     let hostile = libp2p::identity::Keypair::generate_ed25519();
-    let shared = Arc::new(Shared::new(hostile.public().to_peer_id()));
-    let mut swarm = behaviour::swarm(&hostile, super::kit::KEY, "hostile", None, &shared).unwrap();
+    let mut swarm = raw_swarm(&hostile);
     let own = hostile.public().to_peer_id().to_string();
     let topic = IdentTopic::new("chorus/tasks");
     swarm.behaviour_mut().gossip.subscribe(&topic).unwrap();
@@ -201,8 +200,7 @@ fn flood(at: &super::kit::Node, kind: &'static str) -> tokio::task::JoinHandle<(
     let target: libp2p::Multiaddr = at.address().parse().unwrap();
     tokio::spawn(async move {
         let hostile = libp2p::identity::Keypair::generate_ed25519();
-        let shared = Arc::new(Shared::new(hostile.public().to_peer_id()));
-        let mut swarm = behaviour::swarm(&hostile, super::kit::KEY, "hostile", None, &shared).unwrap();
+        let mut swarm = raw_swarm(&hostile);
         let own = hostile.public().to_peer_id().to_string();
         let topic = IdentTopic::new("chorus/tasks");
         swarm.behaviour_mut().gossip.subscribe(&topic).unwrap();
@@ -239,18 +237,18 @@ async fn a_stranger_that_floods_is_disconnected_and_its_relay_is_not() {
         })
         .await;
         meet(&a, &b).await;
-        let members = [a.peer().to_string(), b.peer().to_string()];
-        a.net.set_members(members.clone());
-        b.net.set_members(members);
+        let members = HashSet::from([a.peer(), b.peer()]);
+        a.net.set_members(true, members.clone());
+        b.net.set_members(true, members);
         let mut at_a = listen(&a.net);
         heard(&b.net, 1, &mut at_a).await;
         let flooding = flood(&b, kind);
-        until(|| b.net.stats().peers_expelled > 0).await;
+        until(|| b.net.stats().peer_bans > 0).await;
         flooding.abort();
         // What of the flood was within its rate; then b is heard as before.
         while heard(&b.net, 2, &mut at_a).await["from"] != b.peer().to_string() {}
         assert!(b.net.stats().rejected.contains_key(kind));
-        assert_eq!(a.net.stats().peers_expelled, 0);
+        assert_eq!(a.net.stats().peer_bans, 0);
         assert!(a.net.connected(&b.peer()) && b.net.connected(&a.peer()));
     }
 }

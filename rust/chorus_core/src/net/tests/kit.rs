@@ -1,12 +1,19 @@
 //! Nodes for tests.
 
-use std::{sync::Once, time::Duration};
+use std::{
+    sync::{Arc, Once},
+    time::Duration,
+};
 
-use libp2p::{Multiaddr, PeerId, identity::Keypair};
+use libp2p::{Multiaddr, PeerId, Swarm, identity::Keypair};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use crate::net::{NetConfig, NetEvent, NetHandle};
+use crate::net::{
+    NetConfig, NetEvent, NetHandle,
+    behaviour::{self, Behaviour},
+    shared::Shared,
+};
 
 /// Far beyond what anything here takes, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -54,6 +61,7 @@ pub fn config(keypair: &Keypair, folder: &TempDir) -> NetConfig {
         role: Some("developer".into()),
         dht: true,
         dht_limits: Default::default(),
+        members_only: false,
     }
 }
 
@@ -68,6 +76,12 @@ pub async fn node_with(change: impl FnOnce(&mut NetConfig)) -> Node {
 
 pub async fn node() -> Node {
     node_with(|_| {}).await
+}
+
+/// A swarm without the loop that drives it: speaks every protocol, past our own checks.
+pub fn raw_swarm(keypair: &Keypair) -> Swarm<Behaviour> {
+    let shared = Arc::new(Shared::new(keypair.public().to_peer_id(), false));
+    behaviour::swarm(keypair, KEY, "raw", None, shared).unwrap()
 }
 
 /// A node that knows another.

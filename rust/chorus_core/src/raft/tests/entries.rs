@@ -25,7 +25,7 @@ fn an_entry_is_canonical_json_signed_without_its_signature() {
     let view = entry::parse(&bytes).unwrap();
     assert_eq!((view.mesh, view.id, view.kind, view.seen), (mesh.as_str(), id.as_str(), "note", 7));
     assert_eq!(view.verify().unwrap(), author);
-    assert!(view.is_canonical());
+    view.check_body().unwrap();
     // Any other reader comes to the same: take the signature out, canonicalise, verify.
     let mut value: Value = serde_json::from_slice(&bytes).unwrap();
     assert_eq!(serde_jcs::to_vec(&value).unwrap(), bytes);
@@ -65,6 +65,25 @@ fn bad_drafts_are_refused_by_name() {
     assert!(matches!(make(&draft(&mesh, &id, big.as_bytes())), Err(Error::TooLarge(_))));
     let kind = Draft { kind: "Not a word", ..draft(&mesh, &id, b"{}") };
     assert!(matches!(make(&kind), Err(Error::Invalid(_))));
+}
+
+#[test]
+fn numbers_that_are_not_exact_everywhere_are_refused() {
+    let (keypair, mesh, id) = (Keypair::generate_ed25519(), entry::ulid(), entry::ulid());
+    let author = keypair.public().to_peer_id();
+    let make = |body: &str| entry::make(&keypair, &author, &draft(&mesh, &id, body.as_bytes()));
+    for exact in ["9007199254740992", "-9007199254740992", "0.1", "1e15", "1700000000000"] {
+        let entry = make(&format!(r#"{{"a":[{{"b":{exact}}}]}}"#)).unwrap();
+        entry::parse(&entry).unwrap().check_body().unwrap();
+    }
+    for inexact in ["9007199254740993", "-9007199254740993", "18446744073709551615", "1e300", "-1e16"] {
+        let error = make(&format!(r#"{{"a":[{{"b":{inexact}}}]}}"#)).unwrap_err();
+        assert!(matches!(error, Error::Invalid(_)), "{inexact}: {error}");
+    }
+    // One that another agent signed all the same is not taken by the leader.
+    let signed = make(r#"{"a":1}"#).unwrap();
+    let forged = std::str::from_utf8(&signed).unwrap().replace(r#"{"a":1}"#, r#"{"a":9007199254740994}"#);
+    assert!(matches!(entry::parse(forged.as_bytes()).unwrap().check_body(), Err(Error::Invalid(_))));
 }
 
 #[test]
