@@ -77,7 +77,8 @@ async fn answers_that_are_none_are_refused_without_harm() {
             let _ = request.reply.send(Ok(Reply { head: head.clone(), payload: payload.clone() }));
             None
         });
-        assert!(matches!(reader.dht.get("content", &name, &[]).await, Err(Error::Tampered(_))));
+        let outcome = reader.dht.get("content", &name, &[]).await;
+        assert!(matches!(outcome, Err(Error::Tampered(_))), "{outcome:?}");
     }
     assert_eq!(reader.net.stats().dht_refused, before + count);
 }
