@@ -185,8 +185,7 @@ class Redaction:
         return None
 
     def _record(self, found: list[Finding]) -> None:
-        for finding in found:
-            record(finding, "entry", self._log)
+        record(found, "entry", self._log)
 
 
 def _stays(field: str, rule: str) -> str:

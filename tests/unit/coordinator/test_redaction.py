@@ -142,6 +142,11 @@ def test_a_redacted_text_still_fits_its_entry() -> None:
     TaskSubmission.model_validate(task)
 
 
+def test_a_text_full_of_secrets_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    redaction().entry("cancel", {"reason": f"{TOKEN} " * 40})
+    assert 0 < len(caplog.records) < 20
+
+
 # A task.
 
 
