@@ -51,7 +51,7 @@ def run(client: Client, arguments: Namespace) -> int:
             _cancel(client, task["task_id"], False)
             raise
     for notice in answer.get("notices") or ():
-        print(f"chorusctl: {notice}", file=sys.stderr)
+        print(f"chorusctl: {shown(str(notice))}", file=sys.stderr)
     if arguments.json:
         note(task["task_id"])
     return _follow_to_end(client, task["task_id"], arguments)
