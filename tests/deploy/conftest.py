@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -86,11 +88,30 @@ def published(container: str, port: int) -> int:
     return int(docker("port", container, str(port)).splitlines()[0].rpartition(":")[2])
 
 
+def until_answered(port: int) -> None:
+    """Docker takes connections to a published port before anybody listens behind it, and drops them.
+
+    A proxy under TLS says that it was asked without, which will do.
+    """
+    deadline = time.monotonic() + GENEROUS_S
+    while time.monotonic() < deadline:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+        ):
+            connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            if connection.recv(1):
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing answers at port {port}")
+
+
 @pytest.fixture(scope="module")
 def proxy(images: Images) -> Iterator[str]:
     """A proxy's address, as DOCKER_HOST."""
     name = f"{PREFIX}-plain"
     docker(*proxy_words(images, name, "2375"))
+    until_answered(published(name, 2375))
     yield f"tcp://127.0.0.1:{published(name, 2375)}"
     docker("rm", "-f", name)
 
@@ -113,6 +134,7 @@ def secured(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     name = f"{PREFIX}-tls"
     words = proxy_words(images, name, "2376", "-v", f"{certs}/server:/certs:ro")
     docker(*words, "/etc/docker-proxy/tls.conf")
+    until_answered(published(name, 2376))
     yield Secured(f"tcp://127.0.0.1:{published(name, 2376)}", certs / "client")
     docker("rm", "-f", name)
 
