@@ -145,7 +145,10 @@ async def world(tmp_path: Path, python_image: str, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("signal", ["KILL", "STOP"])
-async def test_a_task_that_silences_its_session_has_failed(world: World, signal: str) -> None:
+async def test_a_task_that_silences_its_session_has_failed(
+    world: World, monkeypatch: pytest.MonkeyPatch, signal: str
+) -> None:
+    monkeypatch.setattr(session, "_ASK_TIMEOUT_S", 5.0)
     row = await world.run(commands=["true", f"kill -{signal} {MAIN}; exit 0"])
     assert row.result is not None
     assert (row.state, row.result["outcome"], row.result["exit_code"]) == ("failed", "failed", 137)

@@ -27,7 +27,8 @@ _STREAMS: dict[int, Stream] = {1: "stdout", 2: "stderr"}
 _COPY_BYTES = 256 * 1024
 # Unpacking or packing a full disk; only a broken sandbox takes longer.
 _TRANSFER_TIMEOUT_S = 300.0
-_ASK_TIMEOUT_S = 15.0
+# Generous: a session that does not answer has failed its task, and a machine may be very busy.
+_ASK_TIMEOUT_S = 60.0
 # A session that has nothing else to do answers at once; after this it is stopped or stuck.
 _SILENCE_S_MIN = 30.0
 # Of the workspace and the temporary folder: free blocks, block size and blocks.
@@ -187,7 +188,7 @@ class Session:
         words: bytes,
         reply: str,
         collector: Collector | None = None,
-        timeout_s: float = _ASK_TIMEOUT_S,
+        timeout_s: float | None = None,
         after: bytes = b"",
     ) -> tuple[str, ...]:
         async with self._asking:
@@ -195,7 +196,7 @@ class Session:
             asked = self._expect(reply)
             self._write(f"{verb} {asked.token} ".encode() + words + b"\n" + after)
             try:
-                return await self._answered(asked, timeout_s)
+                return await self._answered(asked, timeout_s or _ASK_TIMEOUT_S)
             finally:
                 self._collector = None
 
