@@ -6,7 +6,6 @@ What looks secret is said before anything is sent.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import sys
@@ -51,7 +50,7 @@ def run(client: Client, arguments: Namespace) -> int:
             _cancel(client, task["task_id"], False)
             raise
     for notice in answer.get("notices") or ():
-        print(f"chorusctl: {shown(str(notice))}", file=sys.stderr)
+        note(f"chorusctl: {notice}")
     if arguments.json:
         note(task["task_id"])
     return _follow_to_end(client, task["task_id"], arguments)
@@ -142,28 +141,15 @@ def _chosen(arguments: Namespace) -> list[str]:
     found = findings(root, names)
     if arguments.json:
         said = {"left_out": [asdict(each) for each in left_out], "findings": [asdict(each) for each in found]}
-        print(json.dumps({"id": None, "event": "packed", "data": said}), flush=True)
+        say_json({"id": None, "event": "packed", "data": said}, flush=True)
         return names
     for each in left_out:
-        print(
-            f"chorusctl: left out {shown(each.file)}: {each.why}; --include-secrets sends it", file=sys.stderr
-        )
+        note(f"chorusctl: left out {each.file}: {each.why}; --include-secrets sends it")
     for one in found[:FINDINGS_MAX]:
-        print(
-            f"chorusctl: warning: {shown(one.file)}:{one.line} is sent and looks like a secret ({one.rule})",
-            file=sys.stderr,
-        )
+        note(f"chorusctl: warning: {one.file}:{one.line} is sent and looks like a secret ({one.rule})")
     if len(found) > FINDINGS_MAX:
-        print(
-            f"chorusctl: warning: {len(found) - FINDINGS_MAX} more; chorusctl scan lists them",
-            file=sys.stderr,
-        )
+        note(f"chorusctl: warning: {len(found) - FINDINGS_MAX} more; chorusctl scan lists them")
     return names
-
-
-def shown(name: str) -> str:
-    """A file's name as a terminal may show it."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def _follow_to_end(client: Client, task_id: str, arguments: Namespace) -> int:
