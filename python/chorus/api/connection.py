@@ -187,6 +187,10 @@ class Connection(HttpToolsProtocol):
             # The request at hand is not to be answered by the application as well.
             cycle.disconnected = True
             cycle.message_event.set()
+        elif not self._in_head:
+            # It has its answer already; a second one would be taken for that of the next request.
+            self._abort()
+            return
         self._let_go()
         self.transport.write(_answer(problem))
         if self.transport.can_write_eof():
