@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from chorus.testing import hostile_archives
+
 from .conftest import GENEROUS_S, Mesh, brought_up
 from .test_run import until
 
@@ -94,6 +96,25 @@ def test_a_gigabyte_of_output(alone: Mesh) -> None:
     assert "event: gap" in alone.agents[0].get(f"/api/v1/tasks/{task['task_id']}/events").text
     kept = alone.agents[0].data_dir / "tasks" / task["task_id"]
     assert sum(file.stat().st_size for file in kept.rglob("*") if file.is_file()) < 300_000_000
+
+
+def test_patterns_that_would_backtrack(alone: Mesh) -> None:
+    deep = "/".join("a" * 30)
+    task = beside_a_neighbour(
+        alone,
+        f"mkdir -p {deep} && touch {deep}/{'a' * 100} {deep}/x",
+        artifacts=["**/" * 12 + "x", "**/a" * 12],
+    )
+    assert (task["state"], task["attempt"]) == ("completed", 1)
+    assert [item["path"] for item in task["result"]["artifacts"]] == [f"{deep}/x"]
+
+
+@pytest.mark.parametrize("name", ["gnu_long_name", "pax_header", "content", "many_links"])
+def test_a_small_upload_that_unpacks_to_very_much(alone: Mesh, name: str) -> None:
+    answer = send(alone, {"title": "bomb", "commands": ["true"]}, hostile_archives.BOMBS[name]())
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "source"
+    assert alone.ctl("run", "--", "echo", "fine").stdout == b"fine\n"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import docker
+import orjson
 import pytest
 import pytest_asyncio
 from world import AGENT, World, eventually, stand_in_core
@@ -220,14 +221,19 @@ def is_there(client: docker.APIClient, container: str) -> bool:
     return True
 
 
-async def test_a_restarted_executor_gives_back_what_ran(world: World) -> None:
+@pytest.mark.parametrize(("after_hang", "cause"), [(False, None), (True, "unresponsive")])
+async def test_a_restarted_executor_gives_back_what_ran(
+    world: World, after_hang: bool, cause: str | None
+) -> None:
     task_id = await world.submit(commands=["sleep 1000"])
     await world.award(task_id)
     await world.until(task_id, lambda row: row.state == "running")
     await world.crash()
-    await world.start()
+    await world.start(after_hang=after_hang)
     row = await world.until(task_id, lambda row: row.lost == 1)
     assert "restarted" in row.reason
+    [release] = [orjson.loads(e.payload) for e in world.mesh.entries if e.head["type"] == "release"]
+    assert release.get("cause") == cause
     client = docker.from_env().api
     label = {"label": f"{LABEL_PEER}={world.peer}"}
 

@@ -100,12 +100,12 @@ class World:
         self.executor: Executor | None = None
         self._running: asyncio.Task[None] | None = None
 
-    async def start(self, redactor: Any = Sentinel) -> Executor:
+    async def start(self, redactor: Any = Sentinel, *, after_hang: bool = False) -> Executor:
         """Starts coordinator and executor; returns when the executor knows its backend."""
         await self.coordinator.offer("coordinator", self._serve, peers=True)
         await self.apply()
         self.process = FakeProcess(self.settings, self.mesh.hub(AGENT, "executor"))
-        self.executor = Executor(self.process, redactor)  # type: ignore[arg-type]
+        self.executor = Executor(self.process, redactor, after_hang=after_hang)  # type: ignore[arg-type]
         self._running = asyncio.create_task(self.executor.run())
         async with asyncio.timeout(DEADLINE_S):
             await self.executor.watch.known.wait()
