@@ -172,17 +172,28 @@ class _File:
 
 
 def _heal(path: Path) -> tuple[int, str]:
-    """Cuts a line that a crash left unfinished; returns number and name of the last event."""
+    """Cuts a line that a crash left unfinished; returns number and name of the last event.
+
+    A piece at a time: what a task wrote may be hundreds of megabytes.
+    """
+    number = size = last = whole = 0  # `last`: where the last whole line begins, `whole`: where it ends
     try:
-        data = path.read_bytes()
+        file = path.open("r+b")
     except FileNotFoundError:
         return 0, ""
-    whole = data.rfind(b"\n") + 1
-    if whole != len(data):
-        os.truncate(path, whole)
-    last = data[data.rfind(b"\n", 0, max(0, whole - 1)) + 1 : whole]
-    number = data.count(b"\n", 0, whole)
+    with file:
+        while chunk := file.read(_READ_BYTES):
+            if (end := chunk.rfind(b"\n")) >= 0:
+                before = chunk.rfind(b"\n", 0, end)
+                last = size + before + 1 if before >= 0 else whole
+                whole = size + end + 1
+                number += chunk.count(b"\n")
+            size += len(chunk)
+        if whole != size:
+            file.truncate(whole)
+        file.seek(last)
+        line = file.read(whole - last)
     try:
-        return number, str(orjson.loads(last)["event"]) if last else ""
+        return number, str(orjson.loads(line)["event"]) if line else ""
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return number, ""
