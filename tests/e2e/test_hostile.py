@@ -103,7 +103,7 @@ def test_patterns_that_would_backtrack(alone: Mesh) -> None:
     task = beside_a_neighbour(
         alone,
         f"mkdir -p {deep} && touch {deep}/{'a' * 100} {deep}/x",
-        artifacts=["**/" * 12 + "x", "**/a" * 12],
+        artifacts=["**/" * 12 + "x", "**/a" * 12 + "y"],
     )
     assert (task["state"], task["attempt"]) == ("completed", 1)
     assert [item["path"] for item in task["result"]["artifacts"]] == [f"{deep}/x"]
