@@ -8,8 +8,7 @@ writing only.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from chorus.archives.errors import ArchiveRefused, ArchiveTooLarge, told
 from chorus.archives.gunzip import Stream
@@ -40,8 +39,7 @@ _KINDS: dict[bytes, Kind] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One thing in an archive. `mtime` is in seconds since the epoch."""
 
     name: str
@@ -52,13 +50,12 @@ class Member:
     target: str
 
 
-@dataclass(slots=True)
 class _Extension:
     """What stands before a member about it; empty fields leave what its own header says."""
 
-    name: bytes = b""
-    target: bytes = b""
-    records: dict[bytes, bytes] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.name = self.target = b""
+        self.records: dict[bytes, bytes] = {}
 
 
 # The pax records that matter here; the others (times, owners, attributes, comments) are passed over.
