@@ -8,6 +8,7 @@ the rest.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import os
@@ -15,7 +16,7 @@ import tarfile
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from chorus.executor.backend import CommandEnd, Limits, Sandbox, Stream
+from chorus.executor.backend import CommandEnd, Limits, Sandbox, SandboxError, Stream
 
 Acquire = Callable[[Limits], Awaitable[Sandbox]]
 
@@ -138,11 +139,20 @@ class SandboxContract:
         listed = {entry.path: entry for entry in await box.sandbox.files()}
         assert listed["copy"].kind == "file"
         assert listed["copy"].size == len(data)
-        await box.sandbox.get(["copy"], tmp_path / "out.tar", bytes_max=8 * MIB)
+        await box.sandbox.get(["copy"], tmp_path / "out.tar", bytes_max=32 * MIB)
         with tarfile.open(tmp_path / "out.tar") as archive:
             member = archive.extractfile("./copy")
             assert member is not None
             assert member.read() == data
+
+    async def test_more_than_asked_for_is_not_taken_out(self, acquire: Acquire, tmp_path: Path) -> None:
+        box = await bench(acquire)
+        await box.run("head -c 3000000 /dev/zero > grown")
+        packed = tmp_path / "out.tar"
+        with contextlib.suppress(SandboxError):
+            await box.sandbox.get(["grown"], packed, bytes_max=MIB)
+            raise AssertionError("more than was allowed came out")
+        assert packed.stat().st_size <= MIB
 
     async def test_files_are_listed_as_what_they_are(self, acquire: Acquire) -> None:
         box = await bench(acquire)
