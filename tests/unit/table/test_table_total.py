@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,15 @@ def nested(depth: int) -> Any:
 BOUNDARIES: list[Any] = [
     None, True, False, 0, -1, 1, 1.0, 0.5, -0.0, 2**31, 2**32, 2**53, 2**53 + 1, -(2**53) - 1, 2**63, 2**64,
     -(2**63) - 1, 10**400, 1e308, float("inf"), float("-inf"), float("nan"), "", "5", "\0", "\n", "\x9b",
-    "\ud800", "\udfff", "é", "x" * 129, "x" * 300_000, [], {}, [{}], [[]], {"": None}, {"\ud800": 1},
-    {"x" * 300: 1}, "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "9998-12-31T23:59:59.999Z",
+    "\ud800", "\udfff", "é", "x" * 129, "x" * 300_000,
+    "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "9998-12-31T23:59:59.999Z",
     "1970-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "2026-02-30T00:00:00Z", "2026-01-01T24:00:00Z",
     "2026-01-01", TIME_MAX_MS, TIME_MAX_MS + 1, A, B, C, STRANGER, T1, T2, "0" * 64,
     "ucxl://b:agent@p:t/*^/x", "../x", "/x", "a//b",
+]  # fmt: skip
+# Made anew each time: an example changes what it is given.
+CONTAINERS: list[Callable[[], Any]] = [
+    list, dict, lambda: [{}], lambda: [[]], lambda: {"": None}, lambda: {"\ud800": 1}, lambda: {"x" * 300: 1}
 ]  # fmt: skip
 # What entries have besides: other authors, ids, stamps and indexes seen than usual.
 AUTHORS = [A, B, C, STRANGER, "", "\ud800"]
@@ -64,8 +68,9 @@ Case = tuple[str, str, str | None, int | None, int, Any]
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=20)
 # Deeper ones have a test of their own: a failing example has to be printed.
 DEEP = st.sampled_from([1, DEPTH_MAX - 1, DEPTH_MAX, DEPTH_MAX + 1, 300]).map(nested)
+MADE = st.sampled_from(CONTAINERS).map(lambda make: make())
 JSON = st.recursive(
-    st.sampled_from(BOUNDARIES) | st.integers() | st.floats() | TEXTS | DEEP,
+    st.sampled_from(BOUNDARIES) | st.integers() | st.floats() | TEXTS | DEEP | MADE,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=8,
 )
