@@ -37,14 +37,14 @@ async def test_services_requests_and_streams() -> None:
         async for chunk in stream:
             await stream.write(chunk.upper())
 
-    await executor.offer("executor", handler, peers=True, streams=streams)
-    reply = await api.call_service("executor", "x", {"a": 1}, b"abc")
+    await executor.offer("echo", handler, peers=True, streams=streams)
+    reply = await api.call_service("echo", "x", {"a": 1}, b"abc")
     assert (reply.head, reply.payload, seen[-1].process, seen[-1].peer) == ({"ok": True}, b"cba", "api", None)
-    await remote.request("peer-a", "executor", "y")
+    await remote.request("peer-a", "echo", "y")
     assert (seen[-1].process, seen[-1].peer) == (None, "peer-b")
     with pytest.raises(HubRefused):
-        await remote.request("peer-a", "executor", "no")
-    async with await remote.open_stream("executor", "s", peer="peer-a") as stream:
+        await remote.request("peer-a", "echo", "no")
+    async with await remote.open_stream("echo", "s", peer="peer-a") as stream:
 
         async def send() -> None:
             await stream.write(b"hello" * 500_000)
@@ -55,7 +55,7 @@ async def test_services_requests_and_streams() -> None:
         await sending
     mesh.cut("a", "b")
     with pytest.raises(HubUnavailable):
-        await remote.request("peer-a", "executor", "y")
+        await remote.request("peer-a", "echo", "y")
 
 
 async def test_one_log_in_one_order() -> None:

@@ -46,7 +46,8 @@ impl Offence {
             Self::Malformed => 25.0,
             Self::Unproven => 10.0,
             Self::Rejected => 5.0,
-            Self::Refused => 1.0,
+            // A leader whose mesh this agent has left sends some frames a second until it hears of that.
+            Self::Refused => 0.25,
             // A stranger whose clock is wrong and that speaks ten times a second is left alone.
             Self::Ignored => 0.2,
             Self::Graylisted => POINTS_MAX,
@@ -171,7 +172,7 @@ mod tests {
             let now = start + Duration::from_secs(second);
             assert!(!all.note(peer, Offence::Refused, now));
         }
-        assert_eq!(offences_until_ban(&mut all, peer, Offence::Refused, start + Duration::from_secs(20_000)), 100);
+        assert_eq!(offences_until_ban(&mut all, peer, Offence::Refused, start + Duration::from_secs(20_000)), 400);
     }
 
     #[test]
