@@ -386,7 +386,8 @@ mod tests {
     #[test]
     fn members_find_room_and_the_longest_idle_stranger_yields() {
         let crowd = [("s2", 1), ("s1", 2), ("s3", 3)];
-        let cases: [(&[(&'static str, u8)], (&'static str, u8), &str); 11] = [
+        type Connected = (&'static str, u8);
+        let cases: [(&[Connected], Connected, &str); 11] = [
             (&[], ("s1", 1), "take"),
             (&[], ("b1", 1), "banned"),
             // Strangers have three slots, whatever else is free; a member is not kept by that.
