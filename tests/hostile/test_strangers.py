@@ -15,6 +15,8 @@ from .processes import all_processes, rss_bytes, work_goes_on
 pytestmark = pytest.mark.e2e
 
 TASKS, ELECTION = "chorus/tasks", "chorus/election/v1"
+# More than an agent has room for.
+IDLE = 1_100
 
 # JSON values (or what claims to be) that broke a reader of some language.
 ODD_VALUES = {
@@ -104,3 +106,17 @@ def test_strangers_have_a_share_of_open_tasks(mesh: Mesh, stranger: Stranger) ->
         work_goes_on(mesh)
         assert [open_of(submitter) for submitter in peer.peers] == [kept] * 3
         assert not any(item["title"] == "waits for nothing" for item in mesh.tasks())
+
+
+@pytest.mark.heavy
+def test_idle_strangers_leave_room_for_newcomers(mesh: Mesh, stranger: Stranger) -> None:
+    with stranger(identities=IDLE) as idle:
+        assert len(idle.connected()) == IDLE
+        with stranger() as newcomer:
+            newcomer.say(TASKS, "task_announcement", b'{"title": "of a newcomer", "commands": ["true"]}')
+            until(
+                lambda: any(
+                    item["title"] == "of a newcomer" and item["state"] == "completed" for item in mesh.tasks()
+                )
+            )
+        work_goes_on(mesh)
