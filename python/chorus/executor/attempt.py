@@ -199,9 +199,10 @@ class Attempt:
         room, facts = self._room, ran.facts
         outcome = summary.outcome(facts)
         listed = [{key: item[key] for key in ("path", "size", "sha256")} for item in ran.artifacts.items]
-        commands = [
-            {**item, "command": self._clean(item["command"])} for item in summary.shorten(facts.commands)
-        ]
+        # Cleaned first: of a secret that is cut in two, the half that stays looks like nothing.
+        commands = summary.shorten(
+            [{**item, "command": self._clean(item["command"])} for item in facts.commands]
+        )
         body = {
             "task_id": self.task_id,
             "attempt": self.number,
