@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chorus.coordinator.gossip import HEARD_MAX
-from chorus.coordinator.service import PEER_METHODS
 from chorus.hub import Message, guard
+from chorus.hub.services import SERVICES
 from chorus.testing.anything import OBJECTS, RAW, SPOILED, VALUES, ask, examples, raw_message, spoil
 
 
@@ -81,7 +81,7 @@ def test_gossip_of_any_content_ends_nothing(tmp_path: Path) -> None:
 
 
 def test_requests_of_any_content_are_answered(tmp_path: Path) -> None:
-    methods = [*sorted(PEER_METHODS), "blobs.get", "blobs.put", "table.submit", "nonsense"]
+    methods = [*sorted(SERVICES["coordinator"].peers), "table.submit", "nonsense"]
     with Lived(tmp_path) as lived:
 
         @examples

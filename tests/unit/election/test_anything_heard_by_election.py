@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_election import world
 
 from chorus.election.announce import SIGNERS_MAX
 from chorus.hub import Request, guard
 from chorus.testing.anything import OBJECTS, RAW, SPOILED, VALUES, ask, examples, raw_message, spoil
+
+from .world import world
 
 ELECTION = "chorus/election/v1"
 
@@ -105,7 +106,11 @@ def test_anything_said_to_an_election_is_borne(tmp_path: Path) -> None:
             assert len(news._heard) <= SIGNERS_MAX
 
         @examples
-        @given(st.sampled_from(["info", "join", "nonsense"]), OBJECTS | VALUES, st.binary(max_size=40))
+        @given(
+            st.sampled_from(["info", "challenge", "join", "nonsense"]),
+            OBJECTS | VALUES,
+            st.binary(max_size=40),
+        )
         def answer(method: str, head: Any, body: bytes) -> None:
             runner.run(ask(admission.serve, None, method, head, body))
 
