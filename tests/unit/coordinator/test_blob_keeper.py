@@ -90,7 +90,7 @@ async def test_strangers_are_served_nothing(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w["a"].parts.blobs.put_bytes(b"files")
         stranger = w.mesh.hub("s", "x")
-        for method in ("blobs.has", "health", "renew", "table.index"):
+        for method in ("blobs.has", "renew", "table.index"):
             with pytest.raises(HubRefused, match="only members"):
                 await stranger.request(w["a"].peer, "coordinator", method, {"sha256": sha})
         for method in ("blobs.get", "blobs.put"):

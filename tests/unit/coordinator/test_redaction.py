@@ -20,6 +20,7 @@ from chorus.core import Scanner
 from chorus.hub import HubError, HubInvalid
 from chorus.process.logs import Logger
 from chorus.table import entries, votes
+from chorus.table.submitted import SubmittedTask
 from chorus.wire.messages import TASKS
 from chorus.wire.secrets import SEALED_PREFIX
 from chorus.wire.task import TaskSubmission
@@ -74,7 +75,7 @@ def test_every_field_of_every_entry_is_declared() -> None:
     assert set(FACTS) == set(ENTRIES) | MADE_BY_CORE
     assert not set(ENTRIES) & MADE_BY_CORE
     missing = [name for type in ENTRIES for name in undeclared(FACTS[type], ENTRIES[type], type)]
-    missing += undeclared(TaskSubmission, TASK, "task")
+    missing += [*undeclared(TaskSubmission, TASK, "task"), *undeclared(SubmittedTask, TASK, "entry's task")]
     assert missing == []
 
 

@@ -18,7 +18,7 @@ TASK = new_id()
 
 def test_requests_of_any_content_are_answered(tmp_path: Path) -> None:
     (tmp_path / TASK / "1").mkdir(parents=True)
-    output = OutputService(tmp_path, lambda *_: None, lambda *_: True)
+    output = OutputService(tmp_path, lambda *_: None, lambda *_: True, lambda _: True)
     # Half of the cases reach an attempt that there is.
     attempts = st.builds(lambda more: {**more, "task_id": TASK, "attempt": 1}, st.dictionaries(
         st.sampled_from(["after", "follow", "stream", "path"]), VALUES, max_size=4

@@ -119,7 +119,7 @@ async def test_the_loop_is_free_while_files_are_matched(tmp_path: Path) -> None:
         async def files(self) -> list[FileEntry]:
             return Entries()
 
-    work = asyncio.create_task(collect(cast(Sandbox, Workspace()), ["*"], tmp_path, tmp_path))
+    work = asyncio.create_task(collect(cast(Sandbox, Workspace()), ["*"], tmp_path, tmp_path, str))
     await asyncio.to_thread(matching.wait, 60)
     go_on.set()
     assert (await work).items == []

@@ -150,9 +150,9 @@ def test_an_event_that_cannot_be_read_costs_its_place_and_no_more(failures: Coun
     assert failures == {("event", "KeyError"): 100}
 
 
-def test_an_entry_that_nobody_can_read_is_skipped_and_not_missing() -> None:
+def test_an_entry_that_nobody_can_read_has_no_body_and_is_not_missing() -> None:
     feed = EntryFeed(FakeMesh().hub("a", "coordinator"), 1, 8)
     feed.on_event({"index": 7, "type": "submit", "id": "e"}, b'{"a": 1e999}')
     entry = feed.get_nowait()
     assert entry is not None
-    assert (entry.index, entry.type, entry.body) == (7, "invalid", None)
+    assert (entry.index, entry.type, entry.body) == (7, "submit", None)
