@@ -34,6 +34,8 @@ const TOPICS: [&str; 6] = [
 /// Larger than any agent takes.
 const TRANSMIT_MAX_BYTES: usize = 4 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A peer that is thrown out comes back as soon as this.
+const REDIAL_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
@@ -79,10 +81,10 @@ impl Identity {
             swarm.behaviour_mut().gossip.subscribe(&IdentTopic::new(topic))?;
         }
         let streams = swarm.behaviour().streams.new_control();
-        swarm.dial(address)?;
+        swarm.dial(address.clone())?;
         let (publish, wishes) = mpsc::channel(256);
         let (told, state) = watch::channel((false, false));
-        tokio::spawn(drive(swarm, target, wishes, told));
+        tokio::spawn(drive(swarm, target, address, wishes, told));
         Ok(Self { peer, target, streams, publish, state })
     }
 
@@ -115,11 +117,19 @@ impl Identity {
 async fn drive(
     mut swarm: Swarm<Behaviour>,
     target: PeerId,
+    address: Multiaddr,
     mut wishes: mpsc::Receiver<Publish>,
     told: watch::Sender<(bool, bool)>,
 ) {
+    let mut redial = tokio::time::interval(REDIAL_EVERY);
     loop {
         tokio::select! {
+            _ = redial.tick() => {
+                if !swarm.is_connected(&target) {
+                    // Fails while a dial is under way; the next tick tries again.
+                    let _ = swarm.dial(address.clone());
+                }
+            }
             wish = wishes.recv() => {
                 let Some(Publish { topic, data, done }) = wish else { return };
                 let _ = done.send(swarm.behaviour_mut().gossip.publish(IdentTopic::new(topic), data));

@@ -2,9 +2,9 @@
 
 use super::*;
 
-const TEXT_BYTES: usize = 16 * 1024;
+const TEXT_BYTES: usize = 4 * 1024;
 
-/// Bytes looked at for each byte of the worst text; a rule that reads on to the end of the text would have thousands.
+/// Bytes looked at for each byte of the worst text; a rule that reads on to the end of the text would have two thousand.
 const WORK_MAX: u64 = 400;
 
 fn work_per_byte(unit: &[u8]) -> u64 {
