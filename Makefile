@@ -10,6 +10,9 @@ CARGO_FLAGS := --release --no-default-features
 # Only the dependencies need to be fast in a test; this crate compiles four times sooner without optimisation.
 CARGO_TEST_FLAGS := $(CARGO_FLAGS) --lib --config profile.release.package.chorus_core.opt-level=0
 
+# Property tests of what reads bytes of peers.
+PROPERTIES := any_bytes any_json any_head any_text mutated_messages parsing_never altered_records the_count_is
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-rust test-python test-fast test-heavy lint types bench image wheel clean
 
@@ -35,6 +38,7 @@ test-fast: setup ## the tests that need no Docker and no second process
 
 test-heavy: setup ## everything, with the tests that take minutes
 	CHORUS_HEAVY=1 $(PYTEST)
+	PROPTEST_CASES=100000 cargo test $(CARGO_TEST_FLAGS) -- $(PROPERTIES)
 
 lint: setup ## ruff, rustfmt, clippy
 	$(VENV)/bin/ruff check .
