@@ -37,7 +37,8 @@ def mesh(needs: None) -> Iterator[Mesh]:
 def stranger(mesh: Mesh, program: Path) -> Stranger:
     """Makes strangers: `with stranger(agent=0, identities=1) as peer`."""
 
-    def make(agent: int = 0, identities: int = 1) -> AbstractContextManager[HostilePeer]:
-        return hostile_peer(program, network_key(SECRET.encode()), mesh.agents[agent].multiaddr, identities)
+    def make(agent: int = 0, identities: int = 1, **more: bool) -> AbstractContextManager[HostilePeer]:
+        multiaddr = mesh.agents[agent].multiaddr
+        return hostile_peer(program, network_key(SECRET.encode()), multiaddr, identities, **more)
 
     return make

@@ -106,9 +106,14 @@ def _text(data: bytes) -> str:
 
 
 @contextmanager
-def hostile_peer(program: Path, key: bytes, multiaddr: str, identities: int = 1) -> Iterator[HostilePeer]:
-    """A running hostile peer, connected to the agent; ended afterwards."""
-    command = [str(program), key.hex(), multiaddr, str(identities)]
+def hostile_peer(
+    program: Path, key: bytes, multiaddr: str, identities: int = 1, *, once: bool = False
+) -> Iterator[HostilePeer]:
+    """A running hostile peer, connected to the agent; ended afterwards.
+
+    Identities that are thrown out come back, but for `once`.
+    """
+    command = [str(program), key.hex(), multiaddr, str(identities), *(["once"] if once else [])]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             yield HostilePeer(process)

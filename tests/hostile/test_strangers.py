@@ -17,6 +17,8 @@ pytestmark = pytest.mark.e2e
 TASKS, ELECTION = "chorus/tasks", "chorus/election/v1"
 # More than an agent has room for.
 IDLE = 1_100
+# Connections that it gives to strangers once it is in a mesh.
+STRANGERS_MAX = 128
 
 # JSON values (or what claims to be) that broke a reader of some language.
 ODD_VALUES = {
@@ -116,8 +118,8 @@ def test_strangers_have_a_share_of_open_tasks(mesh: Mesh, stranger: Stranger) ->
 
 @pytest.mark.heavy
 def test_idle_strangers_leave_room_for_newcomers(mesh: Mesh, stranger: Stranger) -> None:
-    with stranger(identities=IDLE) as idle:
-        assert len(idle.connected()) == IDLE
+    with stranger(identities=IDLE, once=True) as idle:
+        assert 0 < sum(idle.connected()) <= STRANGERS_MAX
         with stranger() as newcomer:
             newcomer.say(TASKS, "task_announcement", b'{"title": "of a newcomer", "commands": ["true"]}')
             until(

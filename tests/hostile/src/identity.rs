@@ -64,8 +64,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Makes a new identity and dials the agent.
-    pub fn start(network_key: [u8; 32], address: Multiaddr) -> Result<Self, Failure> {
+    /// Makes a new identity and dials the agent, again when it `returns` and the connection closes.
+    pub fn start(network_key: [u8; 32], address: Multiaddr, returns: bool) -> Result<Self, Failure> {
         let keypair = Keypair::generate_ed25519();
         let peer = keypair.public().to_peer_id();
         let Some(Protocol::P2p(target)) = address.iter().last() else {
@@ -84,7 +84,7 @@ impl Identity {
         swarm.dial(address.clone())?;
         let (publish, wishes) = mpsc::channel(256);
         let (told, state) = watch::channel((false, false));
-        tokio::spawn(drive(swarm, target, address, wishes, told));
+        tokio::spawn(drive(swarm, target, returns.then_some(address), wishes, told));
         Ok(Self { peer, target, streams, publish, state })
     }
 
@@ -117,7 +117,7 @@ impl Identity {
 async fn drive(
     mut swarm: Swarm<Behaviour>,
     target: PeerId,
-    address: Multiaddr,
+    returns_to: Option<Multiaddr>,
     mut wishes: mpsc::Receiver<Publish>,
     told: watch::Sender<(bool, bool)>,
 ) {
@@ -125,7 +125,9 @@ async fn drive(
     loop {
         tokio::select! {
             _ = redial.tick() => {
-                if !swarm.is_connected(&target) {
+                if let Some(address) = &returns_to
+                    && !swarm.is_connected(&target)
+                {
                     // Fails while a dial is under way; the next tick tries again.
                     let _ = swarm.dial(address.clone());
                 }
