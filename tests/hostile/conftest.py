@@ -10,7 +10,7 @@ import pytest
 
 from e2e.conftest import Mesh, brought_up, needs
 
-from .peer import HostilePeer, build, hostile_peer, network_key
+from .peer import HostilePeer, build, derived_key, hostile_peer
 
 __all__ = ["needs"]
 
@@ -39,6 +39,6 @@ def stranger(mesh: Mesh, program: Path) -> Stranger:
 
     def make(agent: int = 0, identities: int = 1, **more: bool) -> AbstractContextManager[HostilePeer]:
         multiaddr = mesh.agents[agent].multiaddr
-        return hostile_peer(program, network_key(SECRET.encode()), multiaddr, identities, **more)
+        return hostile_peer(program, derived_key(SECRET.encode(), "network"), multiaddr, identities, **more)
 
     return make

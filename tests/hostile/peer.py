@@ -23,10 +23,10 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 BUILD_TIMEOUT_S: Final = 1800
 
 
-def network_key(cluster_secret: bytes) -> bytes:
-    """The key of the private network, by docs/protocol.md: HKDF-SHA256 without salt, one block long."""
+def derived_key(cluster_secret: bytes, purpose: str) -> bytes:
+    """A key for `network` or `join`, as docs/protocol.md has it: HKDF-SHA256 without salt, one block long."""
     inner = hmac.new(bytes(32), cluster_secret, hashlib.sha256).digest()
-    return hmac.new(inner, b"chorus/v1/network\x01", hashlib.sha256).digest()
+    return hmac.new(inner, f"chorus/v1/{purpose}\x01".encode(), hashlib.sha256).digest()
 
 
 def build() -> Path:
@@ -72,10 +72,22 @@ class HostilePeer:
         return head[:-1] + b', "data": ' + data + b"}"
 
     def request(
-        self, service: str, method: str, head: bytes = b"{}", *, identity: int = 0, **more: Any
+        self,
+        service: str,
+        method: str,
+        head: bytes = b"{}",
+        *,
+        payload: bytes = b"",
+        identity: int = 0,
+        **more: Any,
     ) -> dict[str, Any]:
-        """One request: `kind` 2 with the answer, 3 with an error's text, or `closed`."""
-        return self._do("request", identity, service=service, method=method, head=_text(head), **more)
+        """One request: `kind` 2 with the answer's head, 3 with an error's text, or `closed`."""
+        named = {"service": service, "method": method, "head": _text(head), "payload": _text(payload)}
+        return self._do("request", identity, **named, **more)
+
+    def sign(self, data: bytes, *, identity: int = 0) -> str:
+        """The signature of an identity, in base64."""
+        return str(self._do("sign", identity, data=_text(data))["signature"])
 
     def write(self, protocol: str, data: bytes, *, identity: int = 0, count: int = 1) -> dict[str, Any]:
         """Opens a stream and writes bytes: how many times they were taken, and what ended it."""

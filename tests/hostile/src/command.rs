@@ -40,6 +40,14 @@ pub enum Command {
         service: String,
         method: String,
         head: String,
+        #[serde(default)]
+        payload: String,
+    },
+    /// Signs bytes with the identity's own key.
+    Sign {
+        #[serde(default)]
+        r#as: usize,
+        data: String,
     },
     /// Opens a stream of any protocol and writes bytes, so many times; `closed` says whether the agent ended it.
     Write {
@@ -72,12 +80,21 @@ impl Command {
                     _ => Err("no such identity, or data is not base64".into()),
                 }
             }
-            Self::Request { r#as, protocol, service, method, head } => {
-                match (identities.get_mut(r#as), STANDARD.decode(head)) {
-                    (Some(identity), Ok(head)) => request(identity, protocol, &service, &method, &head).await,
-                    _ => Err("no such identity, or head is not base64".into()),
+            Self::Request { r#as, protocol, service, method, head, payload } => {
+                match (identities.get_mut(r#as), STANDARD.decode(head), STANDARD.decode(payload)) {
+                    (Some(identity), Ok(head), Ok(payload)) => {
+                        request(identity, protocol, &service, &method, [&head, &payload]).await
+                    }
+                    _ => Err("no such identity, or head or payload is not base64".into()),
                 }
             }
+            Self::Sign { r#as, data } => match (identities.get(r#as), STANDARD.decode(data)) {
+                (Some(identity), Ok(data)) => match identity.keypair.sign(&data) {
+                    Ok(signature) => Ok(json!({"signature": STANDARD.encode(signature)})),
+                    Err(error) => Err(error.to_string()),
+                },
+                _ => Err("no such identity, or data is not base64".into()),
+            },
             Self::Write { r#as, protocol, data, count } => match (identities.get_mut(r#as), STANDARD.decode(data)) {
                 (Some(identity), Ok(data)) => write(identity, protocol, &data, count).await,
                 _ => Err("no such identity, or data is not base64".into()),
@@ -124,7 +141,7 @@ async fn request(
     protocol: String,
     service: &str,
     method: &str,
-    head: &[u8],
+    [head, payload]: [&[u8]; 2],
 ) -> Result<Value, String> {
     let mut stream = open(identity, protocol).await?;
     let mut body = vec![REQUEST];
@@ -136,6 +153,7 @@ async fn request(
     }
     body.extend_from_slice(&u32::try_from(head.len()).map_err(|_| "a head of more than 4 GiB")?.to_be_bytes());
     body.extend_from_slice(head);
+    body.extend_from_slice(payload);
     let length = u32::try_from(body.len()).map_err(|_| "a frame of more than 4 GiB")?;
     let frame = [length.to_be_bytes().as_slice(), &body].concat();
     let exchange = async {

@@ -55,6 +55,7 @@ pub struct Publish {
 /// A handle of one identity; its swarm runs in a task of its own.
 pub struct Identity {
     pub peer: PeerId,
+    pub keypair: Keypair,
     /// The attacked agent.
     pub target: PeerId,
     pub streams: libp2p_stream::Control,
@@ -85,7 +86,7 @@ impl Identity {
         let (publish, wishes) = mpsc::channel(256);
         let (told, state) = watch::channel((false, false));
         tokio::spawn(drive(swarm, target, returns.then_some(address), wishes, told));
-        Ok(Self { peer, target, streams, publish, state })
+        Ok(Self { peer, keypair, target, streams, publish, state })
     }
 
     /// Waits until the agent is connected and known to follow the topics.

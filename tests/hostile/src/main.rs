@@ -1,10 +1,11 @@
 //! A libp2p peer that misbehaves on purpose. It holds the network key and nothing else, and shares no code with the core:
-//! what it sends is what a stranger's own program could send.
+//! what it sends is what a stranger's own program could send. A test may have it join by the proofs that members make;
+//! then it is a member that proposes whatever it likes.
 //!
 //! `chorus-hostile NETWORK_KEY_HEX MULTIADDR [IDENTITIES [once]]` connects so many identities to one agent and prints
 //! `{"peers": [...]}`. Identities whose connection closes dial again, but for `once`; there it is also no error when some
-//! are not connected any more. Then each line of JSON on its standard input is a command ([`command::Command`]), answered by one
-//! line of JSON on its standard output, in order. It ends when its standard input does.
+//! are not connected any more. Then each line of JSON on its standard input is a command ([`command::Command`]), answered
+//! by one line of JSON on its standard output, in order. It ends when its standard input does.
 
 mod command;
 mod identity;
