@@ -69,9 +69,8 @@ HOSTILE_NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", HOSTILE_NAMES)
-async def test_a_name_does_not_leave_its_header(surface: Surface, name: str) -> None:
-    item = {**GOOD, "path": f"dir/{name}"}
+def has_artifact(surface: Surface, item: dict[str, Any], content: bytes) -> None:
+    """A task that ended with one artifact, which its executor serves as this content."""
     surface.table.row = task_row(
         state="completed",
         attempt=1,
@@ -81,7 +80,12 @@ async def test_a_name_does_not_leave_its_header(surface: Surface, name: str) -> 
         result={"artifacts": [item]},
     )
     surface.table.attempt_rows = [attempt_row(state="completed", finished_at=1)]
-    surface.executor.stdout = b"abc"
+    surface.executor.stdout = content
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+async def test_a_name_does_not_leave_its_header(surface: Surface, name: str) -> None:
+    has_artifact(surface, {**GOOD, "path": f"dir/{name}"}, b"abc")
     path = "/".join(("dir", name))
     answer = await surface.api.get(httpx_path(f"/api/v1/tasks/{TASK_ID}/artifacts/", path))
     if "\n" in name:
@@ -110,16 +114,7 @@ def test_header_values_are_visible_ascii(name: str) -> None:
 
 
 async def test_an_artifact_that_is_longer_or_shorter_than_promised(surface: Surface) -> None:
-    surface.table.row = task_row(
-        state="completed",
-        attempt=1,
-        agent="peer-b",
-        agent_id="b",
-        finished_at=1,
-        result={"artifacts": [GOOD]},
-    )
-    surface.table.attempt_rows = [attempt_row(state="completed", finished_at=1)]
-    surface.executor.stdout = b"abcdef"
+    has_artifact(surface, GOOD, b"abcdef")
     answer = await surface.api.get(f"/api/v1/tasks/{TASK_ID}/artifacts/a/b.txt")
     assert answer.content == b"abc"
     surface.executor.stdout = b"a"
