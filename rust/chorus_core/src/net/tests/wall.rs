@@ -106,7 +106,12 @@ async fn a_stranger_is_no_part_of_kademlia_until_it_is_a_member() {
     const KEY: &[u8] = b"/chorus/content/00000000000000000000000000000000000000000000000000000000000000aa";
     let inside = node_with(|config| config.members_only = true).await;
     inside.net.set_members(true, HashSet::from([inside.peer()]));
-    let outside = node_beside(&inside).await;
+    let outside = node().await;
+    let mut known = outside.net.kad().routed();
+    outside.net.dial(&inside.address()).await.unwrap();
+    // Connected is not enough: only who has said that it speaks Kademlia is asked.
+    assert_eq!(timeout(PATIENCE, known.recv()).await.unwrap().unwrap(), inside.peer());
+    meet(&outside, &inside).await;
     inside.net.kad().provide(KEY, PATIENCE).await.unwrap();
     let found = outside.net.kad().find_providers(KEY, PATIENCE).await.unwrap();
     assert!(found.is_empty(), "{found:?}");
