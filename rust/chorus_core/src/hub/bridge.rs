@@ -23,7 +23,10 @@ use super::{
     frame::Op,
     streams::{self, WINDOW_BYTES},
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    net::budget::{Account, Held},
+};
 
 const RESET_MARK: u32 = u32::MAX;
 /// The text of a reset.
@@ -34,6 +37,9 @@ const PIECE_MAX_BYTES: u32 = 1024 * 1024;
 const PIECE_BYTES: usize = 256 * 1024;
 /// Read from the network at one go, and so the most that a DATA frame to the process carries.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// What may wait to be read by one peer, over all streams with it. Beyond that the stream which needs more is given up:
+/// its window lets the process write on, so there is nobody to make wait.
+const WAITING_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// How long a peer may take nothing once the process has given up; what it ended cleanly before is sent that long.
 const LINGER: Duration = Duration::from_secs(30);
 
@@ -41,6 +47,8 @@ const LINGER: Duration = Duration::from_secs(30);
 pub(super) struct Bridge {
     connection: Weak<Connection>,
     id: u32,
+    /// What waits for the peer.
+    waiting: Arc<Account>,
     state: Mutex<State>,
     /// Something has changed for the outbound side.
     out_work: Notify,
@@ -51,8 +59,9 @@ pub(super) struct Bridge {
 
 #[derive(Debug, Default)]
 struct State {
-    /// From the process, bounded by its window.
+    /// From the process, bounded by its window, and counted.
     out: BytesMut,
+    held: Option<Held>,
     /// The process's clean end, and whether it was taken to be sent.
     out_ended: bool,
     end_taken: bool,
@@ -67,7 +76,7 @@ struct State {
 
 /// What the outbound side finds to do.
 enum Work {
-    Bytes(Bytes),
+    Bytes(Bytes, Option<Held>),
     End,
     Reset(Error),
     /// Both directions have ended.
@@ -77,10 +86,12 @@ enum Work {
 }
 
 impl Bridge {
-    pub fn new(connection: &Arc<Connection>, id: u32) -> Arc<Self> {
+    /// A stream of a process to a peer; `waiting` counts what waits for that peer on all its streams.
+    pub fn new(connection: &Arc<Connection>, id: u32, waiting: Arc<Account>) -> Arc<Self> {
         Arc::new(Self {
             connection: Arc::downgrade(connection),
             id,
+            waiting,
             state: Mutex::new(State { window: WINDOW_BYTES, ..State::default() }),
             out_work: Notify::new(),
             in_work: Notify::new(),
@@ -89,9 +100,23 @@ impl Bridge {
     }
 
     /// Bytes from the process.
-    pub fn push(&self, bytes: &[u8]) {
-        locked(&self.state).out.extend_from_slice(bytes);
+    ///
+    /// # Errors
+    /// When too much waits for the peer already: the stream is to be given up.
+    pub fn push(&self, bytes: &[u8]) -> Result<()> {
+        let held = self
+            .waiting
+            .try_hold(bytes.len(), WAITING_MAX_BYTES)
+            .ok_or_else(|| Error::Unavailable("the peer does not read its streams: too much waits for it".into()))?;
+        let mut state = locked(&self.state);
+        state.out.extend_from_slice(bytes);
+        match &mut state.held {
+            Some(known) => known.join(held),
+            none => *none = Some(held),
+        }
+        drop(state);
         self.out_work.notify_one();
+        Ok(())
     }
 
     /// The process's clean end.
@@ -148,7 +173,8 @@ impl Bridge {
         }
         if !state.out.is_empty() {
             let take = state.out.len().min(PIECE_BYTES);
-            return Some(Work::Bytes(state.out.split_to(take).freeze()));
+            let held = state.held.as_mut().map(|held| held.split(take));
+            return Some(Work::Bytes(state.out.split_to(take).freeze(), held));
         }
         if state.out_ended && !state.end_taken {
             state.end_taken = true;
@@ -179,8 +205,9 @@ impl Bridge {
                 continue;
             };
             match work {
-                Work::Bytes(bytes) => {
+                Work::Bytes(bytes, held) => {
                     self.write_piece(writer, &bytes).await?;
+                    drop(held);
                     self.give_window(bytes.len());
                 }
                 Work::End => {
@@ -215,6 +242,7 @@ impl Bridge {
                 if state.in_closed || state.reset.is_some() {
                     return;
                 }
+                state.held = None;
                 std::mem::take(&mut state.out).len()
             };
             self.give_window(dropped);

@@ -261,7 +261,7 @@ impl Inner {
         let ask = Ask::from_head(&mut head)?;
         let peer = head.get("peer").and_then(Value::as_str).unwrap_or(self.backend.local_peer());
         if peer != self.backend.local_peer() {
-            let bridge = Bridge::new(connection, near);
+            let bridge = Bridge::new(connection, near, self.waiting_for(peer));
             attach(connection, near, End::new(Other::Peer(Arc::clone(&bridge))))?;
             let opened = self.backend.open_stream(peer, &ask.service, &ask.method, ask.head_bytes(), ask.timeout);
             let inner = Arc::clone(self);

@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -33,11 +33,16 @@ use super::{
 };
 use crate::{
     Error, Result,
-    net::{IncomingRequest, IncomingStream, Reply},
+    net::{
+        IncomingRequest, IncomingStream, Reply,
+        budget::{Account, Budget},
+    },
 };
 
 /// Connections at once; an agent has five processes and a few tools.
 const MAX_CONNECTIONS: usize = 256;
+/// What may wait to be read by all peers together, on byte streams.
+const WAITING_BYTES: usize = 128 * 1024 * 1024;
 /// Pause after a failed accept (out of descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -54,6 +59,8 @@ pub struct HubStats {
     pub hub_streams: u64,
     /// Streams to and from peers that are carried now.
     pub hub_peer_streams: u64,
+    /// Bytes that wait on them to be read by peers.
+    pub hub_waiting_bytes: u64,
 }
 
 /// The running hub.
@@ -70,6 +77,9 @@ pub(super) struct Inner {
     bad: AtomicU64,
     /// Held once more by each stream to or from a peer.
     carried: Arc<()>,
+    /// What waits to be read by peers, and for each of them that has a stream.
+    waiting: Arc<Budget>,
+    waiting_for: Mutex<HashMap<String, Weak<Account>>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -89,6 +99,8 @@ impl Hub {
             connections: Mutex::default(),
             bad: AtomicU64::new(0),
             carried: Arc::default(),
+            waiting: Budget::new(WAITING_BYTES),
+            waiting_for: Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -129,6 +141,7 @@ impl Hub {
             hub_streams: connections.iter().map(|one| locked(&one.streams).len() as u64).sum(),
             // All but the hub's own.
             hub_peer_streams: (Arc::strong_count(&self.inner.carried) - 1) as u64,
+            hub_waiting_bytes: self.inner.waiting.used() as u64,
         }
     }
 
@@ -281,6 +294,18 @@ impl Inner {
         touched.add(&to);
     }
 
+    /// Counts what waits for one peer on its streams.
+    pub fn waiting_for(&self, peer: &str) -> Arc<Account> {
+        let mut accounts = locked(&self.waiting_for);
+        if let Some(account) = accounts.get(peer).and_then(Weak::upgrade) {
+            return account;
+        }
+        accounts.retain(|_, account| account.strong_count() > 0);
+        let account = self.waiting.account();
+        accounts.insert(peer.to_owned(), Arc::downgrade(&account));
+        account
+    }
+
     /// A peer opens a stream to a service of this agent.
     fn serve_stream(self: &Arc<Self>, incoming: IncomingStream) {
         let IncomingStream { peer, service, method, head, answer, stream } = incoming;
@@ -293,7 +318,7 @@ impl Inner {
             }
         };
         let id = to.next_id();
-        let bridge = Bridge::new(&to, id);
+        let bridge = Bridge::new(&to, id, self.waiting_for(&peer.to_string()));
         if let Err(error) = attach(&to, id, End::new(Other::Peer(Arc::clone(&bridge)))) {
             let _ = answer.send(Err(error));
             return;

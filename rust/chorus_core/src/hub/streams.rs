@@ -174,7 +174,13 @@ fn on_data(connection: &Arc<Connection>, frame: &Frame, touched: &mut Touched) -
                 touched.add(&other);
             }
         }
-        Other::Peer(bridge) => bridge.push(&frame.payload),
+        Other::Peer(bridge) => {
+            if let Err(error) = bridge.push(&frame.payload) {
+                bridge.reset(&error);
+                finish(connection, frame.id, Some(&error));
+                touched.add(connection);
+            }
+        }
     }
     Ok(())
 }

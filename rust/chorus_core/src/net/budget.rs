@@ -96,6 +96,19 @@ impl Held {
     pub fn own(self, bytes: Vec<u8>) -> Bytes {
         Bytes::from_owner(Owned { bytes, _held: self })
     }
+
+    /// Adds what the same account holds besides.
+    pub fn join(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.account, &other.account), "only one account's bytes are added up");
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
+    /// Takes `bytes` off, or all when there are fewer; they count until what is returned is dropped.
+    pub fn split(&mut self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { account: Arc::clone(&self.account), bytes }
+    }
 }
 
 impl Drop for Held {
@@ -140,6 +153,20 @@ mod tests {
         drop(other);
         assert_eq!(budget.used(), 0);
         assert!(large.is_empty() && small.is_empty());
+    }
+
+    #[test]
+    fn joined_and_split_parts_count_once() {
+        let budget = Budget::new(100);
+        let account = budget.account();
+        let mut held = account.try_hold(20, 60).unwrap();
+        held.join(account.try_hold(10, 60).unwrap());
+        assert_eq!(budget.used(), 30);
+        let part = held.split(25);
+        drop(held);
+        assert_eq!(budget.used(), 25);
+        drop(part);
+        assert!(account.is_empty());
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 
 mod addresses;
 mod behaviour;
-mod budget;
+pub(crate) mod budget;
 mod connect;
 mod dialer;
 mod frame;

@@ -8,6 +8,7 @@ use libp2p::PeerId;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use crate::{
     Error, Result,
@@ -92,12 +93,23 @@ impl Backend for Stand {
     fn open_stream(
         &self,
         _peer: &str,
-        _service: &str,
+        service: &str,
         _method: &str,
         _head: Bytes,
         _timeout: Duration,
     ) -> BoxFuture<'static, Result<Pipe>> {
-        futures::future::ready(Err(Error::Unavailable("no streams here".into()))).boxed()
+        let opened = if service == "unread" {
+            let (ours, theirs) = tokio::io::duplex(1024);
+            // The peer keeps its end open and reads nothing.
+            tokio::spawn(async move {
+                let _kept = theirs;
+                std::future::pending::<()>().await;
+            });
+            Ok(Box::new(ours.compat()) as Pipe)
+        } else {
+            Err(Error::Unavailable("no such service at the peer".into()))
+        };
+        futures::future::ready(opened).boxed()
     }
 
     fn reserved(&self, request: IncomingRequest) {

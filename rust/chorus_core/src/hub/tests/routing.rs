@@ -186,3 +186,29 @@ async fn more_than_the_window_closes_the_connection() {
     caller.closed().await;
     assert_eq!(server.expect(|got| got.op == 9).await.head["code"], "closed");
 }
+
+#[tokio::test]
+async fn what_waits_for_a_peer_that_reads_nothing_is_bounded_over_all_its_streams() {
+    const STREAMS: u32 = 40;
+    let served = Served::start();
+    let mut caller = Client::hello(&served.path(), "caller").await;
+    let open =
+        |peer: &str, id: u32| json!({"m": "stream", "peer": peer, "service": "unread", "method": "m", "stream": id});
+    for id in (1..2 * STREAMS).step_by(2) {
+        let call = caller.start(open("stuck", id), b"").await;
+        assert_eq!(caller.answer(call).await.op, 2);
+        caller.send(7, id, &Value::Null, &vec![7; 1024 * 1024]).await;
+    }
+    // 32 MiB wait: every stream beyond is given up by name, the others stay.
+    for _ in 32..STREAMS {
+        let end = caller.expect(|got| got.op == 9).await;
+        assert_eq!(end.head["code"], "unavailable");
+        assert!(end.head["message"].as_str().unwrap().contains("does not read"));
+    }
+    assert_eq!(served.hub.stats().hub_waiting_bytes, 32 * 1024 * 1024);
+    let call = caller.start(open("another", 201), b"").await;
+    assert_eq!(caller.answer(call).await.op, 2);
+    caller.send(7, 201, &Value::Null, &vec![7; 1024 * 1024]).await;
+    assert_eq!(caller.call(json!({"m": "echo"}), b"x").await.payload, b"x");
+    assert_eq!(served.hub.stats().hub_waiting_bytes, 33 * 1024 * 1024);
+}
