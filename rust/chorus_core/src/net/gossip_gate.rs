@@ -29,7 +29,7 @@ use super::{
     gossip_config::GRAYLIST_THRESHOLD,
     shared::{Shared, now_ms},
 };
-use crate::wire::{Arrival, Gate, Reason, Standing, Topic, Verdict};
+use crate::wire::{Arrival, ControlRates, Gate, Reason, Standing, Topic, Verdict};
 
 /// Topics that one peer may follow: the fixed ones, and many more roles and skills than an agent has.
 const SUBSCRIPTIONS_MAX: usize = 256;
@@ -93,8 +93,11 @@ struct Judge {
 #[derive(Default)]
 struct State {
     gate: Gate,
+    control: ControlRates,
     /// Who sent what gossipsub is looking at now.
     forwarder: Option<PeerId>,
+    /// Whether a message with a valid signature was in it.
+    signed: bool,
 }
 
 impl Judge {
@@ -102,8 +105,31 @@ impl Judge {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether gossipsub is to see what the peer sent. What it is, is gossipsub's secret: only afterwards it shows whether
+    /// there was a message in it. A peer that sent too much without one is not heard until it has room again.
+    fn opens(&self, peer: PeerId) -> bool {
+        let mut state = self.state();
+        let open = state.control.has_room(now_ms(), &peer, self.shared.standing(&peer));
+        state.forwarder = Some(peer);
+        state.signed = false;
+        drop(state);
+        if !open {
+            self.shared.blame_for_gossip(peer, Offence::Ignored);
+        }
+        open
+    }
+
+    /// gossipsub has seen it.
+    fn closes(&self, peer: PeerId) {
+        let mut state = self.state();
+        if !state.signed {
+            state.control.note(now_ms(), &peer, self.shared.standing(&peer));
+        }
+    }
+
     fn judge(&self, message: &RawMessage) -> Answer {
         let mut state = self.state();
+        state.signed = true;
         let (Some(signer), Some(forwarder)) = (message.source, state.forwarder) else {
             return Answer::Reject;
         };
@@ -209,8 +235,10 @@ impl NetworkBehaviour for GatedGossip {
     }
 
     fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
-        self.judge.state().forwarder = Some(peer);
-        self.inner.on_connection_handler_event(peer, connection, event);
+        if self.judge.opens(peer) {
+            self.inner.on_connection_handler_event(peer, connection, event);
+            self.judge.closes(peer);
+        }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {

@@ -10,6 +10,6 @@ mod topic;
 
 pub use envelope::{Draft, ENVELOPE_MAX_BYTES, Envelope};
 pub use gate::{Arrival, Gate, Reason, Verdict};
-pub use rate::Standing;
+pub use rate::{ControlRates, Standing};
 pub use timestamp::{format_timestamp, parse_timestamp};
 pub use topic::Topic;

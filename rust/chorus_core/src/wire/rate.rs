@@ -1,4 +1,5 @@
-//! How much each signer may say: token buckets of members, of each stranger, and of all strangers together.
+//! How much each signer may say: token buckets of members, of each stranger, and of all strangers together. And how often
+//! each peer may send what carries no message.
 
 use std::collections::HashMap;
 
@@ -18,6 +19,11 @@ const STRANGER: Allowance = Allowance { per_second: 200.0, burst: 1_000.0 };
 /// Identities cost nothing, so strangers have a limit together. gossipsub and its scores hold some 600 bytes of a message
 /// that passed for up to two minutes: 70 MB at this rate.
 const STRANGERS: Allowance = Allowance { per_second: 1_000.0, burst: 5_000.0 };
+/// Control messages without a message that passed a signature check: offers, requests and refusals by id, and changes of
+/// the mesh. gossipsub takes 16 KiB of them at once and keeps refused ids for 3 s: up to 60 MB of a member, which may
+/// refuse each large message by name, and 12 MB of a stranger.
+const MEMBER_CONTROL: Allowance = Allowance { per_second: 512.0, burst: 2_048.0 };
+const STRANGER_CONTROL: Allowance = Allowance { per_second: 100.0, burst: 400.0 };
 /// Every so many bytes a message counts as one more.
 const BYTES_PER_TOKEN: f64 = 4096.0;
 /// Signers of a class whose rate is counted one by one; the rest share one bucket.
@@ -63,6 +69,38 @@ impl Rates {
     }
 }
 
+/// How often each peer may send control messages alone; bounded.
+#[derive(Debug)]
+pub struct ControlRates {
+    members: Class,
+    strangers: Class,
+}
+
+impl Default for ControlRates {
+    fn default() -> Self {
+        Self { members: Class::new(MEMBER_CONTROL), strangers: Class::new(STRANGER_CONTROL) }
+    }
+}
+
+impl ControlRates {
+    fn class(&mut self, standing: Standing) -> &mut Class {
+        match standing {
+            Standing::Member => &mut self.members,
+            Standing::Stranger => &mut self.strangers,
+        }
+    }
+
+    /// Notes that the peer sent control messages alone; `now_ms` is milliseconds since the epoch.
+    pub fn note(&mut self, now_ms: u64, peer: &PeerId, standing: Standing) {
+        self.class(standing).take(now_ms, peer, 1.0);
+    }
+
+    /// Whether the peer may send such a thing now.
+    pub fn has_room(&mut self, now_ms: u64, peer: &PeerId, standing: Standing) -> bool {
+        self.class(standing).has_room(now_ms, peer, 1.0)
+    }
+}
+
 #[allow(clippy::cast_precision_loss, reason = "envelopes are far smaller than 2^52 bytes")]
 fn cost(bytes: usize) -> f64 {
     1.0 + bytes as f64 / BYTES_PER_TOKEN
@@ -80,6 +118,17 @@ struct Class {
 impl Class {
     fn new(allowance: Allowance) -> Self {
         Self { allowance, buckets: HashMap::new(), overflow: Bucket::default(), swept_ms: 0 }
+    }
+
+    fn has_room(&mut self, now_ms: u64, signer: &PeerId, cost: f64) -> bool {
+        let full = self.buckets.len() >= SIGNERS_MAX;
+        let bucket = match self.buckets.get_mut(signer) {
+            Some(bucket) => bucket,
+            None if full => &mut self.overflow,
+            None => return true,
+        };
+        bucket.refill(now_ms, self.allowance);
+        bucket.spent + cost <= self.allowance.burst
     }
 
     fn take(&mut self, now_ms: u64, signer: &PeerId, cost: f64) -> bool {
@@ -151,6 +200,22 @@ mod tests {
         let (mut rates, stranger) = (Rates::default(), PeerId::random());
         let large = (0..100).filter(|_| rates.take(NOW, &stranger, Standing::Stranger, 256 * 1024)).count();
         assert_eq!(large, 15);
+    }
+
+    #[test]
+    fn control_messages_have_room_again_with_time() {
+        let (mut rates, peer) = (ControlRates::default(), PeerId::random());
+        for (standing, burst, in_a_second) in [(Standing::Stranger, 400, 100), (Standing::Member, 2_048, 512)] {
+            let mut sent = |now_ms| {
+                let mut count = 0;
+                while rates.has_room(now_ms, &peer, standing) {
+                    rates.note(now_ms, &peer, standing);
+                    count += 1;
+                }
+                count
+            };
+            assert_eq!((sent(NOW), sent(NOW), sent(NOW + 1_000)), (burst, 0, in_a_second));
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ fn to_developers(n: usize) -> Publish {
     Publish { topic: "chorus/role/developer".into(), ..tasks(n) }
 }
 
-fn listen(net: &NetHandle) -> GossipSubscription {
+pub fn listen(net: &NetHandle) -> GossipSubscription {
     net.subscribe(&["chorus/tasks".to_owned()], 4096)
 }
 
@@ -40,7 +40,7 @@ async fn next(subscription: &mut GossipSubscription) -> serde_json::Value {
 }
 
 /// Publishes until a subscriber of another node hears it: what goes out before all know who listens goes no further.
-async fn heard(from: &NetHandle, n: usize, at: &mut GossipSubscription) -> serde_json::Value {
+pub async fn heard(from: &NetHandle, n: usize, at: &mut GossipSubscription) -> serde_json::Value {
     timeout(PATIENCE, async {
         loop {
             from.publish(tasks(n)).await.unwrap();

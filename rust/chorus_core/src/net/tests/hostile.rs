@@ -1,11 +1,16 @@
 //! Peers that fill memory or send what no agent would: stopped, refused, at last kept out.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::StreamProtocol;
 use tokio::time::timeout;
 
-use super::kit::{Node, PATIENCE, event, meet, node, node_beside, parted, until};
+use super::{
+    gossip::{heard, listen},
+    kit::{Node, PATIENCE, event, meet, node, node_beside, parted, until},
+};
 use crate::{
     Error,
     net::{
@@ -186,4 +191,49 @@ proptest::proptest! {
             let _ = Frame::decode([&[kind][..], &bytes].concat().into());
         }
     }
+}
+
+/// A gossipsub frame: its length, then ids that its sender does not want to be sent, 16 KiB of them.
+fn unwanted(number: u16) -> Vec<u8> {
+    // A varint of two bytes holds up to 14 bits.
+    let sized = |body: &[u8]| [&[body.len() as u8 | 0x80, (body.len() >> 7) as u8], body].concat();
+    let field = |tag: u8, body: &[u8]| [&[tag << 3 | 2], &sized(body)[..]].concat();
+    // RPC.control (3) holds idontwant (5), which holds messageIDs (1).
+    let mut id = vec![7; 16_000];
+    id[..2].copy_from_slice(&number.to_be_bytes());
+    sized(&field(3, &field(5, &field(1, &id))))
+}
+
+/// Sends so many of them, on a stream that takes the place of the node's own gossip.
+async fn refuse_by_name(hostile: &Node, good: &Node, count: u16) {
+    // The node's own stream is open once something came over it.
+    heard(&hostile.net, 0, &mut listen(&good.net)).await;
+    let mut stream = hostile.net.open_raw(good.peer(), StreamProtocol::new("/meshsub/1.2.0")).await.unwrap();
+    for number in 0..count {
+        if stream.write_all(&unwanted(number)).await.is_err() {
+            return;
+        }
+    }
+    let _ = stream.flush().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_messages_of_gossip_have_a_rate_and_their_flooder_is_kept_out() {
+    let good = node().await;
+    let hostile = node_beside(&good).await;
+    good.net.set_members(true, HashSet::from([good.peer()]));
+    refuse_by_name(&hostile, &good, 5_000).await;
+    until(|| good.net.stats().peer_bans == 1).await;
+    parted(&good.net, hostile.peer()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_sends_too_many_control_messages_keeps_its_connection() {
+    let good = node().await;
+    let hostile = node_beside(&good).await;
+    serve(&good.net);
+    good.net.set_members(true, HashSet::from([good.peer(), hostile.peer()]));
+    refuse_by_name(&hostile, &good, 3_000).await;
+    echo(&hostile, &good).await;
+    assert_eq!((good.net.stats().peer_bans, good.net.stats().peer_offences), (0, 0));
 }
