@@ -194,6 +194,8 @@ struct Served {
     guest: Guest,
     control: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    /// Ends the work for it when its last connection is gone: a line that waits for room does not see its end.
+    gone: CancellationToken,
 }
 
 impl Served {
@@ -369,6 +371,9 @@ impl Service {
         if last {
             tracing::info!(%peer, "peer disconnected");
             self.routable.forget(&peer);
+            if let Some(served) = self.served.get_mut(&peer) {
+                std::mem::take(&mut served.gone).cancel();
+            }
             self.connector.on_lost(peer, self.known.addresses(&peer));
             self.shared.emit(NetEvent::PeerDown { peer: peer.to_string() });
         }
@@ -453,6 +458,7 @@ impl Service {
             guest: Guest::new(peer, &self.shared),
             control: Arc::new(Semaphore::new(CONTROL_SUBSTREAMS_MAX)),
             streams: Arc::new(Semaphore::new(BYTE_STREAMS_MAX)),
+            gone: CancellationToken::new(),
         });
         let room =
             if protocol == REQUEST_PROTOCOL || protocol == LANE_PROTOCOL { &served.control } else { &served.streams };
@@ -461,21 +467,21 @@ impl Service {
             tracing::debug!(%peer, %protocol, "the peer has too many substreams open");
             return;
         };
-        let guest = served.guest.clone();
+        let (guest, gone) = (served.guest.clone(), served.gone.clone());
         if protocol == REQUEST_PROTOCOL {
             let router = self.requests.clone();
-            tokio::spawn(async move {
+            tokio::spawn(gone.run_until_cancelled_owned(async move {
                 serving::serve(guest, stream, router).await;
                 drop(permit);
-            });
+            }));
         } else if protocol == LANE_PROTOCOL {
             let inbox = self.lane.clone();
-            tokio::spawn(async move {
+            tokio::spawn(gone.run_until_cancelled_owned(async move {
                 lane::serve(guest, stream, inbox).await;
                 drop(permit);
-            });
+            }));
         } else {
-            tokio::spawn(stream::serve(guest, stream, self.streams.clone(), permit));
+            tokio::spawn(gone.run_until_cancelled_owned(stream::serve(guest, stream, self.streams.clone(), permit)));
         }
     }
 

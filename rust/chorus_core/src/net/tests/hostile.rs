@@ -29,7 +29,8 @@ fn request(id: u32, method: &str, head: &[u8], payload: usize) -> Vec<u8> {
         method: method.into(),
         head: Bytes::new(),
         payload: Bytes::from(vec![7; payload]),
-        timeout: PATIENCE,
+        // Nothing waits for the deadline of a request whose peer is gone.
+        timeout: 10 * PATIENCE,
     };
     let whole = Frame::Request(id, ask).encode().unwrap();
     let at = whole.len() - payload;
