@@ -180,7 +180,7 @@ async fn a_long_log_is_cut_at_any_byte_too() {
     for (what, dir) in [("closed", &dir), ("opened", &opened), ("grown", &grown)] {
         let raw = fs::read(dir.path().join(storage::OPLOG)).unwrap();
         let step = if raw.len() > 20_000 { 199 } else { 1 };
-        for length in (oplog::ENTRIES_AT..raw.len()).step_by(step) {
+        for (nth, length) in (oplog::ENTRIES_AT..raw.len()).step_by(step).enumerate() {
             let damaged = copy(dir.path());
             fs::write(damaged.path().join(storage::OPLOG), &raw[..length]).unwrap();
             let kept = oplog::Oplog::parse(&raw[..length]).state().unwrap().length;
@@ -192,8 +192,9 @@ async fn a_long_log_is_cut_at_any_byte_too() {
             let last = read(&log, kept - 1, 9).await;
             assert_eq!((last.len(), &last[1]["data"]["n"]), (2, &json!(kept)), "{what} cut to {length}");
             log.close().await;
+            // To verify a long log takes time.
             assert!(
-                verify(damaged.path()).is_ok_and(|verified| verified.checked == kept + 1),
+                nth % 10 != 0 || verify(damaged.path()).is_ok_and(|verified| verified.checked == kept + 1),
                 "{what} cut to {length}"
             );
         }
