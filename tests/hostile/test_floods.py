@@ -4,6 +4,7 @@ stranger is still heard.
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import threading
@@ -71,6 +72,21 @@ def frames(protocol: str, body: bytes) -> Flood:
     return flood
 
 
+def unwanted(mesh: Mesh, peer: HostilePeer, end: float) -> None:
+    """Gossip's control messages as large as they may be: ids that nobody is to send."""
+
+    def field(tag: int, body: bytes) -> bytes:
+        # A varint of two bytes.
+        return bytes([tag << 3 | 2, len(body) & 0x7F | 0x80, len(body) >> 7]) + body
+
+    numbers, identities = itertools.count(), itertools.cycle(range(IDENTITIES))
+    while time.monotonic() < end:
+        ids = [number.to_bytes(8, "big") + bytes(15_992) for number in itertools.islice(numbers, 100)]
+        # RPC.control (3) holds idontwant (5), which holds messageIDs (1); the length stands before it.
+        frames = b"".join(field(0, field(3, field(5, field(1, id))))[1:] for id in ids)
+        peer.write("/meshsub/1.2.0", frames, identity=next(identities))
+
+
 def headers(mesh: Mesh, peer: HostilePeer, end: float) -> None:
     """Endless headers to both ports, without a token."""
     addresses = [urlsplit(mesh.agents[0].api), urlsplit(mesh.agents[0].health)]
@@ -103,6 +119,7 @@ FLOODS: dict[str, Flood] = {
     "refused requests": requests,
     "empty Raft entries": frames("/chorus/raft/1.0.0", b"\x3a\x00" * (1 << 20)),
     "requests of 16 MiB": frames("/chorus/request/1.0.0", bytes([1]) + bytes(16 << 20)),
+    "unwanted ids": unwanted,
     "endless headers": headers,
     # The last: what it fills of the strangers' share stays filled for an hour.
     ANNOUNCEMENTS: publish("chorus/tasks", "task_announcement", task("flood", required_role="nobody-has-it")),

@@ -28,7 +28,7 @@ const PEER_QUEUE: usize = 4096;
 /// How long a message may wait there. Only a bound: a peer that takes nothing is found dead by ping long before.
 const PEER_QUEUE_TIME: Duration = Duration::from_secs(60);
 /// Messages this large are worth telling others that they need not send them.
-const IDONTWANT_BYTES: usize = 2048;
+const IDONTWANT_BYTES: usize = 16 * 1024;
 /// How long a peer that sent rubbish is remembered for it.
 const MEMORY: Duration = Duration::from_secs(10 * 60);
 /// What one invalid message costs (squared with their number): 20 of them end all dealings for a while.

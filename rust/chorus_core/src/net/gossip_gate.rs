@@ -114,7 +114,7 @@ impl Judge {
         state.signed = false;
         drop(state);
         if !open {
-            self.shared.blame_for_gossip(peer, Offence::Ignored);
+            self.shared.blame_for_gossip(peer, Offence::Chatty);
         }
         open
     }

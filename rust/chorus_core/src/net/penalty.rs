@@ -32,6 +32,8 @@ pub enum Offence {
     Rejected,
     /// A gossip message of its own that its clock or its rate forbids.
     Ignored,
+    /// Control messages of gossip beyond its rate.
+    Chatty,
     /// So many gossip messages that failed that gossipsub does not listen to it any more.
     Graylisted,
     /// It said that it would join and brought no proof.
@@ -50,6 +52,8 @@ impl Offence {
             Self::Refused => 0.25,
             // A stranger whose clock is wrong and that speaks ten times a second is left alone.
             Self::Ignored => 0.2,
+            // Who refuses each large message by name, 60 a second, is left alone.
+            Self::Chatty => 0.05,
             Self::Graylisted => POINTS_MAX,
         }
     }

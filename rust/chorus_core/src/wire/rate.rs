@@ -21,9 +21,10 @@ const STRANGER: Allowance = Allowance { per_second: 200.0, burst: 1_000.0 };
 const STRANGERS: Allowance = Allowance { per_second: 1_000.0, burst: 5_000.0 };
 /// Control messages without a message that passed a signature check: offers, requests and refusals by id, and changes of
 /// the mesh. gossipsub takes 16 KiB of them at once and keeps refused ids for 3 s: up to 60 MB of a member, which may
-/// refuse each large message by name, and 12 MB of a stranger.
+/// refuse each large message by name, 3 MB of a stranger and 80 MB of all strangers.
 const MEMBER_CONTROL: Allowance = Allowance { per_second: 512.0, burst: 2_048.0 };
-const STRANGER_CONTROL: Allowance = Allowance { per_second: 100.0, burst: 400.0 };
+const STRANGER_CONTROL: Allowance = Allowance { per_second: 20.0, burst: 100.0 };
+const STRANGERS_CONTROL: Allowance = Allowance { per_second: 1_000.0, burst: 2_000.0 };
 /// Every so many bytes a message counts as one more.
 const BYTES_PER_TOKEN: f64 = 4096.0;
 /// Signers of a class whose rate is counted one by one; the rest share one bucket.
@@ -74,30 +75,40 @@ impl Rates {
 pub struct ControlRates {
     members: Class,
     strangers: Class,
+    strangers_together: Bucket,
 }
 
 impl Default for ControlRates {
     fn default() -> Self {
-        Self { members: Class::new(MEMBER_CONTROL), strangers: Class::new(STRANGER_CONTROL) }
+        Self {
+            members: Class::new(MEMBER_CONTROL),
+            strangers: Class::new(STRANGER_CONTROL),
+            strangers_together: Bucket::default(),
+        }
     }
 }
 
 impl ControlRates {
-    fn class(&mut self, standing: Standing) -> &mut Class {
-        match standing {
-            Standing::Member => &mut self.members,
-            Standing::Stranger => &mut self.strangers,
-        }
-    }
-
     /// Notes that the peer sent control messages alone; `now_ms` is milliseconds since the epoch.
     pub fn note(&mut self, now_ms: u64, peer: &PeerId, standing: Standing) {
-        self.class(standing).take(now_ms, peer, 1.0);
+        match standing {
+            Standing::Member => self.members.take(now_ms, peer, 1.0),
+            Standing::Stranger => {
+                self.strangers_together.take(now_ms, STRANGERS_CONTROL, 1.0);
+                self.strangers.take(now_ms, peer, 1.0)
+            }
+        };
     }
 
     /// Whether the peer may send such a thing now.
     pub fn has_room(&mut self, now_ms: u64, peer: &PeerId, standing: Standing) -> bool {
-        self.class(standing).has_room(now_ms, peer, 1.0)
+        match standing {
+            Standing::Member => self.members.has_room(now_ms, peer, 1.0),
+            Standing::Stranger => {
+                self.strangers.has_room(now_ms, peer, 1.0)
+                    && self.strangers_together.has_room(now_ms, STRANGERS_CONTROL, 1.0)
+            }
+        }
     }
 }
 
@@ -127,8 +138,7 @@ impl Class {
             None if full => &mut self.overflow,
             None => return true,
         };
-        bucket.refill(now_ms, self.allowance);
-        bucket.spent + cost <= self.allowance.burst
+        bucket.has_room(now_ms, self.allowance, cost)
     }
 
     fn take(&mut self, now_ms: u64, signer: &PeerId, cost: f64) -> bool {
@@ -161,9 +171,13 @@ impl Bucket {
         self.at_ms = now_ms;
     }
 
-    fn take(&mut self, now_ms: u64, allowance: Allowance, cost: f64) -> bool {
+    fn has_room(&mut self, now_ms: u64, allowance: Allowance, cost: f64) -> bool {
         self.refill(now_ms, allowance);
-        if self.spent + cost > allowance.burst {
+        self.spent + cost <= allowance.burst
+    }
+
+    fn take(&mut self, now_ms: u64, allowance: Allowance, cost: f64) -> bool {
+        if !self.has_room(now_ms, allowance, cost) {
             return false;
         }
         self.spent += cost;
@@ -204,18 +218,25 @@ mod tests {
 
     #[test]
     fn control_messages_have_room_again_with_time() {
-        let (mut rates, peer) = (ControlRates::default(), PeerId::random());
-        for (standing, burst, in_a_second) in [(Standing::Stranger, 400, 100), (Standing::Member, 2_048, 512)] {
-            let mut sent = |now_ms| {
-                let mut count = 0;
-                while rates.has_room(now_ms, &peer, standing) {
-                    rates.note(now_ms, &peer, standing);
-                    count += 1;
-                }
-                count
-            };
-            assert_eq!((sent(NOW), sent(NOW), sent(NOW + 1_000)), (burst, 0, in_a_second));
+        fn sent(rates: &mut ControlRates, now_ms: u64, peer: &PeerId, standing: Standing) -> usize {
+            let mut count = 0;
+            while rates.has_room(now_ms, peer, standing) {
+                rates.note(now_ms, peer, standing);
+                count += 1;
+            }
+            count
         }
+        let mut rates = ControlRates::default();
+        for (standing, burst, in_a_second) in [(Standing::Stranger, 100, 20), (Standing::Member, 2_048, 512)] {
+            let peer = PeerId::random();
+            for (now_ms, expected) in [(NOW, burst), (NOW, 0), (NOW + 1_000, in_a_second)] {
+                assert_eq!(sent(&mut rates, now_ms, &peer, standing), expected);
+            }
+        }
+        let mut rates = ControlRates::default();
+        let strangers = (0..100).map(|_| sent(&mut rates, NOW, &PeerId::random(), Standing::Stranger)).sum::<usize>();
+        assert_eq!(strangers, 2_000);
+        assert_eq!(sent(&mut rates, NOW, &PeerId::random(), Standing::Member), 2_048);
     }
 
     #[test]
