@@ -19,6 +19,8 @@ from chorus.api.guard import JSON_MAX_BYTES, SOURCE_MAX_BYTES
 from chorus.api.multipart import Begin, Data, End, PartEvent, parts
 from chorus.api.problems import Problem
 from chorus.archives.errors import ArchiveRefused, ArchiveTooLarge
+from chorus.archives.gunzip import GZIP_MAGIC
+from chorus.archives.tar import BLOCK_BYTES, is_header
 from chorus.blobs import BlobSpaceFull
 from chorus.hub import HubClosed, HubInvalid, HubTimeout, HubUnavailable, Reply
 from chorus.wire.ids import new_id
@@ -30,8 +32,16 @@ LEADER_WAIT_S: Final = 30.0
 SUBMIT_MARGIN_S: Final = 10.0
 # A coordinator that was just killed is back within this.
 REPEAT_PAUSE_S: Final = 0.2
-_TAR_MAGIC_AT: Final = 257
-_HEAD_BYTES: Final = 512
+_HEAD_BYTES: Final = BLOCK_BYTES
+# How archives begin that people may take for one that fits.
+_OTHER_ARCHIVES: Final = {
+    b"PK": "a zip archive",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ\0": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!": "a rar archive",
+}
 
 
 async def read_submission(context: Context, request: Request) -> TaskSubmission:
@@ -217,9 +227,11 @@ async def _source(events: AsyncIterator[PartEvent]) -> AsyncIterator[bytes]:
 
 
 def _check_archive(head: bytearray) -> None:
-    if head.startswith(b"\x1f\x8b") or head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar":
+    # Old programs write no magic, and an archive of nothing has no header; the check of the whole tells.
+    if head.startswith(GZIP_MAGIC) or is_header(bytes(head)) or (head and not any(head)):
         return
-    message = "send a tar (POSIX or GNU) or a tar.gz"
+    kind = next((kind for magic, kind in _OTHER_ARCHIVES.items() if head.startswith(magic)), "")
+    message = f"{f'it is {kind}' if kind else 'it is no tar'}; send a tar (POSIX or GNU) or a tar.gz"
     raise Problem(422, "the part source is no archive", errors=[("source", message)])
 
 

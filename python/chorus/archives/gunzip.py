@@ -8,7 +8,7 @@ from typing import BinaryIO, Protocol
 from chorus.archives.errors import ArchiveRefused
 
 _CHUNK_BYTES = 64 * 1024
-_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
 # zlib's way to say: with the header and the checksum of gzip.
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -22,13 +22,13 @@ class Stream(Protocol):
 
 def open_stream(file: BinaryIO) -> Stream:
     """The bytes of a file, decompressed when they are gzip's."""
-    head = file.read(len(_MAGIC))
+    head = file.read(len(GZIP_MAGIC))
     file.seek(0)
-    return _Gunzip(file) if head == _MAGIC else file
+    return _Gunzip(file) if head == GZIP_MAGIC else file
 
 
 class _Gunzip:
-    """gzip, of one member or several."""
+    """gzip, of one member or several; at the end of each its checksum and its length are compared."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -55,8 +55,16 @@ class _Gunzip:
 
     def _next_member(self) -> None:
         rest = self._inflate.unused_data
-        if len(rest) < len(_MAGIC):
+        if len(rest) < len(GZIP_MAGIC):
             rest += self._file.read(_CHUNK_BYTES)
-        # As gzip does it, what follows the last member is no part of the archive.
-        self._ended = not rest.startswith(_MAGIC)
+        self._ended = not rest.startswith(GZIP_MAGIC)
+        if self._ended:
+            self._only_zeros(rest)
         self._inflate, self._waiting = zlib.decompressobj(_GZIP), rest
+
+    def _only_zeros(self, rest: bytes) -> None:
+        """Zeros fill what was written in blocks; anything else may be a member whose beginning is damaged."""
+        while rest:
+            if any(rest):
+                raise ArchiveRefused("something that is not gzip follows the gzip stream")
+            rest = self._file.read(_CHUNK_BYTES)

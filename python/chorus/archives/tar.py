@@ -7,6 +7,7 @@ writing only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -23,6 +24,8 @@ NAME_BYTES_MAX = 4096
 # What a file system can hold.
 _SIZE_MAX = 2**63 - 1
 _DIGITS_MAX = 20
+# Sizes below it have room in a header, in octal digits.
+_OCTAL_SIZES = 8**11
 _READ_BYTES = 256 * 1024
 
 Kind = Literal["file", "directory", "symlink", "hardlink", "fifo", "device", "other"]
@@ -60,12 +63,20 @@ class _Extension:
 
 # The pax records that matter here; the others (times, owners, attributes, comments) are passed over.
 _RECORDS = frozenset({b"path", b"linkpath", b"size", b"mtime"})
+# Those of the standard that are passed over. No checksum protects a record: any other word without a vendor
+# before it may have been one that matters.
+_PASSED_OVER = frozenset(
+    {b"atime", b"charset", b"comment", b"ctime", b"gid", b"gname", b"hdrcharset", b"uid", b"uname"}
+)
+_VENDORS = re.compile(rb"([A-Z][A-Za-z0-9_-]*|realtime|security)\.")
 
 
 class Tar:
     """The members of an archive, once, in their order. `bytes_max` bounds everything that is read of it.
 
-    Raises ArchiveRefused, and ArchiveTooLarge beyond `bytes_max`; OSError of its stream.
+    The members are the whole archive only once the iteration has ended: what is cut short or followed by
+    something else is told at the end. Raises ArchiveRefused, and ArchiveTooLarge beyond `bytes_max`; OSError
+    of its stream.
     """
 
     def __init__(self, stream: Stream, bytes_max: int) -> None:
@@ -78,6 +89,7 @@ class Tar:
     def __iter__(self) -> Iterator[Member]:
         headers = 0
         extension = _Extension()
+        extended = False
         while (header := self._header()) is not None:
             headers += 1
             if headers > MEMBERS_MAX:
@@ -85,10 +97,14 @@ class Tar:
             kind = header[156:157]
             if kind in (b"L", b"K", b"x", b"X", b"g"):
                 self._extend(extension, kind, self._extension(header))
+                extended = kind != b"g"
                 continue
             yield self._member(header, extension)
-            extension = _Extension()
+            extension, extended = _Extension(), False
             self._skip()
+        if extended:
+            raise ArchiveRefused("the archive ends too early, after a header that belongs to a member")
+        self._end()
 
     def read(self, size: int) -> bytes:
         """At most so many bytes of the present member's content; none at its end."""
@@ -102,18 +118,30 @@ class Tar:
         self._exactly(self._padding)
 
     def _header(self) -> bytes | None:
-        """The next header; None at the end, which is a block of zeros or the stream's own."""
+        """The next header; None at the end, which is a block of zeros.
+
+        Programs write two of them. An archive without one may have lost members.
+        """
         self._name = ""
         first = self._stream.read(BLOCK_BYTES)
         if not first:
-            return None
-        header = first + self._exactly(BLOCK_BYTES - len(first))
+            raise ArchiveRefused("the archive has no end (two blocks of zeros), so it may be cut short")
         self._spend(len(first))
+        header = first + self._exactly(BLOCK_BYTES - len(first))
         if not any(header):
             return None
         if not _genuine(header):
             raise ArchiveRefused("not a tar archive, or damaged: a header's checksum is wrong")
         return header
+
+    def _end(self) -> None:
+        """Reads on to the stream's own end, where gzip has its checksum; zeros fill the last record."""
+        while data := self._stream.read(_READ_BYTES):
+            self._spend(len(data))
+            if any(data):
+                raise ArchiveRefused(
+                    "something follows the archive's end; if these are several archives, make one of them"
+                )
 
     def _extension(self, header: bytes) -> bytes:
         size = _size(header[124:136])
@@ -126,9 +154,9 @@ class Tar:
     def _extend(self, extension: _Extension, kind: bytes, data: bytes) -> None:
         match kind:
             case b"L":
-                extension.name = _text(data)
+                extension.name = _long(data)
             case b"K":
-                extension.target = _text(data)
+                extension.target = _long(data)
             case b"g":
                 _pax(data)  # of all members together; what is said so in practice is a comment
             case _:
@@ -150,7 +178,7 @@ class Tar:
         size = 0
         if kind in ("file", "other"):
             said = records.get(b"size")
-            size = _size(header[124:136]) if said is None else _decimal(said)
+            size = _size(header[124:136]) if said is None else _agreed(_decimal(said), header[124:136])
             if size > self.bytes_left:
                 raise ArchiveTooLarge(f"{self._name} does not fit")
         self._data_left, self._padding = size, -size % BLOCK_BYTES
@@ -179,6 +207,11 @@ class Tar:
             raise ArchiveTooLarge("the archive does not fit")
 
 
+def is_header(block: bytes) -> bool:
+    """Whether a tar archive may begin so."""
+    return len(block) >= BLOCK_BYTES and _genuine(block[:BLOCK_BYTES])
+
+
 def _genuine(header: bytes) -> bool:
     """Whether a header's checksum is right, of its bytes or, as old programs took them, of signed ones."""
     said = _number(header[148:156])
@@ -190,6 +223,14 @@ def _genuine(header: bytes) -> bool:
 
 def _text(field: bytes) -> bytes:
     return field.partition(b"\0")[0]
+
+
+def _long(data: bytes) -> bytes:
+    """GNU's long name, ended by NUL. No checksum protects it, so one cut by a NUL is told by what follows."""
+    name, _, rest = data.partition(b"\0")
+    if not name or any(rest):
+        raise ArchiveRefused("a long name that is damaged")
+    return name
 
 
 def _own_name(header: bytes) -> bytes:
@@ -224,6 +265,17 @@ def _decimal(digits: bytes) -> int:
     return int(digits)
 
 
+def _agreed(size: int, field: bytes) -> int:
+    """The size of a pax record. No checksum protects it, so where the header has room for it both must agree.
+
+    Some writers leave the header's own at zero.
+    """
+    own = _size(field)
+    if own not in (0, size) and size < _OCTAL_SIZES:
+        raise ArchiveRefused("a header and its pax header differ in the size")
+    return size
+
+
 def _mtime(header: bytes, records: dict[bytes, bytes]) -> int:
     """The whole seconds of a member's time; the epoch for what is none or lies before it."""
     said = records.get(b"mtime")
@@ -241,7 +293,7 @@ def _pax(data: bytes) -> dict[bytes, bytes]:
     found = {}
     position = 0
     while position < len(data):
-        if not data[position]:
+        if not data[position] and not any(data[position:]):
             break  # padding that some writers count in
         digits = data[position : position + _DIGITS_MAX + 1].partition(b" ")[0]
         length = int(digits) if digits.isdigit() else 0
@@ -253,5 +305,7 @@ def _pax(data: bytes) -> dict[bytes, bytes]:
             raise ArchiveRefused("a sparse file; pack it as a plain one")
         if key in _RECORDS:
             found[key] = value
+        elif key not in _PASSED_OVER and not _VENDORS.match(key):
+            raise ArchiveRefused(f"a pax header with an unknown record {told(_decoded(key))!r}")
         position = end
     return found

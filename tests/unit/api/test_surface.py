@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gzip
 import hashlib
 import io
 import os
@@ -175,6 +176,54 @@ async def test_an_archive_that_no_sandbox_takes_is_no_task(surface: Surface, nam
         assert problem["field"] == "source"
         assert said in problem["message"]
     assert not surface.submitted
+
+
+DAMAGED = {
+    "cut in a member": archive(5000)[:3000],
+    "cut before the end": archive(10)[:1024],
+    "cut in gzip": gzip.compress(archive(5000))[:-9],
+    "wrong checksum of gzip": gzip.compress(archive(5000))[:-8] + bytes(8),
+    "wrong checksum of a header": b"g" + archive()[1:],
+    "second archive": gzip.compress(archive()) + gzip.compress(archive()),
+    "garbage behind": gzip.compress(archive()) + b"more",
+    "nothing": b"",
+    "nothing in gzip": gzip.compress(b""),
+}
+
+
+@pytest.mark.parametrize("name", list(DAMAGED))
+async def test_a_damaged_source_is_no_task_however_it_comes(surface: Surface, name: str) -> None:
+    files = {"task": (None, b'{"title":"t"}'), "source": ("s", DAMAGED[name])}
+    sent = await surface.api.post("/api/v1/tasks", files=files)
+    blob = await surface.context.blobs.put_bytes(DAMAGED[name])
+    for kind in ("archive", "blob"):
+        task = {"title": "t", "source": {"kind": kind, "sha256": blob.sha256}}
+        answer = await surface.api.post("/api/v1/tasks", json=task)
+        assert sent.status_code == answer.status_code == 422
+        assert [error["field"] for error in answer.json()["errors"]] == ["source"]
+    assert not surface.submitted
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        bytes(10240),
+        gzip.compress(bytes(1024)),
+        gzip.compress(archive(5000)[:700]) + gzip.compress(archive(5000)[700:]),
+        hostile.header(b"old", magic=b"") + bytes(1024),
+    ],
+)
+async def test_a_source_that_is_whole_is_a_task(surface: Surface, source: bytes) -> None:
+    files = {"task": (None, b'{"title":"t"}'), "source": ("s", source)}
+    answer = await surface.api.post("/api/v1/tasks", files=files)
+    assert answer.status_code == 201, answer.text
+
+
+async def test_another_kind_of_archive_is_named(surface: Surface) -> None:
+    files = {"task": (None, b'{"title":"t"}'), "source": ("s.zip", b"PK\3\4" + bytes(600))}
+    answer = await surface.api.post("/api/v1/tasks", files=files)
+    assert answer.status_code == 422
+    assert "zip" in answer.json()["errors"][0]["message"]
 
 
 async def test_a_source_that_was_well_is_measured_against_each_tasks_disk(surface: Surface) -> None:

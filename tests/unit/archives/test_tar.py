@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -147,13 +148,13 @@ def test_archives_of_npm(tmp_path: Path) -> None:
 
 
 def test_old_archives(tmp_path: Path) -> None:
-    """No magic, NUL for a file, a slash for a folder, no blocks of zeros at the end, a signed checksum."""
+    """No magic, NUL for a file, a slash for a folder, a signed checksum."""
     signed = bytearray(hostile.header("é".encode(), b"\0", magic=b""))
     signed[148:156] = b"%06o\0 " % (
         sum(byte if byte < 128 else byte - 256 for byte in signed[:148] + signed[156:]) + 256
     )
     data = hostile.header(b"d/", b"\0", magic=b"") + hostile.header(b"d/f", b"\0", 1, magic=b"")
-    data += hostile.padded(b"x") + bytes(signed)
+    data += hostile.padded(b"x") + bytes(signed) + hostile.END
     assert seen(data, tmp_path) == {"d": ("folder", ""), "d/f": ("file", b"x"), "é": ("file", b"")}
 
 
@@ -178,7 +179,7 @@ def test_a_later_header_wins_and_serves_one_member(tmp_path: Path) -> None:
         (b"BZh9" + bytes(600), "checksum"),
         (hostile.header(b"f")[:-1] + b"x", "checksum"),
         (hostile.pax(b"11 path=a\n") + hostile.header(b"f"), "malformed pax"),
-        (hostile.pax(b"5 a=\n\0\0\0") + hostile.pax(b"99 a=b\n") + hostile.header(b"f"), "malformed pax"),
+        (hostile.pax(b"8 gid=\n\0\0\0") + hostile.pax(b"99 a=b\n") + hostile.header(b"f"), "malformed pax"),
         (hostile.pax(b"5 a=b") + hostile.header(b"f"), "malformed pax"),
         (hostile.pax(b"0 a=b\n") + hostile.header(b"f"), "malformed pax"),
         (hostile.pax(hostile.record(b"path", b"p" * 5000)) + hostile.header(b"f"), "4096 bytes"),
@@ -187,6 +188,23 @@ def test_a_later_header_wins_and_serves_one_member(tmp_path: Path) -> None:
         (hostile.header(b"."), "no name"),
         (hostile.header(b""), "no name"),
         (hostile.header(b"v", b"V"), "neither file"),
+        (b"", "no end"),
+        (gzip.compress(b""), "no end"),
+        (hostile.header(b"f"), "no end"),
+        (hostile.header(b"f") + bytes(100), "ends too early"),
+        (
+            hostile.header(b"f") + hostile.pax(hostile.record(b"path", b"a")) + hostile.END,
+            "belongs to a member",
+        ),
+        (hostile.plain({"a": b"1"}) + hostile.plain({"b": b"2"}), "several archives"),
+        (gzip.compress(hostile.plain({"a": b"1"})) + gzip.compress(hostile.plain({"b": b"2"})), "several"),
+        (gzip.compress(hostile.plain({"f": b"x"})) + b"more", "follows the gzip stream"),
+        (hostile.pax(hostile.record(b"pats", b"a")) + hostile.header(b"f") + hostile.END, "'pats'"),
+        (
+            hostile.pax(hostile.record(b"size", b"2")) + hostile.header(b"f", size=3) + bytes(2048),
+            "differ in",
+        ),
+        (hostile.header(b"l", b"L", 3) + hostile.padded(b"a\0b") + hostile.header(b"f"), "long name"),
     ],
 )
 def test_what_is_wrong_is_named(data: bytes, why: str, tmp_path: Path) -> None:
@@ -201,6 +219,11 @@ def test_names_in_messages_are_short_and_plain(tmp_path: Path) -> None:
         sanitize(io.BytesIO(data), tmp_path / "out.tar", bytes_max=MIB)
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("empty", [bytes(512), hostile.END, bytes(10240), gzip.compress(bytes(10240))])
+def test_an_archive_of_nothing(empty: bytes, tmp_path: Path) -> None:
+    assert seen(empty, tmp_path) == {}
 
 
 TYPES = st.sampled_from([bytes([kind]) for kind in b"01234567LKxXgSDV\0"])
@@ -255,6 +278,100 @@ def test_honest_archives_with_wrong_bytes(data: bytes, changes: list[tuple[float
         changed[int(place * len(changed))] = value
     read_all(bytes(changed[: int(cut * len(changed))]))
     read_all(bytes(changed))
+
+
+def short(data: bytes) -> bytes:
+    """With no more zeros at the end than there must be."""
+    data = data.rstrip(b"\0")
+    return hostile.padded(data) + hostile.END
+
+
+# Names, targets and sizes in headers of every kind.
+WHOLE: dict[str, bytes] = {
+    "ustar": short(hostile.plain({"a/b": b"x" * 700, "c": b"", "d": b"y" * 512}, tarfile.USTAR_FORMAT)),
+    "gnu": short(hostile.plain({"a": b"x" * 700, "n" * 150: b"y", "z": b"1"})),
+    "pax": short(hostile.plain({"a": b"x" * 700, "ü" * 150: b"y", "z": b"1"}, tarfile.PAX_FORMAT)),
+    "pax with sizes": hostile.pax(hostile.record(b"size", b"700") + hostile.record(b"mtime", b"1.5"))
+    + hostile.header(b"a", size=700)
+    + hostile.padded(b"x" * 700)
+    + hostile.header(b"l", b"2", target=b"a")
+    + hostile.END,
+}
+
+
+def shape(data: bytes) -> list[tuple[str, int]] | None:
+    """The kinds and sizes of all members; None of what is refused."""
+    try:
+        return [(member.kind, member.size) for member in Tar(open_stream(io.BytesIO(data)), MIB)]
+    except ArchiveRefused:
+        return None
+
+
+def contents(data: bytes) -> list[tuple[str, str, bytes]] | None:
+    """The names, targets and contents of all members; None of what is refused."""
+    tar = Tar(open_stream(io.BytesIO(data)), MIB)
+    found = []
+    try:
+        for member in tar:
+            content = b""
+            while piece := tar.read(1000):
+                content += piece
+            found.append((member.name, member.target, content))
+    except ArchiveRefused:
+        return None
+    return found
+
+
+@pytest.mark.parametrize("format", list(WHOLE))
+def test_cut_anywhere_it_is_whole_or_refused(format: str) -> None:
+    whole = WHOLE[format]
+    expected = contents(whole)
+    assert expected
+    # Only zeros may be missing.
+    bare = len(whole.rstrip(b"\0"))
+    for cut in range(len(whole)):
+        found = contents(whole[:cut])
+        assert found is None or (found == expected and cut > bare)
+    packed = gzip.compress(whole)
+    assert [cut for cut in range(len(packed)) if contents(packed[:cut]) is not None] == []
+
+
+@pytest.mark.parametrize("format", list(WHOLE))
+@pytest.mark.parametrize("flip", [0x01, 0x20, 0x80, 0xFF])
+def test_with_any_byte_flipped_no_member_is_lost(format: str, flip: int) -> None:
+    """A plain archive has checksums of its headers alone: a name or a content may be another."""
+    whole = WHOLE[format]
+    expected = shape(whole)
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= flip
+        assert shape(bytes(changed)) in (None, expected), place
+
+
+@pytest.mark.parametrize("format", list(WHOLE))
+def test_compressed_any_flipped_bit_is_told(format: str) -> None:
+    expected = contents(WHOLE[format])
+    packed = gzip.compress(WHOLE[format])
+    for place in range(len(packed)):
+        for bit in range(8):
+            changed = bytearray(packed)
+            changed[place] ^= 1 << bit
+            # gzip's own time and flags, and the bits that fill a byte, change nothing of what is inside.
+            assert contents(bytes(changed)) in (None, expected), (place, bit)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(list(WHOLE)),
+    st.lists(st.floats(0, 1), max_size=6),
+    st.integers(0, 9),
+    st.integers(0, 600),
+)
+def test_compressed_in_pieces_it_is_whole(format: str, places: list[float], level: int, zeros: int) -> None:
+    whole = WHOLE[format]
+    cuts = [0, *sorted(int(place * len(whole)) for place in places), len(whole)]
+    pieces = [gzip.compress(whole[start:end], level) for start, end in pairwise(cuts)]
+    assert contents(b"".join(pieces) + bytes(zeros)) == contents(whole)
 
 
 @settings(max_examples=150, deadline=None)

@@ -283,8 +283,9 @@ async def test_heard_tasks_are_proposed_by_the_leader(tmp_path: Path) -> None:
 async def test_an_archive_that_no_sandbox_takes_is_not_proposed_when_heard(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         stranger = w.mesh.hub("x", "foreign")
-        for name, source in (("bad", {"../up": b""}), ("good", {"fine": b""})):
-            blob = await w["a"].parts.blobs.put_bytes(hostile_archives.plain(source))
+        bad, good = (hostile_archives.plain({name: b""}) for name in ("../up", "fine"))
+        for name, source in (("bad", bad), ("cut", good[:512]), ("good", good)):
+            blob = await w["a"].parts.blobs.put_bytes(source)
             await stranger.publish(
                 "chorus/tasks",
                 "task_announcement",
