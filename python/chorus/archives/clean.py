@@ -1,10 +1,12 @@
 """Writes clean archives for a sandbox, and takes a sandbox's files out of one. Blocks.
 
-Nothing but files, folders and links inside the workspace passes, without owners and special bits.
+Nothing but files, folders and links passes, without owners and special bits; no path leads out of the
+workspace.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import posixpath
@@ -19,6 +21,8 @@ from chorus.archives.paths import PathRules
 from chorus.archives.tar import BLOCK_BYTES, Member, Tar
 
 _COPY_BYTES = 256 * 1024
+# Of the modes of folders that may not be written to; the others of such an archive may be written to.
+_CLOSED_BYTES_MAX = 16 * 1024 * 1024
 # Two blocks of zeros end an archive.
 _END = bytes(2 * BLOCK_BYTES)
 
@@ -57,8 +61,10 @@ def sanitize(source: BinaryIO, into: Path | None, *, bytes_max: int) -> int:
     rules = PathRules()
     tar = Tar(open_stream(source), bytes_max)
     with (into or Path(os.devnull)).open("wb") as out:
+        admission = _Admission(rules, out.write)
         for member in tar:
-            _admit(member, tar, rules, out.write)
+            admission.admit(member, tar)
+        admission.close_folders()
         out.write(_END)
     return bytes_max - tar.bytes_left
 
@@ -89,43 +95,77 @@ def take(source: BinaryIO, wanted: Collection[str], folder: Path, *, bytes_max: 
     return stored
 
 
-def _admit(member: Member, tar: Tar, rules: PathRules, write: Callable[[bytes], object]) -> None:
-    """Writes a member with a fresh header that holds only what may pass. Raises ArchiveRefused."""
-    path = rules.clean(member.name)
-    # Neither set-user-id bits nor folders that their owner cannot enter.
-    mode = member.mode & 0o777
-    if path == ".":
-        if member.kind != "directory":
-            raise ArchiveRefused(f"{told(member.name) or 'a member'}: no name")
-        return
-    match member.kind:
-        case "directory":
-            rules.plain(path)
-            write(_header(path, tarfile.DIRTYPE, mode | 0o700, mtime=member.mtime))
-        case "file":
-            rules.plain(path)
-            write(_header(path, tarfile.REGTYPE, mode | 0o600, mtime=member.mtime, size=member.size))
-            while data := tar.read(_COPY_BYTES):
-                write(data)
-            write(bytes(-member.size % BLOCK_BYTES))
-        case "symlink":
-            rules.link(path, member.target)
-            write(_header(path, tarfile.SYMTYPE, mode | 0o600, mtime=member.mtime, target=member.target))
-        case "hardlink":
-            rules.plain(path)
-            try:
-                target = rules.clean(member.target)
-            except ArchiveRefused as error:
-                raise ArchiveRefused(
-                    f"{told(member.name)}: a hard link out of the workspace ({error})"
-                ) from None
-            write(_header(path, tarfile.LNKTYPE, mode | 0o600, mtime=member.mtime, target=target))
-        case "fifo":
-            raise ArchiveRefused(f"{told(member.name)}: a FIFO")
-        case "device":
-            raise ArchiveRefused(f"{told(member.name)}: a device")
-        case "other":
-            raise ArchiveRefused(f"{told(member.name)}: neither file, folder nor link")
+class _Admission:
+    """Writes members with fresh headers that hold only what may pass."""
+
+    def __init__(self, rules: PathRules, write: Callable[[bytes], object]) -> None:
+        self._rules, self._write = rules, write
+        # Folders that their owner may not write to: the header of each, for after what is in it.
+        self._closed: dict[str, bytes] = {}
+        self._closed_bytes = 0
+
+    def admit(self, member: Member, tar: Tar) -> None:
+        """Writes one member. Raises ArchiveRefused."""
+        path = self._rules.clean(member.name)
+        if path == ".":
+            if member.kind != "directory":
+                raise ArchiveRefused(f"{told(member.name) or 'a member'}: no name")
+            return
+        self._closed.pop(path, None)
+        # No set-user-id bits; and its owner there, who may be of its group here, can read it.
+        mode = member.mode & 0o777 | 0o400
+        match member.kind:
+            case "directory":
+                self._folder(path, mode | 0o100, member.mtime)
+            case "file":
+                self._rules.plain(path)
+                self._write(_header(path, tarfile.REGTYPE, mode, mtime=member.mtime, size=member.size))
+                while data := tar.read(_COPY_BYTES):
+                    self._write(data)
+                self._write(bytes(-member.size % BLOCK_BYTES))
+            case "symlink":
+                self._link(path, member.target, member)
+            case "hardlink":
+                self._hard_link(path, member)
+            case "fifo":
+                raise ArchiveRefused(f"{told(member.name)}: a FIFO")
+            case "device":
+                raise ArchiveRefused(f"{told(member.name)}: a device")
+            case "other":
+                raise ArchiveRefused(f"{told(member.name)}: neither file, folder nor link")
+
+    def close_folders(self) -> None:
+        """Gives folders that may not be written to their modes, the inner ones first."""
+        for path in sorted(self._closed, reverse=True):
+            # Not where a later link took the place of a folder above it.
+            with contextlib.suppress(ArchiveRefused):
+                if self._rules.clean(path) == path:
+                    self._write(self._closed[path])
+
+    def _folder(self, path: str, mode: int, mtime: int) -> None:
+        self._rules.plain(path)
+        self._write(_header(path, tarfile.DIRTYPE, mode | 0o200, mtime=mtime))
+        if not mode & 0o200:
+            header = _header(path, tarfile.DIRTYPE, mode, mtime=mtime)
+            self._closed_bytes += len(path) + len(header)
+            if self._closed_bytes <= _CLOSED_BYTES_MAX:
+                self._closed[path] = header
+
+    def _link(self, path: str, target: str, member: Member) -> None:
+        self._rules.link(path, target, name=member.name)
+        self._write(_header(path, tarfile.SYMTYPE, 0o777, mtime=member.mtime, target=target))
+
+    def _hard_link(self, path: str, member: Member) -> None:
+        try:
+            target = self._rules.clean(member.target)
+        except ArchiveRefused as error:
+            raise ArchiveRefused(f"{told(member.name)}: a hard link out of the workspace ({error})") from None
+        # A second name of a link leads elsewhere from another folder.
+        if (leads_to := self._rules.target(target)) is not None:
+            self._link(path, leads_to, member)
+            return
+        self._rules.plain(path)
+        self._write(_header(path, tarfile.LNKTYPE, 0o600, mtime=member.mtime, target=target))
 
 
 def _header(path: str, type: bytes, mode: int, *, mtime: int = 0, size: int = 0, target: str = "") -> bytes:

@@ -17,6 +17,10 @@ class _Circle(ArchiveRefused):
     """Links that lead to each other."""
 
 
+class _Elsewhere(ArchiveRefused):
+    """Through an absolute link, to a place that is not the archive's."""
+
+
 class _Folder:
     """A folder with links in it or below it."""
 
@@ -36,24 +40,25 @@ class PathRules:
         self._link_bytes = 0
 
     def clean(self, name: str) -> str:
-        """The path below the workspace; raises ArchiveRefused."""
+        """The path below the workspace, links above it followed; raises ArchiveRefused."""
         if name.startswith("/"):
             raise ArchiveRefused(f"{told(name)}: an absolute path")
         if "\0" in name:
             raise ArchiveRefused(f"{told(name)}: a NUL in the path")
         if ".." in name.split("/"):
             raise ArchiveRefused(f"{told(name)}: leaves the workspace")
-        path = posixpath.normpath(name)
-        self._place(path)
-        return path
+        folder, last = self._place(posixpath.normpath(name))
+        return "/".join((*folder, last))
 
-    def link(self, path: str, target: str) -> None:
-        """Admits a symbolic link whose target lies in the workspace.
+    def link(self, path: str, target: str, *, name: str = "") -> None:
+        """Admits a symbolic link whose target lies in the workspace or is absolute; `name` is the archive's.
 
-        One that leads in a circle leads nowhere out.
+        An absolute one, or one that leads through such, means a place of the sandbox's own; nothing of the
+        archive is written through it. One that leads in a circle leads nowhere out.
         """
+        name = name or path
         if "\0" in target:
-            raise ArchiveRefused(f"{told(path)}: a NUL in the target of a link")
+            raise ArchiveRefused(f"{told(name)}: a NUL in the target of a link")
         parts, link = self._place(path)
         folder = self._root
         for part in parts:
@@ -67,19 +72,29 @@ class PathRules:
         folder.links[link] = target
         try:
             self._resolve([*parts, link], path)
-        except _Circle:
+        except (_Circle, _Elsewhere):
             pass
         except ArchiveRefused:
-            raise ArchiveRefused(f"{told(path)}: a link out of the workspace, to {told(target)}") from None
+            raise ArchiveRefused(f"{told(name)}: a link out of the workspace, to {told(target)}") from None
 
     def plain(self, path: str) -> None:
         """A file or folder takes the place of a link of the same name."""
+        folder, name = self._folder(path)
+        if folder is not None:
+            folder.links.pop(name, None)
+
+    def target(self, path: str) -> str | None:
+        """The target of the link that lies there; None when it is no link."""
+        folder, name = self._folder(path)
+        return folder.links.get(name) if folder is not None else None
+
+    def _folder(self, path: str) -> tuple[_Folder | None, str]:
+        """The folder of a path, None for one without links in it or below it, and the path's last part."""
         parts, name = self._place(path)
         folder: _Folder | None = self._root
         for part in parts:
             folder = folder.folders.get(part) if folder is not None else None
-        if folder is not None:
-            folder.links.pop(name, None)
+        return folder, name
 
     def _place(self, path: str) -> tuple[list[str], str]:
         """The real folder of a path, and the path's last part."""
@@ -113,6 +128,6 @@ class PathRules:
             if hops > _LINK_DEPTH_MAX:
                 raise _Circle(f"{told(name)}: links in a circle")
             if target.startswith("/"):
-                raise ArchiveRefused(f"{told(name)}: leaves the workspace")
+                raise _Elsewhere(f"{told(name)}: leaves the workspace, by a link to {told(target)}")
             todo.extend(target.split("/")[::-1])
         return done

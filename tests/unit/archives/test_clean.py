@@ -31,7 +31,11 @@ def archive(*members: tuple[str, bytes, str]) -> io.BytesIO:
         [("/abs", tarfile.REGTYPE, "")],
         [("../up", tarfile.REGTYPE, "")],
         [("a/../../up", tarfile.REGTYPE, "")],
-        [("link", tarfile.SYMTYPE, "/etc/passwd")],
+        [("abs-link", tarfile.SYMTYPE, "/etc"), ("abs-link/x", tarfile.REGTYPE, "")],
+        [("a", tarfile.SYMTYPE, "/etc"), ("b", tarfile.SYMTYPE, "a"), ("b/x", tarfile.REGTYPE, "")],
+        [("a", tarfile.SYMTYPE, "/etc"), ("a/link", tarfile.SYMTYPE, "x")],
+        [("a", tarfile.SYMTYPE, "/etc"), ("hard", tarfile.LNKTYPE, "a/passwd")],
+        [("d/l", tarfile.SYMTYPE, "../x"), ("hard-to-link", tarfile.LNKTYPE, "d/l")],
         [("link", tarfile.SYMTYPE, "../..")],
         [("a", tarfile.SYMTYPE, "."), ("a/b", tarfile.SYMTYPE, "../..")],
         [("d/l", tarfile.SYMTYPE, "l"), ("d/l/x", tarfile.REGTYPE, "")],
@@ -58,6 +62,72 @@ def test_what_may_pass_passes_without_its_special_bits(tmp_path: Path) -> None:
     sanitize(packed, tmp_path / "out.tar", bytes_max=1 << 20)
     with tarfile.open(tmp_path / "out.tar") as tar:
         assert [(m.name, m.mode & 0o7000) for m in tar] == [("d", 0), ("d/l", 0), ("f", 0)]
+
+
+def cleaned(data: io.BytesIO, into: Path) -> list[tarfile.TarInfo]:
+    sanitize(data, into, bytes_max=1 << 20)
+    with tarfile.open(into) as tar:
+        return tar.getmembers()
+
+
+def test_absolute_links_are_kept_and_nothing_is_written_through_them(tmp_path: Path) -> None:
+    data = archive(
+        ("venv/python", tarfile.SYMTYPE, "/usr/bin/python3"),
+        ("venv/python3", tarfile.SYMTYPE, "python"),
+        ("venv/lib", tarfile.SYMTYPE, "/usr/lib"),
+        ("venv/above", tarfile.SYMTYPE, "lib/../../x"),
+        ("hard", tarfile.LNKTYPE, "venv/python"),
+        ("venv/lib", tarfile.REGTYPE, ""),
+        ("venv/lib", tarfile.DIRTYPE, ""),
+        ("venv/lib/x", tarfile.REGTYPE, ""),
+    )
+    found = [(member.name, member.type, member.linkname) for member in cleaned(data, tmp_path / "out.tar")]
+    assert found == [
+        ("venv/python", tarfile.SYMTYPE, "/usr/bin/python3"),
+        ("venv/python3", tarfile.SYMTYPE, "python"),
+        ("venv/lib", tarfile.SYMTYPE, "/usr/lib"),
+        ("venv/above", tarfile.SYMTYPE, "lib/../../x"),
+        ("hard", tarfile.SYMTYPE, "/usr/bin/python3"),
+        ("venv/lib", tarfile.REGTYPE, ""),
+        ("venv/lib", tarfile.DIRTYPE, ""),
+        ("venv/lib/x", tarfile.REGTYPE, ""),
+    ]
+
+
+def test_what_lies_behind_a_link_is_written_where_it_lies(tmp_path: Path) -> None:
+    """Programs that unpack put some links in their places only at the end."""
+    data = archive(
+        ("d/l", tarfile.SYMTYPE, "../e"), ("d/l/f", tarfile.REGTYPE, ""), ("h", tarfile.LNKTYPE, "d/l/f")
+    )
+    found = [(member.name, member.linkname) for member in cleaned(data, tmp_path / "out.tar")]
+    assert found == [("d/l", "../e"), ("e/f", ""), ("h", "e/f")]
+
+
+def test_modes_are_kept_and_folders_are_closed_last(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name, kind, mode in (
+            ("d", tarfile.DIRTYPE, 0o555),
+            ("d/f", tarfile.REGTYPE, 0o444),
+            ("other", tarfile.REGTYPE, 0o040),
+            ("d/again", tarfile.REGTYPE, 0o751),
+            ("none", tarfile.DIRTYPE, 0),
+            ("open", tarfile.DIRTYPE, 0o1777),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.mode = kind, mode
+            tar.addfile(member)
+    data.seek(0)
+    assert [(member.name, member.mode) for member in cleaned(data, tmp_path / "out.tar")] == [
+        ("d", 0o755),
+        ("d/f", 0o444),
+        ("other", 0o440),
+        ("d/again", 0o751),
+        ("none", 0o700),
+        ("open", 0o777),
+        ("none", 0o500),
+        ("d", 0o555),
+    ]
 
 
 def test_a_bomb_is_too_large(tmp_path: Path) -> None:

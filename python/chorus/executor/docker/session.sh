@@ -111,7 +111,7 @@ stop() {
 # put TOKEN BYTES DIRECTORY: a tar archive of so many bytes follows.
 put() {
     head -c "$2" 6>&- 7>&- 8>&- 9>&- | {
-        tar -x -f - -C "$3" --no-same-owner >&8 2>&8 6>&- 7>&- 8>&- 9>&-
+        tar -x -p -f - -C "$3" --no-same-owner >&8 2>&8 6>&- 7>&- 8>&- 9>&-
         code=$?
         cat >/dev/null 6>&- 7>&- 8>&- 9>&-
         exit $code
