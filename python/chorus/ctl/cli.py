@@ -80,7 +80,9 @@ def _meshes(commands: _SubParsersAction[ArgumentParser]) -> None:
 
 def _tasks(commands: _SubParsersAction[ArgumentParser]) -> None:
     run = _command(commands, "run", "run a command in a sandbox of the mesh", _asking("run", "run"))
-    run.add_argument("--dir", metavar="FOLDER", help="send this folder; the command starts in it")
+    run.add_argument(
+        "--dir", metavar="FOLDER", help="send this folder less what git ignores; the command starts in it"
+    )
     run.add_argument("--language", default="", help="choose the image by language")
     run.add_argument("--artifact", action="append", default=[], metavar="GLOB", help="keep these files")
     run.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set in the sandbox")

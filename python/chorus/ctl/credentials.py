@@ -5,12 +5,15 @@ Nothing of the kind is sent without being asked for; what is sent is packed by `
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Final
+
+from chorus.ctl.left_out import LeftOut
 
 # Only the beginning of a file is looked at to see whether it is a key or holds a token.
 LOOK_BYTES: Final = 64 * 1024
@@ -107,14 +110,6 @@ _PUBLIC_OF_SSH: Final = ("*.pub", "known_hosts*", "authorized_keys*")
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A file that stays behind, and what its name says it is."""
-
-    file: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class Found:
     """What looks like a secret in a file that is sent; lines count from 1."""
 
@@ -127,9 +122,9 @@ def credentials(root: Path, names: Iterable[str]) -> list[LeftOut]:
     """Those of the files that are credentials, and the links to them."""
     names = list(names)
     left_out = {name: why for name in names if (why := _what(root, name)) is not None}
-    goals = {(root / name).resolve(): name for name in left_out}
+    goals = {os.path.realpath(root / name): name for name in left_out}
     for name in names:
-        goal = goals.get((root / name).resolve()) if (root / name).is_symlink() else None
+        goal = goals.get(os.path.realpath(root / name)) if _is_link(root / name) else None
         if goal is not None and name not in left_out:
             left_out[name] = f"a link to {goal}"
     return [LeftOut(name, why) for name, why in left_out.items()]
@@ -146,7 +141,8 @@ def findings(root: Path, names: Iterable[str]) -> list[Found]:
         if len(content) > SCAN_BYTES_MAX or b"\0" in content[:_BINARY_LOOK_BYTES]:
             continue
         seen = set()
-        for finding in scanner.scan(content, name):
+        # Rules may look at a name; one that is not UTF-8 has marks in place of the other bytes.
+        for finding in scanner.scan(content, name.encode("utf-8", "replace").decode()):
             if finding.rule not in seen:
                 seen.add(finding.rule)
                 found.append(Found(name, content.count(b"\n", 0, finding.start) + 1, finding.rule))
@@ -178,6 +174,13 @@ def _fits(path: PurePosixPath, pattern: str) -> bool:
     if "/" in pattern:
         return fnmatchcase(f"/{path}", f"*/{pattern}")
     return fnmatchcase(path.name, pattern)
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:
+        return False  # in a folder that cannot be searched: packing says so
 
 
 def _read(path: Path, bytes_max: int) -> bytes:

@@ -13,16 +13,18 @@ import tempfile
 from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import httpx
 
 from chorus.ctl.client import Client, Refused
 from chorus.ctl.credentials import FINDINGS_MAX, credentials, findings
 from chorus.ctl.follow import TaskEvent, follow
-from chorus.ctl.pack import listed, pack
+from chorus.ctl.left_out import in_short
+from chorus.ctl.pack import pack
 from chorus.ctl.problems import CANCELLED, MESH_FAILED, TIMED_OUT, USAGE, CtlError
 from chorus.ctl.terminal import Output, note, say, say_json, write_bytes
+from chorus.ctl.tree import IGNORED, REPOSITORY, walk
 from chorus.wire.ids import new_id
 from chorus.wire.task import ENV_MAX_BYTES, TITLE_MAX_CHARS
 
@@ -35,11 +37,10 @@ EXIT_CODE_MAX: Final = 255
 def run(client: Client, arguments: Namespace) -> int:
     """Submits, follows, and ends as the command ended."""
     task = task_of(arguments)
-    names = _chosen(arguments) if arguments.dir is not None else []
     with tempfile.SpooledTemporaryFile(SPOOL_MAX_BYTES) as archive:
         source = None
         if arguments.dir is not None:
-            pack(Path(arguments.dir), names, archive)  # type: ignore[arg-type]
+            _pack(arguments, archive)
             source = archive
         try:
             answer = client.submit(task, source)  # type: ignore[arg-type]
@@ -131,25 +132,33 @@ def _secret_in(name: str, path: Path) -> str:
         raise CtlError(f"--secret {name}@{path}: not UTF-8 text; encode it first", USAGE) from None
 
 
-def _chosen(arguments: Namespace) -> list[str]:
-    """The files of --dir that are sent; says which stay behind, and what looks secret in the others."""
-    root = Path(arguments.dir).resolve()
-    names = listed(Path(arguments.dir))
-    left_out = [] if arguments.include_secrets else credentials(root, names)
-    behind = {each.file for each in left_out}
-    names = [name for name in names if name not in behind]
-    found = findings(root, names)
+def _pack(arguments: Namespace, archive: IO[bytes]) -> None:
+    """Packs --dir; says what stays behind, and what looks secret in the files that are sent."""
+    tree = walk(Path(arguments.dir))
+    secret = [] if arguments.include_secrets else credentials(tree.root, tree.files)
+    behind = {each.file for each in secret}
+    files = [path for path in tree.files if path not in behind]
+    others = pack(tree.root, [*tree.folders, *files], archive)
+    behind = {each.file for each in others}
+    found = findings(tree.root, (path for path in files if path not in behind))
+    left_out = [*tree.left_out, *others]
     if arguments.json:
-        said = {"left_out": [asdict(each) for each in left_out], "findings": [asdict(each) for each in found]}
+        said = {
+            "left_out": [asdict(each) for each in (*secret, *left_out)],
+            "findings": [asdict(each) for each in found],
+        }
         say_json({"id": None, "event": "packed", "data": said}, flush=True)
-        return names
-    for each in left_out:
+        return
+    for each in secret:
         note(f"chorusctl: left out {each.file}: {each.why}; --include-secrets sends it")
+    if short := in_short([each for each in left_out if each.why != REPOSITORY], frozenset({IGNORED})):
+        note(f"chorusctl: left out {short}")
+    if tree.unused_ignore_file:
+        note(f"chorusctl: {arguments.dir} is in no git repository, so its .gitignore leaves nothing out")
     for one in found[:FINDINGS_MAX]:
         note(f"chorusctl: warning: {one.file}:{one.line} is sent and looks like a secret ({one.rule})")
     if len(found) > FINDINGS_MAX:
         note(f"chorusctl: warning: {len(found) - FINDINGS_MAX} more; chorusctl scan lists them")
-    return names
 
 
 def _follow_to_end(client: Client, task_id: str, arguments: Namespace) -> int:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import io
 import json
-import os
-import subprocess
-import tarfile
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -21,56 +17,8 @@ from chorus.ctl.cli import build_parser, main
 from chorus.ctl.client import Client, Unreachable
 from chorus.ctl.contexts import AgentEntry, Endpoint, MeshContext, Target
 from chorus.ctl.follow import follow, parse
-from chorus.ctl.pack import listed, pack
 from chorus.ctl.problems import CtlError
 from chorus.ctl.run import exit_code, task_of
-
-
-def packed(folder: Path) -> bytes:
-    buffer = io.BytesIO()
-    pack(folder, listed(folder), buffer)
-    return buffer.getvalue()
-
-
-def names(archive: bytes) -> list[str]:
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        return tar.getnames()
-
-
-def test_packing_is_deterministic_and_whole(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "empty").mkdir()
-    (tmp_path / ".git").mkdir()
-    (tmp_path / ".git" / "HEAD").write_text("x")
-    (tmp_path / "sub" / "b").write_bytes(bytes(range(256)))
-    (tmp_path / "a").write_text("a")
-    (tmp_path / "a").chmod(0o755)
-    (tmp_path / "sub" / "link").symlink_to("../a")
-    first = packed(tmp_path)
-    os.utime(tmp_path / "a", (1, 1))
-    assert packed(tmp_path) == first
-    assert sorted(names(first)) == ["a", "empty", "sub/b", "sub/link"]
-
-
-def test_gitignored_files_stay_behind(tmp_path: Path) -> None:
-    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
-    (tmp_path / ".gitignore").write_text("*.o\n")
-    (tmp_path / "x.o").write_text("x")
-    (tmp_path / "x.c").write_text("x")
-    assert names(packed(tmp_path)) == [".gitignore", "x.c"]
-
-
-@pytest.mark.parametrize("goal", ["../outside", "/etc/passwd", "sub/../../x"])
-def test_links_out_of_the_folder_are_refused_by_name(tmp_path: Path, goal: str) -> None:
-    (tmp_path / "bad-link").symlink_to(goal)
-    with pytest.raises(CtlError, match="bad-link"):
-        packed(tmp_path)
-
-
-def test_special_files_are_refused_by_name(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(CtlError, match="pipe"):
-        packed(tmp_path)
 
 
 def test_events_are_parsed_at_every_cut() -> None:

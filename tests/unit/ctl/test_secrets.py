@@ -106,7 +106,7 @@ class Agent:
         body = self.bodies[-1]
         start = body.index(b"\r\n\r\n", body.index(b'name="source"')) + 4
         with tarfile.open(fileobj=io.BytesIO(body[start:])) as archive:
-            return sorted(archive.getnames())
+            return sorted(member.name for member in archive if not member.isdir())
 
 
 @pytest.fixture
