@@ -108,10 +108,12 @@ stop() {
     current=0
 }
 
-# put TOKEN BYTES DIRECTORY: a tar archive of so many bytes follows.
+# put TOKEN BYTES DIRECTORY: a tar archive of so many bytes follows. It was cleaned: no name in it leads out, also
+# not through a link. With -P links are made in their turn; made at the end, as tar does it with absolute ones, they
+# would come too late for folders that may not be written to.
 put() {
     head -c "$2" 6>&- 7>&- 8>&- 9>&- | {
-        tar -x -p -f - -C "$3" --no-same-owner >&8 2>&8 6>&- 7>&- 8>&- 9>&-
+        tar -x -p -P -f - -C "$3" --no-same-owner >&8 2>&8 6>&- 7>&- 8>&- 9>&-
         code=$?
         cat >/dev/null 6>&- 7>&- 8>&- 9>&-
         exit $code
