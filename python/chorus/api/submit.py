@@ -6,8 +6,6 @@ What is too large for an entry becomes a blob here; whether the mesh takes the t
 from __future__ import annotations
 
 import asyncio
-import io
-import tarfile
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -24,6 +22,7 @@ from chorus.archives.tar import BLOCK_BYTES, is_header
 from chorus.blobs import BlobSpaceFull
 from chorus.hub import HubClosed, HubInvalid, HubTimeout, HubUnavailable, Reply
 from chorus.wire.ids import new_id
+from chorus.wire.offload import archive_of
 from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task
 
 # How long a submission waits for a leader before it says 503: an election with default timings fits in.
@@ -143,25 +142,12 @@ async def _as_blobs(context: Context, task: TaskSubmission) -> dict[str, Any]:
     """The task with inline files and standard input stored as blobs."""
     body = task.body()
     if task.source is not None and task.source.kind == "inline":
-        archive = await asyncio.to_thread(_archive, task.source.files)
+        archive = await asyncio.to_thread(archive_of, task.source.files)
         body["source"] = {"kind": "blob", "sha256": await _store(context, _one(archive))}
     if task.stdin:
         body["stdin_sha256"] = await _store(context, _one(task.stdin.encode()))
         body["stdin"] = ""
     return body
-
-
-def _archive(files: dict[str, str]) -> bytes:
-    """The same files give the same bytes, and so the same blob."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for path in sorted(files):
-            content = files[path].encode()
-            member = tarfile.TarInfo(path)
-            member.size = len(content)
-            member.mode = 0o644
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 async def _read_parts(

@@ -28,7 +28,7 @@ def offload(task: TaskSubmission) -> Offloaded:
     changes: dict[str, object] = {}
     source = task.source
     if source is not None and source.kind == "inline" and source.size > INLINE_MAX_BYTES:
-        blobs.append(_tar(source.files))
+        blobs.append(archive_of(source.files))
         changes["source"] = Source(kind="blob", sha256=hashlib.sha256(blobs[-1]).hexdigest())
     if len(task.stdin.encode()) > STDIN_MAX_BYTES:
         blobs.append(task.stdin.encode())
@@ -41,10 +41,11 @@ def source_sha256(source: Source | None) -> str:
     """The hash of a task's files, the same whether they travel inline or as a blob; empty without any."""
     if source is None:
         return ""
-    return source.blob or hashlib.sha256(_tar(source.files)).hexdigest()
+    return source.blob or hashlib.sha256(archive_of(source.files)).hexdigest()
 
 
-def _tar(files: dict[str, str]) -> bytes:
+def archive_of(files: dict[str, str]) -> bytes:
+    """Inline files as a tar; the same files give the same bytes."""
     buffer = io.BytesIO()
     # No times and owners: they would make another blob of the same files.
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -52,6 +53,7 @@ def _tar(files: dict[str, str]) -> bytes:
             data = files[path].encode()
             entry = tarfile.TarInfo(path)
             entry.size = len(data)
-            entry.mode = 0o644
+            # As for those that stay inline: a script that comes as text could not say that it may be run.
+            entry.mode = 0o755 if data.startswith(b"#!") else 0o644
             archive.addfile(entry, io.BytesIO(data))
     return buffer.getvalue()

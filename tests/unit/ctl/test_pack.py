@@ -175,7 +175,7 @@ def made(root: Path, tree: list[tuple[list[bytes], Shape]]) -> None:
         path.chmod(mode | 0o500 if path.is_dir() else mode | 0o400)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(TREES)
 def test_a_folder_arrives_equal_or_what_is_left_out_is_named(tree: list[tuple[list[bytes], Shape]]) -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
@@ -216,7 +216,7 @@ IGNORE_FILES = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(WORK_TREES, IGNORE_FILES, st.sets(st.integers(0, 13), max_size=3), PATTERNS, st.integers(0, 1))
 def test_what_is_ignored_is_what_git_ignores(
     tree: list[list[bytes]],
