@@ -18,6 +18,7 @@ from typing import BinaryIO
 from chorus.archives.errors import ArchiveRefused, told
 from chorus.archives.gunzip import open_stream
 from chorus.archives.paths import PathRules
+from chorus.archives.places import Places
 from chorus.archives.tar import BLOCK_BYTES, Member, Tar
 
 _COPY_BYTES = 256 * 1024
@@ -100,6 +101,7 @@ class _Admission:
 
     def __init__(self, rules: PathRules, write: Callable[[bytes], object]) -> None:
         self._rules, self._write = rules, write
+        self._places = Places()
         # Folders that their owner may not write to: the header of each, for after what is in it.
         self._closed: dict[str, bytes] = {}
         self._closed_bytes = 0
@@ -116,8 +118,10 @@ class _Admission:
         mode = member.mode & 0o777 | 0o400
         match member.kind:
             case "directory":
+                self._places.folder(path, member.name)
                 self._folder(path, mode | 0o100, member.mtime)
             case "file":
+                self._places.file(path, member.name)
                 self._rules.plain(path)
                 self._write(_header(path, tarfile.REGTYPE, mode, mtime=member.mtime, size=member.size))
                 while data := tar.read(_COPY_BYTES):
@@ -152,7 +156,10 @@ class _Admission:
                 self._closed[path] = header
 
     def _link(self, path: str, target: str, member: Member) -> None:
+        if not target:
+            raise ArchiveRefused(f"{told(member.name)}: a link without a target")
         self._rules.link(path, target, name=member.name)
+        self._places.link(path, member.name)
         self._write(_header(path, tarfile.SYMTYPE, 0o777, mtime=member.mtime, target=target))
 
     def _hard_link(self, path: str, member: Member) -> None:
@@ -164,6 +171,11 @@ class _Admission:
         if (leads_to := self._rules.target(target)) is not None:
             self._link(path, leads_to, member)
             return
+        if not self._places.is_file(target):
+            raise ArchiveRefused(
+                f"{told(member.name)}: a hard link to {told(member.target)}, which is no file before it"
+            )
+        self._places.file(path, member.name)
         self._rules.plain(path)
         self._write(_header(path, tarfile.LNKTYPE, 0o600, mtime=member.mtime, target=target))
 

@@ -19,8 +19,8 @@ BLOCK_BYTES = 512
 MEMBERS_MAX = 1_000_000
 # A long name or a member's pax records; extended attributes may be there, twice, of 64 KiB in all on Linux.
 EXTENSION_BYTES_MAX = 1024 * 1024
-# Linux opens no longer path.
-NAME_BYTES_MAX = 4096
+# Linux opens no longer path; with its NUL it has 4096 bytes.
+NAME_BYTES_MAX = 4095
 # What a file system can hold.
 _SIZE_MAX = 2**63 - 1
 _DIGITS_MAX = 20

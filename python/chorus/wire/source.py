@@ -15,6 +15,8 @@ INLINE_MAX_BYTES = 64 * 1024
 INLINE_REQUEST_MAX_BYTES = 16 * 1024 * 1024
 INLINE_MAX_FILES = 4096
 PATH_MAX_BYTES = 1024
+# What Linux file systems hold as one name.
+NAME_MAX_BYTES = 255
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -54,6 +56,8 @@ class Source(BaseModel):
             check_path(path)
         for path in files:
             parts = path.split("/")
+            if any(len(part.encode()) > NAME_MAX_BYTES for part in parts):
+                raise ValueError(f"path {path[:40]!r}… has a name of more than {NAME_MAX_BYTES} bytes")
             for depth in range(1, len(parts)):
                 if "/".join(parts[:depth]) in files:
                     raise ValueError(f"path {path!r} has another file as its folder")

@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import os
+import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chorus.archives.clean import from_file, from_files, sanitize
 from chorus.archives.errors import ArchiveRefused, ArchiveTooLarge
@@ -41,6 +46,13 @@ def archive(*members: tuple[str, bytes, str]) -> io.BytesIO:
         [("d/l", tarfile.SYMTYPE, "l"), ("d/l/x", tarfile.REGTYPE, "")],
         [("hard", tarfile.LNKTYPE, "../x")],
         [("hard", tarfile.LNKTYPE, "/etc/shadow")],
+        [("hard", tarfile.LNKTYPE, "nothing")],
+        [("d", tarfile.DIRTYPE, ""), ("hard", tarfile.LNKTYPE, "d")],
+        [("a", tarfile.REGTYPE, ""), ("a/below", tarfile.REGTYPE, "")],
+        [("a/b", tarfile.REGTYPE, ""), ("a/b/c/below", tarfile.DIRTYPE, "")],
+        [("full/f", tarfile.REGTYPE, ""), ("full", tarfile.REGTYPE, "")],
+        [("full/f", tarfile.REGTYPE, ""), ("full", tarfile.SYMTYPE, "/tmp")],
+        [("no-target", tarfile.SYMTYPE, "")],
         [("fifo", tarfile.FIFOTYPE, "")],
         [("char", tarfile.CHRTYPE, "")],
         [("block", tarfile.BLKTYPE, "")],
@@ -49,6 +61,13 @@ def archive(*members: tuple[str, bytes, str]) -> io.BytesIO:
 def test_refused_by_name(members: list[tuple[str, bytes, str]], tmp_path: Path) -> None:
     with pytest.raises(ArchiveRefused, match=members[-1][0].replace(".", r"\.")):
         sanitize(archive(*members), tmp_path / "out.tar", bytes_max=1 << 20)
+
+
+@pytest.mark.parametrize("name", ["n" * 256, "d/" + "ü" * 128])
+def test_names_that_no_file_system_holds(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ArchiveRefused, match="255 bytes"):
+        sanitize(archive((name, tarfile.REGTYPE, "")), tmp_path / "out.tar", bytes_max=1 << 20)
+    sanitize(archive((name[:-3], tarfile.REGTYPE, "")), tmp_path / "out.tar", bytes_max=1 << 20)
 
 
 def test_what_may_pass_passes_without_its_special_bits(tmp_path: Path) -> None:
@@ -128,6 +147,45 @@ def test_modes_are_kept_and_folders_are_closed_last(tmp_path: Path) -> None:
         ("none", 0o500),
         ("d", 0o555),
     ]
+
+
+MEMBERS = st.lists(
+    st.tuples(
+        st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join),
+        st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE]),
+        st.lists(st.sampled_from(["a", "b", "..", "/tmp"]), min_size=1, max_size=3).map("/".join),
+        st.sampled_from([0o755, 0o555, 0o500, 0o000]),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(MEMBERS)
+def test_what_is_taken_can_be_unpacked(members: list[tuple[str, bytes, str, int]]) -> None:
+    """By a user, as in a sandbox, who has no right to what is closed."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name, kind, target, mode in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.mode, member.linkname = kind, mode, target
+            tar.addfile(member)
+    data.seek(0)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
+        clean, into = Path(place, "out.tar"), Path(place, "into")
+        try:
+            sanitize(data, clean, bytes_max=1 << 20)
+        except ArchiveRefused:
+            return
+        into.mkdir()
+        user = {}
+        if os.geteuid() == 0:
+            Path(place).chmod(0o755)
+            os.chown(into, 65534, 65534)
+            user = {"user": 65534, "group": 65534, "extra_groups": []}
+        unpack = ["tar", "-x", "-p", "-P", "-f", str(clean), "-C", str(into), "--no-same-owner"]
+        done = subprocess.run(unpack, stderr=subprocess.PIPE, check=False, **user)  # type: ignore[call-overload]
+        assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_bomb_is_too_large(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"source": {"kind": "archive", "url": "https://x/y"}}, "source", "not supported yet"),
     ({"source": {"kind": "inline", "files": {"../x": ""}}}, "source.files", "inside the workspace"),
     ({"source": {"kind": "inline", "files": {"a": "", "a/b": ""}}}, "source.files", "another file"),
+    ({"source": {"kind": "inline", "files": {"d/" + "é" * 128: ""}}}, "source.files", "255 bytes"),
     ({"source": {"kind": "blob", "sha256": "xyz"}}, "source.sha256", "pattern"),
     ({"resources": {"cpus": 0}}, "resources.cpus", "greater than 0"),
 ]
