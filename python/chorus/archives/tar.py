@@ -84,7 +84,7 @@ class Tar:
         self.bytes_left = bytes_max
         # Of the present member: what was not read yet, and what fills its last block.
         self._data_left = self._padding = 0
-        self._name = ""
+        self._name = b""
 
     def __iter__(self) -> Iterator[Member]:
         headers = 0
@@ -122,7 +122,7 @@ class Tar:
 
         Programs write two of them. An archive without one may have lost members.
         """
-        self._name = ""
+        self._name = b""
         first = self._stream.read(BLOCK_BYTES)
         if not first:
             raise ArchiveRefused("the archive has no end (two blocks of zeros), so it may be cut short")
@@ -166,11 +166,11 @@ class Tar:
         records = extension.records
         name = records.get(b"path") or extension.name or _own_name(header)
         target = records.get(b"linkpath") or extension.target or _text(header[157:257])
-        self._name = told(_decoded(name))
+        self._name = name
         if len(name) > NAME_BYTES_MAX or len(target) > NAME_BYTES_MAX:
-            raise ArchiveRefused(f"{self._name}: a name of more than {NAME_BYTES_MAX} bytes")
+            raise ArchiveRefused(f"{self._told()}: a name of more than {NAME_BYTES_MAX} bytes")
         if header[156:157] == b"S":
-            raise ArchiveRefused(f"{self._name}: a sparse file; pack it as a plain one")
+            raise ArchiveRefused(f"{self._told()}: a sparse file; pack it as a plain one")
         kind = _KINDS.get(header[156:157], "other")
         if header[156:157] == b"\0" and name.endswith(b"/"):
             kind = "directory"  # as archives older than a type for folders say it
@@ -180,10 +180,13 @@ class Tar:
             said = records.get(b"size")
             size = _size(header[124:136]) if said is None else _agreed(_decimal(said), header[124:136])
             if size > self.bytes_left:
-                raise ArchiveTooLarge(f"{self._name} does not fit")
+                raise ArchiveTooLarge(f"{self._told()} does not fit")
         self._data_left, self._padding = size, -size % BLOCK_BYTES
         mode = _number(header[100:108]) or 0
         return Member(_decoded(name), kind, size, mode & 0o7777, _mtime(header, records), _decoded(target))
+
+    def _told(self) -> str:
+        return told(_decoded(self._name))
 
     def _some(self, size: int) -> bytes:
         """Between one byte and so many; none only when none are asked for."""
@@ -191,7 +194,7 @@ class Tar:
             return b""
         data = self._stream.read(size)
         if not data:
-            raise ArchiveRefused(f"the archive ends too early{f', in {self._name}' if self._name else ''}")
+            raise ArchiveRefused(f"the archive ends too early{f', in {self._told()}' if self._name else ''}")
         self._spend(len(data))
         return data
 

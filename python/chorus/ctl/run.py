@@ -138,7 +138,11 @@ def _pack(arguments: Namespace, archive: IO[bytes]) -> None:
     secret = [] if arguments.include_secrets else credentials(tree.root, tree.files)
     behind = {each.file for each in secret}
     files = [path for path in tree.files if path not in behind]
-    others = pack(tree.root, [*tree.folders, *files], archive)
+    try:
+        others = pack(tree.root, [*tree.folders, *files], archive)
+    except OSError as error:
+        where = f"free space in {tempfile.gettempdir()}, or set TMPDIR"
+        raise CtlError(f"--dir: the archive cannot be written: {error.strerror}; {where}") from None
     behind = {each.file for each in others}
     found = findings(tree.root, (path for path in files if path not in behind))
     left_out = [*tree.left_out, *others]

@@ -52,7 +52,10 @@ class _Folder:
 
 def walk(folder: Path) -> Tree:
     """Reads a folder. Raises CtlError when it is none."""
-    tree = Tree(Path(os.path.realpath(folder)))
+    try:
+        tree = Tree(Path(os.path.realpath(folder)))
+    except OSError as error:  # a relative one, and the present folder was removed
+        raise CtlError(f"--dir {folder}: {error.strerror}") from None
     if not tree.root.is_dir():
         what = "not a folder" if os.path.lexists(tree.root) else "no such folder"
         raise CtlError(f"--dir {folder}: {what}")

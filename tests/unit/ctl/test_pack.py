@@ -502,6 +502,21 @@ def test_what_is_no_folder_is_said(tmp_path: Path) -> None:
             walk(tmp_path / name)
 
 
+def test_a_present_folder_that_was_removed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(CtlError, match="No such file"):
+        walk(Path())
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    write(tmp_path, "x", content=bytes(MIB))
+    arguments = build_parser().parse_args(["run", "--dir", str(tmp_path), "--", "true"])
+    with Path("/dev/full").open("w+b", buffering=0) as full, pytest.raises(CtlError, match="TMPDIR"):
+        run._pack(arguments, full)
+
+
 def test_what_is_left_out_is_said_in_one_line() -> None:
     left_out = [LeftOut(f"s{n}", "a socket") for n in range(7)]
     left_out += [LeftOut("x.o", IGNORED), LeftOut("y/", IGNORED), LeftOut("l", LINK_OUT)]
