@@ -244,6 +244,26 @@ class SandboxContract:
         end = await box.run(f"{fill}; head -c 90000000 /dev/zero | tail")
         assert (end.ended_by, end.exit_code != 0) == ("disk", True)
 
+    async def test_full_shared_memory_is_named(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        await box.run("df -B1 --output=size /dev/shm | tail -1")
+        assert int(box.sink.take()) == SMALL.disk_bytes
+        end = await box.run("head -c 1000000000 /dev/zero > /dev/shm/filler")
+        assert (end.ended_by, end.exit_code != 0) == ("disk", True)
+        assert "/dev/shm of 64 MiB" in end.note
+        end = await box.run("rm /dev/shm/filler; kill -BUS $$")
+        assert (end.ended_by, end.exit_code) == ("exit", 135)
+        assert "/dev/shm has 64 MiB" in end.note
+
+    async def test_localhost_and_the_own_name_resolve(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        await box.run("getent ahosts localhost; getent ahosts $(hostname); getent hosts ::1")
+        addresses = [line.split()[0] for line in box.sink.take().splitlines()]
+        assert set(addresses) == {b"127.0.0.1", b"::1"}
+        # What listens at ::1 is reached there; without IPv6 on the interface the address could not be used.
+        assert (await box.run("grep -q '^0*1 .* lo$' /proc/net/if_inet6")).exit_code == 0
+        assert (await box.run("getent ahosts example.com")).exit_code != 0
+
     async def test_usage_is_counted(self, acquire: Acquire) -> None:
         box = await bench(acquire)
         await box.run("i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done")

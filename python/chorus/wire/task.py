@@ -41,6 +41,7 @@ ATTEMPTS_MAX = 100
 TASK_MAX_BYTES = 240 * 1024
 
 _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
+_OPTIND = re.compile(r"[0-9]{1,9}")
 
 
 def _size(text: str) -> int:
@@ -68,6 +69,11 @@ def _variables(values: dict[str, str]) -> dict[str, str]:
             raise ValueError(f"{name!r} is not a name of an environment variable")
         if "\0" in value:
             raise ValueError(f"the value of {name} holds a zero byte")
+        if name == "OPTIND" and not _OPTIND.fullmatch(value):
+            raise ValueError(
+                f"OPTIND is {value!r}: the shell that runs the commands ends at once unless it is a number; "
+                "set it in the command itself"
+            )
     size = sum(len(name) + _size(value) for name, value in values.items())
     if size > ENV_MAX_BYTES:
         raise ValueError(f"{size} bytes in all, the limit is {ENV_MAX_BYTES}")

@@ -33,7 +33,7 @@ def listed(call: str) -> set[str]:
     found = re.search(rf'^ +\'~\(\?s\)\^{call} \.\*"\(\?!\(\?:(.*)\)"\)\(\?:\[', JUDGE, re.MULTILINE)
     assert found, f"no rule for {call}"
     labels = found[1].replace(r"chorus\.(?:peer|boot|task)", f"{LABEL_PEER}|{LABEL_BOOT}|{LABEL_TASK}")
-    return set(labels.split("|"))
+    return set(labels.replace("\\.", ".").split("|"))
 
 
 def keys(value: Any) -> Iterator[str]:

@@ -13,6 +13,10 @@ from chorus.executor.backend import Limits
 USER = "1000:1000"
 WORKSPACE = "/workspace"
 TEMPORARY = "/tmp"
+SHARED_MEMORY = "/dev/shm"
+HOST_NAME = "sandbox"
+# Docker switches IPv6 off where no network has it, and with it the loopback address that /etc/hosts names.
+IPV6_OFF = "net.ipv6.conf.all.disable_ipv6"
 # A bash that its user may execute and not read; session.sh says what that is for.
 SESSION_SHELL = "/usr/lib/chorus/session-bash"
 
@@ -51,8 +55,13 @@ def resource_limits(limits: Limits) -> dict[str, Any]:
     }
 
 
-def configuration(image: str, limits: Limits, labels: Mapping[str, str]) -> dict[str, Any]:
-    """The whole configuration for creating a sandbox."""
+def configuration(
+    image: str, limits: Limits, labels: Mapping[str, str], *, ipv6: bool = True
+) -> dict[str, Any]:
+    """The whole configuration for creating a sandbox.
+
+    With `ipv6` its loopback interface has ::1 too; a kernel without IPv6 starts no such container.
+    """
     space = f"size={limits.disk_bytes},nr_inodes={max(1024, limits.disk_bytes // _BYTES_PER_INODE)}"
     return {
         "Image": image,
@@ -62,17 +71,22 @@ def configuration(image: str, limits: Limits, labels: Mapping[str, str]) -> dict
         "WorkingDir": WORKSPACE,
         "Env": [f"HOME={TEMPORARY}", f"TMPDIR={TEMPORARY}", "LANG=C.UTF-8", "TERM=dumb"],
         "Labels": dict(labels),
-        "NetworkDisabled": True,
         "AttachStdin": False,
         "AttachStdout": False,
         "AttachStderr": False,
         "OpenStdin": False,
         "Tty": False,
-        "Hostname": "sandbox",
+        "Hostname": HOST_NAME,
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
             **resource_limits(limits),
+            # Not `NetworkDisabled`, which would leave /etc/hosts empty: servers and their clients find each
+            # other by `localhost` and by the host's name. A name server would be the host's, and unreachable.
             "NetworkMode": "none",
+            "ExtraHosts": [f"{HOST_NAME}:127.0.0.1"],
+            "Dns": ["127.0.0.1"],
+            "DnsSearch": ["."],
+            "Sysctls": {IPV6_OFF: "0"} if ipv6 else {},
             "ReadonlyRootfs": True,
             "Tmpfs": {
                 WORKSPACE: f"rw,exec,nosuid,nodev,{space},mode=0755,uid=1000,gid=1000",
@@ -84,7 +98,8 @@ def configuration(image: str, limits: Limits, labels: Mapping[str, str]) -> dict
             # Process 1 is the one that hold.sh becomes, whatever the daemon's own default.
             "Init": False,
             "IpcMode": "private",
-            "ShmSize": min(limits.disk_bytes, 64 * 1024 * 1024),
+            # As large as the other two folders: like theirs, what lies in it counts as memory.
+            "ShmSize": limits.disk_bytes,
             "Ulimits": [
                 {"Name": "core", "Soft": 0, "Hard": 0},
                 {"Name": "nofile", "Soft": _OPEN_FILES_MAX, "Hard": _OPEN_FILES_MAX},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from chorus.executor.backend import (
     Usage,
 )
 from chorus.executor.docker.channel import ENDED
-from chorus.executor.docker.container import WORKSPACE
+from chorus.executor.docker.container import SHARED_MEMORY, TEMPORARY, WORKSPACE
 from chorus.executor.docker.engine import Engine
 from chorus.executor.docker.session import Ended, Session
 from chorus.executor.docker.stats import read_sample
@@ -33,6 +34,10 @@ from chorus.executor.docker.stats import read_sample
 _STOP_GRACE_S = 2.0
 # A disk with less than this left is what a failing command failed by.
 _DISK_FULL_BYTES = 64 * 1024
+# In the order in which the session counts them.
+_FOLDERS = (WORKSPACE, TEMPORARY, SHARED_MEMORY)
+# How a shell reports a command that SIGBUS ended.
+_SIGBUS_CODE = 128 + signal.SIGBUS
 # A large checkout with its dependencies fits; in memory an entry costs several times its bytes.
 _LISTING_BYTES_MAX = 32 * 1024 * 1024
 _FILES_MAX = 200_000
@@ -103,7 +108,7 @@ class DockerSandbox:
         code = await self._checked(self.session.put(archive, directory))
         if code == 0:
             return
-        if await self._disk_full():
+        if await self._full_folders():
             raise NoSpace("the files do not fit on the sandbox's disk")
         raise SandboxError(f"unpacking the files failed with code {code}")
 
@@ -226,8 +231,13 @@ class DockerSandbox:
             return CommandEnd(code, "out_of_memory", seconds, f"{killed} processes were killed for memory")
         if refused > 0:
             return CommandEnd(code, "pids", seconds, note)
-        if await self._disk_full():
-            return CommandEnd(code, "disk", seconds, "no space was left on the sandbox's disk")
+        size = f"{self.limits.disk_bytes >> 20} MiB (resources.disk_mb)"
+        if full := await self._full_folders():
+            return CommandEnd(code, "disk", seconds, f"no space was left in {' and '.join(full)} of {size}")
+        if code == _SIGBUS_CODE:
+            # What has freed its shared memory since leaves no trace but this.
+            note = f"SIGBUS, as when a mapped file finds no room: /dev/shm has {size}"
+            return CommandEnd(code, "exit", seconds, note)
         return CommandEnd(code, "exit", seconds)
 
     async def _checked(self, request: Any) -> Any:
@@ -253,19 +263,21 @@ class DockerSandbox:
                 "the sandbox's session was killed" if gone.reason == ENDED else gone.reason
             ) from gone
 
-    async def _disk_space(self) -> list[tuple[int, int]]:
-        """(free, used) bytes of the writable folders; nothing when the session cannot say."""
+    async def _disk_space(self) -> dict[str, tuple[int, int]]:
+        """(free, used) bytes of each writable folder; nothing when the session cannot say."""
         try:
             said = await self.session.space()
         except SandboxGone:
-            return []
-        return [(free * size, (blocks - free) * size) for free, size, blocks in (said[:3], said[3:])]
+            return {}
+        counted = zip(_FOLDERS, said[0::3], said[1::3], said[2::3], strict=True)
+        return {folder: (free * size, (blocks - free) * size) for folder, free, size, blocks in counted}
 
-    async def _disk_full(self) -> bool:
-        return any(free < _DISK_FULL_BYTES for free, _ in await self._disk_space())
+    async def _full_folders(self) -> list[str]:
+        space = await self._disk_space()
+        return [folder for folder, (free, _) in space.items() if free < _DISK_FULL_BYTES]
 
     async def _disk_used(self) -> int:
-        return sum(used for _, used in await self._disk_space())
+        return sum(used for _, used in (await self._disk_space()).values())
 
     async def _kill_if_stuck(self) -> None:
         await asyncio.sleep(_STOP_GRACE_S)

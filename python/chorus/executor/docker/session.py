@@ -31,8 +31,8 @@ _TRANSFER_TIMEOUT_S = 300.0
 _ASK_TIMEOUT_S = 60.0
 # A session that has nothing else to do answers at once; after this it is stopped or stuck.
 _SILENCE_S_MIN = 30.0
-# Of the workspace and the temporary folder: free blocks, block size and blocks.
-_SPACE_COUNTERS = 6
+# Of each of the three writable folders: free blocks, block size and blocks.
+_SPACE_COUNTERS = 9
 _USAGE_COUNTERS = 4
 
 Collector = Callable[[bytes], None]
@@ -116,13 +116,20 @@ class Session:
     def export(self, environment: Mapping[str, str]) -> None:
         """Sets variables for the commands that follow.
 
-        They travel in the stream, so no process list shows them.
+        Their values travel in the stream, so no process list shows them, and each under the name of a
+        carrier, which no task can guess and so take: the session's bash would keep some names for itself.
         """
-        if lines := b"".join(
-            b"export " + name.encode() + b"=" + bash_word(value) + b"\n"
-            for name, value in environment.items()
-        ):
-            self._write(lines)
+        if not environment:
+            return
+        token = _token()
+        carriers = {f"v{token}_{index}": name for index, name in enumerate(environment)}
+        lines = [
+            b"export %s=%s\n" % (carrier.encode(), bash_word(environment[name]))
+            for carrier, name in carriers.items()
+        ]
+        named = " ".join(f'{name}="${carrier}"' for carrier, name in carriers.items())
+        first = f"export {named}; unset {' '.join(carriers)}; "
+        self._write(b"".join(lines) + b"first=" + bash_word(first) + b"\n")
 
     async def run(self, number: int, command: str, workdir: str, stdin: str) -> Ended:
         """Runs a command to its end; all of its output has gone to the sink when this returns."""
@@ -168,7 +175,7 @@ class Session:
         return self._code(await self._ask("get", words, "got", collector, _TRANSFER_TIMEOUT_S, after=names))
 
     async def space(self) -> tuple[int, ...]:
-        """Free blocks, block size and blocks of the workspace and the temporary folder."""
+        """Free blocks, block size and blocks of /workspace, /tmp and /dev/shm, one after the other."""
         return self._counters(await self._ask("space", b"", "space"), _SPACE_COUNTERS)
 
     async def usage(self) -> tuple[int, ...]:

@@ -64,14 +64,15 @@ ended() {
 # run NUMBER SUCCESS FAILURE WORKDIR STDIN COMMAND. The streams are opened anew for each command, so that one which
 # makes them non-blocking does not break the next; in its own process group, so that its `kill 0` reaches itself alone.
 # The requests are closed before the input is opened: its path may be a link that the task has made, to /proc/self/fd/5.
+# The environment travels under names that no task gives; `first` has the line by which the command's own shell gives its
+# variables their real names. This shell could not: UID, RANDOM, SHELLOPTS and others are its own.
 run() {
     (
-        eval "$environment"
         cd -- "$4" >/dev/null 2>&1 || { printf 'no such directory: %s\n' "$4" >&8; exit 126; }
         exec 5<&-
         # Memory is taken from the task first. Only a program that may be read may say so of itself, so the task's shell
         # does, in the command's first line: another shell around it would cost as much as a small command.
-        exec /bin/sh -c "{ echo 1000 >/proc/self/oom_score_adj; } 2>/dev/null; $6" \
+        exec /bin/sh -c "{ echo 1000 >/proc/self/oom_score_adj; } 2>/dev/null; $first$6" \
             <"$5" >/proc/self/fd/7 2>/proc/self/fd/8 7>&- 8>&-
     )
     ended "$2" "$3" "$1" $?
@@ -80,13 +81,8 @@ run() {
 worker() {
     exec 5<&0 0</dev/null 9>&-
     set -m
-    environment=''
-    while IFS= read -r -u 5 line; do
-        case $line in
-        export\ *) environment+="$line;" ;; # kept apart: a task's variable may have the name of one used here
-        *) eval "$line" ;;
-        esac
-    done
+    first=''
+    while IFS= read -r -u 5 line; do eval "$line"; done
 }
 
 # alive TOKEN. A worker that the task has killed or stopped would never say how the command ended.
@@ -138,7 +134,7 @@ get() {
 
 # space TOKEN
 space() {
-    mark "$1" space $(stat -f -c '%a %S %b' /workspace /tmp </dev/null 6>&- 7>&- 8>&- 9>&-)
+    mark "$1" space $(stat -f -c '%a %S %b' /workspace /tmp /dev/shm </dev/null 6>&- 7>&- 8>&- 9>&-)
 }
 
 # usage TOKEN
@@ -163,7 +159,7 @@ hello() {
 
 while IFS= read -r -t "$lease" line; do
     case $line in
-    export\ *) printf '%s\n' "$line" >&6 ;;
+    export\ * | first=*) printf '%s\n' "$line" >&6 ;;
     run\ *)
         rest=${line#run }
         current=${rest%% *} rest=${rest#* * }
