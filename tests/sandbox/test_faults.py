@@ -127,10 +127,8 @@ async def test_a_lost_daemon_gives_tasks_back_and_recovers(
 async def test_a_warm_sandbox_is_taken_and_replaced(backend: DockerBackend, image: str) -> None:
     warm = DockerBackend(Engine(None), peer=backend._peer, boot="b", default=SMALL, warm=1, lease_s=30.0)
     warm.prewarm(image)
-    filling = warm._pool[image].filling
-    assert filling
-    await filling
-    ready = warm._pool[image].ready[0]
+    await warm._pool.settled.wait()
+    [ready] = warm._pool._ready[image]
     larger = Limits(2.0, SMALL.memory_bytes * 2, 64, SMALL.disk_bytes)
     taken = await warm.acquire(image, larger, 30.0)
     assert taken is ready

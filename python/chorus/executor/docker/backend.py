@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import Any
 
 from chorus.executor.backend import (
     BackendState,
@@ -28,26 +29,16 @@ from chorus.executor.docker.container import (
     session_command,
 )
 from chorus.executor.docker.engine import Engine
+from chorus.executor.docker.pool import WarmPool
 from chorus.executor.docker.sandbox import DockerSandbox
 from chorus.executor.docker.session import Session
 
-# Images beyond these that were used longest ago keep no warm container.
-_WARM_IMAGES_MAX = 3
-_WARM_RETRY_S = 30.0
 # A line of health has room for these.
 _IMAGES_NAMED_MAX = 3
-# Making a container costs as much CPU as a small task: it waits until the task that took the last one has
-# begun.
-_REFILL_DELAY_S = 0.1
-
-
-@dataclass(slots=True)
-class _Warm:
-    """The clean started containers of one image."""
-
-    used_at: float
-    ready: list[DockerSandbox] = field(default_factory=list)
-    filling: asyncio.Task[None] | None = None
+# In what a daemon says that could not set `container.IPV6_OFF`: its name or its file.
+_NO_IPV6 = "disable_ipv6"
+# How long a stop waits for containers that are just being made; the next sweep removes what comes later.
+_CLOSING_S = 5.0
 
 
 class DockerBackend:
@@ -60,44 +51,40 @@ class DockerBackend:
         self._peer = peer
         self._boot = boot
         self._default = default
-        self._warm_per_image = warm
         self._lease_s = lease_s
-        self._pool: dict[str, _Warm] = {}
-        self._closing = False
+        self._pool = WarmPool(self._make_usual, warm)
         self._live: set[str] = set()
         self._unprotected: set[str] = set()
+        # Names of containers that the daemon may have made and we do not know the ids of yet.
+        self._creating: set[str] = set()
+        self._making: set[asyncio.Task[Any]] = set()
+        # Whether a container may be left that nobody knows of: a call that made or removed one had no answer.
+        self._doubtful = False
+        self._ipv6 = True
 
     async def acquire(
         self, image: str, limits: Limits, lease_s: float, labels: Mapping[str, str] | None = None
     ) -> DockerSandbox:
         """A warm sandbox when its disk has the size asked for (that cannot be changed), else a cold one."""
-        warm = self._pool.setdefault(image, _Warm(0.0))
-        warm.used_at = time.monotonic()
-        try:
-            while warm.ready:
-                sandbox = warm.ready.pop()
-                if not sandbox.alive:
-                    await self._discard(sandbox)
-                    continue
-                if limits.disk_bytes != sandbox.limits.disk_bytes or lease_s != self._lease_s:
-                    warm.ready.append(sandbox)
-                    break
-                if limits != sandbox.limits:
-                    try:
-                        await self._engine.update(sandbox.container, resource_limits(limits))
-                    except SandboxError:
-                        await self._discard(sandbox)
-                        raise
-                    sandbox.limits = limits
-                return sandbox
+        self._pool.use(image)
+        sandbox = self._pool.take(
+            image, lambda warm: warm.limits.disk_bytes == limits.disk_bytes and lease_s == self._lease_s
+        )
+        if sandbox is None:
             return await self._make(image, limits, lease_s, labels or {})
-        finally:
-            self._refill(image)
+        try:
+            if limits != sandbox.limits:
+                await self._engine.update(sandbox.container, resource_limits(limits))
+                sandbox.limits = limits
+        except BaseException:
+            with contextlib.suppress(SandboxError):
+                await asyncio.shield(sandbox.close())
+            raise
+        return sandbox
 
     def prewarm(self, image: str) -> None:
         """Has a warm container made for an image that will probably be asked for."""
-        self._pool.setdefault(image, _Warm(time.monotonic()))
-        self._refill(image)
+        self._pool.use(image)
 
     async def ensure_image(self, image: str) -> tuple[str, float]:
         """The image's content id and the seconds a pull took; raises ImageUnavailable."""
@@ -124,6 +111,12 @@ class DockerBackend:
             version = await self._engine.ping()
         except SandboxError as error:
             return BackendState(False, error.reason)
+        if self._doubtful:
+            self._doubtful = False
+            try:
+                await self.sweep()
+            except SandboxError:
+                self._doubtful = True
         return BackendState(True, f"Docker {version}{self._warning()}")
 
     def _warning(self) -> str:
@@ -139,7 +132,8 @@ class DockerBackend:
         """
         tasks = []
         for container in await self._engine.containers(f"{LABEL_PEER}={self._peer}"):
-            if container["Id"] in self._live:
+            names = {name.removeprefix("/") for name in container.get("Names") or ()}
+            if container["Id"] in self._live or names & self._creating:
                 continue
             if task := (container.get("Labels") or {}).get(LABEL_TASK):
                 tasks.append(str(task))
@@ -148,81 +142,100 @@ class DockerBackend:
 
     async def forget_warm(self) -> None:
         """Drops the warm containers, for when the daemon went away under them."""
-        for warm in self._pool.values():
-            while warm.ready:
-                await self._discard(warm.ready.pop())
+        await self._pool.forget()
 
     async def close(self) -> None:
-        self._closing = True
-        for warm in self._pool.values():
-            if warm.filling:
-                warm.filling.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await warm.filling
-        await self.forget_warm()
+        """Removes the warm containers and closes the connections."""
+        await self._pool.close()
+        if self._making:
+            await asyncio.wait(self._making, timeout=_CLOSING_S)
         self._engine.close()
 
     # ----------------------------------------------------------------------------------------------
 
+    async def _make_usual(self, image: str) -> DockerSandbox:
+        return await self._make(image, self._default, self._lease_s, {})
+
     async def _make(
+        self, image: str, limits: Limits, lease_s: float, labels: Mapping[str, str]
+    ) -> DockerSandbox:
+        """Makes a sandbox, and removes it again when nobody waits for it any more.
+
+        The daemon goes on making a container when its caller was cancelled, so the making goes on too.
+        """
+        making = asyncio.get_running_loop().create_task(self._build(image, limits, lease_s, labels))
+        self._making.add(making)
+        making.add_done_callback(self._making.discard)
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            removing = asyncio.get_running_loop().create_task(_remove_made(making))
+            self._making.add(removing)
+            removing.add_done_callback(self._making.discard)
+            raise
+
+    async def _build(
         self, image: str, limits: Limits, lease_s: float, labels: Mapping[str, str]
     ) -> DockerSandbox:
         digest = await self._engine.image_id(image)
         if digest is None:
             raise ImageUnavailable(f"image {image} is not here")
         known = {LABEL_PEER: self._peer, LABEL_BOOT: self._boot, LABEL_TASK: "", **labels}
-        container = await self._engine.create(configuration(digest, limits, known))
-        self._live.add(container)
+        container = await self._start(digest, limits, known)
         session: Session | None = None
         try:
-            await self._engine.start(container)
             _, sock, keep = await self._engine.open_exec(container, session_command(lease_s), USER)
             session = Session(sock, keep, lease_s)
             await session.open()
             (self._unprotected.discard if session.protected else self._unprotected.add)(image)
-            return DockerSandbox(self._engine, container, session, image, digest, limits, self._live.discard)
+            return DockerSandbox(self._engine, container, session, image, digest, limits, self._gone)
         except BaseException:
-            self._live.discard(container)
             if session:
                 session.close()
-            # Shielded: a cancelled start must not leave its container behind.
-            with contextlib.suppress(SandboxError):
-                await asyncio.shield(self._engine.remove(container))
+            await self._remove(container)
             raise
 
-    def _refill(self, image: str) -> None:
-        warm = self._pool[image]
-        if self._closing or self._warm_per_image <= 0 or (warm.filling and not warm.filling.done()):
-            return
-        warm.filling = asyncio.get_running_loop().create_task(self._fill(image, warm))
-
-    async def _fill(self, image: str, warm: _Warm) -> None:
-        if warm.used_at:
-            await asyncio.sleep(_REFILL_DELAY_S)
-        await self._shrink()
-        while not self._closing and self._pool.get(image) is warm:
-            for sandbox in [dead for dead in warm.ready if not dead.alive]:
-                warm.ready.remove(sandbox)
-                await self._discard(sandbox)
-            if len(warm.ready) >= self._warm_per_image:
-                return
+    async def _start(self, digest: str, limits: Limits, labels: Mapping[str, str]) -> str:
+        """A started container; its id."""
+        while True:
+            ipv6 = self._ipv6
+            container = await self._create(configuration(digest, limits, labels, ipv6=ipv6))
             try:
-                warm.ready.append(await self._make(image, self._default, self._lease_s, {}))
-            except ImageUnavailable:
-                return
-            except BackendUnavailable:
-                await asyncio.sleep(_WARM_RETRY_S)
-            except SandboxError:
-                return
+                await self._engine.start(container)
+            except BaseException as error:
+                await self._remove(container)
+                if not (isinstance(error, SandboxError) and ipv6 and _NO_IPV6 in error.reason):
+                    raise
+                self._ipv6 = False  # the daemon's kernel knows no IPv6
+                continue
+            return container
 
-    async def _shrink(self) -> None:
-        """Keeps warm containers of the images used last."""
-        while len(self._pool) > _WARM_IMAGES_MAX:
-            oldest = min(self._pool, key=lambda image: self._pool[image].used_at)
-            dropped = self._pool.pop(oldest)
-            for sandbox in dropped.ready:
-                await self._discard(sandbox)
+    async def _create(self, config: Mapping[str, Any]) -> str:
+        name = f"chorus-sandbox-{secrets.token_hex(8)}"
+        self._creating.add(name)
+        try:
+            container = await self._engine.create(config, name)
+            self._live.add(container)
+            return container
+        except BackendUnavailable:
+            self._doubtful = True
+            raise
+        finally:
+            self._creating.discard(name)
 
-    async def _discard(self, sandbox: DockerSandbox) -> None:
-        with contextlib.suppress(SandboxError):
-            await sandbox.close()
+    async def _remove(self, container: str) -> None:
+        try:
+            await self._engine.remove(container)
+        except SandboxError:
+            self._gone(container, removed=False)
+        else:
+            self._gone(container, removed=True)
+
+    def _gone(self, container: str, removed: bool) -> None:
+        self._live.discard(container)
+        self._doubtful = self._doubtful or not removed
+
+
+async def _remove_made(making: asyncio.Task[DockerSandbox]) -> None:
+    with contextlib.suppress(SandboxError):
+        await (await making).close()

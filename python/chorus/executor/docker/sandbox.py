@@ -65,7 +65,7 @@ class DockerSandbox:
         image: str,
         digest: str,
         limits: Limits,
-        gone: Callable[[str], None] = lambda container: None,
+        gone: Callable[[str, bool], None] = lambda container, removed: None,
     ) -> None:
         self._gone = gone
         self._engine = engine
@@ -207,11 +207,15 @@ class DockerSandbox:
         if self._closed:
             return
         self._closed = True
-        self._gone(self.container)
         self.session.close()
         for task in self._background:
             task.cancel()
-        await self._engine.remove(self.container)
+        removed = False
+        try:
+            await self._engine.remove(self.container)
+            removed = True
+        finally:
+            self._gone(self.container, removed)
 
     # ----------------------------------------------------------------------------------------------
 
