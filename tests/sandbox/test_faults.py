@@ -13,7 +13,7 @@ import pytest
 from proxy import DockerProxy
 from world import World, eventually, stand_in_core
 
-from chorus.executor.backend import BackendUnavailable, Limits, Sandbox, SandboxGone
+from chorus.executor.backend import BackendUnavailable, Limits, Sandbox, SandboxGone, SandboxLost
 from chorus.executor.docker.backend import DockerBackend
 from chorus.executor.docker.engine import Engine
 from chorus.testing.sandbox_contract import SMALL, Collected, bench
@@ -55,7 +55,7 @@ async def test_without_keep_alives_a_sandbox_ends(backend: DockerBackend, image:
     await sandbox.begin({}, {}, Collected())
     # The executor hangs: the connection stands, and nothing comes over it.
     sandbox.session._keepalive.cancel()
-    with pytest.raises(SandboxGone):
+    with pytest.raises(SandboxLost, match="nothing came over it for a lease"):
         await sandbox.run(1, "sleep 1000")
     await gone(sandbox.container)
     await sandbox.close()

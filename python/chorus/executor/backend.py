@@ -29,11 +29,19 @@ class ImageUnavailable(SandboxError):
 
 
 class SandboxGone(SandboxError):
-    """The sandbox ended under a living daemon: by its own task, or because its session was lost."""
+    """The sandbox ended from inside under a living daemon: its task killed its session, or used up its
+    memory.
+    """
 
     def __init__(self, reason: str, *, out_of_memory: bool = False) -> None:
         super().__init__(reason)
         self.out_of_memory = out_of_memory
+
+
+class SandboxLost(SandboxError):
+    """The sandbox was ended, paused or cut off from outside: the attempt is lost to the mesh, not failed by
+    the task.
+    """
 
 
 class NoSpace(SandboxError):
@@ -124,7 +132,10 @@ class Sandbox(Protocol):
     async def run(
         self, number: int, command: str, *, workdir: str = "/workspace", stdin: str = "/dev/null"
     ) -> CommandEnd:
-        """Runs one command by `sh -c`; its output goes to the sink."""
+        """Runs one command by `sh -c`; its output goes to the sink.
+
+        Raises SandboxGone when the task has ended its sandbox, SandboxLost when somebody else has.
+        """
 
     async def stop(self, why: EndedBy) -> None:
         """Kills every process of the task; a running command ends with `why`. Files stay readable."""
@@ -138,7 +149,7 @@ class Sandbox(Protocol):
         """Writes a tar archive of these files, of so many bytes at most; what it holds is to be checked."""
 
     async def usage(self) -> Usage:
-        """What the task has used. Raises SandboxGone when the sandbox does not answer any more."""
+        """What the task has used. Raises SandboxGone or SandboxLost when the sandbox does not answer."""
 
     def samples(self) -> AsyncIterator[Sample]:
         """Samples about once a second, until the sandbox ends."""

@@ -20,6 +20,7 @@ from chorus.executor.backend import (
     Sandbox,
     SandboxError,
     SandboxGone,
+    SandboxLost,
     Usage,
 )
 from chorus.executor.journal import Journal
@@ -89,7 +90,7 @@ class Runner:
         await self._sandbox.stop(why)
 
     async def run(self, on_sample: Callable[[float, int], None] = lambda cpu, memory: None) -> Ran:
-        """To the end. Raises BackendUnavailable and InputsMissing, which are not the task's fault."""
+        """To the end. Raises BackendUnavailable, SandboxLost and InputsMissing: none is the task's fault."""
         started = time.monotonic()
         sampling = asyncio.create_task(self._sample(on_sample))
         ran = Ran(self._facts)
@@ -120,8 +121,8 @@ class Runner:
         """What the task used. A session that its task has killed or stopped vouches for no success."""
         try:
             return await self._sandbox.usage()
-        except BackendUnavailable:
-            pass  # the commands had ended before
+        except (BackendUnavailable, SandboxLost):
+            pass  # the commands had ended before, by the session's own word
         except SandboxGone as error:
             if outcome(self._facts) == "completed":
                 self._facts.exit_code = self._facts.commands[-1]["exit_code"] = 137
@@ -144,7 +145,7 @@ class Runner:
             if isinstance(error, SandboxGone):
                 self._gone(error)
                 return False
-            if isinstance(error, BackendUnavailable):
+            if isinstance(error, BackendUnavailable | SandboxLost):
                 raise
             self._facts.ended_by = "disk" if workspace.no_space(error) else "exit"
             self._facts.note = f"the source was refused: {error}"
@@ -184,7 +185,7 @@ class Runner:
         )
 
     def _gone(self, error: SandboxGone) -> None:
-        """The sandbox died under a living daemon. Who was stopping it, or its memory, or its own commands?"""
+        """The sandbox died from inside. Who was stopping it, or its memory, or its own commands?"""
         if self._stopped:
             self._facts.ended_by = self._stopped
         elif error.out_of_memory:

@@ -184,11 +184,11 @@ class DockerBackend:
         container = await self._start(digest, limits, known)
         session: Session | None = None
         try:
-            _, sock, keep = await self._engine.open_exec(container, session_command(lease_s), USER)
+            exec_id, sock, keep = await self._engine.open_exec(container, session_command(lease_s), USER)
             session = Session(sock, keep, lease_s)
             await session.open()
             (self._unprotected.discard if session.protected else self._unprotected.add)(image)
-            return DockerSandbox(self._engine, container, session, image, digest, limits, self._gone)
+            return DockerSandbox(self._engine, container, session, exec_id, image, digest, limits, self._gone)
         except BaseException:
             if session:
                 session.close()

@@ -140,7 +140,7 @@ class Channel:
                 return self._sock.recv(_READ_BYTES)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return None
-            except ConnectionError:
+            except OSError:  # reset, unreachable, or TLS cut off
                 return b""
 
     def _demultiplex(self, data: bytes) -> None:

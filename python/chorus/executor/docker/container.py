@@ -19,6 +19,8 @@ HOST_NAME = "sandbox"
 IPV6_OFF = "net.ipv6.conf.all.disable_ipv6"
 # A bash that its user may execute and not read; session.sh says what that is for.
 SESSION_SHELL = "/usr/lib/chorus/session-bash"
+# How the session's exec ends when its input does, or when nothing has come for a lease; session.sh says it.
+SESSION_CUT_OFF = 75
 
 LABEL_PEER = "chorus.peer"
 LABEL_BOOT = "chorus.boot"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
@@ -25,8 +26,15 @@ from chorus.executor.backend import BackendUnavailable, ImageUnavailable, Sandbo
 CALL_TIMEOUT_S = 20.0
 PING_TIMEOUT_S = 3.0
 PULL_TIMEOUT_S = 600.0
+# Versions of the daemon's API: the oldest that has all that sandboxes need (Docker Engine 20.10), and the one
+# spoken with a daemon that has it. A later daemon's own oldest is spoken when it does not take that any more.
+API_OLDEST = (1, 41)
+API_USUAL = (1, 44)
 # Starting many sandboxes at once is bound by the daemon, not by our threads.
 _THREADS = 16
+
+# "client version 1.41 is too old. Minimum supported API version is 1.44", or "too new".
+_OTHER_VERSION = re.compile(r"client version \S+ is too (old|new)")
 
 T = TypeVar("T")
 
@@ -40,13 +48,17 @@ class Engine:
         self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
         # Asking how the daemon is must not queue behind calls that hang.
         self._ping_thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="docker-ping")
-        self._clients: dict[float, docker.APIClient] = {}
+        self._clients: dict[tuple[str, float], docker.APIClient] = {}
+        self._api_version = ""
 
     async def ping(self) -> str:
         """The daemon's version; raises BackendUnavailable."""
 
         def call(client: docker.APIClient) -> str:
-            return str(cast(Any, client).version(api_version=False)["Version"])
+            said = _version(client)
+            # The daemon may have been replaced by another.
+            self._api_version = api_version(said)
+            return str(said.get("Version", ""))
 
         return await self._run(call, PING_TIMEOUT_S, threads=self._ping_thread)
 
@@ -70,10 +82,12 @@ class Engine:
         def call(client: docker.APIClient) -> None:
             try:
                 for line in client.pull(repository, tag=tag, stream=True, decode=True):
-                    if "error" in line:
-                        raise ImageUnavailable(f"image {image} could not be pulled: {line['error']}")
-            except docker_errors.APIError as error:
-                raise ImageUnavailable(f"image {image} could not be pulled: {_explain(error)}") from error
+                    # `error` is deprecated since API 1.48, and may be left out.
+                    error = (line.get("errorDetail") or {}).get("message") or line.get("error")
+                    if error:
+                        raise ImageUnavailable(f"image {image} could not be pulled: {error}")
+            except docker_errors.APIError as refused:
+                raise ImageUnavailable(f"image {image} could not be pulled: {_explain(refused)}") from refused
 
         try:
             await self._run(call, timeout_s)
@@ -129,6 +143,17 @@ class Engine:
                 return cast(dict[str, Any], client.inspect_container(container))
             except docker_errors.NotFound:
                 return None
+
+        return await self._run(call)
+
+    async def inspect_exec(self, exec_id: str) -> dict[str, Any]:
+        """An exec as the daemon sees it; empty when it knows it no more, or may not say."""
+
+        def call(client: docker.APIClient) -> dict[str, Any]:
+            try:
+                return cast(dict[str, Any], cast(Any, client).exec_inspect(exec_id))
+            except docker_errors.APIError:
+                return {}
 
         return await self._run(call)
 
@@ -190,6 +215,9 @@ class Engine:
             except docker_errors.APIError as error:
                 # 500 is what the daemon says of one container it cannot make; a proxy says the others of
                 # the daemon.
+                if error.status_code == 400 and _OTHER_VERSION.search(_explain(error)):
+                    self._api_version = ""
+                    raise BackendUnavailable(f"Docker was replaced: {_explain(error)}") from error
                 if (error.status_code or 0) > 500:
                     raise BackendUnavailable(f"Docker: {_explain(error)}") from error
                 raise SandboxError(f"Docker: {_explain(error)}") from error
@@ -224,14 +252,50 @@ class Engine:
         return target
 
     def _client(self, timeout_s: float) -> docker.APIClient:
-        if client := self._clients.get(timeout_s):
+        if not self._api_version:
+            self._api_version = api_version(_version(self._client_of(_dotted(API_OLDEST), timeout_s)))
+        return self._client_of(self._api_version, timeout_s)
+
+    def _client_of(self, version: str, timeout_s: float) -> docker.APIClient:
+        """A client that speaks one version; making it asks the daemon nothing."""
+        if client := self._clients.get((version, timeout_s)):
             return client
-        # Asking for the version here would fail for good with a daemon that is only late.
-        made = docker.APIClient(timeout=cast(int, timeout_s), version="1.41", **self._target)
+        made = docker.APIClient(timeout=cast(int, timeout_s), version=version, **self._target)
         # The environment's certificates (REQUESTS_CA_BUNDLE would win over DOCKER_CERT_PATH), HTTP proxies
         # and .netrc are for the world outside, not for the daemon.
         made.trust_env = False
-        return self._clients.setdefault(timeout_s, made)
+        return self._clients.setdefault((version, timeout_s), made)
+
+
+def api_version(said: Mapping[str, Any]) -> str:
+    """The version of the API to speak with a daemon that says this of itself.
+
+    Raises BackendUnavailable when there is none that both know.
+    """
+    newest, oldest = _numbers(said.get("ApiVersion")), _numbers(said.get("MinAPIVersion")) or API_OLDEST
+    if newest is None:
+        raise BackendUnavailable(
+            "Docker does not say which version of its API it speaks; is it a Docker daemon?"
+        )
+    if newest < API_OLDEST:
+        raise BackendUnavailable(
+            f"Docker {said.get('Version', '')} speaks version {_dotted(newest)} of its API, and sandboxes "
+            f"need {_dotted(API_OLDEST)}: upgrade it to Docker Engine 20.10 or later"
+        )
+    return _dotted(max(min(newest, API_USUAL), oldest))
+
+
+def _numbers(version: object) -> tuple[int, int] | None:
+    found = re.fullmatch(r"([0-9]{1,4})\.([0-9]{1,4})", version) if isinstance(version, str) else None
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+def _version(client: docker.APIClient) -> dict[str, Any]:
+    return cast(dict[str, Any], cast(Any, client).version(api_version=False))
 
 
 def _explain(error: docker_errors.APIError) -> str:

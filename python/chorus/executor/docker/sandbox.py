@@ -22,14 +22,22 @@ from chorus.executor.backend import (
     Sample,
     SandboxError,
     SandboxGone,
+    SandboxLost,
     Usage,
 )
 from chorus.executor.docker.channel import ENDED
-from chorus.executor.docker.container import SHARED_MEMORY, TEMPORARY, WORKSPACE
+from chorus.executor.docker.container import SESSION_CUT_OFF, SHARED_MEMORY, TEMPORARY, WORKSPACE
 from chorus.executor.docker.engine import Engine
 from chorus.executor.docker.session import Ended, Session
 from chorus.executor.docker.stats import read_sample
 
+# A daemon that has not reported a container's end after so many looks, will not.
+_REPORT_TRIES = 20
+_REPORT_WAIT_S = 0.05
+# Docker's time of an end that has not been; a container that runs and has one was started again.
+_NEVER = "0001-01-01"
+# Exit codes above this are signals, or 255: a daemon that has lost sight of the container.
+_SIGNALLED = 128
 # A session that has not killed its processes by then is stuck; the daemon kills the container.
 _STOP_GRACE_S = 2.0
 # A disk with less than this left is what a failing command failed by.
@@ -62,6 +70,7 @@ class DockerSandbox:
         engine: Engine,
         container: str,
         session: Session,
+        exec_id: str,
         image: str,
         digest: str,
         limits: Limits,
@@ -71,6 +80,7 @@ class DockerSandbox:
         self._engine = engine
         self.container = container
         self.session = session
+        self._exec_id = exec_id
         self.limits = limits
         self._image = image
         self._digest = digest
@@ -118,9 +128,9 @@ class DockerSandbox:
         self._running = True
         try:
             ended = await self._checked(self.session.run(number, command, workdir, stdin))
-        except SandboxGone as gone:
+        except (SandboxGone, SandboxLost) as error:
             if self._stopping:
-                return CommandEnd(137, self._stopping, 0.0, gone.reason)
+                return CommandEnd(137, self._stopping, 0.0, error.reason)
             raise
         finally:
             self._running = False
@@ -245,27 +255,50 @@ class DockerSandbox:
         return CommandEnd(code, "exit", seconds)
 
     async def _checked(self, request: Any) -> Any:
-        """A session that ends under a request: was it the container, the daemon, or the session alone?"""
+        """A session that ends under a request: did the task end it, or somebody or something outside?
+
+        What the session itself says is the task's own; anything else is judged by what a task cannot bring
+        about.
+        """
         try:
             return await request
         except SandboxGone as gone:
             if self._closed:
                 raise
             # The daemon reports a death a moment after it closes the streams.
-            for _ in range(20):
-                state = await self._engine.inspect(self.container)  # raises BackendUnavailable itself
-                if state is None:
-                    raise SandboxGone("the container was removed") from gone
-                if not state["State"]["Running"]:
+            for _ in range(_REPORT_TRIES):
+                found = await self._engine.inspect(self.container)  # raises BackendUnavailable itself
+                if found is None:
+                    raise SandboxLost("the sandbox's container was removed from outside") from gone
+                state = found["State"]
+                if state.get("Paused"):
+                    raise SandboxLost("the sandbox's container was paused from outside") from gone
+                if not state.get("Running"):
                     break
-                await asyncio.sleep(0.05)
+                if not str(state.get("FinishedAt") or _NEVER).startswith(_NEVER):
+                    raise SandboxLost("the sandbox's container was restarted from outside") from gone
+                await asyncio.sleep(_REPORT_WAIT_S)
             else:
+                await self._check_connection(gone)
                 raise SandboxGone(f"{gone.reason}, the container lived on") from gone
-            if state["State"].get("OOMKilled"):
+            if state.get("OOMKilled"):
                 raise SandboxGone("the sandbox was killed for memory", out_of_memory=True) from gone
+            # The kernel lets no process of a container signal its process 1, which ends with 0 by itself.
+            if (code := state.get("ExitCode") or 0) > _SIGNALLED:
+                raise SandboxLost(f"the sandbox's container was killed from outside (code {code})") from gone
+            await self._check_connection(gone)
             raise SandboxGone(
                 "the sandbox's session was killed" if gone.reason == ENDED else gone.reason
             ) from gone
+
+    async def _check_connection(self, gone: SandboxGone) -> None:
+        """Raises SandboxLost when the session was cut off from us, and not ended by its task."""
+        if gone.reason != ENDED:
+            return  # we ended it ourselves, for what the session said or did not say
+        state = await self._engine.inspect_exec(self._exec_id)
+        if state.get("Running") or state.get("ExitCode") == SESSION_CUT_OFF:
+            why = "its connection broke, or nothing came over it for a lease"
+            raise SandboxLost(f"the sandbox's session was cut off: {why}") from gone
 
     async def _disk_space(self) -> dict[str, tuple[int, int]]:
         """(free, used) bytes of each writable folder; nothing when the session cannot say."""

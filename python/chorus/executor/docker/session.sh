@@ -169,4 +169,7 @@ while IFS= read -r -t "$lease" line; do
     *) eval "$line" ;;
     esac
 done
+# Nobody is at the other end any more, or nobody said anything for a lease. This code says so: a session that its task
+# has killed has another.
 kill -9 -1
+exit 75
