@@ -24,7 +24,18 @@ from chorus.executor.outbox import Item
 from chorus.executor.output import OutputGate
 from chorus.executor.proposals import propose
 from chorus.executor.room import Room
-from chorus.executor.runner import InputsMissing, Job, Ran, Runner, limits_for, secret_values, usage_view
+from chorus.executor.runner import (
+    InputsMissing,
+    Job,
+    Ran,
+    Runner,
+    StopAsked,
+    limits_for,
+    secret_values,
+    until_set,
+    usage_view,
+)
+from chorus.executor.summary import Facts
 from chorus.executor.workspace import Sources
 from chorus.hub import HubError
 from chorus.process.logs import Logger
@@ -65,7 +76,7 @@ class Attempt:
         self.journal = Journal(self._folder, row.attempt)
         self._runner: Runner | None = None
         self._stop: Stop | None = None
-        self._stop_tasks: set[asyncio.Task[None]] = set()
+        self._stop_asked = asyncio.Event()
         # Opened when the attempt is claimed.
         self._opened: dict[str, str] = {}
         self._redactor: redaction.StreamRedactor = room.redactor(())
@@ -80,12 +91,17 @@ class Attempt:
         if self._stop is not None:
             return
         self._stop = Stop(why, reason)
+        self._stop_asked.set()
         if self._runner is not None:
-            self._later(self._runner.stop(why))
+            self._runner.stop(why)
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has a sandbox; before, nothing is lost by giving it back."""
+        return self._runner is not None
 
     async def run(self) -> None:
         """From the claim to the result's place in the outbox. Raises nothing."""
-        sandbox: Sandbox | None = None
         keeping: asyncio.Task[None] | None = None
         preparing = asyncio.create_task(self._acquire())
         try:
@@ -104,12 +120,14 @@ class Attempt:
             self._later(
                 self._log_entry("task_started", {"image": self._choice.image, "why": self._choice.why})
             )
-            sandbox, pulling_s = await preparing
+            sandbox, pulling_s = await until_set(_result(preparing), self._stop_asked)
             ran = await self._execute(sandbox, pulling_s)
             if self._stop is not None and self._stop.why != "cancel":
                 await self._give_back(self._stop.reason)
                 return
-            await self._keep_result(ran, sandbox, pulling_s)
+            await self._keep_result(ran, sandbox.image_digest, pulling_s)
+        except StopAsked:
+            await self._stopped_early()
         except (
             BackendUnavailable,
             ImageUnavailable,
@@ -126,6 +144,7 @@ class Attempt:
             self._log.exception("the attempt broke")
             await self._give_back(f"the executor broke: {error}")
         finally:
+            self._stop_asked.set()  # nobody waits for an image any more
             for task in (keeping, self._earlier):
                 if task is not None:
                     task.cancel()
@@ -135,7 +154,7 @@ class Attempt:
 
     async def _acquire(self) -> tuple[Sandbox, float]:
         """The sandbox, got ready while the claim is on its way; nothing of the task runs in it yet."""
-        pulling_s = await self._room.images.ensure(self._choice.image)
+        pulling_s = await until_set(self._room.images.ensure(self._choice.image), self._stop_asked)
         limits = limits_for(self._task, self._room.ceiling)
         return await self._room.backend.acquire(self._choice.image, limits, self._room.lease_s), pulling_s
 
@@ -192,10 +211,19 @@ class Attempt:
         self._started_entry = asyncio.create_task(propose(room.hub, "started", body, within_s=room.lease_s))
         self._later(self._announce("task_progress", {"state": "running"}))
         if self._stop is not None:
-            self._later(runner.stop(self._stop.why))
+            runner.stop(self._stop.why)
         return await runner.run(self._on_sample)
 
-    async def _keep_result(self, ran: Ran, sandbox: Sandbox, pulling_s: float) -> None:
+    async def _stopped_early(self) -> None:
+        """The end of an attempt that was stopped before it had a sandbox."""
+        assert self._stop is not None
+        if self._stop.why == "cancel":
+            facts = Facts(total_commands=len(self._task.commands), ended_by="cancel")
+            await self._keep_result(Ran(facts), "", 0.0)
+        else:
+            await self._give_back(self._stop.reason)
+
+    async def _keep_result(self, ran: Ran, image_digest: str, pulling_s: float) -> None:
         room, facts = self._room, ran.facts
         outcome = summary.outcome(facts)
         listed = [{key: item[key] for key in ("path", "size", "sha256")} for item in ran.artifacts.items]
@@ -228,7 +256,7 @@ class Attempt:
             "source_sha256": source_sha256(self._task.source),
             "source_kind": self._task.source.kind if self._task.source else "",
             "image": self._choice.image,
-            "image_digest": sandbox.image_digest,
+            "image_digest": image_digest,
             "mesh": self._mesh,
         }
         item = Item(self.task_id, self.number, "result", new_id(), body, record)
@@ -258,7 +286,7 @@ class Attempt:
 
     async def _dispose(self, preparing: asyncio.Task[tuple[Sandbox, float]]) -> None:
         """Removes the sandbox, also one that was still being made."""
-        with contextlib.suppress(SandboxError):
+        with contextlib.suppress(SandboxError, StopAsked):
             sandbox, _ = await preparing
             await sandbox.close()
 
@@ -292,3 +320,8 @@ class Attempt:
 
     def _later(self, work: Any) -> None:
         self._room.spawn(work)
+
+
+async def _result(preparing: asyncio.Task[tuple[Sandbox, float]]) -> tuple[Sandbox, float]:
+    """Waits for the sandbox without ending its making when nobody waits any more: `_dispose` does that."""
+    return await asyncio.shield(preparing)

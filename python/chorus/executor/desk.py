@@ -67,6 +67,12 @@ class Desk:
         for attempt in list(self.attempts.values()):
             attempt.stop(why, reason)
 
+    def stop_unbegun(self, reason: str) -> None:
+        """Gives back what waits for its sandbox or its image."""
+        for attempt in list(self.attempts.values()):
+            if not attempt.begun:
+                attempt.stop("lost", reason)
+
     async def settle(self, timeout_s: float | None) -> bool:
         """Waits until nothing runs; whether that came in time."""
         while self._running:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from chorus.archives.errors import ArchiveRefused
 from chorus.executor import workspace
@@ -31,9 +31,31 @@ from chorus.wire.task import TaskSubmission
 
 _USAGE_EVENT_S = 5.0
 
+T = TypeVar("T")
+
 
 class InputsMissing(Exception):
     """A source or stdin could not be had from any holder: the mesh's fault, not the task's."""
+
+
+class StopAsked(Exception):
+    """The attempt is to end before this has."""
+
+
+async def until_set(work: Coroutine[Any, Any, T], asked: asyncio.Event) -> T:
+    """The work's result; raises StopAsked, and cancels the work, when the event is set before."""
+    doing, stop = asyncio.ensure_future(work), asyncio.ensure_future(asked.wait())
+    try:
+        await asyncio.wait((doing, stop), return_when=asyncio.FIRST_COMPLETED)
+        if asked.is_set():
+            raise StopAsked
+        return await doing
+    finally:
+        stop.cancel()
+        if not doing.done():
+            doing.cancel()
+        elif not doing.cancelled():
+            doing.exception()  # asked for or not
 
 
 @dataclass(slots=True)
@@ -58,7 +80,9 @@ class Job:
 
 
 class Runner:
-    """One attempt's way through its sandbox. `stop` may be called at any moment, once or often."""
+    """One attempt's way through its sandbox. `stop` may be called at any moment, once or often; no command is
+    sent after it.
+    """
 
     def __init__(
         self,
@@ -76,6 +100,8 @@ class Runner:
         self._sources = sources
         self._clean = clean
         self._stopped: EndedBy | None = None
+        self._stop_asked = asyncio.Event()
+        self._stopping: asyncio.Task[None] | None = None
         self._facts = Facts(
             total_commands=len(job.task.commands),
             timeout_s=job.task.timeout_s,
@@ -83,11 +109,12 @@ class Runner:
         )
         self.command = 0
 
-    async def stop(self, why: EndedBy) -> None:
+    def stop(self, why: EndedBy) -> None:
         """Kills what runs; the attempt then ends with `why`."""
         if self._stopped is None:
             self._stopped = why
-        await self._sandbox.stop(why)
+            self._stop_asked.set()
+            self._stopping = asyncio.get_running_loop().create_task(self._sandbox.stop(why))
 
     async def run(self, on_sample: Callable[[float, int], None] = lambda cpu, memory: None) -> Ran:
         """To the end. Raises BackendUnavailable, SandboxLost and InputsMissing: none is the task's fault."""
@@ -130,14 +157,15 @@ class Runner:
         return Usage(0.0, 0, 0, 0)
 
     async def _put_inputs(self) -> bool:
-        job = self._job
         try:
-            source = await self._sources.prepare(job.task, job.holders, job.limits.disk_bytes)
-            stdin = await self._sources.stdin(job.task, job.holders)
+            source, stdin = await until_set(self._fetch_inputs(), self._stop_asked)
             if source is not None:
                 await self._sandbox.put(source)
             if stdin is not None:
                 await self._sandbox.put(stdin, "/tmp")
+        except StopAsked:
+            self._facts.ended_by = self._stopped or "exit"
+            return False
         except HubError as error:
             raise InputsMissing(error.message) from error
         # A living sandbox that cannot unpack the source is the source's fault: tried again, it fails again.
@@ -152,11 +180,16 @@ class Runner:
             return False
         return True
 
+    async def _fetch_inputs(self) -> tuple[Path | None, Path | None]:
+        job = self._job
+        source = await self._sources.prepare(job.task, job.holders, job.limits.disk_bytes)
+        return source, await self._sources.stdin(job.task, job.holders)
+
     async def _run_commands(self) -> None:
         job = self._job
         workdir = f"/workspace/{job.task.workdir}".rstrip("/")
         stdin = workspace.STDIN_PATH if job.task.stdin or job.task.stdin_sha256 else "/dev/null"
-        timer = asyncio.get_running_loop().call_later(job.task.timeout_s, self._time_out)
+        timer = asyncio.get_running_loop().call_later(job.task.timeout_s, self.stop, "timeout")
         try:
             for number, command in enumerate(job.task.commands, 1):
                 if self._stopped:
@@ -193,9 +226,6 @@ class Runner:
         else:
             self._facts.ended_by = "exit"
         self._facts.note = error.reason
-
-    def _time_out(self) -> None:
-        self._stopping = asyncio.get_running_loop().create_task(self.stop("timeout"))
 
     async def _sample(self, on_sample: Callable[[float, int], None]) -> None:
         # The stats stream costs a thread and a second's wait; a task that is over before needs neither.

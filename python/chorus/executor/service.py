@@ -212,6 +212,7 @@ class Executor:
         over.
         """
         self.desk.closed_reason = "draining: this agent is about to stop"
+        self.desk.stop_unbegun("this agent is about to stop")
         deadline = float(request.head.get("deadline_s") or request.timeout)
         done = await self.desk.settle(deadline)
         if done:

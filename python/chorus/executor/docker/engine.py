@@ -11,6 +11,7 @@ import concurrent.futures
 import functools
 import re
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
@@ -90,7 +91,7 @@ class Engine:
                 raise ImageUnavailable(f"image {image} could not be pulled: {_explain(refused)}") from refused
 
         try:
-            await self._run(call, timeout_s)
+            await self._run(call, timeout_s, apart=True)
         except BackendUnavailable as error:
             raise ImageUnavailable(f"image {image} could not be pulled: {error.reason}") from error
 
@@ -204,6 +205,7 @@ class Engine:
         call: Callable[[docker.APIClient], T],
         timeout_s: float | None = None,
         threads: concurrent.futures.ThreadPoolExecutor | None = None,
+        apart: bool = False,
     ) -> T:
         deadline = timeout_s or self._call_timeout_s
 
@@ -229,9 +231,11 @@ class Engine:
             ) as error:
                 raise BackendUnavailable(f"Docker does not answer: {_short(error)}") from error
 
-        loop = asyncio.get_running_loop()
         try:
             # The SDK's own timeout counts from byte to byte; this one counts from the call.
+            if apart:
+                return await asyncio.wait_for(_on_own_thread(guarded), deadline + 1)
+            loop = asyncio.get_running_loop()
             return await asyncio.wait_for(
                 loop.run_in_executor(threads or self._threads, guarded), deadline + 1
             )
@@ -265,6 +269,24 @@ class Engine:
         # and .netrc are for the world outside, not for the daemon.
         made.trust_env = False
         return self._clients.setdefault((version, timeout_s), made)
+
+
+def _on_own_thread(call: Callable[[], T]) -> asyncio.Future[T]:
+    """A call that may take minutes holds no thread that others wait for, and no process back from ending."""
+    done: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def run() -> None:
+        if not done.set_running_or_notify_cancel():
+            return
+        try:
+            result = call()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(result)
+
+    threading.Thread(target=run, name="docker-pull", daemon=True).start()
+    return asyncio.wrap_future(done)
 
 
 def api_version(said: Mapping[str, Any]) -> str:

@@ -263,8 +263,8 @@ class DockerSandbox:
         try:
             return await request
         except SandboxGone as gone:
-            if self._closed:
-                raise
+            if self._closed or self._stopping not in (None, "exit"):
+                raise  # by our own order
             # The daemon reports a death a moment after it closes the streams.
             for _ in range(_REPORT_TRIES):
                 found = await self._engine.inspect(self.container)  # raises BackendUnavailable itself

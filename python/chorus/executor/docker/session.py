@@ -148,8 +148,14 @@ class Session:
             self._stopped, self._running = running, None
 
     def stop(self) -> None:
-        """Kills every process of the task; a running command then ends with code 137."""
-        self._write(b"stop\n")
+        """Kills every process of the task; a running command then ends with code 137.
+
+        A file on its way must not be broken into: then the session ends, and the sandbox with it.
+        """
+        if self._sending_file:
+            self.close("stopped while files were sent")
+        else:
+            self._write(b"stop\n")
 
     async def put(self, archive: Path, directory: str) -> int:
         """Sends a tar archive to be unpacked; returns tar's exit code."""
