@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 from world import AGENT, World, eventually, stand_in_core
 
+from chorus.executor import desk
 from chorus.executor.docker.container import LABEL_PEER
 from chorus.wire.messages import COORDINATION, DECISIONS
 from chorus.wire.secrets import seal_secrets
@@ -192,6 +193,24 @@ async def test_a_sandbox_that_ends_itself_is_the_tasks_own_doing(world: World) -
     assert row.result is not None
     assert (row.state, row.result["ended_by"]) == ("failed", "exit")
     assert "killed" in row.reason
+
+
+async def test_a_guessed_language_without_an_image_runs_in_base(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = "localhost:1/chorus/node:latest"
+    world.settings.sandbox.images["node"] = nowhere
+    row = await world.run(commands=["true"], title="from a JavaScript member")
+    assert row.state == "completed"
+    # A pull that fails only after the award was taken.
+    monkeypatch.setattr(desk, "PULL_PATIENCE_S", 0.0)
+    row = await world.run(commands=["true"], title="from a JavaScript member")
+    assert row.state == "completed"
+    task_id = await world.submit(commands=["true"], language="js")
+    monkeypatch.setattr(desk, "PULL_PATIENCE_S", 60.0)
+    answer = await world.award(task_id)
+    assert not answer["accepted"]
+    assert nowhere in answer["reason"]
 
 
 async def test_what_cannot_be_taken_is_declined_with_a_reason(world: World) -> None:

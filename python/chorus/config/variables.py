@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chorus.config import units
+from chorus.wire.languages import canonical
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # A role, an expertise or a specialization becomes part of a topic's name.
@@ -166,7 +167,10 @@ def _images(text: str) -> dict[str, str]:
     images = json.loads(text)
     if not isinstance(images, dict) or not all(isinstance(value, str) and value for value in images.values()):
         raise ValueError(text)
-    return images
+    named = {canonical(language): image for language, image in images.items()}
+    if len(named) != len(images):
+        raise ValueError(text)  # one language under two of its names
+    return named
 
 
 def _log_level(text: str) -> str:
@@ -253,7 +257,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "CHORUS_SANDBOX_IMAGES",
         _images,
-        'a JSON object from language to image, such as {"python": "IMAGE"}',
+        'a JSON object from language to image, such as {"python": "IMAGE"}, each language once',
         None,
     ),
     Variable("CHORUS_SANDBOX_ALLOW", _list_of(_text), "comma-separated images", ()),

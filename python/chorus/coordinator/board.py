@@ -13,6 +13,7 @@ from chorus.table.records import Attempt, Body, Task
 from chorus.table.rows import OPEN_ATTEMPTS
 from chorus.table.store import TableStore
 from chorus.table.tasks import begins_until
+from chorus.wire.languages import canonical
 
 Rank = tuple[int, str]
 
@@ -133,6 +134,6 @@ def need_of(task: dict[str, Any]) -> Need:
         required_role=task.get("required_role") or "",
         required_expertise=tuple(task.get("required_expertise") or ()),
         specialization=task.get("specialization") or "",
-        language=task.get("language") or "",
+        language=canonical(task.get("language") or ""),
         goal=not task.get("commands"),
     )

@@ -24,6 +24,7 @@ from chorus.hub import Hub, HubError, HubNotLeader, HubRefused, guard
 from chorus.process import Process, metrics
 from chorus.table.entries import WAITING_MAX
 from chorus.table.records import Member, Mesh, Task
+from chorus.wire.languages import canonical
 
 # How long an entry of the leader's own may take before it is looked at anew.
 ENTRY_TIMEOUT_S = 5.0
@@ -301,7 +302,7 @@ class Leading:
                 specialization=member.specialization,
                 max_tasks=member.max_tasks,
                 active=self.board.load[member.peer],
-                languages=frozenset(member.languages),
+                languages=frozenset(map(canonical, member.languages)),
                 # The table says who is away for good; who is not connected just now cannot be asked either.
                 present=member.present and member.peer in self._connected,
                 accepting=member.accepting,

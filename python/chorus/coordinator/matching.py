@@ -5,27 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from chorus.wire.languages import BASE, LANGUAGES, canonical
+
 # A waiting task gains one level of priority in this time: none waits for ever behind more urgent ones.
 AGING_MS_PER_LEVEL = 30_000
 
-# Words of an agent's expertise that name languages. An agent that lists some is asked for those only.
-LANGUAGES = frozenset(
-    {
-        "python",
-        "javascript",
-        "typescript",
-        "node",
-        "rust",
-        "go",
-        "java",
-        "cpp",
-        "c++",
-        "c",
-        "csharp",
-        "ruby",
-        "php",
-    }
-)
 GENERAL = "general"
 
 # What makes one fitting member better than another.
@@ -39,7 +23,9 @@ LATENCY_HALF_MS = 50.0
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a task asks of a member. Tasks with equal needs fit the same members."""
+    """What a task asks of a member; the language by its canonical name. Tasks with equal needs fit the same
+    members.
+    """
 
     required_role: str = ""
     required_expertise: tuple[str, ...] = ()
@@ -67,7 +53,9 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A member as matching sees it. `success` is the share of its attempts that it did not lose."""
+    """A member as matching sees it; languages by their canonical names. `success` is the share of its
+    attempts that it did not lose.
+    """
 
     peer: str
     agent_id: str
@@ -109,8 +97,10 @@ def misfit(need: Need, member: Candidate) -> str | None:
     if need.specialization and member.specialization not in (need.specialization, GENERAL):
         return f"its specialization is not {need.specialization}"
     if need.language:
-        spoken = member.expertise & LANGUAGES
-        if spoken and member.specialization != GENERAL and need.language not in member.expertise:
+        # An agent whose expertise names languages is asked for those only, and everybody speaks the shell.
+        spoken = {canonical(word) for word in member.expertise} & LANGUAGES
+        special = member.specialization != GENERAL and need.language != BASE
+        if spoken and special and need.language not in spoken:
             return f"its expertise does not cover {need.language}"
         if member.languages and need.language not in member.languages:
             return f"it has no image for {need.language}"

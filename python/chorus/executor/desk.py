@@ -8,7 +8,7 @@ from typing import Any
 
 from chorus.executor import images
 from chorus.executor.attempt import Attempt
-from chorus.executor.backend import SandboxError
+from chorus.executor.backend import ImageUnavailable, SandboxError
 from chorus.executor.proposals import propose
 from chorus.executor.room import Room
 from chorus.process import metrics
@@ -162,12 +162,24 @@ class Desk:
             raise _Decline(f"image {choice.image} is not allowed here")
         try:
             await room.images.ensure(choice.image, PULL_PATIENCE_S)
+        except ImageUnavailable as error:
+            base = images.base_instead(choice, table, error.reason)
+            if base is None:
+                raise _Decline(error.reason) from None
+            choice = base
+            await self._ensure(choice.image)
         except SandboxError as error:
             raise _Decline(error.reason) from None
         # While the image was looked for, others may have come.
         if self.closed_reason or self.active >= settings.max_tasks:
             raise _Decline(self.closed_reason or f"busy: {self.active} of {settings.max_tasks} tasks")
         return task, choice
+
+    async def _ensure(self, image: str) -> None:
+        try:
+            await self._room.images.ensure(image, PULL_PATIENCE_S)
+        except SandboxError as error:
+            raise _Decline(error.reason) from None
 
     def _start(self, key: Key, row: TaskRow, task: TaskSubmission, choice: images.ImageChoice) -> None:
         mesh = self._room.table.mesh()

@@ -10,17 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-BASE = "base"
+from chorus.wire.languages import BASE, canonical
 
-_NAMES = {
-    "python": "python", "py": "python", "python3": "python",
-    "node": "node", "nodejs": "node", "javascript": "node", "js": "node", "typescript": "node", "ts": "node",
-    "rust": "rust", "rs": "rust",
-    "go": "go", "golang": "go",
-    "java": "java", "kotlin": "java",
-    "c": "cpp", "c++": "cpp", "cpp": "cpp", "cxx": "cpp",
-    "base": BASE, "bash": BASE, "sh": BASE, "shell": BASE,
-}  # fmt: skip
 _MANIFESTS = {
     "pyproject.toml": "python", "setup.py": "python", "setup.cfg": "python", "requirements.txt": "python",
     "tox.ini": "python", "pytest.ini": "python", "pipfile": "python",
@@ -44,23 +35,26 @@ _WORDS = re.compile(
     r"|golang|go (?:program|module|code|test)|java|maven|gradle|kotlin|cpp|cmake)\b|(c\+\+)",
     re.IGNORECASE,
 )
-_WORD_LANGUAGES = {
-    "python": "python", "python3": "python", "pytest": "python", "pip": "python",
-    "nodejs": "node", "node.js": "node", "npm": "node", "javascript": "node", "typescript": "node",
-    "rust": "rust", "cargo": "rust",
-    "golang": "go", "go program": "go", "go module": "go", "go code": "go", "go test": "go",
-    "java": "java", "maven": "java", "gradle": "java", "kotlin": "java",
-    "cpp": "cpp", "cmake": "cpp", "c++": "cpp",
-}  # fmt: skip
+# Words that name a language's tools; others are its names.
+_TOOLS = {
+    "pytest": "python",
+    "pip": "python",
+    "npm": "node",
+    "cargo": "rust",
+    "maven": "java",
+    "gradle": "java",
+    "cmake": "cpp",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class ImageChoice:
-    """The image, the language it is for, and why, in words."""
+    """The image, the language it is for, and why, in words; `guessed` when the task does not name it."""
 
     image: str
     language: str
     why: str
+    guessed: bool = False
 
 
 class ImageRefused(Exception):
@@ -70,20 +64,27 @@ class ImageRefused(Exception):
 def choose(language: str, files: Iterable[str], words: str, table: Mapping[str, str]) -> ImageChoice:
     """Four tiers; a language that only the source or the words suggest falls back to base when it has no
     image.
+
+    `table` has the image of each language by its canonical name. Raises ImageRefused.
     """
-    if wanted := language.strip().lower():
-        known = _NAMES.get(wanted, wanted)
+    if language.strip():
+        known = canonical(language)
         if known not in table:
             raise ImageRefused(f"no sandbox image for language {language!r}")
         return ImageChoice(table[known], known, f"the task names {language}")
-    names = list(files)
-    if (found := _by_files(names)) and found[0] in table:
-        return ImageChoice(table[found[0]], *found)
-    if (found := _by_words(words)) and found[0] in table:
-        return ImageChoice(table[found[0]], *found)
+    for found in (_by_files(list(files)), _by_words(words)):
+        if found and found[0] in table:
+            return ImageChoice(table[found[0]], *found, guessed=True)
     if BASE not in table:
         raise ImageRefused("no base image is configured")
     return ImageChoice(table[BASE], BASE, "nothing names a language")
+
+
+def base_instead(choice: ImageChoice, table: Mapping[str, str], reason: str) -> ImageChoice | None:
+    """The base image for a language that was only guessed and whose image cannot be had; else None."""
+    if not choice.guessed or BASE not in table:
+        return None
+    return ImageChoice(table[BASE], BASE, f"{choice.why}, but {reason}")
 
 
 def allowed(image: str, table: Mapping[str, str], allow: Iterable[str]) -> bool:
@@ -110,4 +111,6 @@ def _by_words(words: str) -> tuple[str, str] | None:
     match = _WORDS.search(words)
     if match is None:
         return None
-    return _WORD_LANGUAGES[match.group(0).lower()], f"its text mentions {match.group(0)}"
+    word = match.group(0).lower().removesuffix(" program").removesuffix(" module")
+    word = word.removesuffix(" code").removesuffix(" test")
+    return _TOOLS.get(word) or canonical(word), f"its text mentions {match.group(0)}"

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chorus.coordinator.board import need_of
 from chorus.coordinator.matching import AGING_MS_PER_LEVEL, Candidate, Need, Waiting, misfit, plan
 
 # Other work shares the machine: how long an example takes says nothing here.
@@ -24,6 +25,12 @@ EXPERT = Candidate(
     languages=frozenset({"python", "rust"}),
 )
 
+
+def named(language: str) -> Need:
+    """As a task's language is read."""
+    return need_of({"commands": ["true"], "language": language})
+
+
 FITS = [
     ("nothing asked", Need(), GENERALIST, None),
     ("role", Need(required_role="developer"), EXPERT, None),
@@ -38,6 +45,11 @@ FITS = [
     ("general speaks all", Need(language="rust"), replace(EXPERT, specialization="general"), None),
     ("no language listed", Need(language="rust"), replace(EXPERT, expertise=frozenset({"sql"})), None),
     ("no image", Need(language="java"), replace(EXPERT, specialization="general"), "image"),
+    ("by another name", named("Py"), EXPERT, None),
+    ("an image by another name", named("golang"), replace(GENERALIST, languages=frozenset({"go"})), None),
+    ("expertise by another name", named("ts"), replace(EXPERT, expertise=frozenset({"JavaScript"})), "image"),
+    ("everybody speaks the shell", named("bash"), replace(EXPERT, languages=frozenset({"base"})), None),
+    ("a language nobody knows", named("cobol"), replace(EXPERT, specialization="general"), "image for cobol"),
     ("a goal needs a model", Need(goal=True), GENERALIST, "model"),
 ]
 
