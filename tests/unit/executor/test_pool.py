@@ -76,7 +76,7 @@ async def walk(steps: list[tuple[str, int]]) -> None:
             case "fail":
                 orders.put_nowait(ImageUnavailable("gone"))
             case "lose":
-                orders.put_nowait(BackendUnavailable("away"))
+                orders.put_nowait(BackendUnavailable("away") if number % 2 else OSError("no descriptor left"))
             case "die":
                 for one in made[number:]:
                     one.alive = False
@@ -105,6 +105,24 @@ async def test_images_used_longest_ago_lose_theirs() -> None:
     assert [box.image for box in made if box.alive] == ["image-2", "image-3", "image-4"]
     await warm.close()
     assert all(box.closed == 1 for box in made)
+
+
+async def test_it_goes_on_after_any_error() -> None:
+    made: list[Box] = []
+    errors: list[Exception] = [OSError("no descriptor left"), BackendUnavailable("away"), RuntimeError("?")]
+
+    async def make(image: str) -> Any:
+        if errors:
+            raise errors.pop()
+        made.append(Box(image))
+        return made[-1]
+
+    warm = WarmPool(make, 1)
+    warm.use("image")
+    async with asyncio.timeout(DEADLINE_S):
+        await warm.settled.wait()
+    assert warm.take("image", lambda box: True) is not None
+    await warm.close()
 
 
 async def test_an_image_that_is_dropped_while_its_sandbox_is_made() -> None:

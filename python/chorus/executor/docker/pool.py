@@ -92,11 +92,12 @@ class WarmPool:
             await self._wake.wait()
             await asyncio.sleep(_REFILL_DELAY_S)
             self._wake.clear()
-            await self._remove()
             try:
+                await self._remove()
                 for image in reversed(list(self._ready)):
                     await self._fill(image)
-            except BackendUnavailable:
+            # The daemon is away, or this process has no descriptor or thread left: the pool outlives both.
+            except Exception:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_RETRY_S):
                         await self._wake.wait()
