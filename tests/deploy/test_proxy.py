@@ -95,6 +95,7 @@ async def test_what_the_executor_asks_besides(backend: DockerBackend, proxy: str
             break
         await asyncio.gather(*sandbox._background)
     assert docker("inspect", "--format", "{{.Name}}", sandbox.container) == f"/{name}"
+    assert (await backend._engine.inspect_exec(sandbox._exec_id))["Running"]
     await backend._engine.update(sandbox.container, resource_limits(SMALL))
     await backend._engine.kill(sandbox.container)
     backend._live.discard(sandbox.container)
@@ -247,6 +248,7 @@ BAD_BODIES = {
     "only some capabilities dropped": with_host(CapDrop=["NET_RAW"]),
     "the host's network": with_host(NetworkMode="host"),
     "a network": with_text('"Tty": false', '"Tty": false, "NetworkingConfig": {}'),
+    "another setting of the kernel": with_host(Sysctls={"net.ipv4.ip_forward": "1"}),
     "the host's processes": with_host(PidMode="host"),
     "the host's memory": with_host(IpcMode="host"),
     "another's memory": with_host(IpcMode="container:x"),
@@ -293,6 +295,11 @@ BAD_BODIES = {
     "too much of backslashes": b'{"Image": "' + b"\\" * 50_000 + b'"}',
     "too much of quotes": b'{"Image": ' + b'"' * 50_000,
 }
+
+
+def test_a_name_and_nothing_else_beside_a_sandbox(proxy: str) -> None:
+    for query in ("name=a/b", "name=", "name=x&platform=y", "platform=y"):
+        assert refused(proxy, "POST", f"{V}/containers/create?{query}", sandbox())
 
 
 @pytest.mark.parametrize("what", BAD_BODIES)
