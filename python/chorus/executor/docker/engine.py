@@ -197,7 +197,7 @@ class Engine:
         """Closes the connections; calls that hang are left to their deadlines."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._ping_thread.shutdown(wait=False, cancel_futures=True)
-        for client in self._clients.values():
+        for client in list(self._clients.values()):
             client.close()
 
     async def _run(
