@@ -100,7 +100,9 @@ class Server:
             guard.failed("request", error, service=request.service, method=request.method)
             _refuse(link, ident, "internal", f"{type(error).__name__} in {self._name}")
         finally:
-            self._by_call.pop(ident, None)
+            # After a new connection its number may be another call's by now.
+            if self._by_call.get(ident) is asyncio.current_task():
+                del self._by_call[ident]
 
     async def run_stream(self, handler: StreamHandler, request: Request, stream: ByteStream) -> None:
         """Runs a stream's handler and ends the stream as the handler ends."""
