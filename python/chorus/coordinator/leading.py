@@ -335,11 +335,14 @@ class Leading:
         if working is None or working.attempt != attempt:
             self.leases.end((task_id, attempt))
             return
+        key = ("reoffer", task_id)
+        if key in self._under_way:
+            return
         self.exclusions.add(task_id, working.peer, reason, self._clock())
         if working.state != "awarded":
             self._succeeded(working.peer, False)
         body = {"task_id": task_id, "attempt": attempt, "reason": reason}
-        self._spawn_once(("reoffer", task_id), self._say("reoffer", body))
+        self._spawn_once(key, self._say("reoffer", body))
 
     def _say_reasons(self) -> None:
         fresh = []

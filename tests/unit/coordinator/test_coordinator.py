@@ -8,11 +8,13 @@ import asyncio
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agents import fresh_id, world
 
-from chorus.coordinator import gossip, offers
+from chorus.coordinator import exclusions, gossip, offers
+from chorus.coordinator.leading import SUCCESS_STEP
 from chorus.hub import HubInvalid, HubNoLeader, HubNotFound, HubNotLeader, HubRefused, RaftStatus
 from chorus.table.entries import Entry
 from chorus.table.reader import TableReader
@@ -165,6 +167,35 @@ async def test_a_lease_that_is_over_is_offered_again(tmp_path: Path) -> None:
         with pytest.raises(HubRefused, match="superseded"):
             await lost.executor.hub.request(w["a"].peer, "coordinator", "renew", renew)
         assert not (await lost.executor.say("claim", task_id=task_id, attempt=1))["accepted"]
+
+
+async def test_a_lease_that_is_over_is_offered_again_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        task_id = (await w["a"].submit())["task"]["task_id"]
+        task = await w["a"].state(task_id, "claimed")
+        leading, proposals = w["a"].parts.leading, w["a"].parts.proposals
+        may = asyncio.Event()
+        propose = proposals.propose
+
+        async def slow(type: str, *rest: Any, **more: Any) -> Any:
+            if type == "reoffer":
+                await may.wait()
+            return await propose(type, *rest, **more)
+
+        monkeypatch.setattr(proposals, "propose", slow)
+        w.clock.now += 34
+        for _ in range(10):
+            await leading.tick()
+        # One lost attempt is one pause, however long its entry takes.
+        assert task.agent is not None
+        assert leading.exclusions.why(task_id, task.agent, w.clock.now) is not None
+        w.clock.now += 2 * exclusions.FIRST_S
+        assert leading.exclusions.why(task_id, task.agent, w.clock.now) is None
+        assert leading._success[task.agent] == pytest.approx(1 - SUCCESS_STEP)
+        may.set()
+        await w["a"].until(lambda: (t := w["a"].task(task_id)) is not None and t.attempt == 2, "attempt 2")
 
 
 async def test_only_the_leader_acknowledges_and_only_the_executor_renews(tmp_path: Path) -> None:
