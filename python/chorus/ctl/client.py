@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final, Self
@@ -34,10 +35,12 @@ class Refused(CtlError):
 
 
 class Client:
-    """The agents of one mesh behind one face."""
+    """The agents of one mesh behind one face. Threads may ask through it at the same time."""
 
     def __init__(self, target: Target) -> None:
-        self._endpoints = list(target.endpoints)
+        # Replaced as a whole, never changed: a thread goes through the agents while another puts one behind.
+        self._endpoints = tuple(target.endpoints)
+        self._ordering = threading.Lock()
         timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         # Proxies of the environment are for the world outside, not for an agent.
         self._http = httpx.Client(timeout=timeout, trust_env=False)
@@ -45,7 +48,7 @@ class Client:
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The agents, the one that answered last first."""
-        return tuple(self._endpoints)
+        return self._endpoints
 
     def close(self) -> None:
         """Closes all connections."""
@@ -102,7 +105,7 @@ class Client:
 
     def only(self, agent_id: str | None) -> None:
         """From now on asks one agent, for what is that agent's own: the one named, else the first in line."""
-        chosen = [each for each in self._endpoints if agent_id in (None, each.agent_id)]
+        chosen = tuple(each for each in self._endpoints if agent_id in (None, each.agent_id))
         if not chosen:
             known = ", ".join(sorted(each.agent_id or each.url for each in self._endpoints))
             raise CtlError(f"this mesh has no agent {agent_id}; it has {known}")
@@ -110,7 +113,13 @@ class Client:
 
     def pass_over(self) -> None:
         """Puts the agent that was asked last behind the others."""
-        self._endpoints.append(self._endpoints.pop(0))
+        self._put_behind(self._endpoints[0])
+
+    def _put_behind(self, endpoint: Endpoint) -> None:
+        with self._ordering:
+            # Another thread that met the same failure may have done so already.
+            if self._endpoints[0] is endpoint:
+                self._endpoints = (*self._endpoints[1:], endpoint)
 
     def _ask(
         self,
@@ -122,8 +131,8 @@ class Client:
         **more: Any,
     ) -> httpx.Response:
         errors = []
-        for _ in range(len(self._endpoints)):
-            endpoint = self._endpoints[0]
+        endpoints = self._endpoints
+        for endpoint in endpoints:
             if rewind is not None:
                 rewind.seek(0)
             try:
@@ -132,11 +141,11 @@ class Client:
                 )
             except httpx.TransportError as error:
                 errors.append(f"{endpoint.url}: {str(error) or type(error).__name__}")
-                self.pass_over()
+                self._put_behind(endpoint)
                 continue
-            if response.status_code == 503 and len(errors) + 1 < len(self._endpoints):
+            if response.status_code == 503 and len(errors) + 1 < len(endpoints):
                 errors.append(f"{endpoint.url}: {_detail(response)}")
-                self.pass_over()
+                self._put_behind(endpoint)
                 continue
             if response.status_code >= 400:
                 raise _refused(response, endpoint)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
+import threading
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,23 @@ def test_following_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("chorus.ctl.follow.GIVE_UP_S", 0.01)
     with served(monkeypatch, answer) as client, pytest.raises(Unreachable):
         list(follow(client, "T"))
+
+
+def test_threads_that_meet_the_same_agent_away_all_ask_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(4, timeout=20)
+    away = itertools.count()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "a":
+            if next(away) < together.parties:
+                together.wait()
+            raise httpx.ConnectError("refused")
+        return httpx.Response(200, json={})
+
+    with served(monkeypatch, answer) as client, ThreadPoolExecutor(together.parties) as pool:
+        asked = [pool.submit(client.get, "/api/v1/mesh") for _ in range(together.parties)]
+        assert [each.result() for each in asked] == [{}] * together.parties
+    assert [endpoint.url for endpoint in client.endpoints] == ["http://b", "http://a"]
 
 
 def test_requests_go_to_the_next_agent_and_say_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
