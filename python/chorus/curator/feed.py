@@ -71,14 +71,12 @@ class Feed:
             while True:
                 try:
                     await self._work()
-                except sqlite3.DatabaseError as error:
+                except Exception as error:
+                    before = self.trouble
                     self._stumble(error)
-                    if self._index is not None and damaged(error):
-                        self._log.warning("the index is made anew")
-                        await self._call(self._index.rebuild)
+                    # Damage that comes back at once is no accident; then it waits like everything else.
+                    if await self._begin_anew(error) and not before:
                         continue
-                except OSError as error:
-                    self._stumble(error)
                 await asyncio.sleep(TROUBLE_S)
         finally:
             if self._index is not None:
@@ -99,22 +97,36 @@ class Feed:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)
 
     def _stumble(self, error: Exception) -> None:
-        self.trouble = str(error)
+        self.trouble = str(error) or type(error).__name__
         self._log.error("the index of decisions stands still", error=str(error))
+
+    async def _begin_anew(self, error: Exception) -> bool:
+        """Replaces the file if the error says that it is damaged; whether there is another now."""
+        if self._index is None or not isinstance(error, sqlite3.DatabaseError) or not damaged(error):
+            return False
+        self._log.warning("the index is made anew")
+        try:
+            await self._replace()
+        except (sqlite3.Error, OSError) as failure:
+            self._stumble(failure)
+            return False
+        return True
 
     async def _work(self) -> None:
         if self._index is None:
             self._index = await self._call(IndexWriter, self._path, self._whose)
             if not await self._call(self._index.sound):
                 self._log.warning("the index is damaged and made anew")
-                await self._call(self._index.rebuild)
+                await self._replace()
         while True:
             self._news.clear()
-            mesh = self._table.mesh()
+            mesh = self._read(self._table.mesh)
             if mesh is None:
                 await self._news.wait()
                 continue
-            await self._call(self._index.belongs_to, mesh.mesh)
+            if not await self._call(self._index.belongs_to, mesh.mesh):
+                await self._replace()
+                continue
             while await self._scan():
                 pass
             while items := await self._call(self._index.due, self._wall_ms(), BATCH_MAX, RETRY_MAX_MS):
@@ -124,6 +136,13 @@ class Feed:
             self.trouble = ""
             await self._rest()
 
+    async def _replace(self) -> None:
+        """Begins with an empty file. Where that fails there is no index, until the next try makes one."""
+        index, self._index = self._index, None
+        assert index is not None
+        await self._call(index.discard)
+        self._index = await self._call(IndexWriter, self._path, self._whose)
+
     async def _scan(self) -> bool:
         """Takes over what the table lists; whether there may be more."""
         assert self._index is not None
@@ -132,10 +151,19 @@ class Feed:
             await self._call(self._index.queue, items, items[-1].id)
         return more
 
+    def _read(self, read: Callable[..., T], *values: Any) -> T:
+        """A look at the table. What is wrong with it says nothing of the index, and so is another error."""
+        try:
+            return read(*values)
+        except sqlite3.Error as error:
+            # Opened again next time: the file may have been replaced.
+            self._table.close()
+            raise OSError(f"the table cannot be read: {error}") from error
+
     def _listed(self, after: int) -> tuple[list[Pending], bool]:
         """What the table lists after an entry, in its order, and whether there may be more."""
-        records = self._table.decisions_after(after, LISTED_MAX)
-        versions = self._table.ucxl.after(after, limit=LISTED_MAX)
+        records = self._read(self._table.decisions_after, after, LISTED_MAX)
+        versions = self._read(lambda: self._table.ucxl.after(after, limit=LISTED_MAX))
         full = [rows[-1].index for rows in (records, versions) if len(rows) == LISTED_MAX]
         # Of a list that was cut, nothing is known beyond its end.
         end = min(full, default=2**63)
@@ -198,7 +226,7 @@ class Feed:
     async def _document(self, item: Pending) -> Document | None:
         if "address" in item.listed:
             return await self._content(item.listed["address"], item.listed["version"])
-        row = self._table.decision(item.listed["hash"])
+        row = self._read(self._table.decision, item.listed["hash"])
         if row is None:
             return None
         verified = await decisions.fetch(self._hub, row.hash, listed=row, hints=(row.author,))
@@ -213,7 +241,7 @@ class Feed:
         )
 
     async def _content(self, address: str, version: int) -> Document | None:
-        row = self._table.ucxl.version(address, version)
+        row = self._read(self._table.ucxl.version, address, version)
         if row is None:
             return None
         parts = Ucxl.parse(address)

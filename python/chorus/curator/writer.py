@@ -84,20 +84,18 @@ class IndexWriter:
         except sqlite3.DatabaseError:
             return False
 
-    def rebuild(self) -> None:
-        """Begins with an empty file."""
+    def discard(self) -> None:
+        """Closes the file and removes it; a new writer begins with an empty one."""
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
         _remove(self.path)
-        self._db = self._open()
 
-    def belongs_to(self, mesh: str) -> None:
-        """Makes the file that of a mesh; begins anew when it is another's."""
+    def belongs_to(self, mesh: str) -> bool:
+        """Makes the file that of a mesh; False when it is another's already."""
         known = self._meta("mesh")
-        if known not in (None, mesh):
-            self.rebuild()
-        if known != mesh:
+        if known is None:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('mesh', ?)", (mesh,))
+        return known in (None, mesh)
 
     def queue(self, items: Sequence[Pending], scanned: int) -> None:
         """Remembers what is to be fetched, and that the table was read so far."""

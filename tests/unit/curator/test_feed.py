@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ pytest.importorskip("chorus._core")
 
 from chorus.core import UcxlError
 from chorus.curator import feed as feeding
+from chorus.curator import writer
 from chorus.curator.feed import Feed
 from chorus.curator.index import IndexReader
 from chorus.hub import HubError, HubNotFound, HubNotPermitted
@@ -279,3 +281,62 @@ async def test_much_is_taken_in_pieces(place: Place, monkeypatch: pytest.MonkeyP
         place.table.say("b", "version", address=f"ucxl://b:agent@p:t/*^/{n}", tombstone=False, hash="0" * 64)
     async with place.feeding() as feed:
         await place.until(feed, lambda now: (now["documents"], now["pending"]) == (30, 30))
+
+
+async def test_an_index_that_cannot_be_made_anew_is_tried_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.table.decide("b", title="count the words")
+    monkeypatch.setattr(feeding, "TROUBLE_S", 0.001)
+    remove, failures = writer._remove, [OSError("the disk is away"), sqlite3.OperationalError("locked")]
+
+    def failing(path: Path) -> None:
+        if failures:
+            raise failures.pop()
+        remove(path)
+
+    async with place.feeding() as feed:
+        await place.settled(feed, 1)
+        monkeypatch.setattr(writer, "_remove", failing)
+        queue = writer.IndexWriter.queue
+
+        def damaged(*_: Any) -> None:
+            monkeypatch.setattr(writer.IndexWriter, "queue", queue)
+            error = sqlite3.DatabaseError("database disk image is malformed")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+
+        monkeypatch.setattr(writer.IndexWriter, "queue", damaged)
+        monkeypatch.setattr(writer.IndexWriter, "sound", lambda _: len(failures) == 0)
+        place.table.decide("b", title="weigh the words")
+        async with asyncio.timeout(DEADLINE_S):
+            while failures or (await feed.counts()).get("documents") != 2:
+                feed.wake()
+                await asyncio.sleep(0.005)
+    assert len(IndexReader(place.path).search("words")) == 2
+
+
+@pytest.mark.parametrize("error", [sqlite3.DatabaseError("malformed"), KeyError("odd")])
+async def test_what_the_table_fails_with_costs_the_index_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    place.table.decide("b", title="count the words")
+    monkeypatch.setattr(feeding, "TROUBLE_S", 0.001)
+    if isinstance(error, sqlite3.Error):
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    async with place.feeding() as feed:
+        await place.settled(feed, 1)
+        mesh, errors = TableReader.mesh, [error] * 3
+
+        def failing(reader: TableReader) -> Any:
+            if errors:
+                raise errors.pop()
+            return mesh(reader)
+
+        monkeypatch.setattr(TableReader, "mesh", failing)
+        monkeypatch.setattr(writer.IndexWriter, "discard", lambda _: pytest.fail("the index was sound"))
+        place.table.decide("b", title="weigh the words")
+        async with asyncio.timeout(DEADLINE_S):
+            while errors or (await feed.counts())["documents"] != 2:
+                feed.wake()
+                await asyncio.sleep(0.005)
