@@ -5,6 +5,7 @@ sleeps.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable
 
@@ -76,6 +77,8 @@ class Lease:
                 self._head,
                 timeout=max(0.1, min(timeout_s, self._lease_s / 3)),
             )
+        except sqlite3.Error:
+            return None
         except HubError as error:
             return f"the mesh took the attempt back: {error.message}" if error.code == "refused" else None
         if reply.head.get("accepted", True):

@@ -23,7 +23,7 @@ from chorus.executor.publisher import RECORD_FILE, Publisher
 from chorus.executor.redaction import RedactorFactory
 from chorus.executor.room import Room
 from chorus.executor.watch import BackendWatch, watch_table
-from chorus.hub import HubInvalid, HubNotFound, Reply, Request
+from chorus.hub import HubInvalid, HubNotFound, Reply, Request, guard
 from chorus.process import Process, metrics
 from chorus.process.sentinel import scanner_of
 from chorus.table.reader import TableReader
@@ -88,10 +88,11 @@ class Executor:
         self._give_back_earlier()
         async with asyncio.TaskGroup() as group:
             loops = [
-                group.create_task(self.watch.run()),
-                group.create_task(watch_table(self.room, self.desk)),
-                group.create_task(self._prewarm()),
-                group.create_task(self._sample()),
+                # One that fails begins again: no error in what goes on beside them may end the attempts.
+                group.create_task(guard.lasting(self.watch.run, "answer")),
+                group.create_task(guard.lasting(lambda: watch_table(self.room, self.desk), "event")),
+                group.create_task(guard.lasting(self._prewarm, "answer")),
+                group.create_task(guard.lasting(self._sample, "record")),
             ]
             output = OutputService(
                 self.room.settings.paths.tasks,

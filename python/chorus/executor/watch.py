@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 
 from chorus.executor.backend import BackendState, SandboxError
 from chorus.executor.desk import Desk
@@ -99,6 +98,8 @@ async def watch_table(room: Room, desk: Desk) -> None:
     sweeping = asyncio.create_task(sweep())
     try:
         async with room.hub.subscribe("local/table") as messages:
-            await guard.each(messages, changed, "event", raising=(sqlite3.Error,))
+            # What could not be read of the table now is looked at again by the next sweep: nothing about the
+            # table is worth all that runs here.
+            await guard.each(messages, changed, "event")
     finally:
         sweeping.cancel()

@@ -7,6 +7,7 @@ error (a HubError to its caller) is the handler's business and does not come her
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 # An error's text is for the reader of a log; the rest of it may be a peer's whole message.
 ERROR_MAX_CHARS = 300
+# What made a loop fail may do so again at once.
+LASTING_PAUSE_S = 1.0
 # A process without memory is to end, not to stumble from message to message.
 FATAL: Raising = (MemoryError,)
 
@@ -82,6 +85,21 @@ async def each(
             done = handle(item)
             if inspect.isawaitable(done):
                 await done
+
+
+async def lasting(
+    work: Callable[[], Awaitable[object]],
+    what: What,
+    *,
+    pause_s: float = LASTING_PAUSE_S,
+    raising: Raising = (),
+) -> None:
+    """Runs a loop that only its cancellation should end: after an error it begins again, a pause later."""
+    while True:
+        with handling(what, raising=raising):
+            await work()
+            return
+        await asyncio.sleep(pause_s)
 
 
 async def alone(work: Callable[[], Awaitable[object]], what: What) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,15 @@ async def test_a_refusal_ends_it_at_once(tmp_path: Path, clock: list[float]) -> 
     reason, after = await kept(tmp_path, clock, [None, HubRefused("superseded")])
     assert "superseded" in reason
     assert after == pytest.approx(20.0)
+
+
+async def test_a_table_that_cannot_be_read_is_asked_again_within_the_lease(
+    tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mesh(_: TableReader) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(TableReader, "mesh", mesh)
+    reason, after = await kept(tmp_path, clock, [None])
+    assert "out of touch" in reason
+    assert after == pytest.approx(30.0)

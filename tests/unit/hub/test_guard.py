@@ -156,3 +156,17 @@ def test_an_entry_that_nobody_can_read_has_no_body_and_is_not_missing() -> None:
     entry = feed.get_nowait()
     assert entry is not None
     assert (entry.index, entry.type, entry.body) == (7, "submit", None)
+
+
+async def test_a_lasting_loop_begins_again_until_it_is_done(failures: Counter[tuple[str, str]]) -> None:
+    errors = [KeyError("x"), ValueError("y")]
+
+    async def loop() -> None:
+        if errors:
+            raise errors.pop(0)
+
+    await guard.lasting(loop, "event", pause_s=0)
+    assert failures == {("event", "KeyError"): 1, ("event", "ValueError"): 1}
+    errors.append(KeyError("x"))
+    with pytest.raises(LookupError):
+        await guard.lasting(loop, "event", pause_s=0, raising=(LookupError,))
