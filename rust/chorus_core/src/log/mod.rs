@@ -14,6 +14,7 @@ mod verify;
 mod tests;
 
 use std::{
+    collections::VecDeque,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -43,6 +44,13 @@ const MAX_BATCH_BYTES: usize = 4 << 20;
 /// A page holds no more than this, and no more entries are looked at for it, however many were asked for: appends wait.
 const MAX_PAGE_SCAN: u64 = 1024;
 const MAX_PAGE_BYTES: usize = 8 << 20;
+
+/// A page is read in slices of so much, and what waits to be appended goes between them: a slice takes some milliseconds.
+const SLICE_ENTRIES: usize = 32;
+const SLICE_BYTES: usize = 256 << 10;
+
+/// Pages whose turn has not come. With more of them the first is read in one go, and appends wait for it.
+const MAX_READINGS: usize = 64;
 
 /// What the log is at the moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -186,12 +194,32 @@ struct Waiting {
     reply: oneshot::Sender<Result<u64>>,
 }
 
+/// A page on its way.
+struct Reading {
+    query: Query,
+    reply: oneshot::Sender<Result<Page>>,
+    /// Of the log's length when the page was begun: what is appended meanwhile is not in it.
+    page: Option<Page>,
+    scanned: u64,
+    bytes: usize,
+}
+
 impl Writer {
     fn run(&mut self, mut queue: mpsc::Receiver<Command>) {
         let mut next = None;
-        while let Some(command) = next.take().or_else(|| queue.blocking_recv()) {
+        let mut readings: VecDeque<Reading> = VecDeque::new();
+        loop {
+            let command = match next.take() {
+                None if readings.is_empty() => match queue.blocking_recv() {
+                    None => return,
+                    some => some,
+                },
+                None => queue.try_recv().ok(),
+                some => some,
+            };
             match command {
-                Command::Append { entry, reply } => {
+                None => {}
+                Some(Command::Append { entry, reply }) => {
                     let mut batch = vec![Waiting { entry, reply }];
                     let mut bytes = batch[0].entry.len();
                     while batch.len() < MAX_BATCH_ENTRIES && bytes < MAX_BATCH_BYTES {
@@ -209,22 +237,43 @@ impl Writer {
                     }
                     self.append(batch);
                 }
-                // Nobody waits any more for an answer that cannot be given.
-                Command::Read { query, reply } => {
-                    let _ = reply.send(self.read(&query));
+                Some(Command::Read { query, reply }) => {
+                    readings.push_back(Reading { query, reply, page: None, scanned: 0, bytes: 0 });
                 }
                 // The files are at rest now; what is written later does not change what this one will read.
-                Command::Verify { reply } => {
+                Some(Command::Verify { reply }) => {
                     let verifier =
                         Verifier::open(&self.folder).and_then(|verifier| verifier.by(&self.key.verifying_key()));
+                    // Nobody waits any more for an answer that cannot be given; so below.
                     let _ = reply.send(verifier);
                 }
-                Command::Close { reply } => {
+                Some(Command::Close { reply }) => {
+                    self.finish(&mut readings, 0);
                     self.core = None;
                     let _ = reply.send(());
                     return;
                 }
             }
+            self.finish(&mut readings, MAX_READINGS);
+            if let Some(mut reading) = readings.pop_front() {
+                match self.read_slice(&mut reading) {
+                    Some(answer) => drop(reading.reply.send(answer)),
+                    None => readings.push_front(reading),
+                }
+            }
+        }
+    }
+
+    /// Reads pages to their end, the oldest first, until no more than `left` remain.
+    fn finish(&mut self, readings: &mut VecDeque<Reading>, left: usize) {
+        while readings.len() > left {
+            let Some(mut reading) = readings.pop_front() else { return };
+            let answer = loop {
+                if let Some(answer) = self.read_slice(&mut reading) {
+                    break answer;
+                }
+            };
+            let _ = reading.reply.send(answer);
         }
     }
 
@@ -255,33 +304,54 @@ impl Writer {
         if length == first + entries.len() as u64 { Ok(first) } else { Err(failure) }
     }
 
-    fn read(&mut self, query: &Query) -> Result<Page> {
+    /// The page's next slice; the answer when it was the last one.
+    fn read_slice(&mut self, reading: &mut Reading) -> Option<Result<Page>> {
+        match self.try_read_slice(reading) {
+            Ok(false) => None,
+            Ok(true) => reading.page.take().map(Ok),
+            Err(e) => Some(Err(e)),
+        }
+    }
+
+    /// Whether the page is complete.
+    fn try_read_slice(&mut self, reading: &mut Reading) -> Result<bool> {
         let core = self.core()?;
-        let length = core.info().length;
-        let next = if query.newest_first {
-            query.from.map_or(length, |from| from.min(length))
-        } else {
-            query.from.unwrap_or(0)
-        };
-        let mut page = Page { entries: Vec::new(), next, length };
+        let query = &reading.query;
+        let page = reading.page.get_or_insert_with(|| {
+            let length = core.info().length;
+            let next = if query.newest_first {
+                query.from.map_or(length, |from| from.min(length))
+            } else {
+                query.from.unwrap_or(0)
+            };
+            Page { entries: Vec::new(), next, length }
+        });
         let mut bytes = 0;
-        for _ in 0..MAX_PAGE_SCAN {
-            let coming =
-                if query.newest_first { page.next.checked_sub(1) } else { (page.next < length).then_some(page.next) };
-            let Some(number) = coming.filter(|_| (page.entries.len() as u64) < query.count && bytes < MAX_PAGE_BYTES)
-            else {
-                break;
+        for _ in 0..SLICE_ENTRIES {
+            let coming = if query.newest_first {
+                page.next.checked_sub(1)
+            } else {
+                (page.next < page.length).then_some(page.next)
+            };
+            let room = (page.entries.len() as u64) < query.count && reading.bytes < MAX_PAGE_BYTES;
+            let Some(number) = coming.filter(|_| room && reading.scanned < MAX_PAGE_SCAN) else {
+                return Ok(true);
             };
             let block = block_on(core.get(number)).map_err(|e| damaged(number, &e))?;
             let block = block.ok_or_else(|| damaged(number, &"it is missing"))?;
             let entry: Map<String, Value> = serde_json::from_slice(&block).map_err(|e| damaged(number, &e))?;
+            bytes += block.len();
+            reading.scanned += 1;
             if query.kind.as_ref().is_none_or(|kind| entry.get("type").is_some_and(|own| own == kind)) {
-                bytes += block.len();
+                reading.bytes += block.len();
                 page.entries.push((number, entry));
             }
             page.next = if query.newest_first { number } else { number + 1 };
+            if bytes >= SLICE_BYTES {
+                break;
+            }
         }
-        Ok(page)
+        Ok(false)
     }
 
     fn core(&mut self) -> Result<&Hypercore> {

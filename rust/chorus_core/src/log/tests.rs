@@ -112,6 +112,49 @@ async fn what_was_appended_is_there_after_reopening() {
 }
 
 #[tokio::test]
+async fn an_append_goes_between_the_slices_of_a_page() {
+    let dir = scratch();
+    let (log, _) = open(dir.path());
+    let length = 20 * SLICE_ENTRIES as u64;
+    futures::future::join_all((0..length).map(|n| log.append("test", json!({"n": n}), "me"))).await;
+    log.close().await;
+    let key = signing_key(&keypair()).unwrap();
+    let (core, _) = open_core(dir.path(), &key).unwrap();
+    let (changed, _) = watch::channel(describe(&core, &key));
+    let mut writer = Writer { folder: dir.path().to_path_buf(), key, core: Some(core), info: changed };
+    let (reply, mut answer) = oneshot::channel();
+    let query = Query { from: Some(0), count: length, ..Query::default() };
+    let mut reading = Reading { query, reply, page: None, scanned: 0, bytes: 0 };
+    let mut slices = 1;
+    let page = loop {
+        if let Some(page) = writer.read_slice(&mut reading) {
+            break page.unwrap();
+        }
+        slices += 1;
+        writer.append_entries(&[br#"{"type": "later"}"#]).unwrap();
+    };
+    // The page is of the moment when it was begun, however much comes meanwhile.
+    assert_eq!((page.length, page.next, page.entries.len() as u64), (length, length, length));
+    assert!(slices >= 20, "{slices} slices");
+    assert!(answer.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn pages_asked_for_before_the_end_are_answered() {
+    let dir = scratch();
+    let (log, _) = open(dir.path());
+    fill(&log, 0..100).await;
+    let asked = (0..3 * MAX_READINGS as u64).map(|n| {
+        let log = log.clone();
+        async move { log.page(Query { from: Some(n % 100), count: 1, ..Query::default() }).await }
+    });
+    let (pages, ()) = futures::join!(futures::future::join_all(asked), log.close());
+    for (n, page) in pages.into_iter().enumerate() {
+        assert_eq!(page.unwrap().entries[0].0, n as u64 % 100);
+    }
+}
+
+#[tokio::test]
 async fn many_append_at_once_and_each_has_its_number() {
     let dir = scratch();
     let (log, _) = open(dir.path());
