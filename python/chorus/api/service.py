@@ -19,6 +19,7 @@ from chorus.api.context import Changes, Context
 from chorus.api.health import Observer, health_app
 from chorus.api.ucxi_text import Texts
 from chorus.blobs import BlobStore
+from chorus.hub import guard
 from chorus.process import Process, metrics
 from chorus.table.reader import TableReader
 
@@ -84,7 +85,10 @@ async def main(process: Process) -> None:
     api = _server(guarded(api_app(context), context))
     probes = _server(guarded_probes(health_app(observer)))
     async with asyncio.TaskGroup() as group:
-        background = [group.create_task(changes.follow(process.hub)), group.create_task(observer.run())]
+        background = [
+            group.create_task(guard.lasting(lambda: changes.follow(process.hub), "event")),
+            group.create_task(observer.run()),
+        ]
         serving = [
             group.create_task(api.serve(sockets=[api_socket])),
             group.create_task(probes.serve(sockets=[health_socket])),

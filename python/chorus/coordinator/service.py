@@ -20,7 +20,18 @@ from chorus.coordinator.profile import ProfileKeeper
 from chorus.coordinator.proposals import Proposals
 from chorus.coordinator.redaction import Redaction
 from chorus.coordinator.submission import Submission
-from chorus.hub import ByteStream, Handler, Hub, HubError, HubInvalid, HubRefused, Reply, Request, disk_error
+from chorus.hub import (
+    ByteStream,
+    Handler,
+    Hub,
+    HubError,
+    HubInvalid,
+    HubRefused,
+    Reply,
+    Request,
+    disk_error,
+    guard,
+)
 from chorus.process import Process
 from chorus.process.sentinel import scanner_of
 from chorus.table.records import Member, Mesh
@@ -100,10 +111,12 @@ class Coordinator:
                 group.create_task(self.follower.run())
                 group.create_task(self.leading.run())
                 group.create_task(self.gossip.run())
-                group.create_task(self.profile.run())
-                group.create_task(self.ballots.run())
+                # What the table's file fails with is the process's: it starts anew and waits for the disk.
+                disk = (sqlite3.OperationalError,)
+                group.create_task(guard.lasting(self.profile.run, "answer", raising=disk))
+                group.create_task(guard.lasting(self.ballots.run, "record", raising=disk))
                 group.create_task(self.curating.run())
-                group.create_task(self.blob_keeper.run())
+                group.create_task(guard.lasting(self.blob_keeper.run, "record"))
         finally:
             self.store.close()
 

@@ -61,10 +61,10 @@ class Election:
         await self._hub.offer(PEER_SERVICE, self.admission.serve, peers=True)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._search())
-            group.create_task(self._watch())
-            group.create_task(self.news.listen())
-            group.create_task(self._beats())
-            group.create_task(self._heartbeats())
+            group.create_task(guard.lasting(self._watch, "event"))
+            group.create_task(guard.lasting(self.news.listen, "gossip"))
+            group.create_task(guard.lasting(self._beats, "record"))
+            group.create_task(guard.lasting(self._heartbeats, "record"))
 
     async def _search(self) -> None:
         while True:
@@ -83,7 +83,7 @@ class Election:
         if self.search.founded:
             self._set_trigger("discovery_failure")
         self._wake.set()
-        await self.neighbours.run()
+        await guard.lasting(self.neighbours.run, "answer")
 
     async def _beats(self) -> None:
         pause = min(BEAT_MAX_S, self._process.settings.heartbeat_s)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chorus.hub import HubNotLeader, HubRefused
 from chorus.license.gate import DEV_AGENTS_MAX
+from chorus.table.reader import TableReader
 
 from .world import world
 
@@ -40,6 +43,24 @@ async def test_a_peer_whose_process_is_not_up_yet_is_waited_for(tmp_path: Path) 
         await w.until(lambda: w.members == ["a", "b"], "both in")
         assert w.mesh.leader == "peer-a"
         assert w.voters == ["a"]
+
+
+async def test_a_table_that_cannot_be_read_does_not_end_the_election(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = 0
+
+    def fail(*_: Any, **__: Any) -> int:
+        nonlocal failures
+        failures += 1
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    monkeypatch.setattr(TableReader, "ended_by", fail)
+    async with world(tmp_path) as w:
+        w.start("a")
+        await w.until(lambda: failures > 0, "a look at the table")
+        await w.until(lambda: w.members == ["a"], "founded all the same")
+        assert (await w.call("a", "health"))["ok"]
 
 
 async def test_a_late_comer_joins_through_any_member(tmp_path: Path) -> None:
