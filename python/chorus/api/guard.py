@@ -25,6 +25,8 @@ JSON_MAX_BYTES: Final = 1024 * 1024
 SOURCE_MAX_BYTES: Final = BLOB_MAX_BYTES
 # A multipart body is a source, a task and the lines between them.
 MULTIPART_MAX_BYTES: Final = SOURCE_MAX_BYTES + JSON_MAX_BYTES + 64 * 1024
+# Where a multipart body is taken.
+SUBMISSION: Final = ("POST", "/api/v1/tasks")
 # Where a body is content for the DHT, which takes no more as one value.
 CONTENT_PATHS: Final = frozenset({"/ucxi/v1/put", "/ucxi/v1/post"})
 # Between two pieces of a body; a client slower than that only holds a connection.
@@ -87,7 +89,8 @@ class Guard:
         try:
             headers = read_head(scope)
             self._check(scope["path"], headers)
-            body.check_announced(headers, _limit(scope["path"], headers))
+            route = (scope["method"], scope["path"])
+            body.check_announced(headers, *_limit(route, headers))
             await self._app(scope, body.receive, counted)
         except Problem as problem:
             await answer(problem)
@@ -133,14 +136,15 @@ class _Body:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._limit = 0
+        self._hint = ""
         self._seen = 0
         self._complete = False
         self._waited = 0.0
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
 
-    def check_announced(self, headers: dict[bytes, bytes], limit: int) -> None:
+    def check_announced(self, headers: dict[bytes, bytes], limit: int, hint: str) -> None:
         """Sets how long the body may be, and refuses by Content-Length alone, before a byte is read."""
-        self._limit = limit
+        self._limit, self._hint = limit, hint
         announced = int(headers.get(b"content-length", b"0"))
         if announced > limit:
             raise self._too_large()
@@ -176,20 +180,22 @@ class _Body:
                     self._complete = not message.get("more_body", False)
 
     def _too_large(self) -> Problem:
-        hint = "; send larger sources as multipart part source" if self._limit == JSON_MAX_BYTES else ""
-        return Problem(
-            413,
-            f"the body is larger than {self._limit} bytes" + hint,
-            limit=self._limit,
-        )
+        return Problem(413, f"the body is larger than {self._limit} bytes{self._hint}", limit=self._limit)
 
 
-def _limit(path: str, headers: dict[bytes, bytes]) -> int:
-    if path in CONTENT_PATHS:
-        return VALUE_MAX_BYTES
-    if headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data"):
-        return MULTIPART_MAX_BYTES
-    return JSON_MAX_BYTES
+def _limit(route: tuple[str, str], headers: dict[bytes, bytes]) -> tuple[int, str]:
+    """How long the body may be, and what to say to whoever sends more. The route decides: much is taken only
+    where it is not held in memory.
+    """
+    method, path = route
+    if path in CONTENT_PATHS and method in ("PUT", "POST"):
+        return VALUE_MAX_BYTES, ""
+    if route != SUBMISSION:
+        return JSON_MAX_BYTES, ""
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind == b"multipart/form-data":
+        return MULTIPART_MAX_BYTES, ""
+    return JSON_MAX_BYTES, "; send larger sources as multipart part source"
 
 
 def _method(method: str) -> str:
