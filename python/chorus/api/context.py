@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 from fastapi import Depends
 from starlette.requests import Request
@@ -21,6 +22,8 @@ from chorus.core import RoleKeys
 from chorus.hub import Hub, HubError, Message, guard
 from chorus.table.reader import TableReader
 from chorus.table.rows import TaskRow
+
+T = TypeVar("T")
 
 TABLE_TOPIC: Final = "local/table"
 # What to watch instead of a task's id for new versions at UCXL addresses.
@@ -105,6 +108,8 @@ class Context:
     # Set when the process is asked to stop: streams end, so that connections can close.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _role_keys: RoleKeys | None = None
+    _lister: TableReader | None = None
+    _listing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _alone_until: float = 0.0
 
     async def catch_up(self) -> None:
@@ -117,6 +122,16 @@ class Context:
             await self.hub.call_service("coordinator", "table.reach", timeout=CATCH_UP_S)
         except HubError:
             self._alone_until = time.monotonic() + CATCH_UP_PAUSE_S
+
+    async def listed(self, read: Callable[[TableReader], T]) -> T:
+        """What `read` makes of the table, beside the loop: for lists, which may have much to go through.
+
+        One at a time, so that many who ask at once hold no more than one page in memory.
+        """
+        async with self._listing:
+            if self._lister is None:
+                self._lister = self.table.another()
+            return await asyncio.to_thread(read, self._lister)
 
     async def task(self, task_id: str, *, newest: bool = False) -> TaskRow:
         """The task, or the 404 that says so; with `newest`, as the mesh has it by now."""

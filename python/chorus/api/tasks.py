@@ -14,8 +14,9 @@ from chorus.api.bodies import read_model
 from chorus.api.context import Context, Here
 from chorus.api.problems import Problem
 from chorus.api.submit import read_submission, submit
+from chorus.table.reader import TableReader
 from chorus.table.rows import TaskRow
-from chorus.table.view import view
+from chorus.table.view import listed_view, view
 from chorus.wire.ids import ID_PATTERN
 from chorus.wire.task import TaskSubmission
 
@@ -106,17 +107,22 @@ async def get_tasks(
     limit: Limit = PAGE_DEFAULT,
     cursor: Cursor = None,
 ) -> Response:
-    """The mesh's tasks, newest first."""
+    """The mesh's tasks in short, newest first; what of a task can be long, `GET …/{task_id}` shows."""
     if cursor is None:
         await context.catch_up()
-    try:
-        page = context.table.tasks(
+    leader = context.leader_id()
+
+    def read(table: TableReader) -> Response:
+        page = table.tasks(
             state=state, agent=agent, project=project, submitted_by=submitted_by, limit=limit, cursor=cursor
         )
+        items = [listed_view(row, leader=leader) for row in page.items]
+        return json_response({"items": items, "next": page.next})
+
+    try:
+        return await context.listed(read)
     except (ValueError, OverflowError):
         raise bad_cursor() from None
-    leader = context.leader_id()
-    return json_response({"items": [view(row, (), leader=leader) for row in page.items], "next": page.next})
 
 
 def bad_cursor() -> Problem:

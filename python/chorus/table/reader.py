@@ -14,6 +14,7 @@ import orjson
 
 from chorus.table.rows import (
     FINISHED_STATES,
+    LONG_FIELDS,
     AttemptRow,
     BallotRow,
     BlobUse,
@@ -40,6 +41,20 @@ SELECT t.task_id, b.task, t.state, t.reason, t.attempt, t.agent, m.agent_id, t.s
 FROM tasks t JOIN bodies b ON b.task_id = t.task_id LEFT JOIN members m ON m.peer = t.agent
 LEFT JOIN attempts a ON a.task_id = t.task_id AND a.attempt = t.attempt
 """
+# A task and its result may have some hundred KiB each. A list leaves out what can be long, and SQLite does
+# that without the interpreter. What it does not read as JSON (deep nesting) is shown without its details.
+_SHORT_TASK = (
+    "CASE WHEN json_valid(b.task) THEN json_remove(b.task"
+    + "".join(f", '$.{name}'" for name in LONG_FIELDS)
+    + ") ELSE '{}' END"
+)
+SUMMARY_MAX_CHARS = 500
+_SHORT_RESULT = (
+    "CASE WHEN a.result IS NULL THEN NULL WHEN json_valid(a.result) THEN json_object("
+    + ", ".join(f"'{name}', json_extract(a.result, '$.{name}')" for name in ("exit_code", "ended_by"))
+    + f", 'summary', substr(json_extract(a.result, '$.summary'), 1, {SUMMARY_MAX_CHARS})) ELSE '{{}}' END"
+)
+_LISTED_TASK = _TASK.replace("b.task,", f"{_SHORT_TASK},").replace("a.result,", f"{_SHORT_RESULT},")
 _ATTEMPT = """
 SELECT a.task_id, a.attempt, a.agent, m.agent_id, a.state, a.reason, a.awarded_at, a.claimed_at, a.started_at,
   a.finished_at, a.image, a.pulling_s, a.result
@@ -84,6 +99,10 @@ class TableReader:
             self._connection.close()
             self._connection = None
 
+    def another(self) -> TableReader:
+        """A reader of the same file with a connection of its own, for another thread."""
+        return TableReader(self._path)
+
     def applied(self) -> int:
         """The index of the newest applied entry."""
         rows = self._query("SELECT value FROM meta WHERE name = 'applied'")
@@ -115,7 +134,10 @@ class TableReader:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[TaskRow]:
-        """Tasks, newest first. `agent` is a peer id or an agent id. A bad cursor raises ValueError."""
+        """Tasks in short, newest first: without what of a task and of its result can be long.
+
+        `agent` is a peer id or an agent id. A bad cursor raises ValueError.
+        """
         where, values = ["1"], list[Any]()
         if state is not None:
             where.append("t.state = ?")
@@ -130,7 +152,7 @@ class TableReader:
         if submitted_by is not None:
             where.append("t.submitted_by = ?")
             values.append(submitted_by)
-        rows, after = self._page(_TASK, "t.idx", where, values, limit, cursor)
+        rows, after = self._page(_LISTED_TASK, "t.idx", where, values, limit, cursor)
         return Page([_task(row) for row in rows], after)
 
     def open_tasks(self) -> list[TaskRow]:
@@ -297,7 +319,7 @@ class TableReader:
         count = max(1, min(limit, PAGE_MAX))
         sql = f"{select} WHERE {' AND '.join(where)} ORDER BY {order} DESC LIMIT {count + 1}"
         rows = self._query(sql, *values)
-        place = -1 if select is _TASK else -2
+        place = -1 if select is _LISTED_TASK else -2
         return rows[:count], str(rows[count - 1][place]) if len(rows) > count else None
 
     def _query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:

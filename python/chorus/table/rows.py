@@ -14,6 +14,9 @@ OPEN_STATES: frozenset[str] = frozenset({"announced", "claimed", "running"})
 FINISHED_STATES: frozenset[str] = frozenset({"completed", "failed", "cancelled", "expired"})
 OPEN_ATTEMPTS: frozenset[str] = frozenset({"awarded", "claimed", "running"})
 
+# What of a task may be long, and is left out of lists.
+LONG_FIELDS = ("description", "commands", "source", "env", "secrets", "stdin", "artifacts")
+
 T = TypeVar("T")
 
 

@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from chorus.table.rows import AttemptRow, BallotRow, TaskRow
+from chorus.table.rows import LONG_FIELDS, AttemptRow, BallotRow, TaskRow
 from chorus.wire.times import rfc3339
 
 # What may stand in an ETag; whether it is the right hash, its reader finds out.
 _SHA256 = re.compile(r"[0-9a-f]{1,64}")
+# What a list of tasks leaves out, and what it has of a result.
+_LONG = frozenset({*LONG_FIELDS, "attempts"})
+_SHORT_RESULT = frozenset({"exit_code", "ended_by", "summary", "decision"})
 _RESULT = ("exit_code", "summary", "commands", "artifacts", "usage", "ended_by")
 
 
@@ -46,6 +49,14 @@ def view(
         "attempts": [attempt_view(attempt) for attempt in attempts],
         "result": _result(task.result, task.decision),
     }
+
+
+def listed_view(task: TaskRow, *, leader: str | None = None) -> dict[str, Any]:
+    """The task in short, as a list has it: what can be long stands in the task alone."""
+    shown = {key: value for key, value in view(task, leader=leader).items() if key not in _LONG}
+    if shown["result"] is not None:
+        shown["result"] = {key: value for key, value in shown["result"].items() if key in _SHORT_RESULT}
+    return shown
 
 
 def attempt_view(attempt: AttemptRow) -> dict[str, Any]:

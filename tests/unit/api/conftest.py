@@ -56,6 +56,9 @@ class FakeTable:
     attempt_rows: list[AttemptRow] = field(default_factory=list)
     changes: list[StateChange] = field(default_factory=list)
 
+    def another(self) -> FakeTable:
+        return self
+
     def applied(self) -> int:
         return 7
 

@@ -10,15 +10,17 @@ import io
 import os
 import sqlite3
 import tarfile
+import threading
 from typing import Any
 
 import orjson
 import pytest
 
+from chorus.api.guard import JSON_MAX_BYTES
 from chorus.process import metrics
 from chorus.testing import hostile_archives as hostile
 
-from .conftest import TASK_ID, Surface, task_row
+from .conftest import T0, TASK_ID, Surface, task_row
 
 LICENCE = "dev-0123456789abcdef"
 
@@ -248,6 +250,54 @@ async def test_large_inline_files_and_input_become_blobs(surface: Surface) -> No
     with tarfile.open(surface.context.blobs.path(first["source"]["sha256"])) as tar:
         assert [(member.name, member.mode) for member in tar] == [("a/run.sh", 0o755), ("b.txt", 0o644)]
     assert surface.context.blobs.path(first["stdin_sha256"]).read_bytes() == b"z" * 70_000
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", f"/api/v1/tasks/{TASK_ID}/cancel"),
+        ("POST", f"/api/v1/tasks/{TASK_ID}/retry"),
+        ("POST", f"/api/v1/decisions/{'0' * 64}/votes"),
+        ("POST", "/ucxi/v1/announce"),
+        ("GET", "/api/v1/tasks"),
+        ("GET", "/ucxi/v1/put"),
+        ("POST", "/api/v1/nothing"),
+    ],
+)
+async def test_a_kind_of_body_raises_the_limit_of_no_other_route(
+    surface: Surface, method: str, path: str
+) -> None:
+    for kind in ("multipart/form-data; boundary=x", "multipart/mixed; boundary=x", "application/json"):
+        content = bytes(JSON_MAX_BYTES + 1)
+        answer = await surface.api.request(method, path, headers={"Content-Type": kind}, content=content)
+        assert answer.status_code == 413, (kind, answer.text)
+        assert f"larger than {JSON_MAX_BYTES} bytes" in answer.text
+
+
+async def test_a_list_has_tasks_in_short_and_is_read_beside_the_loop(
+    surface: Surface, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = {"title": "t", "commands": ["true"], "description": "long", "project": "p"}
+    task |= {"source": {"kind": "inline", "files": {"a": "b"}}, "env": {"A": "b"}}
+    result = {"exit_code": 0, "ended_by": "exit", "summary": "s", "commands": [{"command": "true"}]}
+    surface.table.row = task_row(task=task, state="completed", finished_at=T0, result=result, decision="ucxl")
+    threads = []
+    tasks = surface.table.tasks
+
+    def noticed(**wanted: Any) -> Any:
+        threads.append(threading.current_thread())
+        return tasks(**wanted)
+
+    monkeypatch.setattr(surface.table, "tasks", noticed)
+    (item,) = (await surface.api.get("/api/v1/tasks?limit=500")).json()["items"]
+    whole = (await surface.api.get(f"/api/v1/tasks/{TASK_ID}")).json()
+    assert threads != [threading.main_thread()]
+    assert len(threads) == 1
+    left_out = {"commands", "description", "source", "env", "attempts"}
+    assert {name: whole[name] for name in whole if name not in left_out | {"result"}} == {
+        name: value for name, value in item.items() if name != "result"
+    }
+    assert item["result"] == {"exit_code": 0, "ended_by": "exit", "summary": "s", "decision": "ucxl"}
 
 
 async def test_cancel(surface: Surface) -> None:

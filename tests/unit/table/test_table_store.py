@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,12 +16,12 @@ from table_mesh import T1, T2, A, B, C, Log
 
 from chorus.table.effects import MemoryView
 from chorus.table.entries import Entry
-from chorus.table.reader import TableReader
+from chorus.table.reader import SUMMARY_MAX_CHARS, TableReader
 from chorus.table.records import RECORDS, Attempt, Task
-from chorus.table.rows import OPEN_ATTEMPTS
+from chorus.table.rows import LONG_FIELDS, OPEN_ATTEMPTS
 from chorus.table.store import TableForm, TableGap, TableStore, TableTooNew
 from chorus.table.transitions import apply
-from chorus.table.view import view
+from chorus.table.view import listed_view, view
 from chorus.wire.ids import new_id
 
 PEERS = (A, B, C)
@@ -268,6 +270,27 @@ def test_the_reader_tells_a_tasks_story(tmp_path: Path) -> None:
     assert shown["attempts"][0]["state"] == "completed"
     assert [change.state for change in reader.history(T1)][-1] == "completed"
     assert reader.open_tasks() == []
+
+
+def test_lists_leave_out_what_is_long(tmp_path: Path) -> None:
+    log = Log()
+    log.submit(T1, description="d" * 60_000, stdin="s" * 60_000, env={"A": "b"}, project="p")
+    log.run(T1)
+    result = {"outcome": "completed", "exit_code": 0, "ended_by": "exit", "summary": "é" * 9000}
+    log.say(C, "result", task_id=T1, attempt=1, **result)
+    store = TableStore(tmp_path / "table.sqlite")
+    store.apply_batch(log.entries)
+    reader = TableReader(tmp_path / "table.sqlite")
+    (row,), whole = reader.tasks().items, reader.task(T1)
+    assert whole is not None
+    assert whole.task["description"]
+    assert row.task == {key: value for key, value in whole.task.items() if key not in LONG_FIELDS}
+    assert row.result == {"exit_code": 0, "ended_by": "exit", "summary": "é" * SUMMARY_MAX_CHARS}
+    assert replace(row, task=whole.task, result=whole.result) == whole
+    # A file from elsewhere may hold what SQLite does not read.
+    store._db.execute("UPDATE bodies SET task = '[' || task")
+    assert reader.tasks().items[0].task == {}
+    orjson.dumps(listed_view(reader.tasks().items[0]))
 
 
 def test_lists_go_by_pages_and_filters(tmp_path: Path) -> None:
