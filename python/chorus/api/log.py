@@ -17,6 +17,8 @@ from chorus.hub import HubError
 
 LOG_PAGE_MAX: Final = 1000
 SEQ_MAX: Final = 2**53
+# The id of the event that ends a verification.
+VERIFIED: Final = "end"
 
 router = APIRouter(prefix="/api/v1", tags=["log"])
 
@@ -81,12 +83,16 @@ async def _entries(context: Context, start: int, type: str | None) -> AsyncGener
 
 
 @router.get("/log/verify", response_class=StreamingResponse)
-async def verify_log(context: Here) -> Response:
+async def verify_log(
+    context: Here, last_event_id: Annotated[str | None, Header(max_length=20)] = None
+) -> Response:
     """Checks the whole log: every entry against the tree, the tree against the signature.
 
     Server-sent events: `progress` with `checked` and `length`, and at last `end` with `genuine` and, when
-    that is false, `error`.
+    that is false, `error`. 204 to an EventSource that comes back after the end.
     """
+    if last_event_id == VERIFIED:
+        return Response(status_code=204)
     return event_stream(context, _verification(Log(context.hub).verify()))
 
 
@@ -94,9 +100,10 @@ async def _verification(events: AsyncIterator[dict[str, Any]]) -> AsyncGenerator
     try:
         async for event in events:
             kind = str(event["kind"])
-            yield [Event(None, kind, {name: value for name, value in event.items() if name != "kind"})]
+            ident = VERIFIED if kind == "end" else None
+            yield [Event(ident, kind, {name: value for name, value in event.items() if name != "kind"})]
     except HubError as error:
-        yield [Event(None, "end", {"genuine": False, "error": _said(error)})]
+        yield [Event(VERIFIED, "end", {"genuine": False, "error": _said(error)})]
 
 
 def _said(error: HubError) -> dict[str, Any]:

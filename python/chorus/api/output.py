@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query
@@ -12,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from chorus.api.context import Context, Here
 from chorus.api.header_values import attachment
 from chorus.api.problems import Problem, from_hub
-from chorus.api.sse import event_stream
+from chorus.api.sse import Event, event_stream
 from chorus.api.story import RETRY_FIRST_S, RETRY_MAX_S, Story, parse_place
 from chorus.api.tasks import check_task_id, json_response
 from chorus.api.teller import OPEN_TIMEOUT_S
@@ -26,7 +27,10 @@ FIRST_BYTES_S: Final = 0.25
 router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"])
 
 
-_EVENTS: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"text/event-stream": {}}}}
+_EVENTS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"text/event-stream": {}}},
+    204: {"description": "the task has ended, and nothing comes after Last-Event-ID"},
+}
 _TEXT: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"text/plain": {}}}}
 _BYTES: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"application/octet-stream": {}}}}
 
@@ -35,11 +39,24 @@ _BYTES: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"application
 async def get_events(
     context: Here, task_id: str, last_event_id: Annotated[str | None, Header(max_length=64)] = None
 ) -> Response:
-    """The task's whole story as server-sent events, live until its end; goes on after Last-Event-ID."""
+    """The task's whole story as server-sent events, live until its end; goes on after Last-Event-ID.
+
+    204 when nothing comes after that: an EventSource then stays away.
+    """
     row = await context.task(check_task_id(task_id))
     place = parse_place(last_event_id)
     story = Story(context, row.task_id, place).events()
-    return event_stream(context, story)
+    if not last_event_id or row.open:
+        return event_stream(context, story)
+    first = await anext(story, None)
+    return Response(status_code=204) if first is None else event_stream(context, _from(first, story))
+
+
+async def _from(first: list[Event], rest: AsyncGenerator[list[Event]]) -> AsyncGenerator[list[Event]]:
+    async with aclosing(rest):
+        yield first
+        async for batch in rest:
+            yield batch
 
 
 @router.get("/{task_id}/logs", response_class=StreamingResponse, responses=_TEXT)

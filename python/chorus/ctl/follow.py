@@ -46,13 +46,15 @@ def follow(client: Client, task_id: str, last: str = "") -> Iterator[TaskEvent]:
 
 
 def events(client: Client, path: str, what: str, last: str, params: dict[str, Any]) -> Iterator[TaskEvent]:
-    """The server-sent events at a path after `last`, to the event `end` if one comes."""
+    """The server-sent events at a path after `last`, to the event `end`, or to the word that none come."""
     pause = PAUSE_FIRST_S
     lost_since: float | None = None
     while True:
         problem = "the connection ended"
         try:
             with client.stream(path, {"Last-Event-ID": last} if last else None, **params) as response:
+                if response.status_code == httpx.codes.NO_CONTENT:
+                    return
                 for event in parse(response.iter_raw()):
                     pause, lost_since = PAUSE_FIRST_S, None
                     last = event.id or last

@@ -173,10 +173,11 @@ def _follow_to_end(client: Client, task_id: str, arguments: Namespace) -> int:
     while end is None:
         try:
             for event in follow(client, task_id, last):
-                last = event.id or last
-                _show(event, progress, arguments.json)
+                # First of all: whoever comes back after it is told nothing more.
                 if event.event == "end":
                     end = event
+                last = event.id or last
+                _show(event, progress, arguments.json)
         except KeyboardInterrupt:
             if cancelled:
                 raise

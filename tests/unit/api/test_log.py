@@ -121,4 +121,7 @@ async def test_the_verification_tells_how_it_ended(surface: Surface) -> None:
         await reader.task
     ((_, event, data),) = reader.events
     assert (event, data["genuine"], data["length"]) == ("end", True, 4)
+    # An EventSource comes back by itself, and does not mean to verify it all again.
+    again = await surface.api.get("/api/v1/log/verify", headers={"Last-Event-ID": reader.events[0][0]})
+    assert again.status_code == 204
     assert "kind" not in data

@@ -98,8 +98,21 @@ async def test_resumes_after_any_event(surface: Surface) -> None:
     surface.executor.finish()
     whole = ["0-1 state", "1-1 output", "1-2 output", "1-3 end"]
     assert await Reader(surface).end() == whole
-    for count, last in enumerate(["0-1", "1-1", "1-2", "1-3"], 1):
+    for count, last in enumerate(["0-1", "1-1", "1-2"], 1):
         assert await Reader(surface, last).end() == whole[count:]
+
+
+async def test_who_comes_back_after_the_end_is_told_to_stay_away(surface: Surface) -> None:
+    finished(surface)
+    surface.executor.add("end", {"state": "completed"})
+    surface.executor.finish()
+    assert await Reader(surface).end() == ["0-1 state", "1-1 end"]
+    for last in ("1-1", "1-2"):
+        answer = await surface.api.get(PATH, headers={"Last-Event-ID": last})
+        assert (answer.status_code, answer.content) == (204, b"")
+    # Without a place, and at an empty one, the story is told again.
+    assert (await surface.api.get(PATH)).status_code == 200
+    assert (await surface.api.get(PATH, headers={"Last-Event-ID": ""})).status_code == 200
 
 
 async def test_the_end_waits_for_a_table_that_is_late(surface: Surface, monkeypatch: Any) -> None:
