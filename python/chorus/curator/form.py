@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # A file of another form is made anew: everything in it can be fetched again.
-FORM_VERSION = 1
+FORM_VERSION = 2
 
 # The words of decisions and of contents, apart: much of the one must not hide the other.
 DECISION_WORDS = "decision_words"
@@ -24,7 +24,7 @@ TABLES = (
     "CREATE INDEX docs_project ON docs(project, id) WHERE kind IN ('task_result', 'hmmm_outcome')",
     "CREATE INDEX docs_address ON docs(address, id)",
     *(
-        # The text itself stands in docs.
+        # The text itself stands in docs, as `words.spread` makes it.
         f"CREATE VIRTUAL TABLE {words} USING fts5(title, body, content='docs', content_rowid='id',"
         " tokenize='unicode61 remove_diacritics 2')"
         for words in (DECISION_WORDS, CONTENT_WORDS)

@@ -122,7 +122,7 @@ class IndexReader:
             for address, version, hash, kind, at_ms, title, body, snippet in rows:
                 if fits is None or fits(address):
                     score = _score(title, body)
-                    text = snippet.replace(_MARK, "")
+                    text = words.joined(snippet.replace(_MARK, ""))
                     hits.append(Hit(address, version, hash, score, text, kind, at_ms))
         hits.sort(key=lambda hit: (-hit.score, -hit.at_ms, hit.address))
         return hits[: max(1, min(limit, SEARCH_LIMIT_MAX))]
@@ -203,7 +203,7 @@ class IndexReader:
                         kind,
                         task,
                         project,
-                        title,
+                        words.joined(title),
                         outcome,
                         round(share.get(id, 0.0), 6),
                         id in ours,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Iterator
 
 # A query of more words costs more and says no more.
 QUERY_WORDS_MAX = 16
@@ -13,6 +14,18 @@ WORD_MAX_CHARS = 64
 
 # What FTS5's unicode61 takes for parts of a word, more or less; what it does not is where words end.
 _WORD = re.compile(r"[^\W_]+")
+# Scripts that write words without spaces between them (or, Korean, with particles joined to them): Thai, Lao,
+# Burmese, Khmer, Hangul, kana, bopomofo and Han. Each of their characters is a word of the index, and what is
+# looked for is their sequence: so any part of a text is found, also one character.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u3035"
+    "\u3038-\u303c\u3041-\u30ff\u3105-\u318f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f"
+    "\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U0003ffff"
+)
+_UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
+_SEAM = re.compile(f"(?<=[{_UNSPACED}])(?=[^\\W_])|(?<=[^\\W_])(?=[{_UNSPACED}])")
+# ZERO WIDTH SPACE: where a word may end, to the tokenizer as to Unicode, and nothing to the eye.
+_SEAM_MARK = "\u200b"
 # What a path may be made of, and a short ending of letters. Neither is tried at more than one length, so that
 # no text takes longer than it is long.
 _PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)*")
@@ -44,20 +57,52 @@ _COMMON = frozenset(
 
 
 def words(text: str, limit: int = QUERY_WORDS_MAX) -> list[str]:
-    """The words worth looking for, each once, in the order of their coming."""
+    """The words worth looking for, each once, in the order of their coming.
+
+    Where words have no spaces between them, each two neighbouring characters stand for one.
+    """
     found: dict[str, None] = {}
     for match in _WORD.finditer(text):
-        word = match[0].casefold()[:WORD_MAX_CHARS]
-        if len(word) >= WORD_MIN_CHARS and word not in _COMMON:
+        for word in _parts(match[0]):
             found[word] = None
             if len(found) == limit:
-                break
+                return list(found)
     return list(found)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The words in a run of a word's characters."""
+    at = 0
+    for run in _UNSPACED_RUN.finditer(text):
+        yield from _plain(text[at : run.start()])
+        for place in range(run.start(), run.end() - 1):
+            yield text[place : place + 2]
+        at = run.end()
+    yield from _plain(text[at:])
+
+
+def _plain(text: str) -> Iterator[str]:
+    word = text.casefold()[:WORD_MAX_CHARS]
+    if len(word) >= WORD_MIN_CHARS and word not in _COMMON:
+        yield word
+
+
+def spread(text: str) -> str:
+    """The text as it is indexed: where words have no spaces between them, each character is made a word."""
+    if _UNSPACED_RUN.search(text) is None:
+        return text
+    # A character in two pieces would be two words.
+    return _SEAM.sub(_SEAM_MARK, unicodedata.normalize("NFC", text))
+
+
+def joined(text: str) -> str:
+    """A text of the index as people read it."""
+    return text.replace(_SEAM_MARK, "")
 
 
 def phrase(text: str) -> str:
     """One word as an FTS5 query: whatever it holds, it is text there and no syntax."""
-    return '"' + text.replace('"', '""').replace("\0", " ") + '"'
+    return '"' + spread(text).replace('"', '""').replace("\0", " ") + '"'
 
 
 def all_of(text: str, limit: int = QUERY_WORDS_MAX) -> str | None:

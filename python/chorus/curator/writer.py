@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from chorus.curator.form import (
     FORM_VERSION,
     TABLES,
 )
+from chorus.curator.words import spread
 
 WAL_KEPT_BYTES = 16 * 1024 * 1024
 _INSERT = (
@@ -143,6 +144,7 @@ class IndexWriter:
     def _add(self, document: Document) -> int:
         if document.kind in (CONTENT, TOMBSTONE) and not self._newest(document):
             return document.id
+        document = replace(document, title=spread(document.title), body=spread(document.body))
         values = tuple(getattr(document, name) for name in DOCUMENT_COLUMNS)
         if self._db.execute(_INSERT, values).rowcount:
             id = document.id

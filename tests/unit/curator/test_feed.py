@@ -16,9 +16,10 @@ pytest.importorskip("chorus._core")
 
 from chorus.core import UcxlError
 from chorus.curator import feed as feeding
-from chorus.curator import writer
+from chorus.curator import words, writer
 from chorus.curator.feed import Feed
-from chorus.curator.index import IndexReader
+from chorus.curator.form import FORM_VERSION
+from chorus.curator.index import IndexReader, Matter
 from chorus.hub import HubError, HubNotFound, HubNotPermitted
 from chorus.process.logs import Logger
 from chorus.table.reader import TableReader
@@ -101,6 +102,29 @@ async def test_what_is_listed_is_found(place: Place) -> None:
     assert reader.search("words absent") == reader.search("") == reader.search('"') == []
 
 
+async def test_words_without_spaces_between_them_are_found(place: Place) -> None:
+    japanese = place.table.decide("b", title="Python言語で単語を数える", summary="速い実装を選んだ。")
+    chinese = place.table.decide("c", title="统计词语", summary="选择了更快的实现")
+    korean = place.table.decide("c", title="단어를 세다", summary="빠른 구현")
+    async with place.feeding() as feed:
+        await place.settled(feed, 3)
+    reader = IndexReader(place.path)
+    for text, found in {
+        "単語": {japanese}, "語": {japanese}, "python": {japanese}, "Python 数える": {japanese},
+        "言語で": {japanese}, "で言語": set(), "词语": {chinese}, "更快": {chinese}, "快 统计": {chinese},
+        "단어": {korean}, "단어를": {korean}, "구현 단어": {korean}, "単 語": {japanese},
+    }.items():  # fmt: skip
+        assert {hit.hash for hit in reader.search(text)} == found, text
+    (hit,) = reader.search("単語")
+    assert "Python言語で単語を数える" in hit.snippet
+    (candidate,) = reader.matching(Matter(title=tuple(words.words("単語の表"))))
+    assert (candidate.hash, candidate.title, candidate.words) == (
+        japanese,
+        "Python言語で単語を数える",
+        ("単語",),
+    )
+
+
 async def test_a_pattern_narrows_a_search(place: Place) -> None:
     for name, project in (("b", "books"), ("c", "books"), ("c", "maps")):
         place.table.decide(name, title="count", project=project)
@@ -145,7 +169,7 @@ async def test_a_killed_process_goes_on_where_it_was(place: Place) -> None:
         await place.settled(feed, 40)
 
 
-@pytest.mark.parametrize("harm", ["gone", "no index", "torn", "another form"])
+@pytest.mark.parametrize("harm", ["gone", "no index", "torn", "a later form", "an earlier form"])
 async def test_a_file_that_is_lost_is_made_anew(place: Place, harm: str) -> None:
     place.table.decide("b", title="count the words")
     async with place.feeding() as feed:
@@ -161,9 +185,11 @@ async def test_a_file_that_is_lost_is_made_anew(place: Place, harm: str) -> None
             content = bytearray(place.path.read_bytes())
             content[4096:] = bytes(len(content) - 4096)
             place.path.write_bytes(content)
-        case "another form":
+        case "a later form" | "an earlier form":
             content = bytearray(place.path.read_bytes())
-            content[60:64] = (99).to_bytes(4, "big")  # user_version
+            content[60:64] = (99 if harm == "a later form" else FORM_VERSION - 1).to_bytes(
+                4, "big"
+            )  # user_version
             place.path.write_bytes(content)
     for end in ("-wal", "-shm"):
         place.path.with_name(place.path.name + end).unlink(missing_ok=True)

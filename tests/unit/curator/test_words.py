@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,8 @@ from chorus.curator import words
         ("ÄRGER ärger Straße", ["ärger", "strasse"]),
         ("a b of to snake_case", ["snake", "case"]),
         ("", []),
+        ("計算する Python言語", ["計算", "算す", "する", "python", "言語"]),
+        ("단어를 세다", ["단어", "어를", "세다"]),
     ],
 )
 def test_words_worth_looking_for(text: str, found: list[str]) -> None:
@@ -70,3 +73,21 @@ def test_no_text_is_syntax(text: str) -> None:
             db.execute("SELECT rowid FROM t WHERE t MATCH ?", (query,)).fetchall()
     for name in words.file_names([text]):
         assert 4 <= len(name) <= 256
+
+
+UNSPACED = "数える単語をかぞえるカタカナーｶﾅ々한국어는词语ภาษาไทย\U00020000"
+
+
+@settings(deadline=None)
+@given(st.text(alphabet=UNSPACED + "aé1_ .,\u3099\u0e31\u200b", max_size=40), st.data())
+def test_any_part_of_a_text_without_spaces_is_found(text: str, data: st.DataObject) -> None:
+    text = unicodedata.normalize("NFC", text)
+    begin = data.draw(st.integers(0, max(0, len(text) - 1)))
+    part = text[begin : data.draw(st.integers(begin, len(text)))]
+    db = sqlite3.connect(":memory:")
+    db.execute("CREATE VIRTUAL TABLE t USING fts5(x, tokenize='unicode61 remove_diacritics 2')")
+    db.execute("INSERT INTO t VALUES (?)", (words.spread(text),))
+    assert words.joined(words.spread(text)) == words.joined(text)
+    # What begins or ends within a word of letters is no word.
+    if set(part) <= set(UNSPACED) and (query := words.all_of(part)) is not None:
+        assert db.execute("SELECT count(*) FROM t WHERE t MATCH ?", (query,)).fetchone() == (1,), (text, part)
