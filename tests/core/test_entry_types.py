@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from chorus._core import Core
+from chorus.config import MeshSettings
 from chorus.core.config import core_config
 from chorus.hub import Hub, HubError, HubInvalid
 from chorus.table.entry_types import OF_THE_CORE, PROPOSABLE
@@ -25,7 +26,7 @@ async def test_the_core_refuses_types_outside_its_list(short_dir: Path) -> None:
     core = await asyncio.to_thread(Core.start, config)
     try:
         hub = await Hub.connect(short_dir / "hub.sock", "test", retry_for=20)
-        await hub.raft_found({}, {})
+        await hub.raft_found(MeshSettings(), {})
         taken = await hub.propose("cancel", {"task_id": new_id()}, timeout=20)
         with pytest.raises(HubInvalid, match="news"):
             await hub.propose("news", {}, timeout=20)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from chorus.config import MeshSettings
 from chorus.hub import ByteStream, HubNotFound, HubRefused, HubUnavailable, Reply, Request
 from chorus.testing.fake_hub import FakeMesh
 
@@ -61,7 +62,7 @@ async def test_services_requests_and_streams() -> None:
 async def test_one_log_in_one_order() -> None:
     mesh = FakeMesh()
     a, b, c = mesh.hub("a", "coordinator"), mesh.hub("b", "coordinator"), mesh.hub("c", "coordinator")
-    mesh.found("a", {"lease": 30}, "b")
+    mesh.found("a", MeshSettings(lease_ms=45_000), "b")
     first = await b.propose("submit", {"task_id": "t"}, entry_id="01")
     again = await a.propose("submit", {"task_id": "t"}, entry_id="01")
     assert first == again
@@ -72,6 +73,8 @@ async def test_one_log_in_one_order() -> None:
     entries = [await followed.get() for _ in range(len(mesh.entries))]
     assert [entry.index for entry in entries] == list(range(1, len(entries) + 1))
     assert [entry.type for entry in entries] == ["found", "leader", "join", "submit", "join"]
-    assert (await c.raft_status()).role == "learner"
+    status = await c.raft_status()
+    assert status.role == "learner"
+    assert status.settings == MeshSettings(lease_ms=45_000)
     with pytest.raises(HubNotFound):
         await a.dht_get("content", "nothing")

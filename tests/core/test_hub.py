@@ -8,6 +8,7 @@ import struct
 import orjson
 import pytest
 
+from chorus.config import MeshSettings
 from chorus.core import Node
 from chorus.hub import Hub, HubClosed, HubError, HubInvalid, HubTooLarge, HubUnavailable, Request
 from chorus.hub.frames import FRAME_MAX_BYTES
@@ -93,7 +94,7 @@ async def test_calls_in_flight_end_when_the_core_does(start_node: StartNode) -> 
 
 async def test_followers_miss_nothing_across_a_restart(start_node: StartNode) -> None:
     node = await start_node()
-    settings = {"heartbeat_ms": 100, "election_timeout_ms": 400}
+    settings = MeshSettings(heartbeat_ms=100, election_timeout_ms=400)
     async with asyncio.timeout(PATIENCE_S), node.hub.follow(1, queue=4) as entries:
         await node.hub.raft_found(settings, {})
         for n in range(20):

@@ -10,6 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from chorus.config import MeshSettings
 from chorus.core import CoreError, Log, Node
 from chorus.hub import (
     ByteStream,
@@ -257,7 +258,7 @@ async def test_the_log_is_kept(start_node: StartNode, data_dir: Path) -> None:
 async def test_a_mesh_of_one_commits_and_another_joins(three: list[Node]) -> None:
     founder, joiner, stranger = three
     hub = founder.hub
-    settings = {"heartbeat_ms": 100, "election_timeout_ms": 400}
+    settings = MeshSettings(heartbeat_ms=100, election_timeout_ms=400)
     async with asyncio.timeout(PATIENCE_S):
         mesh = await hub.raft_found(settings, {"agent_id": founder.agent_id})
         first = await hub.propose("submit", {"task_id": "1"}, entry_id="01ARZ3NDEKTSV4RRFFQ69G5FAV")

@@ -13,7 +13,7 @@ import orjson
 from pydantic import SecretBytes
 
 from chorus import decisions
-from chorus.config import Settings
+from chorus.config import MeshSettings, Settings
 from chorus.coordinator.service import Coordinator
 from chorus.core import Node
 from chorus.hub import Hub, HubRefused, HubUnavailable, Request
@@ -26,7 +26,7 @@ from chorus.wire.task import rfc3339
 SECRET = b"a secret for tests, long enough"
 # Generous: a loaded machine is no failure.
 DEADLINE_S = 60.0
-TIMING = {"heartbeat_ms": 200, "election_timeout_ms": 1_000}
+TIMING = MeshSettings(heartbeat_ms=200, election_timeout_ms=1_000, lease_ms=60_000)
 NOW = rfc3339(1_764_000_000_000)
 
 
@@ -48,7 +48,6 @@ class Agent:
             agent_id=self.name, peer_id=self.hub.peer_id, version="0", data_dir=self.folder,
             run_dir=self.folder, role=self.role, expertise=(), specialization="general",
             role_keys_file=None, role_grants=(), max_tasks=100,
-            task_lease_s=60.0, election_timeout_s=1.0,
             cluster_secret=SecretBytes(SECRET), shhh_rules="",
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from chorus.config import Settings, load_settings
+from chorus.config import MeshSettings, Settings, load_settings
 from chorus.executor.redaction import Sentinel
 from chorus.executor.service import Executor
 from chorus.hub import HubRefused, Reply, Request
@@ -69,7 +69,7 @@ class World:
 
     def __init__(self, data: Path, image: str, docker_host: str | None = None, lease_s: float = 30.0) -> None:
         self.mesh = FakeMesh()
-        self.mesh.found(AGENT, {"task_lease_s": lease_s})
+        self.mesh.found(AGENT, MeshSettings(lease_ms=round(lease_s * 1000)))
         self.coordinator = self.mesh.hub(AGENT, "coordinator")
         self.client = self.mesh.hub(AGENT, "api")
         self.peer = self.coordinator.peer_id
@@ -86,7 +86,8 @@ class World:
             update={
                 "peer_id": self.peer,
                 "sandbox": box,
-                "task_lease_s": lease_s,
+                # An agent's own lease counts for nothing in a mesh.
+                "task_lease_s": 300.0,
                 "docker_host": docker_host,
             }
         )

@@ -2,10 +2,12 @@
 
 from chorus.config.exposure import exposure
 from chorus.config.load import load_settings
+from chorus.config.mesh import MeshSettings
 from chorus.config.model import Paths, SandboxSettings, Settings, SettingsError
 from chorus.config.run import load_run_settings, save_run_settings
 
 __all__ = [
+    "MeshSettings",
     "Paths",
     "SandboxSettings",
     "Settings",

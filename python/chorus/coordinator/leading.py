@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from chorus.config import MeshSettings
 from chorus.coordinator.barrier import Barrier
 from chorus.coordinator.board import Board
 from chorus.coordinator.exclusions import Exclusions
@@ -52,16 +53,16 @@ class Leading:
         clock: Callable[[], float] = boot_clock,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        settings = process.settings
         self.active = False
         self.board = Board(follower.store)
-        self.leases = Leases(settings.task_lease_s)
         self.exclusions = Exclusions()
         self._process, self._hub, self._follower, self._proposals = process, hub, follower, proposals
         self._clock, self._wall_ms = clock, wall_ms
         self._store = follower.store
         self.proofs = Barrier(hub.raft_read_index)
-        self._presence = Presence(settings.election_timeout_s)
+        # Made anew with the mesh's settings whenever this agent begins to lead.
+        self.leases = Leases(MeshSettings().lease_s)
+        self._presence = Presence(MeshSettings().election_timeout_s)
         self._offers = Offers(self, hub, process.log)
         self._success: dict[str, float] = {}
         self._latency: dict[str, float] = {}
@@ -232,12 +233,10 @@ class Leading:
     def _start(self) -> None:
         self.active = True
         self.board.rebuild()
-        self._presence.reset()
         self.exclusions.clear()
-        # The mesh's settings, not this agent's own, say how long a lease is.
-        lease_ms = self._follower.mesh().settings.get("lease_ms")
-        if isinstance(lease_ms, int | float) and lease_ms > 0:
-            self.leases.lease_s = lease_ms / 1000
+        settings = MeshSettings.of_entry(self._follower.mesh().settings)
+        self.leases = Leases(settings.lease_s)
+        self._presence = Presence(settings.election_timeout_s)
         self._connected = {self._hub.peer_id}
         self.leases.reset(
             ((working.task_id, working.attempt) for working in self.board.working.values()), self._clock()

@@ -15,10 +15,6 @@ class Presence:
         self.away_after_s = AWAY_ELECTION_TIMEOUTS * election_timeout_s
         self._gone_since: dict[str, float] = {}
 
-    def reset(self) -> None:
-        """A new leader counts from its own start."""
-        self._gone_since.clear()
-
     def changes(
         self, listed: Mapping[str, bool], answering: Iterable[str], now: float
     ) -> list[tuple[str, bool, str]]:

@@ -53,9 +53,9 @@ class News:
             del self._heard[next(iter(self._heard))]
         self._heard[message.sender] = _Heard(said.score, said.mesh, time.monotonic())
 
-    def scores(self, mesh: str | None) -> dict[str, float]:
-        """The fresh scores of those that say they are in this mesh."""
-        oldest = time.monotonic() - FRESH_HEARTBEATS * self._process.settings.heartbeat_s
+    def scores(self, mesh: str | None, heartbeat_s: float) -> dict[str, float]:
+        """The fresh scores of those that say they are in this mesh, whose heartbeat is `heartbeat_s`."""
+        oldest = time.monotonic() - FRESH_HEARTBEATS * heartbeat_s
         return {
             peer: heard.score
             for peer, heard in self._heard.items()

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from chorus.config import MeshSettings
 from chorus.election.admission import Admission
 from chorus.election.announce import News
 from chorus.election.policy import (
@@ -53,7 +54,7 @@ class Duties:
         self._clock = clock
         self._steadiness = Steadiness()
         self._hand_over = HandOver()
-        self._following = Following(process.settings.election_timeout_s)
+        self._following = Following()
         self._leads = False
         self.draining = False
         # Whether a member that is there is about to be given one of the first votes.
@@ -61,7 +62,8 @@ class Duties:
 
     async def beat(self, status: RaftStatus, score: float) -> None:
         """One look at the members; at most one change follows."""
-        if status.role != "leader":
+        settings = status.settings
+        if status.role != "leader" or settings is None:
             self._leads = self.unsettled = False
             return
         if not self._leads:
@@ -72,9 +74,9 @@ class Duties:
         seen = self.seen(status)
         if self.draining:
             return
-        if await self._change_votes(status, seen):
+        if await self._change_votes(status, settings, seen):
             return
-        await self._consider_hand_over(status, seen, score)
+        await self._consider_hand_over(status, settings, seen, score)
 
     def seen(self, status: RaftStatus) -> list[Seen]:
         """The members as this leader sees them now."""
@@ -87,11 +89,9 @@ class Duties:
             members.append(Seen(member.peer, member.voter, caught_up, steady, away, me))
         return members
 
-    async def _change_votes(self, status: RaftStatus, seen: list[Seen]) -> bool:
-        limit = status.settings.get("voters")
-        most = limit if isinstance(limit, int) else self._process.settings.voters
-        change = vote_change(seen, most)
-        self.unsettled = lacks_first_votes(seen, most)
+    async def _change_votes(self, status: RaftStatus, settings: MeshSettings, seen: list[Seen]) -> bool:
+        change = vote_change(seen, settings.voters)
+        self.unsettled = lacks_first_votes(seen, settings.voters)
         if change is None:
             return False
         async with self._admission.changing:
@@ -119,13 +119,19 @@ class Duties:
         )
         return True
 
-    async def _consider_hand_over(self, status: RaftStatus, seen: list[Seen], score: float) -> None:
+    async def _consider_hand_over(
+        self, status: RaftStatus, settings: MeshSettings, seen: list[Seen], score: float
+    ) -> None:
         able = self._able(seen)
         now = self._clock()
-        scores = self._news.scores(status.mesh)
+        scores = self._news.scores(status.mesh, settings.heartbeat_s)
         to = self._hand_over.to(score, {peer: scores[peer] for peer in able if peer in scores}, now)
         why = "it has been clearly better for the whole window"
-        if to is None and able and self._following.stuck(self._reader.applied(), status.commit, now):
+        if (
+            to is None
+            and able
+            and self._following.stuck(self._reader.applied(), status.commit, now, settings.election_timeout_s)
+        ):
             to, why = able[0], "this agent's table does not follow its log"
         if to is None:
             return
@@ -139,10 +145,10 @@ class Duties:
     async def transfer(self, to: str | None, why: str) -> str:
         """Hands leadership over, to the best voter when nobody is named; returns to whom."""
         status = await self._hub.raft_status()
-        if status.role != "leader":
+        if status.role != "leader" or status.settings is None:
             raise HubNotLeader("this agent does not lead the mesh")
         able = self._able(self.seen(status))
-        scores = self._news.scores(status.mesh)
+        scores = self._news.scores(status.mesh, status.settings.heartbeat_s)
         if to is None:
             to = max(able, key=lambda peer: scores.get(peer, 0.0), default=None)
             if to is None:

@@ -147,8 +147,7 @@ class HandOver:
 class Following:
     """Whether the leader's own table follows the log: if not, its coordinator is dead or stuck."""
 
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
+    def __init__(self) -> None:
         self._applied = -1
         self._since: float | None = None
 
@@ -156,9 +155,9 @@ class Following:
         """Leadership changed."""
         self._since = None
 
-    def stuck(self, applied: int, commit: int, now: float) -> bool:
-        """Whether nothing was applied for the whole limit although there was something to apply."""
+    def stuck(self, applied: int, commit: int, now: float, limit_s: float) -> bool:
+        """Whether nothing was applied for `limit_s` although there was something to apply."""
         if applied >= commit or applied != self._applied or self._since is None:
             self._applied, self._since = applied, now
             return False
-        return now - self._since >= self._limit_s
+        return now - self._since >= limit_s

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from chorus.config import MeshSettings
 from chorus.election.founding import Found, Join, Met, Step, Wait, next_step
 from chorus.election.peers import PEER_SERVICE, MeshId, PeerId, Peers, Said, read
 from chorus.election.proof import Handshake, same
@@ -177,7 +178,7 @@ class Search:
         # Whoever asks meanwhile is not told "none": it might found as well.
         self.founding = True
         try:
-            mesh = await self._hub.raft_found(mesh_settings(self._process), profile(self._process))
+            mesh = await self._hub.raft_found(MeshSettings.of_founder(settings), profile(self._process))
         except HubError as error:
             self.why = f"no mesh could be founded: {error.message}"
             self._process.log.error("no mesh could be founded", reason=error.message)
@@ -201,17 +202,4 @@ def profile(process: Process) -> dict[str, Any]:
         "version": settings.version,
         "accepting": False,
         "reason": "just joined",
-    }
-
-
-def mesh_settings(process: Process) -> dict[str, Any]:
-    """The settings that a mesh founded here has for all its members."""
-    settings = process.settings
-    return {
-        "voters": settings.voters,
-        "heartbeat_ms": int(settings.heartbeat_s * 1000),
-        "election_timeout_ms": int(settings.election_timeout_s * 1000),
-        "lease_ms": int(settings.task_lease_s * 1000),
-        "absence_ms": int(settings.member_absence_s * 1000),
-        "leaderless": settings.leaderless,
     }

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from chorus.config import MeshSettings
 from chorus.election.admission import Admission
 from chorus.election.announce import News, Trigger
 from chorus.election.duties import Duties
@@ -41,6 +42,7 @@ class Election:
         self.neighbours = Neighbours(process, hub, peers, lambda: self._set_trigger("split_brain"))
         self.news = News(process, hub)
         self.duties = Duties(process, hub, self.admission, self.news, self._reader, clock=clock)
+        self._own = MeshSettings.of_founder(process.settings)
         self._started = time.monotonic()
         self._score = Score(0.0)
         self._trigger: Trigger = ""
@@ -86,12 +88,12 @@ class Election:
         await guard.lasting(self.neighbours.run, "answer")
 
     async def _beats(self) -> None:
-        pause = min(BEAT_MAX_S, self._process.settings.heartbeat_s)
         while True:
             try:
                 await self.beat()
             except HubError as error:
                 self._process.log.info("a look at the mesh failed", error=str(error))
+            pause = min(BEAT_MAX_S, self._settings.heartbeat_s)
             if self._status.role != "leader":
                 wait = 4 * pause  # nothing to do until something happens
             else:
@@ -130,7 +132,7 @@ class Election:
                 score=self._score.total,
                 agent_id=self._process.settings.agent_id,
             )
-            await asyncio.sleep(self._process.settings.heartbeat_s)
+            await asyncio.sleep(self._settings.heartbeat_s)
 
     async def _update_score(self) -> None:
         state = await self._hub.net_state()
@@ -253,16 +255,16 @@ class Election:
         member = self._reader.member(peer)
         return member.agent_id if member is not None and member.agent_id else peer
 
+    @property
+    def _settings(self) -> MeshSettings:
+        """The mesh's settings; before there is one, those that this agent would found it with."""
+        return self._status.settings or self._own
+
     def _differing(self, status: RaftStatus) -> list[str]:
-        mine = {
-            "voters": self._process.settings.voters,
-            "heartbeat_ms": int(self._process.settings.heartbeat_s * 1000),
-            "election_timeout_ms": int(self._process.settings.election_timeout_s * 1000),
-            "lease_ms": int(self._process.settings.task_lease_s * 1000),
-        }
-        if status.mesh is None:
+        if status.settings is None:
             return []
-        return [name for name, value in mine.items() if status.settings.get(name, value) != value]
+        theirs = status.settings.to_entry()
+        return [name for name, value in self._own.to_entry().items() if theirs[name] != value]
 
 
 def _free_memory() -> float:

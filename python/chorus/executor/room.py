@@ -17,7 +17,7 @@ from chorus.executor.image_store import ImageStore
 from chorus.executor.journal import Journal
 from chorus.executor.outbox import Item, Outbox
 from chorus.executor.redaction import RedactorFactory
-from chorus.hub import Hub
+from chorus.hub import Hub, HubNoMesh
 from chorus.process.logs import Logger
 from chorus.table.reader import TableReader
 from chorus.wire.task import rfc3339
@@ -54,10 +54,11 @@ class Room:
 
     @property
     def lease_s(self) -> float:
-        """The mesh's lease; an agent with another setting uses the mesh's."""
+        """The mesh's lease, whatever this agent's own settings say. Raises HubNoMesh before there is one."""
         mesh = self.table.mesh()
-        said = (mesh.settings if mesh else {}).get("task_lease_s")
-        return float(said) if isinstance(said, (int, float)) and said > 0 else self.settings.task_lease_s
+        if mesh is None:
+            raise HubNoMesh("this agent is in no mesh yet")
+        return mesh.settings.lease_s
 
     def now(self) -> str:
         """The time as the API writes it."""

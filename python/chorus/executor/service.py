@@ -9,6 +9,7 @@ from typing import Any
 
 from chorus import decisions
 from chorus.blobs import BlobStore
+from chorus.config import MeshSettings
 from chorus.executor import redaction
 from chorus.executor.backend import Limits, SandboxError
 from chorus.executor.desk import Desk
@@ -33,6 +34,8 @@ from chorus.wire.task import Resources
 _LAST_WORDS_S = 5.0
 # Beside every change of an attempt: containers of the warm pool come and go by themselves.
 SAMPLE_S = 2.0
+# Warm sandboxes wait for the mesh, whose lease they have.
+MESH_POLL_S = 0.2
 
 
 class Executor:
@@ -62,7 +65,7 @@ class Executor:
             boot=settings.boot_id,
             default=usual,
             warm=box.warm,
-            lease_s=settings.task_lease_s,
+            lease_s=MeshSettings.of_founder(settings).lease_s,
         )
         self.room = Room(
             settings=settings,
@@ -252,6 +255,9 @@ class Executor:
         ask for.
         """
         await self.watch.known.wait()
+        while (mesh := self.room.table.mesh()) is None:  # noqa: ASYNC110
+            await asyncio.sleep(MESH_POLL_S)
+        self.room.backend.lease_s = mesh.settings.lease_s
         for language in ("base", "python"):
             image = self.room.settings.sandbox.images.get(language)
             if image and self.watch.state.ok:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from chorus.config.mesh import MeshSettings
 from chorus.hub.types import Added, DhtValue, LogPage, Proposed, RaftStatus, Reply, Signed
 
 # A proposal waits this long for its commit unless told otherwise: an election fits in.
@@ -75,9 +76,9 @@ class HubMethods:
         """The consensus machine now."""
         return RaftStatus.from_head((await self.call("raft.status")).head)
 
-    async def raft_found(self, settings: Mapping[str, Any], agent: Mapping[str, Any]) -> str:
+    async def raft_found(self, settings: MeshSettings, agent: Mapping[str, Any]) -> str:
         """Founds a mesh with this agent as its only voter; returns the mesh id."""
-        reply = await self.call("raft.found", {"settings": dict(settings), "agent": dict(agent)})
+        reply = await self.call("raft.found", {"settings": settings.to_entry(), "agent": dict(agent)})
         return str(reply.head["mesh"])
 
     async def raft_adopt(

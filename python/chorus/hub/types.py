@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from chorus.config.mesh import MeshSettings
+
 if TYPE_CHECKING:
     from chorus.hub.streams import ByteStream
 
@@ -136,7 +138,7 @@ class RaftStatus:
     commit: int
     last: int
     members: tuple[Member, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: MeshSettings | None = None
     founding: dict[str, Any] | None = None
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -161,7 +163,7 @@ class RaftStatus:
                 )
                 for member in head.get("members") or ()
             ),
-            settings=dict(head.get("settings") or {}),
+            settings=MeshSettings.of_entry(head.get("settings") or {}) if head.get("mesh") else None,
             founding=head.get("founding") or None,
             raw=head,
         )

@@ -12,6 +12,7 @@ from typing import Any, TypedDict, Unpack
 
 import orjson
 
+from chorus.config import MeshSettings
 from chorus.table.rows import (
     FINISHED_STATES,
     LONG_FIELDS,
@@ -117,7 +118,8 @@ class TableReader:
         if not rows:
             return None
         mesh, settings, leader, agent_id, term, founded_at, version = rows[0]
-        return MeshRow(mesh, orjson.loads(settings), leader, agent_id, term, founded_at, version)
+        said = MeshSettings.of_entry(orjson.loads(settings))
+        return MeshRow(mesh, said, leader, agent_id, term, founded_at, version)
 
     def task(self, task_id: str) -> TaskRow | None:
         """One task."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+from chorus.config import MeshSettings
+
 TaskState = Literal["announced", "claimed", "running", "completed", "failed", "cancelled", "expired"]
 AttemptState = Literal[
     "awarded", "declined", "claimed", "running", "completed", "failed", "cancelled", "released", "lost"
@@ -33,7 +35,7 @@ class MeshRow:
     """The mesh itself. `leader` is the author of the newest `leader(term)` entry, a peer id."""
 
     mesh: str
-    settings: dict[str, Any]
+    settings: MeshSettings
     leader: str | None
     leader_agent_id: str | None
     term: int

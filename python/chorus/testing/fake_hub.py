@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import orjson
 
+from chorus.config import MeshSettings
 from chorus.hub import (
     ByteStream,
     DhtValue,
@@ -65,7 +66,7 @@ class FakeMesh:
         self.mesh: str | None = None
         self.term = 0
         self.leader: str | None = None
-        self.settings: dict[str, Any] = {}
+        self.settings: MeshSettings | None = None
         self.founding: dict[str, Any] | None = None
         self.entries: list[_Entry] = []
         self.now_ms = 1_700_000_000_000
@@ -99,9 +100,9 @@ class FakeMesh:
         """Everybody reaches everybody again."""
         self._cuts.clear()
 
-    def found(self, leader: str, settings: Mapping[str, Any] | None = None, *others: str) -> None:
+    def found(self, leader: str, settings: MeshSettings | None = None, *others: str) -> None:
         """A mesh in one step: `leader` founds it, `others` are voters from the start."""
-        self.start(self.agent(leader), dict(settings or {}), {"agent_id": leader})
+        self.start(self.agent(leader), settings or MeshSettings(), {"agent_id": leader})
         for name in others:
             agent = self.agent(name)
             self.append("join", agent.peer_id, {"peer": agent.peer_id, "agent_id": name})
@@ -137,16 +138,17 @@ class FakeMesh:
         """The agent with that peer id."""
         return next((agent for agent in self.agents.values() if agent.peer_id == peer), None)
 
-    def start(self, agent: FakeAgent, settings: dict[str, Any], profile: dict[str, Any]) -> str:
+    def start(self, agent: FakeAgent, settings: MeshSettings, profile: dict[str, Any]) -> str:
         """Founds the mesh for `agent`; refused when there is one."""
         if self.mesh is not None:
             raise HubRefused("this agent is in a mesh already")
         self.mesh = f"mesh-{next(self._ids):026d}"
         self.settings = settings
-        self.founding = {"settings": settings, "agent": profile, "author": agent.peer_id}
+        said = settings.to_entry()
+        self.founding = {"settings": said, "agent": profile, "author": agent.peer_id}
         self.leader, self.term = agent.peer_id, 1
         agent.raft_id, agent.voter = 1, True
-        self.append("found", agent.peer_id, {"settings": settings, "agent": profile})
+        self.append("found", agent.peer_id, {"settings": said, "agent": profile})
         self.append("leader", agent.peer_id, {"term": 1})
         return self.mesh
 

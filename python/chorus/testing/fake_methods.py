@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from chorus.config import MeshSettings
 from chorus.hub import (
     Added,
     DhtValue,
@@ -78,9 +79,9 @@ class FakeMethods(Hub):
             mesh.founding,
         )
 
-    async def raft_found(self, settings: Mapping[str, Any], agent: Mapping[str, Any]) -> str:
+    async def raft_found(self, settings: MeshSettings, agent: Mapping[str, Any]) -> str:
         self._check()
-        return self.mesh.start(self.agent, dict(settings), dict(agent))
+        return self.mesh.start(self.agent, settings, dict(agent))
 
     async def raft_add(self, peer: str, body: Mapping[str, Any], timeout: float = 15.0) -> Added:
         self._check_leader()

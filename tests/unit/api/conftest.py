@@ -181,7 +181,7 @@ async def surface(tmp_path: Path, more_environ: dict[str, str]) -> AsyncIterator
     )
     mesh = FakeMesh()
     hub, remote = mesh.hub("a", "api"), mesh.hub("b", "executor")
-    mesh.found("a", {}, "b")
+    mesh.found("a", None, "b")
     executor = Executor()
     await remote.offer("output", executor.serve, peers=True, streams=executor.stream)
     submitted: list[dict[str, Any]] = []

@@ -55,7 +55,7 @@ class History:
         self.store = TableStore(self.folder / "table.sqlite")
         self.table = TableReader(self.folder / "table.sqlite")
         self.mesh = FakeMesh()
-        self.mesh.found("a", {}, "b", "c")
+        self.mesh.found("a", None, "b", "c")
         self.context = Context(None, self.mesh.hub("a", "api"), self.table, None)  # type: ignore[arg-type]
         for name in "bc":
             output = OutputService(

@@ -91,7 +91,7 @@ async def test_a_full_disk_leaves_no_half_blob(small_disk: Path, filler: Callabl
     assert not store.has(SHA)
     assert list((small_disk / "blobs" / "new").iterdir()) == []
     mesh = FakeMesh()
-    mesh.found("a", {}, "b")
+    mesh.found("a", None, "b")
     other = BlobStore(small_disk.parent / "other")
     await other.put(chunks())
     holder, here = mesh.hub("a", "coordinator"), mesh.hub("b", "coordinator")

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from pydantic import SecretBytes
 
-from chorus.config import Settings
+from chorus.config import MeshSettings, Settings
 from chorus.coordinator.service import Coordinator
 from chorus.hub import Hub, Request
 from chorus.process import Process
@@ -89,7 +89,7 @@ class Agent:
         settings = Settings.model_construct(
             agent_id=self.name, peer_id=self.peer, version="0", data_dir=self.folder / self.name,
             run_dir=self.folder / self.name, role="", expertise=(), specialization="general", max_tasks=2,
-            task_lease_s=30.0, election_timeout_s=15.0, role_keys_file=None, role_grants=(),
+            task_lease_s=300.0, election_timeout_s=150.0, role_keys_file=None, role_grants=(),
             retention_s=86_400.0, cluster_secret=SecretBytes(b"of a test"), shhh_rules="",
         )  # fmt: skip
         process = Process("coordinator", settings, Logger(logging.getLogger("chorus.test")))
@@ -172,7 +172,7 @@ async def world(folder: Path, names: str = "abc", executors: bool = True) -> Asy
     made = World(folder, names)
     first, *others = made.agents.values()
     hub = made.mesh.hub(first.name, "election")
-    await hub.raft_found({"voters": 5}, {"agent_id": first.name})
+    await hub.raft_found(MeshSettings(), {"agent_id": first.name})
     for agent in others:
         added = await hub.raft_add(agent.peer, {"agent_id": agent.name})
         joiner = made.mesh.hub(agent.name, "election")

@@ -114,7 +114,7 @@ async def test_a_small_file_system(small_disk: Path, filler: Callable[[], Path])
 
 async def test_a_table_that_cannot_be_opened_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mesh = FakeMesh()
-    mesh.found("a", {})
+    mesh.found("a")
     place = tmp_path / "a"
     settings = Settings.model_construct(data_dir=place, run_dir=place, agent_id="a")
     process = Process("coordinator", settings, Logger(logging.getLogger("chorus.test")))

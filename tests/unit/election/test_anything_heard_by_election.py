@@ -35,7 +35,7 @@ async def test_an_election_outlives_every_heartbeat(tmp_path: Path, spoiled: byt
                 await asyncio.sleep(0.01)
 
         w.running.append(asyncio.create_task(says()))
-        await w.until(lambda: election.news.scores("m") == {"peer-x": 0.5}, "heard")
+        await w.until(lambda: election.news.scores("m", 15.0) == {"peer-x": 0.5}, "heard")
 
 
 async def test_many_strangers_leave_room_for_a_member(tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ async def test_many_strangers_leave_room_for_a_member(tmp_path: Path) -> None:
         for n in range(2 * SIGNERS_MAX):
             election.news.hear(replace(beat, sender=f"stranger-{n}"))
         election.news.hear(replace(beat, sender="member"))
-        assert election.news.scores("m")["member"] == 0.5
-        assert len(election.news.scores("m")) == SIGNERS_MAX
+        assert election.news.scores("m", 15.0)["member"] == 0.5
+        assert len(election.news.scores("m", 15.0)) == SIGNERS_MAX
 
 
 @pytest.mark.parametrize(

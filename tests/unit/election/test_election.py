@@ -24,8 +24,8 @@ async def test_three_that_start_at_once_make_one_mesh_of_three_voters(tmp_path: 
         await w.until(lambda: w.voters == ["a", "b", "c"], "all vote")
         founded = [entry.head for entry in w.mesh.entries if entry.head["type"] == "found"]
         assert len(founded) == 1
-        assert w.mesh.settings["voters"] == 5
-        assert w.mesh.settings["election_timeout_ms"] == 15000
+        assert w.mesh.settings.voters == 5
+        assert w.mesh.settings.election_timeout_ms == 15000
         status = await w.call("b", "status")
         assert (status["mesh"], status["state"], status["term"]) == (w.mesh.mesh, "follower", 1)
         assert len(status["members"]) == 3
@@ -135,4 +135,4 @@ async def test_everybody_is_told(tmp_path: Path) -> None:
             await w.until(lambda kind=kind: said(kind), kind)  # type: ignore[misc]
         assert (await w.call("b", "status"))["trigger"] == "heartbeat_timeout"
         assert (await w.call("a", "status"))["trigger"] == "quorum_loss"
-        await w.until(lambda: len(w.elections["a"].news.scores(w.mesh.mesh)) == 2, "scores")
+        await w.until(lambda: len(w.elections["a"].news.scores(w.mesh.mesh, 15.0)) == 2, "scores")

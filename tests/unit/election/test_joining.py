@@ -310,7 +310,7 @@ class Rows(TableReader):
 
 async def test_members_that_are_away_hold_no_place(tmp_path: Path) -> None:
     mesh = FakeMesh()
-    mesh.found("a", {}, *[f"m{n}" for n in range(DEV_AGENTS_MAX - 1)])
+    mesh.found("a", None, *[f"m{n}" for n in range(DEV_AGENTS_MAX - 1)])
     hub, made = mesh.hub("a", "election"), process(tmp_path, "a", "peer-a")
     away: set[str] = set()
     admission = Admission(made, hub, Search(made, hub, Peers(made, hub)), Rows(away))

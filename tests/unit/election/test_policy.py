@@ -143,14 +143,14 @@ def test_hand_over_only_to_one_that_is_better_for_the_whole_window() -> None:
 
 
 def test_a_table_that_does_not_follow_is_noticed() -> None:
-    following = Following(15)
-    assert not following.stuck(5, 5, 0)
-    assert not following.stuck(5, 9, 10)
-    assert not following.stuck(5, 9, 14)
-    assert following.stuck(5, 9, 15)
-    assert not following.stuck(6, 9, 16)
-    assert not following.stuck(6, 9, 30)
-    assert following.stuck(6, 9, 31)
+    following = Following()
+    assert not following.stuck(5, 5, 0, 15)
+    assert not following.stuck(5, 9, 10, 15)
+    assert not following.stuck(5, 9, 14, 15)
+    assert following.stuck(5, 9, 15, 15)
+    assert not following.stuck(6, 9, 16, 15)
+    assert not following.stuck(6, 9, 30, 15)
+    assert following.stuck(6, 9, 31, 15)
 
 
 def test_the_score_stays_in_bounds_and_grows_with_its_parts() -> None:

@@ -47,7 +47,7 @@ class Agent:
 
     def __init__(self, folder: Path) -> None:
         self.mesh = FakeMesh()
-        self.mesh.found("a", {})
+        self.mesh.found("a")
         self.settings = load_settings(
             {"CHORUS_LICENSE_ID": "dev-1", "CHORUS_AGENT_ID": "a", "CHORUS_DATA_DIR": str(folder)}
         )

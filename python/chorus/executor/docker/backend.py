@@ -51,7 +51,8 @@ class DockerBackend:
         self._peer = peer
         self._boot = boot
         self._default = default
-        self._lease_s = lease_s
+        # The lease of warm containers: the mesh's, as soon as it is known.
+        self.lease_s = lease_s
         self._pool = WarmPool(self._make_usual, warm)
         self._live: set[str] = set()
         self._unprotected: set[str] = set()
@@ -66,10 +67,11 @@ class DockerBackend:
         self, image: str, limits: Limits, lease_s: float, labels: Mapping[str, str] | None = None
     ) -> DockerSandbox:
         """A warm sandbox when its disk has the size asked for (that cannot be changed), else a cold one."""
+        if lease_s != self.lease_s:
+            self.lease_s = lease_s
+            await self._pool.forget()
         self._pool.use(image)
-        sandbox = self._pool.take(
-            image, lambda warm: warm.limits.disk_bytes == limits.disk_bytes and lease_s == self._lease_s
-        )
+        sandbox = self._pool.take(image, lambda warm: warm.limits.disk_bytes == limits.disk_bytes)
         if sandbox is None:
             return await self._make(image, limits, lease_s, labels or {})
         try:
@@ -154,7 +156,7 @@ class DockerBackend:
     # ----------------------------------------------------------------------------------------------
 
     async def _make_usual(self, image: str) -> DockerSandbox:
-        return await self._make(image, self._default, self._lease_s, {})
+        return await self._make(image, self._default, self.lease_s, {})
 
     async def _make(
         self, image: str, limits: Limits, lease_s: float, labels: Mapping[str, str]

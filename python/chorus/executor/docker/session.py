@@ -97,7 +97,7 @@ class Session:
         self._receiving = False
         self._alive: set[str] = set()
         self._heard_at = time.monotonic()
-        self._lease_s = lease_s
+        self.lease_s = lease_s
         # Whether the session's memory, and so its tokens, are out of the task's reach.
         self.protected = False
         self.closed: asyncio.Future[str] = self._loop.create_future()
@@ -269,10 +269,10 @@ class Session:
 
         A session that a task has stopped (SIGSTOP) says nothing more, while its connection stands.
         """
-        silence_s = max(self._lease_s, _SILENCE_S_MIN)
+        silence_s = max(self.lease_s, _SILENCE_S_MIN)
         with contextlib.suppress(ChannelClosed):
             while True:
-                await asyncio.sleep(self._lease_s / 3)
+                await asyncio.sleep(self.lease_s / 3)
                 # It answers a request first, and is held up by output that the sink does not take.
                 if self._asking.locked() or self._receiving:
                     self._heard_at = time.monotonic()
