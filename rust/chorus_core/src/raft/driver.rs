@@ -52,6 +52,7 @@ pub(super) fn start(config: &RaftConfig, inbox: mpsc::Receiver<Command>) -> Resu
         restart_at: Duration::ZERO,
         pause: RESTART_MIN,
         restarts: 0,
+        stopping: None,
     };
     driver.restart();
     std::thread::Builder::new().name("raft".into()).spawn(move || driver.run(&inbox))?;
@@ -67,12 +68,13 @@ struct Driver {
     restart_at: Duration,
     pause: Duration,
     restarts: u64,
+    /// Who waits for the end; no command is taken any more.
+    stopping: Option<tokio::sync::oneshot::Sender<()>>,
 }
 
 impl Driver {
     fn run(mut self, inbox: &mpsc::Receiver<Command>) {
-        let mut done = None;
-        while done.is_none() {
+        while self.stopping.is_none() {
             let now = self.now().at;
             let wake = match &self.machine {
                 Some(machine) => machine.next_wake(),
@@ -87,7 +89,7 @@ impl Driver {
             // The machine's memory is worth nothing after a panic; its disk is.
             let outcome = catch_unwind(AssertUnwindSafe(|| self.turn(first, inbox)));
             match outcome {
-                Ok(Ok(reply)) => done = reply,
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => self.failed(&error),
                 Err(_) => self.failed(&Error::Internal("the consensus machine panicked".into())),
             }
@@ -100,7 +102,7 @@ impl Driver {
         self.machine = None;
         self.parts.shared.close();
         self.parts.shared.store.close();
-        if let Some(reply) = done {
+        if let Some(reply) = self.stopping.take() {
             let _ = reply.send(());
         }
     }
@@ -109,11 +111,7 @@ impl Driver {
         Now { at: self.origin.elapsed(), wall_ms: entry::wall_ms() }
     }
 
-    fn turn(
-        &mut self,
-        first: Option<Command>,
-        inbox: &mpsc::Receiver<Command>,
-    ) -> Result<Option<tokio::sync::oneshot::Sender<()>>> {
+    fn turn(&mut self, first: Option<Command>, inbox: &mpsc::Receiver<Command>) -> Result<()> {
         let now = self.now();
         let mut bytes = 0;
         let mut next = first;
@@ -125,7 +123,9 @@ impl Driver {
                 _ => 0,
             };
             if let Command::Shutdown { reply } = command {
-                return Ok(Some(reply));
+                // What was taken before it is handled below: half of it must not reach the disk.
+                self.stopping = Some(reply);
+                break;
             }
             self.take(command, now)?;
             next = if bytes < TURN_BYTES { inbox.try_recv().ok() } else { None };
@@ -135,7 +135,7 @@ impl Driver {
             None if now.at >= self.restart_at && self.parts.shared.store.identity().is_some() => self.restart(),
             None => {}
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Makes a machine from what is on disk, when this agent is in a mesh.
@@ -199,6 +199,8 @@ impl Driver {
                     machine.election.set_score(score);
                 }
             }
+            #[cfg(test)]
+            Command::Hold(until) => drop(until.recv()),
             #[cfg(test)]
             Command::Panic => panic!("asked to by a test"),
             command => match &mut self.machine {

@@ -87,6 +87,8 @@ pub(super) enum Command {
         reply: oneshot::Sender<()>,
     },
     #[cfg(test)]
+    Hold(std_mpsc::Receiver<()>),
+    #[cfg(test)]
     Panic,
 }
 
@@ -387,6 +389,14 @@ impl RaftHandle {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let _ = done.await;
+    }
+
+    /// Keeps the thread from taking commands until the sender is dropped, so that they pile up.
+    #[cfg(test)]
+    pub(super) fn hold_for_test(&self) -> std_mpsc::Sender<()> {
+        let (release, until) = std_mpsc::channel();
+        let _ = self.commands.try_send(Command::Hold(until));
+        release
     }
 
     #[cfg(test)]

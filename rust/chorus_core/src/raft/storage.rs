@@ -184,8 +184,12 @@ impl Store {
         })
     }
 
-    /// Writes a batch; durable when it returns.
+    /// Writes a batch; durable when it returns. A commit index above the last entry is not kept: the
+    /// machine does not start from one, and it is learnt again from the leader.
     pub(super) fn write(&self, batch: &Batch<'_>) -> Result<()> {
+        let last = batch.entries.last().map_or_else(|| self.last(), |entry| entry.index);
+        let hard = batch.hard.clone().map(|hard| HardState { commit: hard.commit.min(last), ..hard });
+        let batch = &Batch { hard, ..*batch };
         self.with_db(|db| {
             let transaction = db.begin_write().map_err(disk)?;
             {
@@ -332,7 +336,7 @@ fn load(db: &Database) -> Result<Mem> {
         founding: bytes(FOUNDING)?.ok_or_else(|| disk("the founding entry is missing"))?.into(),
     };
     let hard = bytes(HARD)?.ok_or_else(|| disk("the vote is missing"))?;
-    let hard = HardState::decode(hard.as_slice()).map_err(disk)?;
+    let mut hard = HardState::decode(hard.as_slice()).map_err(disk)?;
     let applied = number(APPLIED)?;
     let conf = transaction.open_table(CONF).map_err(disk)?;
     let conf = conf.range(..=applied).map_err(disk)?.next_back();
@@ -340,6 +344,14 @@ fn load(db: &Database) -> Result<Mem> {
     let conf = ConfState::decode(conf.1.value()).map_err(disk)?;
     let log = transaction.open_table(LOG).map_err(disk)?;
     let last = log.last().map_err(disk)?.map_or(FOUNDING_INDEX, |(index, _)| index.value());
+    if applied > last {
+        return Err(disk(format_args!("{applied} entries were applied, and the log ends at {last}")));
+    }
+    if hard.commit > last {
+        // Left by a release that saved it before the entries; nothing above the last one was acknowledged.
+        tracing::warn!(commit = hard.commit, last, "the commit index was above the log's end and is learnt again");
+        hard.commit = last;
+    }
     Ok(Mem { identity: Some(identity), hard, conf, applied, last, ..Mem::default() })
 }
 
@@ -394,5 +406,56 @@ impl Storage for Store {
     fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
         // Nothing is compacted, so that every member can be served from index 2 on.
         Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test is a panic")]
+mod tests {
+    use libp2p::identity::Keypair;
+
+    use super::*;
+
+    const LAST: u64 = 3;
+
+    fn store(folder: &Path) -> Store {
+        let store = Store::open(&folder.join("raft.redb")).unwrap();
+        if store.identity().is_none() {
+            let identity = Identity { mesh: "m".into(), raft_id: FOUNDER_ID, founding: Bytes::from_static(b"x") };
+            store.init(&identity, Keypair::generate_ed25519().public().to_peer_id(), &[]).unwrap();
+            let entries: Vec<Entry> = (2..=LAST).map(|index| Entry { index, term: 1, ..Entry::default() }).collect();
+            store.write(&Batch { entries: &entries, ..Batch::default() }).unwrap();
+        }
+        store
+    }
+
+    #[test]
+    fn a_commit_above_the_last_entry_is_not_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let hard = |commit| Some(HardState { term: 5, vote: 2, commit });
+        store.write(&Batch { hard: hard(9), ..Batch::default() }).unwrap();
+        assert_eq!(store.hard(), hard(LAST).unwrap());
+        store.reopen().unwrap();
+        assert_eq!(store.hard(), hard(LAST).unwrap());
+        let next = [Entry { index: LAST + 1, term: 5, ..Entry::default() }];
+        store.write(&Batch { hard: hard(LAST + 1), entries: &next, ..Batch::default() }).unwrap();
+        assert_eq!(store.hard(), hard(LAST + 1).unwrap());
+    }
+
+    #[test]
+    fn a_commit_above_the_last_entry_that_an_earlier_release_saved_is_not_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        store
+            .with_db(|db| {
+                let transaction = db.begin_write().map_err(disk)?;
+                let hard = HardState { term: 5, vote: 2, commit: LAST + 6 }.encode_to_vec();
+                transaction.open_table(META).map_err(disk)?.insert(HARD, hard.as_slice()).map_err(disk)?;
+                transaction.commit().map_err(disk)
+            })
+            .unwrap();
+        store.reopen().unwrap();
+        assert_eq!(store.hard(), HardState { term: 5, vote: 2, commit: LAST });
     }
 }

@@ -260,6 +260,47 @@ async fn a_panic_restarts_only_the_machine_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_stopped_under_load_starts_again() {
+    let wires = Wires::default();
+    let agents: Vec<Agent> = (0..3).map(|_| Agent::new(&wires)).collect();
+    let handles = mesh(&agents).await;
+    let mut follower = handles[2].clone();
+    for round in 0..10 {
+        let before = propose(&handles[0], "before").await;
+        read_all(&follower, before.index).await;
+        // Frames pile up, with entries and with commit indexes, and the stop behind them: one turn takes all.
+        let release = follower.hold_for_test();
+        let mut last = before.index;
+        for _ in 0..20 {
+            last = propose(&handles[0], "meanwhile").await.index;
+        }
+        let stopping = tokio::spawn({
+            let follower = follower.clone();
+            async move { follower.shutdown().await }
+        });
+        tokio::task::yield_now().await;
+        // Every other stop comes with the load going on.
+        let load = propose(&handles[0], "at the same time");
+        if round % 2 == 0 {
+            drop(release);
+            last = load.await.index;
+        } else {
+            last = last.max(load.await.index);
+            drop(release);
+        }
+        stopping.await.unwrap();
+        agents[2].stop().await;
+        follower = agents[2].start();
+        assert_eq!(follower.status().error, None, "round {round}");
+        wait_for(&follower, |status| status.role == Role::Follower && status.leader.is_some()).await;
+        read_all(&follower, last).await;
+    }
+    for agent in &agents {
+        agent.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_strangers_forward_is_not_appended() {
     let wires = Wires::default();
     let agents = [Agent::new(&wires), Agent::new(&wires)];
