@@ -254,6 +254,12 @@ def seal(keys: RoleKeys, role: str | None, plain: bytes) -> bytes:
 def open_sealed(keys: RoleKeys, sealed: bytes) -> bytes:
     """Opens a sealed value with the roles held."""
 
+def read_vote_file(path: str | PathLike[str]) -> str | None:
+    """What an agent's vote file says, as JSON; nothing when it has been in no mesh.
+
+    Raises `CoreError`: `tampered` for a damaged file, `internal` for one that cannot be read or is in use.
+    """
+
 def seal_many(keys: RoleKeys, role: str | None, plains: list[bytes]) -> list[bytes]:
     """Seals many values for one role, on all cores."""
 

@@ -66,7 +66,7 @@ async def test_one_log_in_one_order() -> None:
     first = await b.propose("submit", {"task_id": "t"}, entry_id="01")
     again = await a.propose("submit", {"task_id": "t"}, entry_id="01")
     assert first == again
-    added = await a.raft_add(c.peer_id, {"agent_id": "c"})
+    added = await a.raft_add(c.peer_id, {"agent_id": "c", "request": "r"})
     followed = c.follow(1)
     await followed.open()
     await c.raft_adopt(mesh.mesh or "", added.raft_id, added.founding, [(1, a.peer_id)])

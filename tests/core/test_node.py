@@ -263,7 +263,7 @@ async def test_a_mesh_of_one_commits_and_another_joins(three: list[Node]) -> Non
         mesh = await hub.raft_found(settings, {"agent_id": founder.agent_id})
         first = await hub.propose("submit", {"task_id": "1"}, entry_id="01ARZ3NDEKTSV4RRFFQ69G5FAV")
         assert await hub.propose("submit", {"task_id": "1"}, entry_id=first.id) == first
-        added = await hub.raft_add(joiner.peer_id, {"agent_id": joiner.agent_id})
+        added = await hub.raft_add(joiner.peer_id, {"agent_id": joiner.agent_id, "request": joiner.agent_id})
         members = [(member.raft_id, member.peer) for member in (await hub.raft_status()).members]
         async with joiner.hub.follow(1) as entries:
             await joiner.hub.raft_adopt(mesh, added.raft_id, added.founding, members)

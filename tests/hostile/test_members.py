@@ -48,7 +48,8 @@ def joined(peer: HostilePeer, leader: str) -> str:
     ]
     text = json.dumps(about, separators=(",", ":")).encode()
     proof = base64.b64encode(hmac.digest(key, text, hashlib.sha256)).decode()
-    return str(_ask(peer, "join", {"mesh": said["mesh"], "agent_id": agent_id, "proof": proof})["mesh"])
+    head = {"mesh": said["mesh"], "agent_id": agent_id, "proof": proof, "request": os.urandom(16).hex()}
+    return str(_ask(peer, "join", head)["mesh"])
 
 
 def _ask(peer: HostilePeer, method: str, head: dict[str, Any]) -> dict[str, Any]:

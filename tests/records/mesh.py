@@ -218,7 +218,9 @@ async def mesh(folder: Path, names: str = "abc", roles: dict[str, str] | None = 
         await until(lambda: _leads(first))
         for agent in others:
             await until(lambda agent=agent: _knows(first, agent))  # type: ignore[misc]
-            added = await first.hub.raft_add(agent.hub.peer_id, {"agent_id": agent.name})
+            added = await first.hub.raft_add(
+                agent.hub.peer_id, {"agent_id": agent.name, "request": agent.name}
+            )
             members = [(member.raft_id, member.peer) for member in (await first.hub.raft_status()).members]
             await agent.hub.raft_adopt(name, added.raft_id, added.founding, members)
             await until(lambda agent=agent: _promoted(first, agent))  # type: ignore[misc]

@@ -49,20 +49,30 @@ def start(
 ) -> int:
     """Starts the agent in the foreground; returns the exit code when it has ended."""
     claim_name()
-    # Until the loop handles them, a signal means: stop, and there is nothing to clean up but folders.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop_early)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        prepared = prepare(os.environ, load_identity)
-    except StartupError as error:
-        for line in error.lines:
-            print(line, file=sys.stderr)
-        return exit_codes.FAILED
-    try:
-        return asyncio.run(Agent(prepared, programs, patience).run())
-    finally:
-        prepared.close()
+    environ: dict[str, str] = dict(os.environ)
+    while True:
+        # Until the loop handles them, a signal means: stop, and there is nothing to clean up but folders.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _stop_early)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            prepared = prepare(environ, load_identity)
+        except StartupError as error:
+            for line in error.lines:
+                print(line, file=sys.stderr)
+            return exit_codes.FAILED
+        try:
+            agent = Agent(prepared, programs, patience)
+            code = asyncio.run(agent.run())
+        finally:
+            prepared.close()
+        if not agent.anew:
+            return code
+        # Those who know this agent's ports go on knowing them.
+        settings = prepared.settings
+        environ["CHORUS_P2P_PORT"] = str(settings.p2p_port)
+        environ["CHORUS_API_PORT"] = str(settings.api_port)
+        environ["CHORUS_HEALTH_PORT"] = str(settings.health_port)
 
 
 def _stop_early(number: int, frame: object) -> None:
@@ -91,6 +101,8 @@ class Agent:
         self._supervisord_gone = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._stopping = asyncio.Event()
+        # Whether it ends only to begin anew, with a new identity.
+        self.anew = False
 
     async def run(self) -> int:
         """Lives until a stop was asked for and done."""
@@ -214,6 +226,12 @@ class Agent:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._watchdog.patience.look_every_s)
+            if self._settings.paths.identity_lost.exists() and not self._stop_asked.is_set():
+                self._log.warning("beginning anew with a new identity")
+                self.anew = True
+                # A mesh that does not count this agent waits for nothing of it.
+                self._drain.hurry()
+                self._stop_asked.set()
             for name, pid in self._watchdog.look(loop.time()):
                 if self._generation is None or not (name == _SUPERVISORD or self._generation.has(pid)):
                     continue
@@ -237,7 +255,11 @@ class Agent:
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
         name = signal.Signals(number).name
-        if not self._stop_asked.is_set():
+        if self.anew:
+            # Told to stop while beginning anew: it stays stopped.
+            self.anew = False
+            self._log.info(f"{name}: stopping")
+        elif not self._stop_asked.is_set():
             timeout = self._settings.shutdown_timeout_s
             self._log.info(
                 f"{name}: stopping; tasks in flight have {timeout:g} s, a second signal gives them back"

@@ -17,6 +17,7 @@ from chorus.agent.docker_check import docker_problem
 from chorus.agent.identity import agent_id_for, load_peer_id
 from chorus.agent.ports import Reservation, reserve
 from chorus.agent.problems import StartupError, docker_line, license_line, setting_line
+from chorus.agent.replacement import replace_if_lost
 from chorus.agent.version import build_info
 from chorus.blobs import BlobStore
 from chorus.config import Settings, SettingsError, exposure, load_settings, save_run_settings
@@ -62,7 +63,8 @@ def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id
     try:
         locks.append(folders.open_data_dir(settings.data_dir))
         BlobStore(settings.paths.blobs).recover()
-        settings = _with_identity(settings, load_identity)
+        replaced = replace_if_lost(settings.paths, load_identity)
+        settings = _with_identity(settings, load_identity).model_copy(update={"new_identity": replaced})
         locks.append(folders.open_run_dir(settings.paths))
         save_run_settings(settings)
     except BaseException:
@@ -71,7 +73,7 @@ def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id
         for lock in locks:
             lock.close()
         raise
-    notices = [*filter(None, [exposure(settings)]), *warnings(environ)]
+    notices = [*filter(None, [replaced, exposure(settings)]), *warnings(environ)]
     return Prepared(settings, licence, notices, locks, ports)
 
 

@@ -254,7 +254,10 @@ def health_view(observer: Observer) -> dict[str, Any]:
 
 def _warnings(context: Context, election: Answer) -> tuple[str, ...]:
     """What does not make the agent unhealthy, and is to be seen by people all the same."""
-    return (*filter(None, [exposure(context.settings)]), *election.more.get("warnings", ()))
+    return (
+        *filter(None, [context.settings.new_identity, exposure(context.settings)]),
+        *election.more.get("warnings", ()),
+    )
 
 
 def tasks_view(found: Findings) -> dict[str, int]:

@@ -45,6 +45,10 @@ class Paths:
         self.agent_json = data_dir / "agent.json"
         self.agent_lock = data_dir / "agent.lock"
         self.core = data_dir / "core"
+        self.vote_file = self.core / "raft.redb"
+        # Why the identity is to be replaced at the next start; what old identities left.
+        self.identity_lost = data_dir / "identity.lost"
+        self.replaced = data_dir / "replaced"
         self.table_db = data_dir / "table.sqlite"
         self.executor_db = data_dir / "executor.sqlite"
         self.curator_db = data_dir / "curator.sqlite"
@@ -76,6 +80,8 @@ class Settings(BaseModel):
     peer_id: str
     boot_id: str
     version: str
+    # That this agent has a new identity since this start, and why.
+    new_identity: str = ""
     data_dir: Path
     run_dir: Path
 

@@ -6,6 +6,7 @@ It is all that a peer is served before it has joined, so that it tells no more t
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +16,15 @@ from chorus.config.variables import NAME
 from chorus.election.challenges import Challenges
 from chorus.election.proof import Handshake, random_value, same
 from chorus.election.search import Search
-from chorus.hub import Hub, HubInvalid, HubRefused, HubUnavailable, RaftStatus, Request
+from chorus.hub import Hub, HubInvalid, HubNotPermitted, HubRefused, HubUnavailable, RaftStatus, Request
 from chorus.license.gate import DEV_AGENTS_MAX
 from chorus.process import Process
 from chorus.table.reader import TableReader
 
 # Changes of members go one at a time; who comes meanwhile waits its turn.
 JOIN_TIMEOUT_S = 15.0
+# Names one wish to join.
+REQUEST = re.compile(r"[0-9a-f]{32}")
 # Refused agents are told of this often at most.
 REFUSALS_TOLD_S = 60.0
 
@@ -75,10 +78,17 @@ class Admission:
         return {**said, "leader": status.leader, "addrs": await self._addresses(status.leader)}
 
     async def _join(self, peer: str, head: dict[str, Any]) -> dict[str, Any]:
-        """`join` {mesh, agent_id, proof}: answers the challenge given last to this peer."""
+        """`join` {mesh, agent_id, proof, request}: answers the challenge given last to this peer.
+
+        `request` is the same when the agent asks again because no answer came. A member that asks with
+        another one has lost its vote file: it is told so, and gets no place under this identity.
+        """
         agent_id = head.get("agent_id")
         if not isinstance(agent_id, str) or not NAME.fullmatch(agent_id):
             raise HubInvalid("agent_id: give 1 to 64 letters, digits, _ or -")
+        request = head.get("request")
+        if not isinstance(request, str) or not REQUEST.fullmatch(request):
+            raise HubInvalid("request: give 32 hexadecimal digits")
         given = self._challenges.take(peer, self._clock())
         if given is None:
             raise HubRefused("no challenge of this agent's is open; ask for one and answer it within 10 s")
@@ -94,8 +104,13 @@ class Admission:
             raise HubRefused("the agent does not prove that it holds this mesh's cluster secret")
         async with self.changing:
             self._check_room(peer, await self._hub.raft_status())
-            body = {"agent_id": agent_id, "licence": self._process.settings.license_kind}
-            added = await self._hub.raft_add(peer, body, timeout=JOIN_TIMEOUT_S)
+            licence = self._process.settings.license_kind
+            body = {"agent_id": agent_id, "licence": licence, "request": request}
+            try:
+                added = await self._hub.raft_add(peer, body, timeout=JOIN_TIMEOUT_S)
+            except HubNotPermitted as error:
+                self._process.log.warning("an agent needs a new identity", peer=peer, reason=error.message)
+                return {"mesh": handshake.mesh, "lost": True, "proof": handshake.of_refusal(self._key)}
             status = await self._hub.raft_status()
         self._process.log.info("took an agent in", peer=peer, agent=agent_id)
         members = [(member.raft_id, member.peer) for member in status.members]

@@ -49,6 +49,10 @@ class Handshake:
         digest = hashlib.sha256(founding.encode()).hexdigest()
         return self._mac(key, "leader", raft_id, digest, [list(member) for member in members])
 
+    def of_refusal(self, key: bytes) -> str:
+        """The leader vouches that the joining identity is a member already and has lost its votes."""
+        return self._mac(key, "lost")
+
     def _mac(self, key: bytes, purpose: str, *said: object) -> str:
         about = [_DOMAIN, purpose, self.mesh, self.member, self.joiner, self.nonce, self.challenge, *said]
         return base64.b64encode(hmac.digest(key, orjson.dumps(about), "sha256")).decode()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import os
 import time
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from pydantic import Field
 
@@ -21,6 +22,8 @@ from chorus.process import Process
 ASK_EVERY_S = 0.2
 JOIN_TIMEOUT_S = 20.0
 JOIN_RETRY_S = 1.0
+# Nobody else has the same.
+REQUEST_BYTES = 16
 # From whom to the leader: a peer may know an earlier one.
 REDIRECTS_MAX = 4
 # More than a mesh ever listed; each takes two short values.
@@ -41,6 +44,13 @@ class Joined(Said):
     proof: Annotated[str, Field(max_length=64)]
 
 
+class LostVotes(Said):
+    """The leader's other answer to `mesh.join`: this identity is a member already and has no votes."""
+
+    mesh: MeshId
+    proof: Annotated[str, Field(max_length=64)]
+
+
 class Search:
     """Runs until this agent is in a mesh.
 
@@ -52,6 +62,8 @@ class Search:
         self.why = "looking for a mesh"
         self.founded = False
         self.founding = False
+        # A leader tells by it a wish that is repeated from one of an agent that has lost its votes.
+        self._request = os.urandom(REQUEST_BYTES).hex()
         self._met: dict[str, Met] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
@@ -60,7 +72,9 @@ class Search:
         """Returns when this agent is in a mesh."""
         started = time.monotonic()
         try:
-            while (await self._hub.raft_status()).mesh is None:
+            while (status := await self._hub.raft_status()).mesh is None:
+                if status.lost:
+                    await self._ask_for_new_identity(status.lost)
                 await self._look()
                 step = next_step(
                     self._hub.peer_id,
@@ -149,8 +163,17 @@ class Search:
             "mesh": handshake.mesh,
             "agent_id": agent_id,
             "proof": handshake.of_joiner(key, agent_id),
+            "request": self._request,
         }
         reply = await self._hub.request(leader, PEER_SERVICE, "join", head, timeout=JOIN_TIMEOUT_S)
+        if reply.head.get("lost") is True:
+            lost = read(LostVotes, reply.head)
+            if lost.mesh != handshake.mesh or not same(lost.proof, handshake.of_refusal(key)):
+                raise HubTampered(f"{leader} does not prove that it leads mesh {handshake.mesh}")
+            file = self._process.settings.paths.vote_file
+            await self._ask_for_new_identity(
+                f"mesh {lost.mesh} lists it as a member, and the vote file {file} knows nothing of that"
+            )
         said = read(Joined, reply.head)
         expected = handshake.of_leader(key, said.raft_id, said.founding, said.members)
         if said.mesh != handshake.mesh or not same(said.proof, expected):
@@ -161,6 +184,15 @@ class Search:
             raise HubTampered(f"the founding entry that {leader} sent is not base64") from None
         await self._hub.raft_adopt(said.mesh, said.raft_id, said.founding, said.members)
         self._process.log.info("joined the mesh", mesh=said.mesh, raft_id=said.raft_id)
+
+    async def _ask_for_new_identity(self, why: str) -> NoReturn:
+        """Has this agent's parent replace the identity, by a file that also its next start finds."""
+        self.why = f"this agent's identity is being replaced: {why}"
+        self._process.log.error("this agent's identity is to be replaced", reason=why)
+        path = self._process.settings.paths.identity_lost
+        await asyncio.to_thread(path.write_text, why + "\n", encoding="utf-8")
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets that event")
 
     async def _reach(self, peer: str, addresses: list[str]) -> None:
         state = await self._hub.net_state()

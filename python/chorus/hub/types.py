@@ -140,6 +140,8 @@ class RaftStatus:
     members: tuple[Member, ...] = ()
     settings: MeshSettings | None = None
     founding: dict[str, Any] | None = None
+    # Why this agent's identity is to be replaced; "" when it is not.
+    lost: str = ""
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -165,6 +167,7 @@ class RaftStatus:
             ),
             settings=MeshSettings.of_entry(head.get("settings") or {}) if head.get("mesh") else None,
             founding=head.get("founding") or None,
+            lost=str(head.get("lost") or ""),
             raw=head,
         )
 

@@ -69,6 +69,8 @@ class FakeMesh:
         self.settings: MeshSettings | None = None
         self.founding: dict[str, Any] | None = None
         self.entries: list[_Entry] = []
+        # By peer id: the request that it was admitted for, and its raft id.
+        self.admitted: dict[str, tuple[str, int]] = {}
         self.now_ms = 1_700_000_000_000
         self.published: list[tuple[str, str, str, Any]] = []
         self._clock = clock

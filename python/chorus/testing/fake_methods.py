@@ -18,6 +18,7 @@ from chorus.hub import (
     HubNoMesh,
     HubNotFound,
     HubNotLeader,
+    HubNotPermitted,
     HubRefused,
     LogPage,
     Member,
@@ -88,8 +89,15 @@ class FakeMethods(Hub):
         joiner = self.mesh.by_peer(peer)
         if joiner is None:
             raise HubNotFound(f"no agent is {peer}")
-        proposed = self.mesh.append("join", self.peer_id, {"peer": peer, **body})
         founding = base64.b64encode(orjson.dumps(self.mesh.founding)).decode()
+        request = str(body["request"])
+        if peer in self.mesh.admitted or joiner.raft_id:
+            asked, raft_id = self.mesh.admitted.get(peer, ("", 0))
+            if asked != request:
+                raise HubNotPermitted(f"{peer} is a member already and has lost its vote file")
+            return Added(raft_id, raft_id, founding)
+        proposed = self.mesh.append("join", self.peer_id, {"peer": peer, **body})
+        self.mesh.admitted[peer] = (request, proposed.index)
         return Added(proposed.index, proposed.index, founding)
 
     async def raft_adopt(

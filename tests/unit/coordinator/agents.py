@@ -174,7 +174,7 @@ async def world(folder: Path, names: str = "abc", executors: bool = True) -> Asy
     hub = made.mesh.hub(first.name, "election")
     await hub.raft_found(MeshSettings(), {"agent_id": first.name})
     for agent in others:
-        added = await hub.raft_add(agent.peer, {"agent_id": agent.name})
+        added = await hub.raft_add(agent.peer, {"agent_id": agent.name, "request": agent.name})
         joiner = made.mesh.hub(agent.name, "election")
         await joiner.raft_adopt("", added.raft_id, added.founding)
         await hub.raft_promote(agent.peer)

@@ -82,7 +82,7 @@ async def test_the_licence_bounds_the_members(tmp_path: Path) -> None:
         await w.until(lambda: w.members == ["a"], "founded")
         leader = w.mesh.hub("a", "test")
         for n in range(DEV_AGENTS_MAX - 1):
-            added = await leader.raft_add(w.mesh.agent(f"m{n}").peer_id, {})
+            added = await leader.raft_add(w.mesh.agent(f"m{n}").peer_id, {"request": f"r{n}"})
             w.mesh.agent(f"m{n}").raft_id = added.raft_id
         w.start("z")
         await w.until(lambda: f"{DEV_AGENTS_MAX} agents" in w.elections["z"].search.why, "refused")

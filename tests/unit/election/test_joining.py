@@ -30,6 +30,7 @@ from chorus.testing.fake_hub import FakeHub, FakeMesh
 from .world import SECRET, World, process, world
 
 KEY = derive_join_key(SECRET)
+REQUEST = "ab" * 16
 WRONG_KEY = derive_join_key(b"only the network key was stolen ...")
 
 
@@ -44,7 +45,8 @@ async def challenged(hub: FakeHub, peer: str = "peer-a") -> Handshake:
 
 
 def answer(handshake: Handshake, key: bytes = KEY, agent_id: str = "s") -> dict[str, Any]:
-    return {"mesh": handshake.mesh, "agent_id": agent_id, "proof": handshake.of_joiner(key, agent_id)}
+    proof = handshake.of_joiner(key, agent_id)
+    return {"mesh": handshake.mesh, "agent_id": agent_id, "proof": proof, "request": REQUEST}
 
 
 async def founded(w: World) -> None:
@@ -74,8 +76,8 @@ def test_every_part_of_a_conversation_changes_its_proofs() -> None:
     shifted = Handshake("ml", "", "j", "n", "c")
     proofs |= {shifted.of_holder(KEY), plain.of_holder(WRONG_KEY), plain.of_joiner(KEY, "b")}
     proofs |= {plain.of_leader(KEY, 2, "", []), plain.of_leader(KEY, 1, "f", [])}
-    proofs.add(plain.of_leader(KEY, 1, "", [(1, "l")]))
-    assert len(proofs) == 3 * (1 + len(base)) + 6
+    proofs |= {plain.of_leader(KEY, 1, "", [(1, "l")]), plain.of_refusal(KEY)}
+    assert len(proofs) == 3 * (1 + len(base)) + 7
 
 
 @pytest.mark.parametrize("proof", [None, 7, "", "ä" * 44, "=" * 44, "A" * 44, b"x", ["x"], {}, "\ud800"])
@@ -112,7 +114,7 @@ async def test_who_holds_the_network_key_alone_does_not_join(tmp_path: Path) -> 
             holder = Handshake(handshake.mesh, "peer-a", hub.peer_id, handshake.nonce).of_holder(KEY)
             await challenged(hub)
             with pytest.raises(HubRefused, match="cluster secret"):
-                await ask(hub, "join", {"mesh": handshake.mesh, "agent_id": "s", "proof": holder})
+                await ask(hub, "join", {**answer(handshake), "agent_id": "s", "proof": holder})
         assert w.members == ["a"]
         w.start("z")
         await w.until(lambda: w.members == ["a", "z"], "an agent with the secret still joins")
@@ -273,6 +275,55 @@ async def test_a_leader_whose_answer_was_changed_is_not_followed(tmp_path: Path)
         await w.until(lambda: w.members == ["a", "b"], "joined")
 
 
+async def test_a_member_that_lost_its_vote_file_asks_for_a_new_identity(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await founded(w)
+        w.start("b")
+        await w.until(lambda: w.members == ["a", "b"], "joined")
+        # Its processes start anew, and its core knows of no mesh.
+        w.running.pop().cancel()
+        w.mesh.agents["b"].raft_id = 0
+        lost = tmp_path / "b" / "identity.lost"
+        lost.parent.mkdir()
+        search = w.start("b").search
+        await w.until(lost.exists, "asked for")
+        assert "lists it as a member" in lost.read_text()
+        assert "identity is being replaced" in search.why
+        assert w.members == ["a"]
+
+
+async def test_nobody_but_a_leader_with_the_secret_costs_an_agent_its_identity(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await founded(w)
+        real = w.elections["a"].admission.serve
+
+        async def lies(request: Request) -> dict[str, Any]:
+            said = await real(request)
+            if request.method != "join":
+                return said
+            return {"mesh": said["mesh"], "lost": True, "proof": said["proof"]}
+
+        await w.elections["a"]._hub.offer("mesh", lies, peers=True)
+        (tmp_path / "b").mkdir()
+        search = w.start("b").search
+        await w.until(lambda: "does not prove that it leads" in search.why, "refused")
+        assert not (tmp_path / "b" / "identity.lost").exists()
+
+
+async def test_an_answer_that_was_lost_is_given_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await founded(w)
+        hub = w.mesh.hub("s", "x")
+        first = await ask(hub, "join", answer(await challenged(hub)))
+        again = await ask(hub, "join", answer(await challenged(hub)))
+        assert (again["raft_id"], again["founding"]) == (first["raft_id"], first["founding"])
+        other = await ask(hub, "join", {**answer(await challenged(hub)), "request": "cd" * 16})
+        assert other["lost"] is True
+        for request in (None, 7, "", "xy" * 16, "ab" * 17):
+            with pytest.raises(HubInvalid, match="request"):
+                await ask(hub, "join", {**answer(await challenged(hub)), "request": request})
+
+
 async def test_strangers_learn_the_mesh_and_the_leader_alone(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         w.start("a")
@@ -318,9 +369,12 @@ async def test_members_that_are_away_hold_no_place(tmp_path: Path) -> None:
     new = mesh.hub("new", "x")
     with pytest.raises(HubRefused, match=f"allows {DEV_AGENTS_MAX} agents"):
         await ask(new, "join", answer(await challenged(new)))
-    # One that is listed comes back however many there are.
+    # One that is listed holds a place already, and is told that it needs another identity.
     known = mesh.hub("m3", "x")
-    assert await ask(known, "join", answer(await challenged(known)))
+    handshake = await challenged(known)
+    said = await ask(known, "join", answer(handshake))
+    assert (said["lost"], said["mesh"]) == (True, handshake.mesh)
+    assert same(said["proof"], handshake.of_refusal(KEY))
     away.add("peer-m3")
     assert await ask(new, "join", answer(await challenged(new)))
 

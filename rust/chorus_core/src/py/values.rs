@@ -8,7 +8,7 @@ use pyo3::{prelude::*, pybacked::PyBackedBytes, types::PyBytes};
 use zeroize::Zeroizing;
 
 use super::to_python;
-use crate::{Error, crypto, identity, sentinel};
+use crate::{Error, crypto, identity, raft::VoteFile, sentinel};
 
 /// Adds these classes and functions to the extension module.
 ///
@@ -20,6 +20,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Finding>()?;
     module.add_class::<Scanner>()?;
     module.add_class::<Redactor>()?;
+    module.add_function(wrap_pyfunction!(read_vote_file, module)?)?;
     module.add_function(wrap_pyfunction!(seal, module)?)?;
     module.add_function(wrap_pyfunction!(open_sealed, module)?)?;
     module.add_function(wrap_pyfunction!(seal_many, module)?)?;
@@ -72,6 +73,13 @@ impl Identity {
     fn __repr__(&self) -> String {
         format!("Identity(peer_id={:?})", self.peer_id())
     }
+}
+
+/// What an agent's vote file says, as JSON; nothing when it has been in no mesh.
+#[pyfunction]
+fn read_vote_file(py: Python<'_>, path: PathBuf) -> PyResult<Option<String>> {
+    let said = py.detach(|| VoteFile::read(&path)).map_err(raise)?;
+    Ok(said.map(|said| serde_json::json!(said).to_string()))
 }
 
 /// The role keys of a cluster, as an agent with a role holds them.

@@ -105,39 +105,50 @@ pub(super) struct Pending {
 
 /// Who waits for it.
 pub(super) enum Waiting {
-    Join(Vec<Reply<Added>>),
+    /// With the request's id: the same request asked again waits along.
+    Join(String, Vec<Reply<Added>>),
     Vote(Reply<()>),
 }
 
 impl Waiting {
     pub(super) fn fail(self, error: &Error) {
         match self {
-            Self::Join(replies) => replies.into_iter().for_each(|reply| answer(reply, Err(error.clone()))),
+            Self::Join(_, replies) => replies.into_iter().for_each(|reply| answer(reply, Err(error.clone()))),
             Self::Vote(reply) => answer(reply, Err(error.clone())),
         }
     }
 
     pub(super) fn succeed(self, added: &Added) {
         match self {
-            Self::Join(replies) => replies.into_iter().for_each(|reply| answer(reply, Ok(added.clone()))),
+            Self::Join(_, replies) => replies.into_iter().for_each(|reply| answer(reply, Ok(added.clone()))),
             Self::Vote(reply) => answer(reply, Ok(())),
         }
     }
 }
 
 impl Machine {
-    /// Admits `peer` as a learner whose raft id is its join entry's index.
+    /// Admits `peer` as a learner whose raft id is its join entry's index. The body's `request` names the
+    /// request: repeated, it is answered alike. A member that asks anew has lost its votes: under its old
+    /// raft id it could vote twice.
     pub(super) fn add(&mut self, peer: PeerId, body: Value, reply: Reply<Added>, now: Now) {
+        let Some(request) = body.get("request").and_then(Value::as_str).map(str::to_owned) else {
+            return answer(reply, Err(Error::Invalid("body.request: name the request".into())));
+        };
         if let Some(pending) = &mut self.change
             && pending.peer == peer
-            && let Waiting::Join(replies) = &mut pending.waiting
+            && let Waiting::Join(asked, replies) = &mut pending.waiting
+            && *asked == request
         {
             return replies.push(reply);
         }
         if self.is_leader()
             && let Some(raft_id) = self.members.id_of(&peer)
         {
-            return answer(reply, Ok(self.added(raft_id)));
+            if self.join_request(raft_id).is_some_and(|joined| joined == request) {
+                return answer(reply, Ok(self.added(raft_id)));
+            }
+            let why = format!("{peer} is member {raft_id} already and has lost its vote file: it needs a new identity");
+            return answer(reply, Err(Error::NotPermitted(why)));
         }
         let Value::Object(mut body) = body else {
             return answer(reply, Err(Error::Invalid("body: give a JSON object".into())));
@@ -149,7 +160,16 @@ impl Machine {
         body.insert("peer".into(), peer.to_string().into());
         body.insert("raft_id".into(), index.into());
         let wanted = Wanted { kind: JOIN, body: Value::Object(body), raft_id: index, peer, voter: false };
-        self.change_members(index, &wanted, Waiting::Join(vec![reply]), now);
+        self.change_members(index, &wanted, Waiting::Join(request, vec![reply]), now);
+    }
+
+    /// The request that a member was admitted for; none of the founder.
+    fn join_request(&self, raft_id: u64) -> Option<String> {
+        let entries = self.store.read(raft_id, raft_id + 1, u64::MAX).ok()?;
+        let context = context(entries.first()?).ok()?;
+        let (_, bytes) = entry::unstamp(&context)?;
+        let view = entry::parse(bytes).ok()?;
+        Some(view.body_json().get("request")?.as_str()?.to_owned())
     }
 
     /// Gives or takes a vote.

@@ -18,7 +18,8 @@ use super::{
     proposals::answer,
     shared::Shared,
     storage::{FOUNDER_ID, FOUNDING_INDEX, Identity, Store},
-    types::{RaftConfig, RaftEvent, Role, Timings},
+    types::{RaftConfig, RaftEvent, RaftStatus, Role, Timings},
+    vote_file::VOTE_FILE,
 };
 use crate::{Error, Result};
 
@@ -36,7 +37,17 @@ const STEADY: Duration = Duration::from_secs(10);
 /// Opens the store and starts the thread.
 pub(super) fn start(config: &RaftConfig, inbox: mpsc::Receiver<Command>) -> Result<Arc<Shared>> {
     std::fs::create_dir_all(&config.dir)?;
-    let store = Store::open(&config.dir.join("raft.redb"))?;
+    let path = config.dir.join(VOTE_FILE);
+    let store = Store::open(&path)?;
+    let peer = config.keypair.public().to_peer_id();
+    if let Some(owner) = store.identity().and_then(|identity| identity.owner)
+        && owner != peer
+    {
+        return Err(Error::Invalid(format!(
+            "{}: these are the votes of {owner}, and this agent's identity is {peer}: restore its identity.key, or move the file away",
+            path.display()
+        )));
+    }
     let shared = Arc::new(Shared::new(store));
     let parts = Parts {
         shared: Arc::clone(&shared),
@@ -78,7 +89,7 @@ impl Driver {
             let now = self.now().at;
             let wake = match &self.machine {
                 Some(machine) => machine.next_wake(),
-                None if self.parts.shared.store.identity().is_some() => self.restart_at,
+                None if self.takes_part() => self.restart_at,
                 None => now + IDLE,
             };
             let first = match inbox.recv_timeout(wake.saturating_sub(now).min(IDLE)) {
@@ -130,10 +141,10 @@ impl Driver {
             self.take(command, now)?;
             next = if bytes < TURN_BYTES { inbox.try_recv().ok() } else { None };
         }
-        match &mut self.machine {
-            Some(machine) => machine.turn(now)?,
-            None if now.at >= self.restart_at && self.parts.shared.store.identity().is_some() => self.restart(),
-            None => {}
+        if let Some(machine) = &mut self.machine {
+            machine.turn(now)?;
+        } else if now.at >= self.restart_at && self.takes_part() {
+            self.restart();
         }
         Ok(())
     }
@@ -148,21 +159,42 @@ impl Driver {
                 parts.shared.store.reopen()?;
             }
             match parts.shared.store.identity() {
-                Some(_) => Machine::open(parts, score, seed, now).map(Some),
-                None => Ok(None),
+                Some(_) if parts.shared.store.lost().is_none() => Machine::open(parts, score, seed, now).map(Some),
+                _ => Ok(None),
             }
         }));
         match opened {
             Ok(Ok(machine)) => {
                 self.machine = machine;
                 self.started_at = now.at;
-                if let Some(machine) = &mut self.machine {
-                    machine.publish_now(now);
+                match (&mut self.machine, self.parts.shared.store.lost()) {
+                    (Some(machine), _) => machine.publish_now(now),
+                    (None, Some(why)) => self.show_lost(why),
+                    (None, None) => {}
                 }
             }
             Ok(Err(error)) => self.failed(&error),
             Err(_) => self.failed(&Error::Internal("the consensus machine panicked at its start".into())),
         }
+    }
+
+    /// Whether a machine runs here, now or after its next start.
+    fn takes_part(&self) -> bool {
+        let store = &self.parts.shared.store;
+        store.identity().is_some() && store.lost().is_none()
+    }
+
+    /// Ends this member: a log that lacks what it has acknowledged, and votes it may have given, must not count.
+    fn retire(&mut self, why: String) -> Result<()> {
+        self.machine = None;
+        tracing::error!(reason = why, "this member takes part no longer: its identity is to be replaced");
+        self.parts.shared.store.retire(&why)?;
+        self.show_lost(why);
+        Ok(())
+    }
+
+    fn show_lost(&self, why: String) {
+        self.parts.shared.status.send_replace(RaftStatus { lost: Some(why), ..RaftStatus::default() });
     }
 
     fn failed(&mut self, error: &Error) {
@@ -208,6 +240,9 @@ impl Driver {
                 None => self.refuse(command),
             },
         }
+        if let Some(why) = self.machine.as_mut().and_then(|machine| machine.lost.take()) {
+            self.retire(why)?;
+        }
         Ok(())
     }
 
@@ -230,9 +265,7 @@ impl Driver {
 
     fn found(&mut self, settings: Value, agent: Value) -> Result<String> {
         let store = &self.parts.shared.store;
-        if let Some(identity) = store.identity() {
-            return Err(Error::Refused(format!("this agent is in mesh {} already", identity.mesh)));
-        }
+        check_free(store)?;
         Timings::from_settings(&settings)?;
         let mesh = entry::ulid();
         let peer = self.parts.keypair.public().to_peer_id();
@@ -240,7 +273,7 @@ impl Driver {
         let draft = Draft { mesh: &mesh, id: &entry::ulid(), kind: FOUND, seen: 0, body: body.as_bytes() };
         let entry = entry::make(&self.parts.keypair, &peer, &draft)?;
         let founding = Bytes::from(entry::stamped(entry::wall_ms(), &entry));
-        let identity = Identity { mesh: mesh.clone(), raft_id: FOUNDER_ID, founding };
+        let identity = Identity { mesh: mesh.clone(), raft_id: FOUNDER_ID, founding, owner: Some(peer) };
         store.init(&identity, peer, &[])?;
         tracing::info!(%mesh, "this agent founded a mesh");
         self.restart();
@@ -255,21 +288,33 @@ impl Driver {
     fn adopt(&mut self, mesh: &str, raft_id: u64, founding: Bytes, members: &[(u64, PeerId)]) -> Result<()> {
         let store = &self.parts.shared.store;
         if let Some(identity) = store.identity() {
-            if identity.mesh == mesh && identity.raft_id == raft_id {
+            if identity.mesh == mesh && identity.raft_id == raft_id && store.lost().is_none() {
                 return Ok(());
             }
-            return Err(Error::Refused(format!("this agent is in mesh {} already", identity.mesh)));
         }
+        check_free(store)?;
         let founder = check_founding(mesh, &founding)?;
         if raft_id <= FOUNDING_INDEX {
             return Err(Error::Invalid(format!("raft_id: {raft_id} is the founder's")));
         }
-        let identity = Identity { mesh: mesh.to_owned(), raft_id, founding };
+        let owner = Some(self.parts.keypair.public().to_peer_id());
+        let identity = Identity { mesh: mesh.to_owned(), raft_id, founding, owner };
         let hints: Vec<_> = members.iter().copied().filter(|(id, _)| *id != FOUNDER_ID).collect();
         store.init(&identity, founder, &hints)?;
         tracing::info!(mesh, raft_id, "this agent joined a mesh");
         self.restart();
         Ok(())
+    }
+}
+
+/// Refuses what only an agent without a mesh may do.
+fn check_free(store: &Store) -> Result<()> {
+    match store.identity() {
+        Some(identity) if store.lost().is_none() => {
+            Err(Error::Refused(format!("this agent is in mesh {} already", identity.mesh)))
+        }
+        Some(_) => Err(Error::Refused("this agent's identity is to be replaced first".into())),
+        None => Ok(()),
     }
 }
 

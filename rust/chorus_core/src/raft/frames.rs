@@ -167,6 +167,21 @@ pub(super) struct Known<'a> {
     pub term_of: &'a dyn Fn(u64) -> Option<u64>,
 }
 
+/// Why this member's log is shorter than it was, if a leader's heartbeat shows it: a heartbeat commits no more than what
+/// this member has acknowledged, and it acknowledges only what is on its disk.
+pub(super) fn proof_of_loss(message: &Message, from: u64, known: &Known<'_>) -> Option<String> {
+    let may_lead = message.term > known.term || (message.term == known.term && [0, from].contains(&known.leader_id));
+    let heartbeat = message.msg_type == MessageType::MsgHeartbeat as i32;
+    let own = message.from == from && message.to == known.raft_id;
+    let sane = message.commit <= MAX_NUMBER && message.term <= known.term.saturating_add(MAX_TERM_JUMP);
+    (heartbeat && own && sane && may_lead && message.commit > known.last).then(|| {
+        format!(
+            "the vote file was replaced by an older copy: its log ends at entry {}, and the leader has an acknowledgement of entry {}",
+            known.last, message.commit
+        )
+    })
+}
+
 /// Whether `message` from the member `from` is one that Raft itself would send, and harmless.
 pub(super) fn check(message: &Message, from: u64, known: &Known<'_>) -> Result<()> {
     let refuse = |what: &str| Err(Error::Refused(format!("frame: {what}")));

@@ -104,6 +104,11 @@ pub(super) struct Machine {
     unsaved_commit: bool,
     saved_at: Duration,
     pub(super) lost_vote: bool,
+    /// Whether entries of a leader have followed on this log since the start. From then on nobody's word ends this
+    /// member: a log can be replaced by an older copy only while nothing runs.
+    followed: bool,
+    /// Why this member must not take part any more.
+    pub(super) lost: Option<String>,
 }
 
 impl Machine {
@@ -163,6 +168,8 @@ impl Machine {
             unsaved_commit: false,
             saved_at: now.at,
             lost_vote: false,
+            followed: false,
+            lost: None,
         })
     }
 
@@ -219,8 +226,16 @@ impl Machine {
                 last: raft.raft_log.last_index(),
                 term_of: &|index| raft.raft_log.term(index).ok(),
             };
+            if !self.followed
+                && let Some(why) = frames::proof_of_loss(&message, frame.from, &known)
+            {
+                self.lost = Some(why);
+                return Ok(());
+            }
             frames::check(&message, frame.from, &known)?;
             self.heard.insert(frame.from, now.at);
+            self.followed |= message.msg_type == MessageType::MsgAppend as i32
+                && raft.raft_log.match_term(message.index, message.log_term);
             // What raft-rs refuses (an answer of one that it does not list) has no effect.
             let _ = self.node.step(message);
         }

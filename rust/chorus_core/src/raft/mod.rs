@@ -18,9 +18,11 @@ mod storage;
 #[cfg(test)]
 mod tests;
 mod types;
+mod vote_file;
 
 pub use handle::RaftHandle;
 pub use types::{
     Added, Committed, MAX_ENTRY_BYTES, MemberStatus, Proposed, RaftConfig, RaftEvent, RaftStatus, RaftTransport, Role,
     Timings,
 };
+pub use vote_file::VoteFile;

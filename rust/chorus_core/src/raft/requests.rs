@@ -176,6 +176,7 @@ impl Machine {
             introduced: self.members.introduced(self.applied),
             settings: self.founding.get("settings").cloned().unwrap_or(Value::Null),
             founding: Some(self.founding.clone()),
+            lost: None,
             error: None,
         }
     }

@@ -43,6 +43,10 @@ const RAFT_ID: &str = "raft_id";
 const FOUNDING: &str = "founding";
 const HARD: &str = "hard";
 const APPLIED: &str = "applied";
+/// Whose file this is.
+const OWNER: &str = "owner";
+/// Why this member must not take part any more.
+const LOST: &str = "lost";
 
 type Opener = Box<dyn Fn() -> Result<Database> + Send + Sync>;
 
@@ -63,16 +67,19 @@ pub(super) struct Identity {
     pub raft_id: u64,
     /// Stamp and founding entry.
     pub founding: Bytes,
+    /// The peer whose votes these are; files of earlier releases may not tell.
+    pub owner: Option<PeerId>,
 }
 
 /// What is needed without asking the disk.
 #[derive(Default)]
-struct Mem {
-    identity: Option<Identity>,
+pub(super) struct Mem {
+    pub(super) identity: Option<Identity>,
+    pub(super) lost: Option<String>,
     hard: HardState,
     conf: ConfState,
-    applied: u64,
-    last: u64,
+    pub(super) applied: u64,
+    pub(super) last: u64,
     recent: VecDeque<Arc<Entry>>,
     recent_bytes: usize,
 }
@@ -120,12 +127,7 @@ impl Store {
         let mut slot = self.0.db.write().unwrap_or_else(PoisonError::into_inner);
         *slot = None;
         let db = (self.0.opener)()?;
-        let transaction = db.begin_write().map_err(disk)?;
-        for table in [LOG, CONF, MEMBERS, HINTS] {
-            transaction.open_table(table).map_err(disk)?;
-        }
-        transaction.open_table(META).map_err(disk)?;
-        transaction.commit().map_err(disk)?;
+        tables(&db)?;
         *lock(&self.0.mem) = load(&db)?;
         *slot = Some(db);
         Ok(())
@@ -142,6 +144,21 @@ impl Store {
 
     pub(super) fn identity(&self) -> Option<Identity> {
         lock(&self.0.mem).identity.clone()
+    }
+
+    /// Why this member must not take part any more: its log lacks what it has acknowledged.
+    pub(super) fn lost(&self) -> Option<String> {
+        lock(&self.0.mem).lost.clone()
+    }
+
+    /// Ends this member for good: neither this start nor a later one takes part.
+    pub(super) fn retire(&self, why: &str) -> Result<()> {
+        lock(&self.0.mem).lost = Some(why.to_owned());
+        self.with_db(|db| {
+            let transaction = db.begin_write().map_err(disk)?;
+            transaction.open_table(META).map_err(disk)?.insert(LOST, why.as_bytes()).map_err(disk)?;
+            transaction.commit().map_err(disk)
+        })
     }
 
     pub(super) fn applied(&self) -> u64 {
@@ -163,6 +180,9 @@ impl Store {
             {
                 let mut meta = transaction.open_table(META).map_err(disk)?;
                 meta.insert(MESH, identity.mesh.as_bytes()).map_err(disk)?;
+                if let Some(owner) = identity.owner {
+                    meta.insert(OWNER, owner.to_bytes().as_slice()).map_err(disk)?;
+                }
                 meta.insert(RAFT_ID, identity.raft_id.to_be_bytes().as_slice()).map_err(disk)?;
                 meta.insert(FOUNDING, identity.founding.as_ref()).map_err(disk)?;
                 let hard = HardState { term: FOUNDING_TERM, vote: 0, commit: FOUNDING_INDEX };
@@ -316,7 +336,7 @@ impl Mem {
     }
 }
 
-fn load(db: &Database) -> Result<Mem> {
+pub(super) fn load(db: &Database) -> Result<Mem> {
     let transaction = db.begin_read().map_err(disk)?;
     let meta = transaction.open_table(META).map_err(disk)?;
     let bytes = |name: &str| -> Result<Option<Vec<u8>>> {
@@ -330,9 +350,19 @@ fn load(db: &Database) -> Result<Mem> {
     let Some(mesh) = bytes(MESH)? else {
         return Ok(Mem::default());
     };
+    let raft_id = number(RAFT_ID)?;
+    let owner = match bytes(OWNER)? {
+        Some(owner) => Some(owner),
+        // A file of an earlier release: the log lists this member sooner or later.
+        None => {
+            let members = transaction.open_table(MEMBERS).map_err(disk)?;
+            members.get(raft_id).map_err(disk)?.map(|peer| peer.value().to_vec())
+        }
+    };
     let identity = Identity {
         mesh: String::from_utf8(mesh).map_err(disk)?,
-        raft_id: number(RAFT_ID)?,
+        raft_id,
+        owner: owner.map(|owner| PeerId::from_bytes(&owner).map_err(disk)).transpose()?,
         founding: bytes(FOUNDING)?.ok_or_else(|| disk("the founding entry is missing"))?.into(),
     };
     let hard = bytes(HARD)?.ok_or_else(|| disk("the vote is missing"))?;
@@ -352,7 +382,18 @@ fn load(db: &Database) -> Result<Mem> {
         tracing::warn!(commit = hard.commit, last, "the commit index was above the log's end and is learnt again");
         hard.commit = last;
     }
-    Ok(Mem { identity: Some(identity), hard, conf, applied, last, ..Mem::default() })
+    let lost = bytes(LOST)?.map(|why| String::from_utf8_lossy(&why).into_owned());
+    Ok(Mem { identity: Some(identity), lost, hard, conf, applied, last, ..Mem::default() })
+}
+
+/// Makes the tables that are not there yet.
+pub(super) fn tables(db: &Database) -> Result<()> {
+    let transaction = db.begin_write().map_err(disk)?;
+    for table in [LOG, CONF, MEMBERS, HINTS] {
+        transaction.open_table(table).map_err(disk)?;
+    }
+    transaction.open_table(META).map_err(disk)?;
+    transaction.commit().map_err(disk)
 }
 
 fn raft_error(error: Error) -> raft::Error {
@@ -421,7 +462,8 @@ mod tests {
     fn store(folder: &Path) -> Store {
         let store = Store::open(&folder.join("raft.redb")).unwrap();
         if store.identity().is_none() {
-            let identity = Identity { mesh: "m".into(), raft_id: FOUNDER_ID, founding: Bytes::from_static(b"x") };
+            let identity =
+                Identity { mesh: "m".into(), raft_id: FOUNDER_ID, founding: Bytes::from_static(b"x"), owner: None };
             store.init(&identity, Keypair::generate_ed25519().public().to_peer_id(), &[]).unwrap();
             let entries: Vec<Entry> = (2..=LAST).map(|index| Entry { index, term: 1, ..Entry::default() }).collect();
             store.write(&Batch { entries: &entries, ..Batch::default() }).unwrap();

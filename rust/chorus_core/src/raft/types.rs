@@ -161,6 +161,8 @@ pub struct RaftStatus {
     pub settings: Value,
     /// The founding entry's body.
     pub founding: Option<Value>,
+    /// Why this agent's identity is to be replaced by a new one, when it is: it takes part in nothing until then.
+    pub lost: Option<String>,
     /// The disk or machine error that keeps the log from working, when there is one.
     pub error: Option<String>,
 }

@@ -116,7 +116,7 @@ impl Sim {
     }
 
     fn init(&mut self, node: usize, raft_id: u64, hints: &[(u64, PeerId)]) {
-        let identity = Identity { mesh: self.mesh.clone(), raft_id, founding: self.founding.clone() };
+        let identity = Identity { mesh: self.mesh.clone(), raft_id, founding: self.founding.clone(), owner: None };
         let founder = self.nodes[0].peer;
         self.nodes[node].disk.open().unwrap().init(&identity, founder, hints).unwrap();
         self.start(node);
@@ -190,7 +190,12 @@ impl Sim {
         let peer = self.nodes[node].peer;
         let Some(leader) = self.leader() else { return };
         let (reply, answer) = oneshot::channel();
-        self.nodes[leader].machine.as_mut().unwrap().add(peer, json!({ "agent_id": format!("a{node}") }), reply, now);
+        self.nodes[leader].machine.as_mut().unwrap().add(
+            peer,
+            json!({ "agent_id": format!("a{node}"), "request": format!("r{node}") }),
+            reply,
+            now,
+        );
         self.additions.push((node, answer));
     }
 

@@ -103,7 +103,8 @@ pub(super) async fn mesh(agents: &[Agent]) -> Vec<RaftHandle> {
     let handles: Vec<RaftHandle> = agents.iter().map(Agent::start).collect();
     let mesh = handles[0].found(settings(), json!({ "agent_id": "a0" })).await.unwrap();
     for (agent, handle) in agents.iter().zip(&handles).skip(1) {
-        let added = retry(|| handles[0].add(agent.peer, json!({ "agent_id": "a" }))).await;
+        let added =
+            retry(|| handles[0].add(agent.peer, json!({ "agent_id": "a", "request": agent.peer.to_string() }))).await;
         let members = handles[0].status().members;
         let members = members.iter().map(|member| (member.raft_id, member.peer.parse().unwrap())).collect();
         handle.adopt(&mesh, added.raft_id, added.founding, members).await.unwrap();
@@ -207,8 +208,13 @@ async fn admission_is_repeatable_and_votes_are_guarded() {
     leader.found(settings(), json!({})).await.unwrap();
     assert!(matches!(leader.found(settings(), json!({})).await, Err(Error::Refused(_))));
     assert_eq!(leader.status().role, Role::Leader);
-    let one = retry(|| leader.add(agents[1].peer, json!({ "agent_id": "b" }))).await;
-    let two = leader.add(agents[1].peer, json!({ "agent_id": "b" })).await.unwrap();
+    let one = retry(|| leader.add(agents[1].peer, json!({ "agent_id": "b", "request": "r" }))).await;
+    let two = leader.add(agents[1].peer, json!({ "agent_id": "b", "request": "r" })).await.unwrap();
+    // Asked anew, it is a member that has lost its votes; so is the founder.
+    for (peer, body) in [(agents[1].peer, json!({ "request": "s" })), (agents[0].peer, json!({ "request": "r" }))] {
+        assert!(matches!(leader.add(peer, body).await, Err(Error::NotPermitted(_))));
+    }
+    assert!(matches!(leader.add(agents[1].peer, json!({})).await, Err(Error::Invalid(_))));
     assert_eq!(one, two);
     assert_eq!(leader.status().members.len(), 2);
     // It was never heard: no vote, and no leadership.
@@ -298,6 +304,49 @@ async fn a_member_stopped_under_load_starts_again() {
     for agent in &agents {
         agent.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_vote_file_is_an_older_copy_takes_part_no_longer() {
+    let wires = Wires::default();
+    let agents: Vec<Agent> = (0..3).map(|_| Agent::new(&wires)).collect();
+    let handles = mesh(&agents).await;
+    agents[2].stop().await;
+    let file = agents[2].dir.path().join("raft.redb");
+    let older = std::fs::read(&file).unwrap();
+    let back = agents[2].start();
+    let last = propose(&handles[0], "acknowledged by all").await.index;
+    read_all(&back, last).await;
+    wait_for(&handles[0], |status| status.members.iter().all(|member| member.matched >= last)).await;
+    agents[2].stop().await;
+    std::fs::write(&file, older).unwrap();
+    for _ in 0..2 {
+        let back = agents[2].start();
+        wait_for(&back, |status| status.lost.is_some()).await;
+        let status = back.status();
+        assert!(status.lost.unwrap().contains("older copy"));
+        assert_eq!((status.mesh, status.role), (None, Role::None));
+        assert!(matches!(back.campaign().await, Err(Error::NoMesh)));
+        assert!(matches!(back.found(settings(), json!({})).await, Err(Error::Refused(_))));
+        agents[2].stop().await;
+    }
+    propose(&handles[1], "the others go on").await;
+    for agent in &agents {
+        agent.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn votes_of_another_identity_are_not_cast() {
+    let wires = Wires::default();
+    let mut agent = Agent::new(&wires);
+    mesh(std::slice::from_ref(&agent)).await;
+    agent.stop().await;
+    agent.keypair = Keypair::generate_ed25519();
+    let transport = Arc::new(Wire { wires: wires.clone(), own: agent.peer });
+    let config = RaftConfig { dir: agent.dir.path().into(), keypair: agent.keypair.clone(), transport, types: None };
+    let refused = RaftHandle::start(config).err().unwrap();
+    assert!(refused.to_string().contains("identity.key"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

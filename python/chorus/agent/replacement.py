@@ -1,0 +1,81 @@
+"""Replaces an identity that must vote no longer by a new one; nothing of the old one is destroyed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from chorus.agent.folders import PRIVATE_FOLDER_MODE, write_private
+from chorus.agent.problems import INITIALIZE, StartupError
+from chorus.config import Paths
+from chorus.process import membership
+
+# What is the old identity's own: its key, its votes and log, the table made from that log, the audit log that
+# it signed, and what it still had to say. All else serves the new one too.
+_OWN = (
+    "core/raft.redb",
+    "core/log",
+    "table.sqlite",
+    "table.sqlite-wal",
+    "table.sqlite-shm",
+    "executor.sqlite",
+    "executor.sqlite-wal",
+    "executor.sqlite-shm",
+    "curator.sqlite",
+    "curator.sqlite-wal",
+    "curator.sqlite-shm",
+    "identity.key",
+)
+
+
+def replace_if_lost(paths: Paths, peer_of_key: Callable[[Path], str]) -> str:
+    """Moves the old identity aside when it must not be used again; says so, or "".
+
+    Raises StartupError when the folder does not let it decide or do that.
+    """
+    try:
+        why = _asked_for(paths) or membership.why_lost(paths, peer_of_key)
+        if not why:
+            return ""
+        # Written first: a start after a crash in the middle goes on here.
+        write_private(paths.identity_lost, why + "\n")
+        kept = _new_folder(paths.replaced)
+        for name in _OWN:
+            source, target = paths.data / name, kept / name
+            if source.exists():
+                target.parent.mkdir(mode=PRIVATE_FOLDER_MODE, exist_ok=True)
+                source.rename(target)
+        paths.identity_lost.unlink()
+    except membership.UnreadableVoteFile as error:
+        raise StartupError(
+            f"{INITIALIZE}: vote file {paths.vote_file}: {error}. Make it readable for this user; if it is "
+            "lost, move it away, and this agent gets a new identity"
+        ) from None
+    except OSError as error:
+        raise StartupError(
+            f"{INITIALIZE}: this agent's identity must be replaced ({why}), and {error.filename} "
+            f"does not let it: {error.strerror}. Make {paths.data} writable for this user"
+        ) from None
+    return (
+        f"this agent has a new identity, as it must not vote under its old one: {why}. "
+        f"What it had is in {kept}"
+    )
+
+
+def _asked_for(paths: Paths) -> str:
+    """Why a process of this agent has found that the identity must be replaced, if one has."""
+    try:
+        return paths.identity_lost.read_text(encoding="utf-8", errors="replace").strip()[:1000]
+    except FileNotFoundError:
+        return ""
+
+
+def _new_folder(parent: Path) -> Path:
+    parent.mkdir(mode=PRIVATE_FOLDER_MODE, exist_ok=True)
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    number = 1
+    while (folder := parent / (stamp if number == 1 else f"{stamp}-{number}")).exists():
+        number += 1
+    folder.mkdir(mode=PRIVATE_FOLDER_MODE)
+    return folder

@@ -1,0 +1,108 @@
+"""What an agent's data folder says of its place in a mesh, before anything of it runs.
+
+The vote file (Raft's votes and log) counts: an agent without it, or with an older copy, may have voted
+already and would vote again. Its identity must then be replaced by a new one. Who does that is the agent's
+parent.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from chorus.config import Paths
+from chorus.table.reader import TableReader
+
+
+class DamagedVoteFile(Exception):
+    """The vote file holds something else than it should."""
+
+
+class UnreadableVoteFile(Exception):
+    """The vote file cannot be read now, or is in use: nothing is known of what it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoteFile:
+    """What a vote file says. `owner` is a peer id ("" when the file does not tell), `last` the log's last
+    index; `lost` says why its owner takes part no longer, "" while it does.
+    """
+
+    mesh: str
+    owner: str
+    last: int
+    lost: str
+
+
+def read_vote_file(path: Path) -> VoteFile | None:
+    """The vote file of an agent that does not run; None when it was never in a mesh or the file is missing.
+
+    Raises DamagedVoteFile and UnreadableVoteFile.
+    """
+    from chorus import core  # costly, and what runs without it has no vote file
+
+    try:
+        said = core.read_vote_file(path)
+    except core.CoreError as error:
+        damaged = getattr(error, "code", "") == "tampered"
+        raise (DamagedVoteFile if damaged else UnreadableVoteFile)(str(error)) from None
+    if said is None:
+        return None
+    head = orjson.loads(said)
+    return VoteFile(head["mesh"], head["owner"] or "", head["last"], head["lost"] or "")
+
+
+def why_lost(paths: Paths, peer_of_key: Callable[[Path], str]) -> str:
+    """Why the identity in this data folder must be replaced; "" when it need not be.
+
+    `peer_of_key` gives the peer id of an identity key that exists. Raises UnreadableVoteFile.
+    """
+    mesh, applied = _of_table(paths.table_db)
+    if not paths.vote_file.exists() and mesh is None:
+        return ""
+    try:
+        vote = read_vote_file(paths.vote_file)
+    except DamagedVoteFile as damaged:
+        return f"the vote file {paths.vote_file} is damaged ({damaged})"
+    if vote is None:
+        return (
+            f"the vote file {paths.vote_file} is missing, and this agent was in mesh {mesh}" if mesh else ""
+        )
+    if vote.lost:
+        return vote.lost
+    if vote.owner and (not paths.identity_key.exists() or peer_of_key(paths.identity_key) != vote.owner):
+        return f"{paths.identity_key} is not the key of {vote.owner}, whose vote file is here"
+    if mesh not in (None, vote.mesh):
+        return f"the vote file {paths.vote_file} is of mesh {vote.mesh}, and the table of mesh {mesh}"
+    if mesh is not None and applied > vote.last:
+        return (
+            f"the vote file {paths.vote_file} is an older copy: its log ends at entry {vote.last}, "
+            f"and {applied} were applied"
+        )
+    return ""
+
+
+def goes_on(paths: Paths, peer_of_key: Callable[[Path], str]) -> bool:
+    """Whether an agent on this data folder is in a mesh and goes on in it. Raises UnreadableVoteFile."""
+    if not paths.vote_file.exists() or why_lost(paths, peer_of_key):
+        return False
+    return read_vote_file(paths.vote_file) is not None
+
+
+def _of_table(path: Path) -> tuple[str | None, int]:
+    """The table's mesh and applied index; a table that cannot be read says nothing, and is made anew."""
+    if not path.exists():
+        return None, 0
+    try:
+        reader = TableReader(path)
+        try:
+            mesh = reader.mesh()
+            return (mesh.mesh if mesh is not None else None), reader.applied()
+        finally:
+            reader.close()
+    except (sqlite3.Error, ValueError):
+        return None, 0
