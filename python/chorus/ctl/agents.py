@@ -33,6 +33,8 @@ class Started:
     folder: Path
     log: Path
     process: subprocess.Popen[bytes]
+    # What it said of itself last: while it begins anew with a new identity, it says nothing.
+    said: dict[str, Any] | None = None
 
     def check_alive(self) -> None:
         """Raises, with the last words of its log, when it has ended."""
@@ -46,11 +48,14 @@ class Started:
             content: dict[str, Any] = json.loads((self.folder / "agent.json").read_bytes())
         except (OSError, ValueError):
             return None
-        return content if content.get("pid") == self.process.pid and content.get("multiaddrs") else None
+        if content.get("pid") != self.process.pid or not content.get("multiaddrs"):
+            return None
+        self.said = content
+        return content
 
     def entry(self) -> AgentEntry:
         """What the context keeps of it."""
-        said = self.describe()
+        said = self.describe() or self.said
         assert said is not None
         ports = said["ports"]
         host = said.get("api_host") or "127.0.0.1"
@@ -114,6 +119,16 @@ def _free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def without_peer(multiaddr: str) -> str:
+    """The address alone: who answers there may have a new identity."""
+    return multiaddr.partition("/p2p/")[0]
+
+
+def peer_in(multiaddr: str) -> str:
+    """The peer id in an agent's address."""
+    return multiaddr.rpartition("/p2p/")[2]
 
 
 def _local_first(multiaddrs: list[str]) -> str:

@@ -9,15 +9,28 @@ import time
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
+from chorus.config import Paths
 from chorus.ctl import contexts
-from chorus.ctl.agents import POLL_S, Started, alive, signal_all, start, tail, wait_gone
+from chorus.ctl.agents import (
+    POLL_S,
+    Started,
+    alive,
+    peer_in,
+    signal_all,
+    start,
+    tail,
+    wait_gone,
+    without_peer,
+)
 from chorus.ctl.contexts import AgentEntry, MeshContext
 from chorus.ctl.problems import FAILED, CtlError
 from chorus.ctl.terminal import note, note_lines, say, say_json
+from chorus.process.membership import UnreadableVoteFile, goes_on
 
 # From the first start to a complete mesh: discovery, an election, and 10 s of steadiness before later votes.
 READY_TIMEOUT_S: Final = 180.0
@@ -113,6 +126,7 @@ def _bring_up(
     context: MeshContext, arguments: Namespace, started: list[Started], *, alone: bool
 ) -> MeshContext:
     deadline = time.monotonic() + READY_TIMEOUT_S
+    known = () if alone else _members_of_a_mesh(context, arguments.agents)
     for number in range(1, arguments.agents + 1):
         name = f"agent-{number}"
         settings = {
@@ -125,8 +139,11 @@ def _bring_up(
         if alone and number == 1:
             # There is nobody to look for: it founds the mesh that the others join.
             settings["CHORUS_ELECTION_JOIN_WAIT"] = os.environ.get("CHORUS_ELECTION_JOIN_WAIT", "0s")
+        elif known and name not in known:
+            # It joins the mesh that the others are in and never founds one beside it, however late they are.
+            settings["CHORUS_ELECTION_JOIN_WAIT"] = f"{READY_TIMEOUT_S:g}s"
         if started:
-            first = started[0].entry().multiaddr
+            first = without_peer(started[0].entry().multiaddr)
             inherited = os.environ.get("CHORUS_BOOTSTRAP_PEERS", "")
             settings["CHORUS_BOOTSTRAP_PEERS"] = ",".join(filter(None, (inherited, first)))
         _say(f"starting {name}")
@@ -134,18 +151,49 @@ def _bring_up(
         if number == 1:
             _wait(started, deadline, "listen", lambda: started[0].describe() is not None)
     _wait(started, deadline, "listen", lambda: all(agent.describe() for agent in started))
-    context = replace(context, agents=tuple(agent.entry() for agent in started))
-    contexts.save(context)
+    context = _with_agents(context, started)
     _say("waiting until every agent is ready and the mesh is complete")
     with httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False) as http:
-        missing = _Missing(context, http)
+        missing = _Missing(context, http, started)
         try:
             _wait(started, deadline, "become ready", missing.none)
         except TimeoutError:
             raise CtlError(missing.explain(started)) from None
     for warning in sorted(missing.warnings):
         _say(f"warning: {warning}")
+    return _with_agents(context, started)
+
+
+def _with_agents(context: MeshContext, started: list[Started]) -> MeshContext:
+    context = replace(context, agents=tuple(agent.entry() for agent in started))
+    contexts.save(context)
     return context
+
+
+def _members_of_a_mesh(context: MeshContext, agents: int) -> set[str]:
+    """The agents whose data says that they are in a mesh and may go on in it."""
+    found = set()
+    for number in range(1, agents + 1):
+        name = f"agent-{number}"
+        paths = Paths(context.folder / name, context.folder / name)
+        try:
+            if not paths.identity_lost.exists() and goes_on(paths, _peer_of_key):
+                found.add(name)
+        except UnreadableVoteFile as error:
+            raise CtlError(
+                f"{name}: vote file {paths.vote_file}: {error}. Make it readable for this user; if it is "
+                "lost, move it away, and the agent gets a new identity"
+            ) from None
+    return found
+
+
+def _peer_of_key(path: Path) -> str:
+    from chorus import core
+
+    try:
+        return core.Identity.load_or_create(path).peer_id
+    except core.CoreError:
+        return ""  # the agent itself says what is wrong with its key
 
 
 def _wait(started: list[Started], deadline: float, what: str, done: Any) -> None:
@@ -163,8 +211,9 @@ def _wait(started: list[Started], deadline: float, what: str, done: Any) -> None
 class _Missing:
     """What a complete mesh still lacks."""
 
-    def __init__(self, context: MeshContext, http: httpx.Client) -> None:
+    def __init__(self, context: MeshContext, http: httpx.Client, started: list[Started]) -> None:
         self._context = context
+        self._started = started
         self._http = http
         self._why: dict[str, str] = {}
         # What the agents warn of in their health.
@@ -182,12 +231,32 @@ class _Missing:
                 "this context keeps on disk is removed by: chorusctl down --purge --context "
                 f"{self._context.name}"
             )
+        if why := self._no_majority(answered):
+            raise CtlError(why)
         for agent in self._context.agents:
             health = healths[agent.agent_id]
             if why := health if isinstance(health, str) else self._look(agent, health):
                 self._why[agent.agent_id] = why
                 return False
         return True
+
+    def _no_majority(self, healths: Mapping[str, Mapping[str, Any]]) -> str:
+        """Why the mesh will never have a leader, when every agent has answered and too few votes are here."""
+        if len(healths) < len(self._context.agents) or os.environ.get("CHORUS_BOOTSTRAP_PEERS"):
+            return ""
+        if any((health.get("election") or {}).get("leader") for health in healths.values()):
+            return ""
+        try:
+            elections = {agent.agent_id: self._election(agent) for agent in self._context.agents}
+        except (httpx.HTTPError, ValueError, OSError):
+            return ""  # one has only begun to start
+        here = {peer_in(agent.entry().multiaddr): agent.name for agent in self._started}
+        why = too_few_votes(elections, here)
+        return why and (
+            f"{why}. Put the newest core/raft.redb and identity.key, which belong together, back into the "
+            f"agents' folders in {self._context.folder} (replaced identities' are there in replaced/), "
+            f"or begin anew without the mesh's tasks: chorusctl down --purge --context {self._context.name}"
+        )
 
     def explain(self, started: list[Started]) -> str:
         """Who is not ready, why, and what its log says last."""
@@ -221,18 +290,26 @@ class _Missing:
             if failing or not health["checks"]:
                 return "; ".join(failing) or "starting"
             status = self._http.get(f"{agent.api}/api/v1/status", headers=self._bearer(agent)).json()
+            listed = {str(member["peer_id"]) for member in self._election(agent)["members"]}
         except (httpx.HTTPError, ValueError, KeyError, OSError) as error:
             return f"does not answer yet ({error})"
         mesh = status["mesh"]
-        count = len(self._context.agents)
-        if mesh["leader"] is None or mesh["members"] < count:
-            return f"{mesh['members']} of {count} members are in its mesh"
-        wanted = _voters(mesh["members"])
+        missing = [other.name for other in self._started if peer_in(other.entry().multiaddr) not in listed]
+        if mesh["leader"] is None or missing:
+            return f"its mesh has no {', '.join(missing) or 'leader'} yet"
+        wanted = _voters(len(self._context.agents))
         if mesh["voters"] < wanted:
             return f"{mesh['voters']} of {wanted} voters are in"
         if mesh["applied"] < mesh["committed"] and mesh["applied"] == 0:
             return "its table is empty"
         return ""
+
+    def _election(self, agent: AgentEntry) -> dict[str, Any]:
+        """What `GET /api/v1/election` answers; raises httpx.HTTPError, ValueError or OSError."""
+        answer = self._http.get(f"{agent.api}/api/v1/election", headers=self._bearer(agent))
+        answer.raise_for_status()
+        said: dict[str, Any] = answer.json()
+        return said
 
     @staticmethod
     def _bearer(agent: AgentEntry) -> dict[str, str]:
@@ -252,6 +329,31 @@ def two_meshes(healths: Mapping[str, Mapping[str, Any]]) -> str:
     where = [f"{mesh} ({', '.join(sorted(names))})" for mesh, names in sorted(mine.items())]
     where += sorted(met - set(mine))
     return f"two meshes with the same cluster secret: {' and '.join(where)}" if len(where) > 1 else ""
+
+
+def too_few_votes(elections: Mapping[str, Mapping[str, Any]], here: Mapping[str, str]) -> str:
+    """Says which voters are missing when a mesh without a leader has no majority of them.
+
+    `elections` is what each agent answers to `GET /api/v1/election`, `here` the agents' names by peer id.
+    """
+    for mesh in sorted({str(said["mesh"]) for said in elections.values() if said.get("mesh")}):
+        members = [said for said in elections.values() if said.get("mesh") == mesh]
+        if any(said.get("leader") for said in members):
+            continue
+        names = {name for name, said in elections.items() if said.get("mesh") == mesh}
+        voters = {
+            str(member["peer_id"]): str(member["agent_id"])
+            for said in members
+            for member in said.get("members") or ()
+            if member["voter"]
+        }
+        gone = sorted(f"{name} ({peer})" for peer, name in voters.items() if here.get(peer) not in names)
+        if voters and len(gone) * 2 >= len(voters):
+            return (
+                f"mesh {mesh} can have no leader: {len(voters) - len(gone)} of its {len(voters)} votes are "
+                f"here, and it needs more than half. Missing: {', '.join(gone)}"
+            )
+    return ""
 
 
 def _voters(members: int) -> int:

@@ -17,7 +17,7 @@ from chorus.ctl import up as up_module
 from chorus.ctl.contexts import AgentEntry, MeshContext
 from chorus.ctl.doctor import _exposed, _network
 from chorus.ctl.problems import CtlError
-from chorus.ctl.up import two_meshes, up
+from chorus.ctl.up import too_few_votes, two_meshes, up
 
 LICENCE = "dev-0123456789abcdef"
 SETTINGS = ("CHORUS_LICENSE_ID", "CHORUS_CLUSTER_SECRET", "CHORUS_CLUSTER_SECRET_FILE", "CHORUS_CONTEXT")
@@ -141,7 +141,7 @@ def test_up_ends_as_soon_as_two_meshes_are_seen() -> None:
 
     context = MeshContext("c", LICENCE, (agent("agent-1", 1), agent("agent-2", 2)))
     with httpx.Client(transport=httpx.MockTransport(answer)) as http:
-        missing = up_module._Missing(context, http)
+        missing = up_module._Missing(context, http, [])
         with pytest.raises(CtlError) as told:
             missing.none()
     for word in ("mesh-one (agent-1)", "mesh-two (agent-2)", "CHORUS_CLUSTER_SECRET", "down --purge"):
@@ -156,7 +156,7 @@ def test_up_waits_for_agents_that_do_not_answer_and_keeps_their_warnings() -> No
 
     context = MeshContext("c", LICENCE, (agent("agent-1", 1), agent("agent-2", 2)))
     with httpx.Client(transport=httpx.MockTransport(answer)) as http:
-        missing = up_module._Missing(context, http)
+        missing = up_module._Missing(context, http, [])
         assert not missing.none()
         assert missing.warnings == {"beware"}
 
@@ -173,3 +173,33 @@ def test_the_doctor_warns_of_a_licence_that_is_open_to_the_network(
     [finding] = _network()
     assert (finding.ok, finding.needed) == (False, False)
     assert LICENCE not in finding.detail
+
+
+def elections(*said: tuple[str, str | None, str | None]) -> dict[str, dict[str, Any]]:
+    """What agents (name, mesh, leader) say of a mesh with the votes of peers 1 to 3."""
+    members = [{"peer_id": f"p{n}", "agent_id": f"agent-{n}", "voter": True} for n in (1, 2, 3)]
+    members.append({"peer_id": "p4", "agent_id": "agent-4", "voter": False})
+    return {
+        name: {"mesh": mesh, "leader": leader, "members": members if mesh else []}
+        for name, mesh, leader in said
+    }
+
+
+def test_a_mesh_without_a_majority_is_said_at_once_and_who_is_missing() -> None:
+    here = {"p1": "agent-1", "p2": "agent-2", "p3": "agent-3"}
+    whole = elections(("agent-1", "m", None), ("agent-2", "m", None), ("agent-3", "m", None))
+    assert too_few_votes(whole, here) == ""
+    one_gone = elections(("agent-1", None, None), ("agent-2", "m", None), ("agent-3", "m", None))
+    assert too_few_votes(one_gone, here) == ""
+    assert too_few_votes(one_gone, {"new": "agent-1", "p2": "agent-2", "p3": "agent-3"}) == ""
+    two_gone = elections(("agent-1", None, None), ("agent-2", None, None), ("agent-3", "m", None))
+    why = too_few_votes(two_gone, here)
+    assert "1 of its 3 votes" in why
+    assert "agent-1 (p1)" in why
+    assert "agent-2 (p2)" in why
+    assert "agent-3 (" not in why
+    # A leader says that there is a majority, wherever it is.
+    led = elections(("agent-1", None, None), ("agent-2", None, None), ("agent-3", "m", "agent-9"))
+    assert too_few_votes(led, here) == ""
+    nobody = elections(("agent-1", None, None), ("agent-2", None, None))
+    assert too_few_votes(nobody, here) == ""
