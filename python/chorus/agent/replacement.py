@@ -29,6 +29,9 @@ _OWN = (
 )
 
 
+REASON_MAX_CHARS = 1000
+
+
 def replace_if_lost(paths: Paths, peer_of_key: Callable[[Path], str]) -> str:
     """Moves the old identity aside when it must not be used again; says so, or "".
 
@@ -66,7 +69,9 @@ def replace_if_lost(paths: Paths, peer_of_key: Callable[[Path], str]) -> str:
 def _asked_for(paths: Paths) -> str:
     """Why a process of this agent has found that the identity must be replaced, if one has."""
     try:
-        return paths.identity_lost.read_text(encoding="utf-8", errors="replace").strip()[:1000]
+        said = paths.identity_lost.read_text(encoding="utf-8", errors="replace").strip()
+        # The file alone asks for it; its words may have been lost with the power.
+        return said[:REASON_MAX_CHARS] or "a process of this agent asked for it"
     except FileNotFoundError:
         return ""
 

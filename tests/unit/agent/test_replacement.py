@@ -111,7 +111,7 @@ def test_what_a_process_asked_for_is_done_at_the_next_start_and_once(folder: Pat
     assert replace_if_lost(folder, key_of) == ""
     # As after a crash in the middle: the rest goes too, into a folder of its own.
     folder.identity_key.write_text(PEER)
-    folder.identity_lost.write_text("again")
+    folder.identity_lost.write_text("")
     replace_if_lost(folder, key_of)
     assert not folder.identity_key.exists()
     assert len(list(folder.replaced.iterdir())) == 2
