@@ -287,10 +287,12 @@ impl Driver {
 
     fn adopt(&mut self, mesh: &str, raft_id: u64, founding: Bytes, members: &[(u64, PeerId)]) -> Result<()> {
         let store = &self.parts.shared.store;
-        if let Some(identity) = store.identity() {
-            if identity.mesh == mesh && identity.raft_id == raft_id && store.lost().is_none() {
-                return Ok(());
-            }
+        if let Some(identity) = store.identity()
+            && identity.mesh == mesh
+            && identity.raft_id == raft_id
+            && store.lost().is_none()
+        {
+            return Ok(());
         }
         check_free(store)?;
         let founder = check_founding(mesh, &founding)?;
