@@ -14,6 +14,7 @@ from chorus.api.bodies import read_model
 from chorus.api.context import Context, Here
 from chorus.api.problems import Problem
 from chorus.api.submit import read_submission, submit
+from chorus.table.bounds import CANCEL_KEPT_MS
 from chorus.table.reader import TableReader
 from chorus.table.rows import TaskRow
 from chorus.table.view import listed_view, view
@@ -140,18 +141,21 @@ async def get_task(context: Here, task_id: str) -> Response:
 
 @router.post("/{task_id}/cancel", status_code=202)
 async def post_cancel(context: Here, task_id: str, request: Request) -> Response:
-    """Cancels a task; 409 when it has ended."""
-    row = await context.task(check_task_id(task_id))
+    """Cancels a task; 409 when it has ended. Of an unknown task it is remembered for an hour: its submission
+    may be under way.
+    """
+    task_id = check_task_id(task_id)
+    row = context.table.task(task_id)
     reason = (await read_model(request, Reason, empty={})).reason
-    if not row.open:
+    if row is not None and not row.open:
         raise _ended(row)
-    head = {
-        "task_id": row.task_id,
-        "by": context.settings.agent_id,
-        "reason": reason or "cancelled over HTTP",
-    }
+    head = {"task_id": task_id, "by": context.settings.agent_id, "reason": reason or "cancelled over HTTP"}
     reply = await context.hub.call_service("coordinator", "table.cancel", head, timeout=DECIDE_TIMEOUT_S)
-    row = await context.task(row.task_id)
+    row = context.table.task(task_id)
+    if row is None:
+        kept_s = CANCEL_KEPT_MS // 1000
+        why = f"the mesh knows no such task yet; one that comes with this id within {kept_s} s is cancelled"
+        return json_response({"task_id": task_id, "state": None, "reason": why}, 202)
     if not reply.head.get("cancelled", True):
         raise _ended(row)
     return json_response(task_view(context, row), 202)

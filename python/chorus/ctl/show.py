@@ -81,9 +81,15 @@ def task(client: Client, arguments: Namespace) -> int:
 
 
 def cancel(client: Client, arguments: Namespace) -> int:
-    """Cancels a task."""
+    """Cancels a task. An unknown id is most often a mistyped one: exit code 1, though it is remembered."""
     answer = client.post(f"/api/v1/tasks/{arguments.task}/cancel", {"reason": arguments.reason})
-    return print_json(answer) if arguments.json else _say(f"{arguments.task}: {answer['state']}")
+    if arguments.json:
+        print_json(answer)
+    elif answer["state"] is None:
+        note(f"chorusctl: {arguments.task}: {answer['reason']}")
+    else:
+        say(f"{arguments.task}: {answer['state']}")
+    return FAILED if answer["state"] is None else 0
 
 
 def retry(client: Client, arguments: Namespace) -> int:

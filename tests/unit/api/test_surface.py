@@ -312,6 +312,17 @@ async def test_cancel(surface: Surface) -> None:
     assert (await surface.api.post(f"/api/v1/tasks/{TASK_ID}/retry")).status_code == 202
 
 
+async def test_a_cancel_that_overtakes_its_task_is_taken(surface: Surface) -> None:
+    answer = await surface.api.post(f"/api/v1/tasks/{TASK_ID}/cancel", json={"reason": "typed wrongly"})
+    assert answer.status_code == 202
+    said = answer.json()
+    assert (said["task_id"], said["state"]) == (TASK_ID, None)
+    assert "knows no such task yet" in said["reason"]
+    assert (await surface.api.post("/api/v1/tasks/x/cancel")).status_code == 404
+    # A retry has nothing to wait for.
+    assert (await surface.api.post(f"/api/v1/tasks/{TASK_ID}/retry")).status_code == 404
+
+
 @pytest.mark.parametrize("query", ["state=no", "limit=0", "limit=x", "cursor=x"])
 async def test_bad_filters_name_the_parameter(surface: Surface, query: str) -> None:
     answer = await surface.api.get(f"/api/v1/tasks?{query}")

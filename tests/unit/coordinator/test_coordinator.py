@@ -263,6 +263,16 @@ async def test_cancel_and_retry(tmp_path: Path) -> None:
             await w["c"].call("table.retry", task_id=fresh_id())
 
 
+async def test_a_cancel_before_the_submission_wins(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        task_id = fresh_id()
+        said = await w["c"].call("table.cancel", task_id=task_id, by="alice", reason="interrupted")
+        assert said == {"state": None, "cancelled": True}
+        task = (await w["b"].submit(task_id=task_id))["task"]
+        assert (task["state"], task["reason"]) == ("cancelled", "interrupted")
+        assert not any(agent.executor.awards for agent in w.agents.values())
+
+
 async def test_why_a_task_waits_can_be_seen(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         task_id = (await w["b"].submit(required_role="pilot"))["task"]["task_id"]
