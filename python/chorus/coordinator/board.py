@@ -12,7 +12,7 @@ from chorus.coordinator.matching import Need, Waiting
 from chorus.table.records import Attempt, Body, Task
 from chorus.table.rows import OPEN_ATTEMPTS
 from chorus.table.store import TableStore
-from chorus.table.tasks import begins_until
+from chorus.table.tasks import begins_until, ended_without_success
 from chorus.wire.languages import canonical
 
 Rank = tuple[int, str]
@@ -40,6 +40,8 @@ class Board:
         self.load: Counter[str] = Counter()
         # Awards that were proposed and not yet applied: the task no longer waits, the member has less room.
         self.pending: dict[str, str] = {}
+        # Waiting tasks that depend on one which ended without success.
+        self.failed_dependency: dict[str, None] = {}
         # When waiting tasks expire, in milliseconds since 1970.
         self.until: dict[str, int] = {}
 
@@ -47,6 +49,7 @@ class Board:
         """Reads all open tasks: for a new leader."""
         self._order, self._waiting, self._dependents = [], {}, {}
         self.working, self.load, self.pending, self.until = {}, Counter(), {}, {}
+        self.failed_dependency = {}
         for task in self._store.open_tasks():
             self._put(task)
 
@@ -101,6 +104,8 @@ class Board:
         )
         self._waiting[task.task_id] = waiting
         insort(self._order, waiting.rank)
+        if any(ended_without_success(self._store.get(Task, other)) for other, _ in waiting.blocked):
+            self.failed_dependency[task.task_id] = None
         until = begins_until(task)
         if until is not None:
             self.until[task.task_id] = until
@@ -125,6 +130,7 @@ class Board:
                 dependents.discard(task_id)
                 if not dependents:
                     self._dependents.pop(other, None)
+        self.failed_dependency.pop(task_id, None)
         self.until.pop(task_id, None)
 
 

@@ -9,6 +9,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine
+from itertools import islice
 from typing import Any
 
 from chorus.config import MeshSettings
@@ -33,6 +34,8 @@ ENTRY_TIMEOUT_S = 5.0
 TICK_S = 1.0
 # Weight of the newest attempt in a member's share of attempts that it did not lose.
 SUCCESS_STEP = 0.1
+# Tasks ended at once because of what they depend on; the next follow as these are applied.
+DEPENDENTS_AT_ONCE = 64
 
 
 def boot_clock() -> float:
@@ -117,6 +120,7 @@ class Leading:
         for task_id, until in list(self.board.until.items()):
             if self._wall_ms() >= until:
                 self._spawn_once(("expire", task_id), self._say("expire", {"task_id": task_id}))
+        self._end_dependents()
         self._round(explain=True)
         self._say_reasons()
 
@@ -156,6 +160,7 @@ class Leading:
             if self.active and applied.outcome.members:
                 self._wake.set()
         if self.active:
+            self._end_dependents()
             self.round_soon()
 
     def _note(self, applied: Applied) -> None:
@@ -343,9 +348,16 @@ class Leading:
         body = {"task_id": task_id, "attempt": attempt, "reason": reason}
         self._spawn_once(key, self._say("reoffer", body))
 
+    def _end_dependents(self) -> None:
+        for task_id in list(islice(self.board.failed_dependency, DEPENDENTS_AT_ONCE)):
+            body = {"task_id": task_id}
+            self._spawn_once(("dependency_failed", task_id), self._say("dependency_failed", body))
+
     def _say_reasons(self) -> None:
         fresh = []
         for task_id, reason in self._reasons.items():
+            if task_id in self.board.failed_dependency:
+                continue
             task = self._store.get(Task, task_id)
             if task is not None and task.finished_at is None and task.agent is None and task.reason != reason:
                 fresh.append({"task_id": task_id, "reason": reason})

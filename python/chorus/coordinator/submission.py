@@ -120,7 +120,8 @@ class Submission:
             known = self._store.get(Body, task_id)
             return self._known(task_id, known is not None and _same(known.task, body), len(task.blobs))
         if settled.reason.startswith("invalid"):
-            raise HubInvalid(settled.reason.removeprefix("invalid: "))
+            # The table names the field from the entry on, the submitter knows it from the task on.
+            raise HubInvalid(settled.reason.removeprefix("invalid: ").removeprefix("task."))
         raise HubRefused(settled.reason)
 
     async def cancel(self, request: Request) -> dict[str, Any]:

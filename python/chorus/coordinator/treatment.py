@@ -145,6 +145,7 @@ ENTRIES: Final[dict[str, dict[str, Treatment]]] = {
     "release": {"task_id": _ID, "attempt": Leaf.OPAQUE, "reason": _REASON, "cause": Leaf.OPAQUE},
     "reoffer": {"task_id": _ID, "attempt": Leaf.OPAQUE, "reason": _REASON},
     "expire": {"task_id": _ID, "reason": _REASON},
+    "dependency_failed": {"task_id": _ID},
     "waiting": {"tasks": [{"task_id": _ID, "reason": _REASON}]},
     "decision": {
         "task_id": _ID,

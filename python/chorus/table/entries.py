@@ -242,6 +242,12 @@ class Expire(Fact):
     reason: Reason = ""
 
 
+class DependencyFailed(Fact):
+    """The leader ends a task that waits for one which ended without success."""
+
+    task_id: TaskId
+
+
 class Wait(Fact):
     """Why one task waits."""
 
@@ -308,6 +314,7 @@ FACTS: dict[str, type[Fact]] = {
     "cancel": Cancel,
     "retry": Retry,
     "expire": Expire,
+    "dependency_failed": DependencyFailed,
     "waiting": Waiting,
     "decision": DecisionPublished,
     "version": VersionWritten,
@@ -315,5 +322,15 @@ FACTS: dict[str, type[Fact]] = {
 
 # Entries that count only from the author of the newest `leader(term)`.
 LEADER_ONLY = frozenset(
-    {"join", "voter", "presence", "award", "reoffer", "expire", "waiting", "table_version"}
+    {
+        "join",
+        "voter",
+        "presence",
+        "award",
+        "reoffer",
+        "expire",
+        "dependency_failed",
+        "waiting",
+        "table_version",
+    }
 )

@@ -23,6 +23,7 @@ PROPOSABLE: Final = frozenset(
         "cancel",
         "retry",
         "expire",
+        "dependency_failed",
         "waiting",
         "decision",
         "version",

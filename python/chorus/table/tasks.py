@@ -4,6 +4,7 @@ announced --award--> awarded (shown as announced) --claim--> claimed --started--
 awarded --decline--> announced          claimed, running --result--> completed | failed
 awarded, claimed, running --release, reoffer--> announced, or failed after max_attempts lost ones
 any open state --cancel--> cancelled    announced --expire--> expired
+announced --dependency_failed--> failed
 failed, cancelled, expired --retry--> announced
 """
 
@@ -25,6 +26,9 @@ Touched = tuple[str, ...]
 
 # A task whose executors stopped answering so often fails: a third agent would be lost to it as well.
 UNRESPONSIVE_MAX = 2
+# Of the reason of a dependency, in that of the task which waited for it: chains of tasks stay readable.
+DEPENDENCY_REASON_MAX_CHARS = 300
+_ENDED_HOW = {"failed": "failed", "cancelled": "was cancelled", "expired": "expired"}
 
 
 def submit(draft: Draft, entry: Entry, fact: facts.Submit) -> Touched:
@@ -199,6 +203,8 @@ def retry(draft: Draft, entry: Entry, fact: facts.Retry) -> Touched:
         raise Refuse(f"open: the task is {task.state}")
     if task.state == "completed":
         raise Refuse("ended: the task is completed")
+    if (why := _failed_dependency(draft, task)) is not None:
+        raise Refuse(f"the task {why}; try that one again first")
     # Who tries it again answers for it: it no longer counts into the strangers' share.
     bounds.begin(draft, task.submitted_by, stranger=False)
     # failed, cancelled, expired -> announced
@@ -219,6 +225,21 @@ def expire(draft: Draft, entry: Entry, fact: facts.Expire) -> Touched:
     late = "not begun in time" if until == task.start_by else "no member took it within an hour"
     # announced -> expired
     _end(draft, entry, task, "expired", fact.reason or late)
+    return (fact.task_id,)
+
+
+def dependency_failed(draft: Draft, entry: Entry, fact: facts.DependencyFailed) -> Touched:
+    """A task that waits for one which failed, was cancelled or expired can never begin. Those that wait for
+    it in turn are each an entry of their own, so that no entry costs more than one task.
+    """
+    task = _open_task(draft, fact.task_id)
+    if task.agent is not None:
+        raise Refuse("the task does not wait")
+    why = _failed_dependency(draft, task)
+    if why is None:
+        raise Refuse("no task that it depends on has ended without success")
+    # announced -> failed
+    _end(draft, entry, task, "failed", why)
     return (fact.task_id,)
 
 
@@ -305,6 +326,25 @@ def begins_until(task: Task) -> int | None:
     return until
 
 
+def ended_without_success(task: Task | None) -> bool:
+    """Whether nothing that depends on the task can begin, unless it is tried again."""
+    return task is not None and task.finished_at is not None and task.state in _ENDED_HOW
+
+
+def _failed_dependency(draft: Draft, task: Task) -> str | None:
+    """Which dependency ended without success, and why, to be said of the task; None when none has."""
+    body = draft.get(Body, task.task_id)
+    for other in (body.task.get("depends_on") or ()) if body is not None else ():
+        dependency = draft.get(Task, other)
+        if dependency is not None and ended_without_success(dependency):
+            reason = dependency.reason
+            if len(reason) > DEPENDENCY_REASON_MAX_CHARS:
+                reason = f"{reason[:DEPENDENCY_REASON_MAX_CHARS]}…"
+            how = f"depends on task {other}, which {_ENDED_HOW[dependency.state]}"
+            return f"{how}: {reason}" if reason else how
+    return None
+
+
 def _result_body(fact: facts.Result) -> dict[str, Any]:
     return fact.model_dump(mode="json", exclude={"task_id", "attempt"})
 
@@ -375,6 +415,7 @@ RULES: dict[str, Callable[[Draft, Entry, Any], Touched]] = {
     "cancel": cancel,
     "retry": retry,
     "expire": expire,
+    "dependency_failed": dependency_failed,
     "waiting": waiting,
     "decision": decision,
 }

@@ -146,9 +146,9 @@ class TaskSubmission(BaseModel):
         if self.network == "egress":
             raise ValueError("network: egress is not supported yet; use none")
         if self.idempotency_key:
-            raise ValueError("idempotency_key is not supported yet; send a task_id of your own instead")
+            raise ValueError("idempotency_key: not supported yet; send a task_id of your own instead")
         if self.stdin and self.stdin_sha256:
-            raise ValueError("stdin and stdin_sha256 exclude each other")
+            raise ValueError("stdin: it and stdin_sha256 exclude each other")
         if self.task_id and self.task_id in self.depends_on:
             raise ValueError("depends_on: a task cannot wait for itself")
         if set(self.env) & set(self.secrets):
@@ -214,4 +214,9 @@ def _problem(item: dict[str, Any]) -> tuple[str, str]:
     field = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return field, "unknown field"
-    return field, str(item["msg"]).removeprefix("Value error, ")
+    what = str(item["msg"]).removeprefix("Value error, ")
+    # What is wrong with several fields together begins with the one to change.
+    named, colon, rest = what.partition(": ")
+    if not field and colon and named in TaskSubmission.model_fields:
+        return named, rest
+    return field, what

@@ -297,6 +297,37 @@ async def test_a_dependency_that_completes_lets_the_next_begin(tmp_path: Path) -
         await w["a"].state(second, "claimed")
 
 
+async def test_what_depends_on_a_failed_task_fails_with_it(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        first = (await w["b"].submit())["task"]["task_id"]
+        second = (await w["b"].submit(depends_on=[first]))["task"]["task_id"]
+        third = (await w["c"].submit(depends_on=[second]))["task"]["task_id"]
+        task = await w["a"].state(first, "claimed")
+        executor = next(agent for agent in w.agents.values() if agent.peer == task.agent).executor
+        await executor.say("result", task_id=first, attempt=1, outcome="failed", reason="exit code 3")
+        assert (await w["c"].state(second, "failed")).reason == (
+            f"depends on task {first}, which failed: exit code 3"
+        )
+        assert f"depends on task {second}, which failed: " in (await w["c"].state(third, "failed")).reason
+        # One that comes later ends likewise.
+        late = (await w["b"].submit(depends_on=[third]))["task"]["task_id"]
+        await w["b"].state(late, "failed")
+        with pytest.raises(HubRefused, match=f"depends on task {third}.*try that one again first"):
+            await w["b"].call("table.retry", task_id=late)
+
+
+async def test_a_new_leader_ends_what_waits_for_a_cancelled_task(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        first = (await w["b"].submit(required_role="pilot"))["task"]["task_id"]
+        w["a"].parts.leading._end_dependents = lambda: None  # type: ignore[method-assign]
+        second = (await w["b"].submit(depends_on=[first]))["task"]["task_id"]
+        await w["b"].call("table.cancel", task_id=first)
+        await w["a"].state(first, "cancelled")
+        await w["a"].stop()
+        await w["a"].start()
+        await w["b"].state(second, "failed")
+
+
 async def test_a_task_that_cannot_begin_in_time_expires(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         task_id = (await w["b"].submit(required_role="pilot", start_by="2024-01-01T00:00:00Z"))["task"][

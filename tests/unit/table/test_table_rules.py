@@ -41,7 +41,10 @@ def test_the_submitter_is_who_the_member_vouches_for() -> None:
     assert not refused.accepted
 
 
-@pytest.mark.parametrize("type", ["award", "reoffer", "expire", "presence", "voter", "join", "waiting"])
+@pytest.mark.parametrize(
+    "type",
+    ["award", "reoffer", "expire", "dependency_failed", "presence", "voter", "join", "waiting"],
+)
 def test_only_the_newest_leader_leads(type: str) -> None:
     log = Log()
     log.submit()
@@ -49,6 +52,7 @@ def test_only_the_newest_leader_leads(type: str) -> None:
         "award": {"task_id": T1, "attempt": 1, "agent": C},
         "reoffer": {"task_id": T1, "attempt": 1},
         "expire": {"task_id": T1},
+        "dependency_failed": {"task_id": T1},
         "presence": {"peer": C, "present": False},
         "voter": {"peer": C, "voter": True},
         "join": {"peer": STRANGER},
@@ -383,6 +387,71 @@ def test_a_task_waits_only_for_tasks_that_are_there() -> None:
     assert "depends_on" in log.submit(depends_on=[T1]).reason
     assert log.submit(T2).accepted
     assert log.submit(depends_on=[T2]).accepted
+
+
+def ended_badly(log: Log, how: str) -> None:
+    """T1 ends in one of the ways that are no success."""
+    if how == "failed":
+        log.run()
+        assert log.result(outcome="failed", reason="exit code 3").accepted
+    elif how == "cancelled":
+        assert log.say(B, "cancel", task_id=T1, reason="not needed").accepted
+    else:
+        log.stamp += 10_000_000
+        assert log.say(A, "expire", task_id=T1).accepted
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("failed", "failed: exit code 3"),
+        ("cancelled", "was cancelled: not needed"),
+        ("expired", "expired: not begun in time"),
+    ],
+)
+def test_a_task_fails_with_what_it_depends_on(how: str, why: str) -> None:
+    log = Log()
+    log.submit(start_by="1970-01-01T01:00:00Z")
+    assert log.submit(T2, depends_on=[T1]).accepted
+    early = log.say(A, "dependency_failed", task_id=T2).reason
+    assert early == "no task that it depends on has ended without success"
+    ended_badly(log, how)
+    assert log.say(A, "dependency_failed", task_id=T2).accepted
+    ended = log.task(T2)
+    assert (ended.state, ended.reason) == ("failed", f"depends on task {T1}, which {why}")
+    assert (ended.finished_at, ended.attempt, ended.agent) == (log.stamp, 0, None)
+    assert log.say(A, "dependency_failed", task_id=T2).reason == "ended: the task is failed"
+    # It counts no longer as open.
+    counter = log.view.get(Counter, bounds.MESH)
+    assert counter is not None
+    assert counter.value == 0
+    # By hand, in the order of what depends on what.
+    refused = log.say(B, "retry", task_id=T2).reason
+    assert refused == f"the task depends on task {T1}, which {why}; try that one again first"
+    assert log.say(B, "retry", task_id=T1).accepted
+    assert log.say(B, "retry", task_id=T2).accepted
+
+
+def test_a_task_that_runs_is_not_ended_for_a_dependency() -> None:
+    log = Log()
+    log.submit()
+    log.submit(T2, depends_on=[T1])
+    log.run()
+    assert log.result().accepted
+    assert not log.say(A, "dependency_failed", task_id=T2).accepted
+    log.run(T2)
+    assert log.say(A, "dependency_failed", task_id=T2).reason == "the task does not wait"
+
+
+def test_the_reasons_of_a_chain_stay_short() -> None:
+    log = Log()
+    ids = [new_id(0, bytes([9, n]) * 5) for n in range(40)]
+    for n, task_id in enumerate(ids):
+        assert log.submit(task_id, depends_on=ids[n - 1 : n]).accepted
+    log.say(B, "cancel", task_id=ids[0], reason="x" * 2000)
+    for task_id in ids[1:]:
+        assert log.say(A, "dependency_failed", task_id=task_id).accepted
+    assert all(len(log.task(task_id).reason) < 400 for task_id in ids[1:])
 
 
 def test_a_task_that_silences_its_executors_is_not_offered_a_third_time() -> None:

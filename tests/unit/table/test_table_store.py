@@ -36,7 +36,8 @@ def _said(draw: st.DrawFn) -> tuple[str, str, dict[str, Any], str | None]:
     type = draw(
         st.sampled_from(
             ["submit", "award", "award", "award", "claim", "claim", "started", "result", "result", "release",
-             "reoffer", "cancel", "retry", "decline", "leader", "presence", "expire", "waiting", "decision",
+             "reoffer", "cancel", "retry", "decline", "leader", "presence", "expire",
+             "dependency_failed", "waiting", "decision",
              "decision", "ballot", "vote", "vote", "ballot_end", "version", "version"]
         )
     )  # fmt: skip
@@ -46,6 +47,7 @@ def _said(draw: st.DrawFn) -> tuple[str, str, dict[str, Any], str | None]:
     if type == "submit":
         start_by = draw(st.sampled_from([None, "1970-01-01T00:16:42Z"]))
         task = {"title": "t", "max_attempts": draw(st.integers(1, 2)), "start_by": start_by}
+        task["depends_on"] = [T1] if task_id == T2 and draw(st.booleans()) else []
         body |= {"task": task, "submitter": draw(st.sampled_from([author, "peer-x"])), "vouched_by": author}
     elif type == "award":
         body["agent"] = draw(st.sampled_from(PEERS))
@@ -77,7 +79,10 @@ def _log(said: list[tuple[str, str, dict[str, Any], str | None]]) -> Log:
     log = Log()
     for author, type, body, id in said:
         # Mostly what the leader and the executor would say, so that runs get far.
-        if type in ("award", "reoffer", "expire", "waiting", "ballot") and body.get("attempt", 2) > 1:
+        if (
+            type in ("award", "reoffer", "expire", "dependency_failed", "waiting", "ballot")
+            and body.get("attempt", 2) > 1
+        ):
             author = A
         task = log.view.get(Task, str(body.get("task_id")))
         if task is not None and "attempt" in body and type != "submit":
