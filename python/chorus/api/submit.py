@@ -1,4 +1,5 @@
-"""Takes a task off a request: JSON, or multipart with its source, which goes to disk as it comes.
+"""Takes a task off a request: JSON, or multipart with its source and standard input, which go to disk as
+they come.
 
 What is too large for an entry becomes a blob here; whether the mesh takes the task, the coordinator says.
 """
@@ -48,13 +49,13 @@ async def read_submission(context: Context, request: Request) -> TaskSubmission:
     content_type = request.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        value, sha256 = await _read_parts(context, content_type, request.stream())
-        return await _complete(context, value, sha256)
+        value, blobs = await _read_parts(context, content_type, request.stream())
+        return await _complete(context, value, blobs)
     if kind in ("application/json", ""):
         check_charset(content_type)
-        return await _complete(context, parse_json(await request.body(), "the body"), None)
+        return await _complete(context, parse_json(await request.body(), "the body"), {})
     raise Problem(
-        415, "send the task as application/json, or as multipart/form-data with parts task and source"
+        415, "send the task as application/json, or as multipart/form-data with parts task, source and stdin"
     )
 
 
@@ -87,9 +88,10 @@ async def submit(context: Context, task: TaskSubmission) -> Reply:
         await asyncio.sleep(REPEAT_PAUSE_S)
 
 
-async def _complete(context: Context, value: object, sha256: str | None) -> TaskSubmission:
+async def _complete(context: Context, value: object, blobs: dict[str, str]) -> TaskSubmission:
+    """The task as the mesh takes it; `blobs` are the hashes of the parts that were stored, by their names."""
     if isinstance(value, dict):
-        value = _with_source(value, sha256)
+        value = _with_stdin(_with_source(value, blobs.get("source")), blobs.get("stdin"))
         value.setdefault("task_id", None)
         value["task_id"] = value["task_id"] or new_id()
     task = _checked(value)
@@ -102,6 +104,8 @@ async def _complete(context: Context, value: object, sha256: str | None) -> Task
             raise Problem(422, "the source is not here", errors=[("source.sha256", message)])
     if archive:
         await _check_source(context, archive, task.resources.disk_mb)
+    if task.stdin_sha256:
+        _check_stdin(context, task.stdin_sha256, task.resources.disk_mb)
     try:
         check_entry_size(task)
     except TaskInvalid as error:
@@ -119,6 +123,23 @@ async def _check_source(context: Context, sha256: str, disk_mb: int) -> None:
     except ArchiveRefused as error:
         message = f"{error}; send a tar or tar.gz of files, folders and links inside it"
         raise Problem(422, "the source is no archive for a sandbox", errors=[("source", message)]) from None
+
+
+def _check_stdin(context: Context, sha256: str, disk_mb: int) -> None:
+    """Refuses what would not fit into the sandbox, where it is a file that the commands read."""
+    size = context.blobs.path(sha256).stat().st_size
+    if size > disk_mb << 20:
+        message = f"it has {size} bytes and must fit on the sandbox's disk, resources.disk_mb: {disk_mb}"
+        raise Problem(422, "the standard input is too large", errors=[("stdin", message)])
+
+
+def _with_stdin(value: dict[str, Any], sha256: str | None) -> dict[str, Any]:
+    if sha256 is None:
+        return value
+    if value.get("stdin") or value.get("stdin_sha256") not in (None, "", sha256):
+        message = "leave it out: the part stdin is the standard input"
+        raise Problem(422, "the task has two standard inputs", errors=[("stdin", message)])
+    return {**value, "stdin_sha256": sha256}
 
 
 def _with_source(value: dict[str, Any], sha256: str | None) -> dict[str, Any]:
@@ -152,9 +173,9 @@ async def _as_blobs(context: Context, task: TaskSubmission) -> dict[str, Any]:
 
 async def _read_parts(
     context: Context, content_type: str, stream: AsyncIterator[bytes]
-) -> tuple[object, str | None]:
+) -> tuple[object, dict[str, str]]:
     task: object = None
-    sha256: str | None = None
+    blobs: dict[str, str] = {}
     seen: set[str] = set()
     events = parts(content_type, stream)
     async for event in events:
@@ -166,12 +187,14 @@ async def _read_parts(
         if event.name == "task":
             task = parse_json(await _small(events), "the part task")
         elif event.name == "source":
-            sha256 = await _store(context, _source(events))
+            blobs["source"] = await _store(context, _source(events))
+        elif event.name == "stdin":
+            blobs["stdin"] = await _store(context, _plain(events, "stdin"))
         else:
-            raise Problem(422, f"unknown part {event.name!r}; the parts are task and source")
+            raise Problem(422, f"unknown part {event.name!r}; the parts are task, source and stdin")
     if "task" not in seen:
         raise Problem(422, "the part task is missing", errors=[("task", "required: the task as JSON")])
-    return task, sha256
+    return task, blobs
 
 
 async def _small(events: AsyncIterator[PartEvent]) -> bytes:
@@ -186,11 +209,9 @@ async def _small(events: AsyncIterator[PartEvent]) -> bytes:
     return bytes(content)
 
 
-async def _source(events: AsyncIterator[PartEvent]) -> AsyncIterator[bytes]:
-    """The bytes of the part, refused when they do not begin like an archive."""
-    head = bytearray()
+async def _plain(events: AsyncIterator[PartEvent], name: str) -> AsyncIterator[bytes]:
+    """The bytes of a part, up to the limit of a blob."""
     size = 0
-    checked = False
     async for event in events:
         if isinstance(event, End):
             break
@@ -198,11 +219,20 @@ async def _source(events: AsyncIterator[PartEvent]) -> AsyncIterator[bytes]:
             continue
         size += len(event.content)
         if size > SOURCE_MAX_BYTES:
-            raise Problem(413, f"the source is larger than {SOURCE_MAX_BYTES} bytes", limit=SOURCE_MAX_BYTES)
+            message = f"the part {name} is larger than {SOURCE_MAX_BYTES} bytes"
+            raise Problem(413, message, limit=SOURCE_MAX_BYTES)
+        yield event.content
+
+
+async def _source(events: AsyncIterator[PartEvent]) -> AsyncIterator[bytes]:
+    """The bytes of the part, refused when they do not begin like an archive."""
+    head = bytearray()
+    checked = False
+    async for content in _plain(events, "source"):
         if checked:
-            yield event.content
+            yield content
             continue
-        head += event.content
+        head += content
         if len(head) >= _HEAD_BYTES:
             _check_archive(head)
             checked = True
@@ -225,7 +255,7 @@ async def _store(context: Context, chunks: AsyncIterator[bytes]) -> str:
     try:
         return (await context.blobs.put(chunks, limit=SOURCE_MAX_BYTES)).sha256
     except BlobSpaceFull as full:
-        detail = f"the source was not stored: {full}; CHORUS_BLOBS_SIZE is the setting of that limit"
+        detail = f"a part of the task was not stored: {full}; CHORUS_BLOBS_SIZE is the setting of that limit"
         raise Problem(507, detail, limit=full.limit_bytes) from None
 
 

@@ -50,6 +50,11 @@ _TASK_BODY: Final = {
                     "properties": {
                         "task": {"type": "string", "description": "the task as JSON"},
                         "source": {"type": "string", "format": "binary", "description": "tar or tar.gz"},
+                        "stdin": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "standard input of the commands",
+                        },
                     },
                 }
             },

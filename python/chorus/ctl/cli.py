@@ -3,41 +3,85 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from chorus.ctl import terminal
+from chorus.ctl.endings import Signalled
 from chorus.ctl.problems import CANCELLED, FAILED, CtlError
+from chorus.ctl.texts import check_arguments
+from chorus.wire.visible import visible
 
 AGENTS_MAX = 16  # what a development licence allows
+# Set, an unexpected error is shown with its traceback.
+TRACEBACK = "CHORUSCTL_TRACEBACK"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code."""
-    parser = build_parser()
-    arguments = parser.parse_args(argv)
+    """Runs one command and returns its exit code; SystemExit for help and for arguments that do not fit."""
+    terminal.prepare()
     try:
-        code: int = arguments.action(arguments)
+        code = _run(argv)
         sys.stdout.flush()
         return code
+    except SystemExit:
+        _flush()
+        raise
     except CtlError as error:
         terminal.note_lines(f"chorusctl: {error}")
-        return error.code
+        code = error.code
+    except Signalled as signalled:
+        code = signalled.code
     except KeyboardInterrupt:
-        return CANCELLED
+        code = CANCELLED
     except BrokenPipeError:
-        # The reader (head, less) has seen enough. Python would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception:
-        # A fault of this program; its traceback may hold text of others.
-        terminal.note_lines(traceback.format_exc())
-        return FAILED
+        code = 0  # the reader (head, less) has seen enough
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        terminal.note(f"chorusctl: {where}{error.strerror or error}")
+        code = FAILED
+    except Exception as error:
+        terminal.note_lines(_unexpected(error))
+        code = FAILED
+    _flush()
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    arguments = build_parser().parse_args(argv)
+    check_arguments(arguments)
+    return int(arguments.action(arguments))
+
+
+def _flush() -> None:
+    """Writes what is still held, or says why that cannot be."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        terminal.note(f"chorusctl: standard output: {error.strerror}")
+    terminal.drop_output()
+
+
+def _unexpected(error: Exception) -> str:
+    """A fault of this program, or an answer that only an agent of another version gives."""
+    if os.environ.get(TRACEBACK):
+        return traceback.format_exc()
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}:{place.lineno}"
+    said = visible(str(error))
+    return (
+        f"chorusctl: unexpected {type(error).__name__} at {where}: {said}; a fault of chorusctl, or "
+        f"the answer of an agent of another version. With {TRACEBACK}=1 it shows more for a report"
+    )
 
 
 def build_parser() -> ArgumentParser:
@@ -96,7 +140,13 @@ def _tasks(commands: _SubParsersAction[ArgumentParser]) -> None:
     run.add_argument(
         "--include-secrets", action="store_true", help="with --dir: send files that are credentials too"
     )
-    run.add_argument("--timeout", type=float, metavar="SECONDS", help="kill the command after this")
+    run.add_argument(
+        "-i",
+        "--interactive",
+        action="store_true",
+        help="pass standard input to the command, all of it before it starts; without -i it reads nothing",
+    )
+    run.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="kill the command after this")
     run.add_argument("--title", default="", help="what lists show")
     run.add_argument("--project", default="", help="what the task belongs to")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command")
@@ -213,7 +263,7 @@ def _command(
 
 
 def _one(parser: ArgumentParser) -> ArgumentParser:
-    parser.add_argument("task", metavar="TASK", help="the task's id")
+    parser.add_argument("task", type=_task_id, metavar="TASK", help="the task's id")
     return parser
 
 
@@ -260,6 +310,21 @@ def _bare(parser: ArgumentParser, arguments: Namespace) -> int:
         return 0
     parser.print_help(sys.stderr)
     return 2
+
+
+def _task_id(text: str) -> str:
+    from chorus.wire.ids import is_id
+
+    if not is_id(text.upper()):
+        raise argparse.ArgumentTypeError("a task's id has 26 letters and digits; chorusctl tasks lists them")
+    return text.upper()
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError("expected a number of seconds above 0")
+    return seconds
 
 
 def _size(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final, Self
 
@@ -50,6 +50,10 @@ class Client:
         """The agents, the one that answered last first."""
         return self._endpoints
 
+    def anew(self) -> Client:
+        """The same agents over new connections: for another process, or after a call was broken off."""
+        return Client(Target(self.endpoints))
+
     def close(self) -> None:
         """Closes all connections."""
         self._http.close()
@@ -77,13 +81,19 @@ class Client:
         """JSON of a POST that may be repeated without harm."""
         return _json(self._ask("POST", path, json=body) if body is not None else self._ask("POST", path))
 
-    def submit(self, task: dict[str, Any], source: BinaryIO | None) -> dict[str, Any]:
+    def submit(
+        self, task: dict[str, Any], source: BinaryIO | None, stdin: BinaryIO | None = None
+    ) -> dict[str, Any]:
         """Submits a task that has its id already, and so may be sent twice."""
-        if source is None:
+        parts = {"source": source, "stdin": stdin}
+        sent = {name: (name, file) for name, file in parts.items() if file is not None}
+        if not sent:
             answer = self._ask("POST", "/api/v1/tasks", json=task)
         else:
-            files = {"task": (None, json.dumps(task).encode()), "source": ("source.tar", source)}
-            answer = self._ask("POST", "/api/v1/tasks", files=files, rewind=source)
+            files = {"task": (None, json.dumps(task).encode()), **sent}
+            answer = self._ask(
+                "POST", "/api/v1/tasks", files=files, rewind=[file for _, file in sent.values()]
+            )
         body: dict[str, Any] = _json(answer)
         return body
 
@@ -126,15 +136,15 @@ class Client:
         method: str,
         path: str,
         *,
-        rewind: BinaryIO | None = None,
+        rewind: Iterable[BinaryIO] = (),
         headers: dict[str, str] | None = None,
         **more: Any,
     ) -> httpx.Response:
         errors = []
         endpoints = self._endpoints
         for endpoint in endpoints:
-            if rewind is not None:
-                rewind.seek(0)
+            for file in rewind:
+                file.seek(0)
             try:
                 response = self._http.request(
                     method, endpoint.url + path, headers={**_bearer(endpoint), **(headers or {})}, **more

@@ -5,25 +5,29 @@ What looks secret is said before anything is sent.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
+import signal
 import sys
 import tempfile
 from argparse import Namespace
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, BinaryIO, Final, cast
 
 import httpx
 
-from chorus.ctl.client import Client, Refused
+from chorus.ctl.client import Client, Refused, Unreachable
 from chorus.ctl.credentials import FINDINGS_MAX, credentials, findings
+from chorus.ctl.endings import PIPE_CLOSED, Canceller, Signalled, signals_raised
 from chorus.ctl.follow import TaskEvent, follow
 from chorus.ctl.left_out import in_short
 from chorus.ctl.pack import pack
-from chorus.ctl.problems import CANCELLED, MESH_FAILED, TIMED_OUT, USAGE, CtlError
-from chorus.ctl.terminal import Output, note, say, say_json, write_bytes
+from chorus.ctl.problems import CANCELLED, FAILED, MESH_FAILED, TIMED_OUT, USAGE, CtlError
+from chorus.ctl.standard_input import read_into, unread
+from chorus.ctl.terminal import Output, drop_output, note, say, say_json, write_bytes
+from chorus.ctl.texts import check_text, is_text
 from chorus.ctl.tree import IGNORED, REPOSITORY, walk
 from chorus.wire.ids import new_id
 from chorus.wire.task import ENV_MAX_BYTES, TITLE_MAX_CHARS
@@ -35,26 +39,87 @@ EXIT_CODE_MAX: Final = 255
 
 
 def run(client: Client, arguments: Namespace) -> int:
-    """Submits, follows, and ends as the command ended."""
+    """Submits, follows, and ends as the command ended. However it ends itself, the task is cancelled then."""
     task = task_of(arguments)
-    with tempfile.SpooledTemporaryFile(SPOOL_MAX_BYTES) as archive:
-        source = None
-        if arguments.dir is not None:
-            _pack(arguments, archive)
-            source = archive
+    beside = Canceller(lambda: _taken(client, task["task_id"]))
+    with signals_raised(), beside, ExitStack() as opened:
         try:
-            answer = client.submit(task, source)  # type: ignore[arg-type]
-        except Refused as error:
-            raise CtlError(str(error), MESH_FAILED) from None
-        except KeyboardInterrupt:
-            # It may have been taken just now; nobody would follow it.
-            _cancel(client, task["task_id"], False)
+            source = stdin = None
+            if arguments.dir is not None:
+                source = opened.enter_context(_spool())
+                _pack(arguments, source)
+            if arguments.interactive:
+                stdin = opened.enter_context(_spool())
+                read_into(stdin)
+        except BaseException:
+            beside.over()  # nothing was sent
             raise
-    for notice in answer.get("notices") or ():
-        note(f"chorusctl: {notice}")
-    if arguments.json:
-        note(task["task_id"])
-    return _follow_to_end(client, task["task_id"], arguments)
+        code = _submit_and_follow(client, task, source, stdin, arguments, beside)
+        beside.over()
+    return code
+
+
+def _spool() -> BinaryIO:
+    return cast("BinaryIO", tempfile.SpooledTemporaryFile(SPOOL_MAX_BYTES))
+
+
+def _submit_and_follow(
+    client: Client,
+    task: dict[str, Any],
+    source: BinaryIO | None,
+    stdin: BinaryIO | None,
+    arguments: Namespace,
+    beside: Canceller,
+) -> int:
+    task_id = str(task["task_id"])
+    hinted = _hint(arguments)
+    try:
+        answer = _submitted(client, task, source, stdin, beside)
+        for notice in answer.get("notices") or ():
+            note(f"chorusctl: {notice}")
+        if arguments.json:
+            note(task_id)
+        code = _follow_to_end(client, task_id, arguments, beside)
+    except Signalled as signalled:
+        # A second one does not wait.
+        _cancel(task_id, signalled.code, beside)
+        raise
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `head` does; programs end then.
+        drop_output()
+        _cancel(task_id, PIPE_CLOSED, beside)
+        return PIPE_CLOSED
+    except OSError as error:
+        _cancel(task_id, FAILED, beside)
+        raise CtlError(f"the task was cancelled: its output cannot be written: {error.strerror}") from None
+    except Unreachable as error:
+        raise CtlError(f"{error}; it is cancelled if an agent answers within a minute", error.code) from None
+    if not hinted:
+        _hint(arguments)
+    return code
+
+
+def _submitted(
+    client: Client,
+    task: dict[str, Any],
+    source: BinaryIO | None,
+    stdin: BinaryIO | None,
+    beside: Canceller,
+) -> dict[str, Any]:
+    try:
+        return client.submit(task, source, stdin)
+    except Refused as error:
+        if error.status < 500:
+            beside.over()  # it was not taken
+        raise CtlError(str(error), MESH_FAILED) from None
+
+
+def _hint(arguments: Namespace) -> bool:
+    """Says that what waits on standard input goes nowhere. A pipe may be filled later: asked twice."""
+    if arguments.interactive or not unread():
+        return False
+    note("chorusctl: standard input is not passed to the command; -i does that")
+    return True
 
 
 def task_of(arguments: Namespace) -> dict[str, Any]:
@@ -98,6 +163,7 @@ def _secrets(given: list[str]) -> dict[str, str]:
     values = {}
     for each in given:
         name, at, file = each.partition("@")
+        check_text(name)
         if "=" in name:
             name = name.partition("=")[0]
             raise CtlError(
@@ -110,6 +176,8 @@ def _secrets(given: list[str]) -> dict[str, str]:
         if at:
             values[name] = _secret_in(name, Path(file))
         elif (value := os.environ.get(name)) is not None:
+            if not is_text(value):
+                raise CtlError(f"--secret {name}: its value is not UTF-8 text; encode it first", USAGE)
             values[name] = value
         else:
             raise CtlError(f"--secret {name}: there is no variable {name} here; export it first", USAGE)
@@ -165,10 +233,10 @@ def _pack(arguments: Namespace, archive: IO[bytes]) -> None:
         note(f"chorusctl: warning: {len(found) - FINDINGS_MAX} more; chorusctl scan lists them")
 
 
-def _follow_to_end(client: Client, task_id: str, arguments: Namespace) -> int:
+def _follow_to_end(client: Client, task_id: str, arguments: Namespace, beside: Canceller) -> int:
     end: TaskEvent | None = None
     last = ""
-    cancelled = False
+    signalled: Signalled | None = None
     progress = sys.stderr.isatty() and not arguments.json
     while end is None:
         try:
@@ -178,22 +246,40 @@ def _follow_to_end(client: Client, task_id: str, arguments: Namespace) -> int:
                     end = event
                 last = event.id or last
                 _show(event, progress, arguments.json)
-        except KeyboardInterrupt:
-            if cancelled:
+        except Signalled as error:
+            if signalled is not None:
                 raise
-            cancelled = True
-            _cancel(client, task_id, progress)
-    if cancelled and end.data.get("state") == "cancelled":
-        return CANCELLED
+            signalled = error
+            if progress:
+                note("cancelling; Ctrl-C again does not wait for it")
+            _cancel(task_id, signalled.code, beside)
+            if signalled.number == signal.SIGHUP:
+                raise  # there is no terminal to print the rest on
+    if signalled is not None and end.data.get("state") == "cancelled":
+        return signalled.code
     return exit_code(end.data)
 
 
-def _cancel(client: Client, task_id: str, progress: bool) -> None:
-    if progress:
-        note("cancelling; Ctrl-C again leaves it to the mesh")
-    # 409: it has ended already, and its end is on the way.
-    with contextlib.suppress(Refused):
-        client.post(f"/api/v1/tasks/{task_id}/cancel", {"reason": "interrupted by the submitter"})
+def _cancel(task_id: str, code: int, beside: Canceller) -> None:
+    """Cancels before this process ends. Raises CtlError with `code` when no agent has taken it yet."""
+    if not beside.told and not beside.cancel():
+        raise CtlError(
+            f"task {task_id} is not cancelled yet, as no agent took that; it is tried for a minute, and "
+            f"chorusctl cancel {task_id} does it by hand",
+            code,
+        )
+
+
+def _taken(client: Client, task_id: str) -> bool:
+    """Asks the mesh to cancel; whether it does, or the task has ended before."""
+    try:
+        with client.anew() as fresh:
+            fresh.post(f"/api/v1/tasks/{task_id}/cancel", {"reason": "interrupted by the submitter"})
+    except Refused as error:
+        return error.status < 500
+    except CtlError:
+        return False
+    return True
 
 
 def _show(event: TaskEvent, progress: bool, as_json: bool) -> None:

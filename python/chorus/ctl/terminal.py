@@ -6,6 +6,9 @@ Exact bytes leave by `write_bytes` alone: the output of one's own `run`, and wha
 from __future__ import annotations
 
 import codecs
+import contextlib
+import io
+import os
 import sys
 from typing import Any, Final, TextIO
 
@@ -13,6 +16,39 @@ from chorus.wire.visible import visible, visible_json
 
 TAB_COLUMNS: Final = 8
 _LINE_CLEAR: Final = "\r\x1b[K"
+
+
+def prepare() -> None:
+    """Makes the three standard streams usable, whatever this process was started with."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Closed (`>&-`): the next file that is opened must not take its place. Writing to it fails, as
+            # it has to.
+            os.open(os.devnull, os.O_RDONLY)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # Of another encoding than UTF-8, an escape is shown for what that has not.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def drop_output() -> None:
+    """What is still to be written goes nowhere: its reader has gone, or it cannot be written. Otherwise
+    Python complains when it flushes at exit.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
+            with contextlib.suppress(OSError):
+                stream.flush()
+    os.close(nowhere)
 
 
 def say(text: str, *, flush: bool = False) -> None:
@@ -31,18 +67,21 @@ def say_json(value: Any, *, flush: bool = False) -> None:
 
 
 def note(text: str) -> None:
-    """One line on standard error."""
-    _print(visible(text), sys.stderr, True)
+    """One line on standard error, if somebody reads that."""
+    with contextlib.suppress(OSError):
+        _print(visible(text), sys.stderr, True)
 
 
 def note_lines(text: str) -> None:
     """Lines on standard error; each piece of somebody else's text in them has to be one line already."""
-    _print(visible(text, lines=True), sys.stderr, True)
+    with contextlib.suppress(OSError):
+        _print(visible(text, lines=True), sys.stderr, True)
 
 
 def progress(text: str) -> None:
     """A line on standard error that the next one replaces; an empty one clears it."""
-    print(f"{_LINE_CLEAR}{visible(text)}", end="", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(f"{_LINE_CLEAR}{visible(text)}", end="", file=sys.stderr, flush=True)
 
 
 def write_bytes(content: bytes, *, stderr: bool = False) -> None:

@@ -300,6 +300,36 @@ async def test_a_list_has_tasks_in_short_and_is_read_beside_the_loop(
     assert item["result"] == {"exit_code": 0, "ended_by": "exit", "summary": "s", "decision": "ucxl"}
 
 
+@pytest.mark.parametrize("content", [b"", b"a line\n", bytes(range(256)) * 400])
+async def test_standard_input_comes_as_a_part(surface: Surface, content: bytes) -> None:
+    files = {"task": (None, b'{"title":"t"}'), "stdin": ("stdin", content)}
+    answer = await surface.api.post("/api/v1/tasks", files=files)
+    assert answer.status_code == 201, answer.text
+    [head] = surface.submitted
+    assert head["task"]["stdin"] == ""
+    assert surface.context.blobs.path(head["task"]["stdin_sha256"]).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ({"stdin": "x"}, "the part stdin is the standard input"),
+        ({"stdin_sha256": "0" * 64}, "the part stdin is the standard input"),
+        ({"resources": {"disk_mb": 1}}, "resources.disk_mb: 1"),
+    ],
+)
+async def test_standard_input_that_cannot_be_is_refused(
+    surface: Surface, task: dict[str, Any], said: str
+) -> None:
+    files = {"task": (None, orjson.dumps({"title": "t", **task})), "stdin": ("stdin", b"x" * 1_200_000)}
+    answer = await surface.api.post("/api/v1/tasks", files=files)
+    assert answer.status_code == 422
+    [problem] = answer.json()["errors"]
+    assert problem["field"] == "stdin"
+    assert said in problem["message"]
+    assert not surface.submitted
+
+
 async def test_cancel(surface: Surface) -> None:
     surface.table.row = task_row()
     assert (await surface.api.post(f"/api/v1/tasks/{TASK_ID}/cancel")).status_code == 202
