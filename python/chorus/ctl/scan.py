@@ -28,6 +28,9 @@ SEVERITIES: Final = ("low", "medium", "high", "critical")
 BINARY_LOOK_BYTES: Final = 8000
 PIECE_BYTES: Final = 1024 * 1024
 STDIN: Final = "-"
+# Parts of the exit code.
+FOUND: Final = 1
+UNREAD: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,18 @@ class Found:
 
 
 def scan(arguments: Namespace) -> int:
-    """Scans; exit code 1 when something of the severity asked for, or above, was found."""
+    """Scans. The exit code is the sum of FOUND, when something of the severity asked for or above was found,
+    and of UNREAD, when something could not be read; what can be is looked at all the same.
+    """
+    try:
+        return _scan(arguments)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CtlError(f"{arguments.path}: {error.strerror}", UNREAD) from None
+
+
+def _scan(arguments: Namespace) -> int:
     scanner = _scanner(arguments)
     if arguments.redact:
         if arguments.path != STDIN:
@@ -52,10 +66,11 @@ def scan(arguments: Namespace) -> int:
         return _redact(scanner, arguments)
     least = SEVERITIES.index(arguments.severity)
     unread: list[str] = []
+    too_large: list[str] = []
     worst = -1
     found_all: list[dict[str, Any]] = []
     count = 0
-    for name, content in _contents(arguments, unread):
+    for name, content in _contents(arguments, unread, too_large):
         count += 1
         for found in _look(scanner, name, content):
             severity = SEVERITIES.index(found.severity)
@@ -69,10 +84,10 @@ def scan(arguments: Namespace) -> int:
                     f"{found.file}:{found.line}:{found.column}: {found.rule} ({found.severity}) {found.audit}"
                 )
     if arguments.json:
-        say_json({"findings": found_all, "files": count, "unread": unread})
-    for problem in unread:
+        say_json({"findings": found_all, "files": count, "unread": unread + too_large})
+    for problem in unread + too_large:
         note(f"chorusctl: {problem}")
-    return 1 if worst >= 0 else 0
+    return (FOUND if worst >= 0 else 0) + (UNREAD if unread else 0)
 
 
 def _scanner(arguments: Namespace) -> Scanner:
@@ -96,39 +111,52 @@ def _scanner(arguments: Namespace) -> Scanner:
         raise CtlError(str(error), USAGE) from None
 
 
-def _contents(arguments: Namespace, unread: list[str]) -> Iterator[tuple[str, bytes]]:
+def _contents(arguments: Namespace, unread: list[str], too_large: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Names and contents. What cannot be read goes into `unread`, files above the limit into `too_large`."""
     if arguments.path == STDIN:
-        yield STDIN, sys.stdin.buffer.read()
+        content = sys.stdin.buffer.read(arguments.max_size + 1)
+        if len(content) > arguments.max_size:
+            unread.append(
+                f"{STDIN}: only its first {arguments.max_size} bytes were looked at; --max-size takes more"
+            )
+        yield STDIN, content[: arguments.max_size]
         return
     root = Path(arguments.path)
-    if not root.exists():
+    if not os.path.lexists(root):
         raise CtlError(f"{root}: there is no such file or folder", USAGE)
     for path in _files(root, arguments.git, unread):
         try:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                if size > arguments.max_size:
-                    unread.append(
-                        f"{path}: left out, it is larger than {arguments.max_size} bytes (--max-size)"
-                    )
-                    continue
                 head = file.read(BINARY_LOOK_BYTES)
                 if b"\0" in head and not arguments.binary:
                     continue
-                yield str(path), head + file.read(arguments.max_size)
+                if size > arguments.max_size:
+                    too_large.append(
+                        f"{path}: left out, it is larger than {arguments.max_size} bytes (--max-size)"
+                    )
+                    continue
+                content = head + file.read(max(0, size - len(head)))
         except OSError as error:
             unread.append(f"{path}: {error.strerror}")
+        else:
+            yield str(path), content
 
 
 def _files(root: Path, git: bool, unread: list[str]) -> Iterator[Path]:
     """Plain files below `root` in their order; links are not followed, nothing that could block is opened."""
     if not root.is_dir():
+        # A link that leads nowhere raises OSError here.
         if stat.S_ISREG(root.stat().st_mode):
             yield root
         else:
             unread.append(f"{root}: not a plain file")
         return
-    for folder, folders, files in os.walk(root, onerror=lambda error: unread.append(str(error))):
+
+    def failed(error: OSError) -> None:
+        unread.append(f"{os.fsdecode(error.filename)}: {error.strerror}")
+
+    for folder, folders, files in os.walk(root, onerror=failed):
         here = Path(folder)
         if not git and here.name == ".git":
             # Configuration and hooks may hold secrets in the clear; objects are packed.

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,6 +70,53 @@ def test_severity_size_and_codes(tree: Path, capsys: pytest.CaptureFixture[str])
             main(words)
         assert ended.value.code == 2
     assert main(["scan", str(tree), "--redact"]) == 2
+
+
+def test_what_is_no_file_is_named_and_counts(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scan", str(tree / "pipe")]) == 2
+    assert capsys.readouterr().err == f"chorusctl: {tree / 'pipe'}: not a plain file\n"
+
+
+@pytest.fixture
+def nobody(tree: Path) -> Iterator[list[str]]:
+    """How a user runs the command that may not read everything below `tree`."""
+    if os.getuid() != 0:
+        yield [sys.executable]
+        return
+    for folder in (tree, *tree.parents):
+        mode = folder.stat().st_mode
+        if folder.stat().st_uid == os.getuid() and not mode & 0o1:
+            folder.chmod(mode | 0o1)
+    tree.chmod(0o755)
+    yield ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable]
+
+
+def test_a_folder_and_a_file_of_others_do_not_end_it(tree: Path, nobody: list[str]) -> None:
+    closed = tree / "src" / "closed"
+    closed.mkdir(mode=0)
+    (tree / "src" / "secret").write_text(TOKEN)
+    (tree / "src" / "secret").chmod(0)
+    (tree / "gone").symlink_to(tree / "nowhere")
+    command = [*nobody, "-m", "chorus.ctl", "scan", "--json"]
+    for where, code, count in ((tree, 3, 3), (closed, 2, 0), (tree / "src" / "secret", 2, 0)):
+        done = subprocess.run([*command, str(where)], capture_output=True, check=False, cwd="/")
+        said = json.loads(done.stdout)
+        assert (done.returncode, len(said["findings"])) == (code, count)
+        assert all(str(where) in line and "Permission denied" in line for line in said["unread"])
+        assert done.stderr.decode() == "".join(f"chorusctl: {line}\n" for line in said["unread"])
+    closed.chmod(0o700)
+    done = subprocess.run([*command, str(tree / "gone")], capture_output=True, check=False, cwd="/")
+    assert done.returncode == 2
+    assert b"No such file or directory" in done.stderr
+
+
+def test_a_stream_is_looked_at_to_a_limit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = f"{TOKEN}\n{'x' * 1000}".encode()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+    assert main(["scan", "-", "--max-size", "100"]) == 3
+    assert "-: only its first 100 bytes were looked at; --max-size takes more" in capsys.readouterr().err
 
 
 def test_rules_and_exceptions(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
