@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable
@@ -14,6 +15,11 @@ from chorus.ctl.client import Client
 from chorus.ctl.problems import FAILED, CtlError
 from chorus.ctl.terminal import note, say, say_json
 from chorus.wire.visible import visible
+
+# How wide a table is made that goes into a file or a pipe, where something in it can be shortened.
+WIDTH_COLUMNS: Final = 160
+SHORTENED_MIN_COLUMNS: Final = 16
+_GAP: Final = "  "
 
 Row = dict[str, Any]
 Columns = tuple[tuple[str, Callable[[Row], Any]], ...]
@@ -72,7 +78,7 @@ def tasks(client: Client, arguments: Namespace) -> int:
         project=arguments.project,
         limit=arguments.limit,
     )
-    return print_list(page, _TASKS, arguments)
+    return print_list(page, _TASKS, arguments, shorten=("title", "reason"))
 
 
 def task(client: Client, arguments: Namespace) -> int:
@@ -191,21 +197,39 @@ def token(client: Client, arguments: Namespace) -> int:
     return 0
 
 
-def print_list(page: dict[str, Any], columns: Columns, arguments: Namespace) -> int:
+def print_list(
+    page: dict[str, Any], columns: Columns, arguments: Namespace, shorten: tuple[str, ...] = ()
+) -> int:
     """A page of a list as a table, or with --json as it came."""
-    return print_json(page) if arguments.json else print_table(page["items"], columns)
+    return print_json(page) if arguments.json else print_table(page["items"], columns, shorten)
 
 
-def print_table(rows: Iterable[Row], columns: Columns) -> int:
-    """Prints rows with a heading, cut to the terminal's width."""
+def print_table(rows: Iterable[Row], columns: Columns, shorten: tuple[str, ...] = ()) -> int:
+    """Prints rows with a heading. The columns named in `shorten` are cut, visibly, so that a line fits the
+    terminal, or WIDTH_COLUMNS where there is none; the others are never cut but by the terminal's edge.
+    """
     cells = [[name for name, _ in columns]]
     cells += [[cell(value(row)) for _, value in columns] for row in rows]
     widths = [max(len(line[column]) for line in cells) for column in range(len(columns))]
-    room = os.get_terminal_size().columns if sys.stdout.isatty() else None
+    terminal = shutil.get_terminal_size((WIDTH_COLUMNS, 0)).columns if sys.stdout.isatty() else None
+    places = [place for place, (name, _) in enumerate(columns) if name in shorten]
+    over = sum(widths) + len(_GAP) * (len(columns) - 1) - (terminal or WIDTH_COLUMNS)
+    # The widest gives first.
+    while over > 0 and (widest := max(places, key=lambda place: widths[place], default=None)) is not None:
+        if widths[widest] <= SHORTENED_MIN_COLUMNS:
+            break
+        others = max((widths[place] for place in places if place != widest), default=0)
+        less = min(over, max(1, widths[widest] - others), widths[widest] - SHORTENED_MIN_COLUMNS)
+        widths[widest] -= less
+        over -= less
     for line in cells:
-        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        say(text[:room])
+        fitted = [_cut(text, width).ljust(width) for text, width in zip(line, widths, strict=True)]
+        say(_GAP.join(fitted).rstrip()[:terminal])
     return 0
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def print_pairs(rows: list[tuple[str, str]]) -> int:
