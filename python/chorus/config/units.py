@@ -10,6 +10,9 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # Docker counts 2GB as 2 * 1024^3 bytes, with or without the "i"; sizes here mean the same.
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
+# Beyond it nothing counts bytes or seconds any more.
+_MOST = float(1 << 63)
+
 SWITCHES = {
     "true": True,
     "1": True,
@@ -31,7 +34,10 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if not match:
         raise ValueError(SIZE_FORM)
-    return int(float(match[1]) * _BYTES[match[2].upper()])
+    size = float(match[1]) * _BYTES[match[2].upper()]
+    if size >= _MOST:
+        raise ValueError(SIZE_FORM)
+    return int(size)
 
 
 def parse_duration(text: str) -> float:
@@ -43,7 +49,7 @@ def parse_duration(text: str) -> float:
             break
         seconds += float(part[1]) * _SECONDS[part[2].lower()]
         position = part.end()
-    if not text or position != len(text):
+    if not text or position != len(text) or seconds >= _MOST:
         raise ValueError(DURATION_FORM)
     return seconds
 

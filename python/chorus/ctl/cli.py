@@ -29,11 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal.prepare()
     try:
         code = _run(argv)
-        sys.stdout.flush()
-        return code
-    except SystemExit:
-        _flush()
-        raise
+    except SystemExit as leaving:
+        raise SystemExit(_flushed(int(leaving.code or 0))) from None
     except CtlError as error:
         terminal.note_lines(f"chorusctl: {error}")
         code = error.code
@@ -46,12 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         terminal.note(f"chorusctl: {where}{error.strerror or error}")
-        code = FAILED
+        terminal.drop_output()
+        return FAILED
     except Exception as error:
         terminal.note_lines(_unexpected(error))
         code = FAILED
-    _flush()
-    return code
+    return _flushed(code)
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -60,15 +57,17 @@ def _run(argv: Sequence[str] | None) -> int:
     return int(arguments.action(arguments))
 
 
-def _flush() -> None:
-    """Writes what is still held, or says why that cannot be."""
+def _flushed(code: int) -> int:
+    """Writes what is still held, or says why that cannot be; the exit code after it."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         pass
     except OSError as error:
         terminal.note(f"chorusctl: standard output: {error.strerror}")
+        code = code or FAILED
     terminal.drop_output()
+    return code
 
 
 def _unexpected(error: Exception) -> str:

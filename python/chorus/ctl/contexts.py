@@ -11,9 +11,12 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
 
 from chorus.ctl.problems import USAGE, CtlError
 from chorus.license import shown
@@ -80,13 +83,26 @@ class Target:
 def state_folder() -> Path:
     """`$XDG_STATE_HOME/chorus`."""
     base = os.environ.get("XDG_STATE_HOME", "")
-    root = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
+    try:
+        root = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
+    except RuntimeError:
+        raise CtlError("this user has no home directory: set HOME or XDG_STATE_HOME", USAGE) from None
     return root / "chorus"
 
 
 def contexts_folder() -> Path:
     """Where contexts lie."""
     return state_folder() / "contexts"
+
+
+def _entry(said: object) -> AgentEntry:
+    if not isinstance(said, dict):
+        raise ValueError("an agent is an object")
+    entry = AgentEntry(**said)
+    texts = [getattr(entry, item.name) for item in fields(entry) if item.name != "pid"]
+    if type(entry.pid) is not int or not all(isinstance(text, str) for text in texts):
+        raise ValueError("an agent's fields are texts and a number")
+    return entry
 
 
 def check_name(name: str) -> str:
@@ -97,21 +113,32 @@ def check_name(name: str) -> str:
 
 
 def load(name: str) -> MeshContext | None:
-    """The context, if `up` made it."""
+    """The context, if `up` made it. Raises CtlError when its file cannot be read, or holds something else."""
+    path = contexts_folder() / check_name(name) / "context.json"
     try:
-        content = json.loads((contexts_folder() / check_name(name) / "context.json").read_bytes())
+        content = json.loads(path.read_bytes())
+        agents = tuple(_entry(agent) for agent in content["agents"])
+        license_id = content.get("license_id")
+        if content["name"] != name or not isinstance(license_id, str | None):
+            raise ValueError("it is of another context")
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise CtlError(f"context {name} cannot be read: {path}: {error.strerror}", USAGE) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CtlError(
+            f"context {name} is damaged: {path} is not what chorusctl wrote; restore it, or remove "
+            f"{path.parent} and bring the mesh up anew",
+            USAGE,
+        ) from None
     # Contexts of earlier versions hold the licence id themselves.
-    license_id = content.get("license_id")
     if license_id is None:
         try:
             license_id = _license_file(name).read_text(encoding="utf-8").strip()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             what = f"context {name}: its licence id cannot be read: {error}"
             raise CtlError(f"{what}; restore the file, or remove {contexts_folder() / name}") from None
-    agents = tuple(AgentEntry(**agent) for agent in content["agents"])
-    return MeshContext(content["name"], license_id, agents)
+    return MeshContext(name, license_id, agents)
 
 
 def save(context: MeshContext) -> None:
@@ -148,17 +175,24 @@ def remove(context: MeshContext) -> None:
 
 
 def last_name() -> str | None:
-    """The context brought up last."""
+    """The context brought up last. Raises CtlError when the file that names it cannot be read."""
+    path = contexts_folder() / "last"
     try:
-        return (contexts_folder() / "last").read_text().strip() or None
+        name = path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise CtlError(f"{path}: {why}; name a mesh with --context", USAGE) from None
+    if name and not _NAME.fullmatch(name):
+        raise CtlError(f"{path} names no context; remove it, or name a mesh with --context", USAGE)
+    return name or None
 
 
 def target(name: str | None, environ: Mapping[str, str]) -> Target:
     """Which agents to ask: `--context`, the environment, the last context, the default port."""
     if name is None and environ.get("CHORUS_API_URL"):
-        return Target((Endpoint(environ["CHORUS_API_URL"].rstrip("/"), _environment_token(environ)),))
+        return Target((Endpoint(_url(environ["CHORUS_API_URL"]), _environment_token(environ)),))
     chosen = name or environ.get("CHORUS_CONTEXT") or last_name()
     if chosen is not None:
         context = load(chosen)
@@ -174,7 +208,7 @@ def _of_context(context: MeshContext) -> Target:
     endpoints = []
     for agent in context.agents:
         try:
-            token = Path(agent.token_file).read_text().strip()
+            token = _token(Path(agent.token_file).read_bytes().strip(), agent.token_file)
         except OSError as error:
             raise CtlError(f"the token of {agent.agent_id} cannot be read: {error}") from None
         endpoints.append(Endpoint(agent.api, token, agent.agent_id))
@@ -183,12 +217,12 @@ def _of_context(context: MeshContext) -> Target:
 
 def _environment_token(environ: Mapping[str, str]) -> str:
     if environ.get("CHORUS_API_TOKEN"):
-        return environ["CHORUS_API_TOKEN"]
+        return _token(os.fsencode(environ["CHORUS_API_TOKEN"]), "CHORUS_API_TOKEN")
     path = environ.get("CHORUS_API_TOKEN_FILE")
     if not path:
         raise CtlError("CHORUS_API_URL is set: set CHORUS_API_TOKEN or CHORUS_API_TOKEN_FILE too", USAGE)
     try:
-        return Path(path).read_text().removesuffix("\n")
+        return _token(Path(path).read_bytes().removesuffix(b"\n"), f"CHORUS_API_TOKEN_FILE ({path})")
     except OSError as error:
         raise CtlError(f"CHORUS_API_TOKEN_FILE: {error}", USAGE) from None
 
@@ -204,14 +238,36 @@ def _default_token(environ: Mapping[str, str]) -> tuple[str, Path | None]:
         try:
             agent = json.loads((folder / "agent.json").read_bytes())
             if agent["ports"]["api"] == DEFAULT_API_PORT:
-                return (folder / "api-token").read_text().strip(), folder
-        except (OSError, ValueError, KeyError):
-            continue
+                path = folder / "api-token"
+                return _token(path.read_bytes().strip(), str(path)), folder
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # no agent's folder, or one that never started
     raise CtlError(
         "no mesh is known here: start one with `chorusctl up`, or point at an agent with CHORUS_API_URL and "
         "CHORUS_API_TOKEN_FILE",
         USAGE,
     )
+
+
+def _url(text: str) -> str:
+    """The address of an API; raises CtlError for what is none."""
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        fits = fits and not parts.query and not parts.fragment
+        httpx.URL(text)
+    except (ValueError, httpx.InvalidURL):
+        fits = False
+    if not fits or not text.isascii() or not text.isprintable() or " " in text:
+        raise CtlError(f"CHORUS_API_URL: {text!r} is no address such as http://127.0.0.1:8080", USAGE)
+    return text.rstrip("/")
+
+
+def _token(content: bytes, where: str) -> str:
+    """A bearer token; raises CtlError for what cannot be in a header."""
+    if not content or not all(0x21 <= byte <= 0x7E for byte in content):
+        raise CtlError(f"{where}: expected a token, one word of visible ASCII characters", USAGE)
+    return content.decode("ascii")
 
 
 def _license_file(name: str) -> Path:

@@ -19,11 +19,13 @@ from chorus.config import SettingsError, exposure, load_settings
 from chorus.config.secret import SECRET_MIN_BYTES
 from chorus.ctl import contexts
 from chorus.ctl.contexts import state_folder
+from chorus.ctl.problems import CtlError
 from chorus.ctl.terminal import say, say_json
 
 DISK_FREE_MIN_BYTES: Final = 2 * 1024**3
 DOCKER_TIMEOUT_S: Final = 5
 HEALTH_TIMEOUT_S: Final = 2.0
+PORT_MAX: Final = 65_535
 _PORTS: Final = (("CHORUS_P2P_PORT", 9000), ("CHORUS_API_PORT", 8080), ("CHORUS_HEALTH_PORT", 8081))
 _IMAGES: Final = ("anthonyrawlins/chorus-base:latest", "anthonyrawlins/chorus-python-dev:latest")
 
@@ -43,7 +45,15 @@ def doctor(arguments: Namespace) -> int:
     """Looks at everything; exit code 1 when something that is needed is missing."""
     findings: list[Finding] = []
     for look in _LOOKS:
-        findings += look()
+        name = look.__name__.strip("_")
+        try:
+            findings += look()
+        except CtlError as error:
+            findings.append(Finding(name, False, str(error)))
+        except Exception as error:
+            # It looks at what is broken: whatever that raises is what it has to tell.
+            why = f"cannot be looked at: {type(error).__name__}: {error}"
+            findings.append(Finding(name, False, why, "look at the variables of the environment it names"))
     if arguments.json:
         say_json({"checks": [asdict(finding) for finding in findings]})
     else:
@@ -112,7 +122,12 @@ def _docker() -> list[Finding]:
 def _ports() -> list[Finding]:
     findings = []
     for variable, default in _PORTS:
-        port = int(os.environ.get(variable) or default)
+        setting = os.environ.get(variable) or str(default)
+        if not (setting.isascii() and setting.isdigit() and int(setting[:6]) <= PORT_MAX):
+            remedy = f"set {variable} to a number up to {PORT_MAX}, or not at all"
+            findings.append(Finding("port", False, f"{variable}: {setting!r} is no port", remedy))
+            continue
+        port = int(setting)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

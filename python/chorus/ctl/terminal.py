@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, Final, TextIO
 
 from chorus.wire.visible import visible, visible_json
@@ -86,9 +87,10 @@ def progress(text: str) -> None:
 
 def write_bytes(content: bytes, *, stderr: bool = False) -> None:
     """Exact bytes, at once."""
-    stream = (sys.stderr if stderr else sys.stdout).buffer
-    stream.write(content)
-    stream.flush()
+    text = sys.stderr if stderr else sys.stdout
+    with _named(text):
+        text.buffer.write(content)
+        text.buffer.flush()
 
 
 class Output:
@@ -113,4 +115,15 @@ def _print(text: str, stream: TextIO, flush: bool, line_end: str = "\n") -> None
     encoding = stream.encoding or "utf-8"
     # A terminal of another encoding shows an escape, and the command does not end.
     shown = text.encode(encoding, "backslashreplace").decode(encoding)
-    print(shown, end=line_end, file=stream, flush=flush)
+    with _named(stream):
+        print(shown, end=line_end, file=stream, flush=flush)
+
+
+@contextlib.contextmanager
+def _named(stream: TextIO) -> Iterator[None]:
+    """Errors of writing say where to."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = "standard error" if stream is sys.stderr else "standard output"
+        raise

@@ -359,7 +359,7 @@ def too_few_votes(elections: Mapping[str, Mapping[str, Any]], here: Mapping[str,
 def _voters(members: int) -> int:
     """The largest odd number of members, at most CHORUS_VOTERS."""
     setting = os.environ.get("CHORUS_VOTERS", "")
-    most = min(members, int(setting) if setting.isdigit() else DEFAULT_VOTERS)
+    most = min(members, int(setting) if setting.isdecimal() and setting.isascii() else DEFAULT_VOTERS)
     return most if most % 2 else most - 1
 
 
