@@ -203,6 +203,7 @@ def _decisions(commands: _SubParsersAction[ArgumentParser]) -> None:
     one.add_argument("record", nargs="?", help="a file, or the hash or address of a record")
     one.add_argument("--key", metavar="PEER_ID", help="whose signature it has to be")
     one.add_argument("--all", action="store_true", help="verify: all records of the mesh")
+    one.add_argument("--raw", action="store_true", help="show: byte for byte as signed, to be kept as a file")
     vote = _command(commands, "vote", "vote on a decision, or show its votes", _asking("decisions", "vote"))
     vote.add_argument("record", metavar="HASH", help="the hash or address of the decision")
     vote.add_argument("choice", nargs="?", choices=("approve", "reject", "abstain"))

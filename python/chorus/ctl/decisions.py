@@ -16,7 +16,7 @@ from chorus.config.units import parse_duration
 from chorus.ctl.client import Client, Refused
 from chorus.ctl.problems import FAILED, CtlError
 from chorus.ctl.show import DECISIONS, print_json, print_list, print_pairs
-from chorus.ctl.terminal import note, say, say_json, say_lines
+from chorus.ctl.terminal import note, say, say_json, say_lines, write_bytes
 from chorus.decisions import DecisionError, VerifiedRecord, verify
 from chorus.wire.visible import visible
 
@@ -81,7 +81,10 @@ def decision(arguments: Namespace, connect: Connect) -> int:
         raise CtlError(
             "name a file, or the hash or address of a record" + " (or --all)" * (arguments.verb == "verify")
         )
-    found = _verified(arguments.record, arguments.key, connect)
+    found, content = _verified(arguments.record, arguments.key, connect)
+    if arguments.verb == "show" and arguments.raw:
+        write_bytes(content)
+        return 0
     if arguments.verb == "show":
         return _show(found, arguments)
     if arguments.json:
@@ -122,17 +125,18 @@ def vote(client: Client, arguments: Namespace) -> int:
     return print_pairs(rows)
 
 
-def _verified(what: str, key: str | None, connect: Connect) -> VerifiedRecord:
+def _verified(what: str, key: str | None, connect: Connect) -> tuple[VerifiedRecord, bytes]:
     path = Path(what)
     try:
         if not what.startswith("ucxl://") and path.is_file():
             # Saved by an editor or a shell, it may have a line's end.
-            return verify(path.read_bytes().rstrip(b"\r\n"), author=key)
+            content = path.read_bytes().rstrip(b"\r\n")
+            return verify(content, author=key), content
         with connect() as client:
             name = _named(client, what)
             content = client.get_bytes(f"/api/v1/decisions/{name}").content
             row = _listed(client, name, verify(content, expected_hash=name).record["task_id"])
-        return verify(content, expected_hash=name, author=key, listed=row)
+        return verify(content, expected_hash=name, author=key, listed=row), content
     except OSError as error:
         raise CtlError(f"{what} cannot be read: {error}") from None
     except DecisionError as error:
