@@ -84,6 +84,11 @@ def _workdir(path: str) -> str:
     return check_path(path) if path else path
 
 
+def _glob(glob: str) -> str:
+    # A folder as people write it.
+    return check_path(glob.removeprefix("./").rstrip("/") or glob)
+
+
 def _moment(value: datetime) -> datetime:
     if not 0 <= stamp_of(value) <= TIME_MAX_MS:
         raise ValueError("give a time of the years 1970 to 9998")
@@ -95,7 +100,7 @@ TaskId = Annotated[str, Field(pattern=ID_PATTERN)]
 Word = Annotated[str, Field(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Variables = Annotated[dict[str, str], Field(max_length=ENV_MAX_NAMES), AfterValidator(_variables)]
 Command = Annotated[str, Field(min_length=1), _bytes(COMMAND_MAX_BYTES)]
-Glob = Annotated[str, Field(min_length=1), _bytes(1024), AfterValidator(check_path)]
+Glob = Annotated[str, Field(min_length=1), _bytes(1024), AfterValidator(_glob)]
 
 
 class Resources(BaseModel):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chorus.executor.backend import FileEntry, Sandbox
-from chorus.executor.globs import PATH_CHARS_MAX, Globs, TooMuchWork
+from chorus.executor.globs import Globs, TooMuchWork
 from chorus.executor.redaction import Sentinel, cut_text
 from chorus.executor.workspace import Artifacts, choose_artifacts, collect
 
@@ -44,24 +44,76 @@ from chorus.executor.workspace import Artifacts, choose_artifacts, collect
         ("*", ".hidden", True),
         ("**/**/x", "x", True),
         ("***", "a/b", True),
-        ("[a]", "[a]", True),
-        ("[a]", "a", False),
+        ("[a]", "a", True),
+        ("[a]", "[a]", False),
+        ("[[]a]", "[a]", True),
+        (r"\[a]", "[a]", True),
+        (r"\[a]", "a", False),
+        (r"\*", "x", False),
+        (r"a\{b,c}", "a{b,c}", True),
+        ("[a-cx]1", "b1", True),
+        ("[a-cx]1", "x1", True),
+        ("[a-cx]1", "d1", False),
+        ("[!a-c]", "d", True),
+        ("[^a-c]", "b", False),
+        ("[!a]b", "/b", False),
+        ("x[!a]y", "x/y", False),
+        ("[]a]", "]", True),
+        ("[a-]", "-", True),
+        ("[a", "[a", True),
+        ("[", "[", True),
+        ("[z-a]", "m", False),
+        ("[é-ü]", "ö", True),
+        ("*.{xml,json}", "a.json", True),
+        ("*.{xml,json}", "a.txt", False),
+        ("{a,b}/{c,d}", "b/c", True),
+        ("{a,{b,c}d}", "cd", True),
+        ("{a,{b,c}d}", "c", False),
+        ("a{,.gz}", "a", True),
+        ("a{,.gz}", "a.gz", True),
+        ("{a}", "{a}", True),
+        ("{}", "{}", True),
+        ("{a,b", "{a,b", True),
+        ("a,b}", "a,b}", True),
+        ("{a,{b,c}", "{a,b", True),
+        ("{out/**,*.log}", "out/x/y", True),
+        ("{out,lib}", "lib/x/y", True),
     ],
 )
 def test_globs(glob: str, path: str, fits: bool) -> None:
     assert Globs([glob]).match(path) is fits
 
 
+def test_the_globs_that_fit_nothing_are_known() -> None:
+    matcher = Globs(["*.{xml,json}", "*.txt", "out", "out", "{a,b}"])
+    assert [matcher.match(path) for path in ("b.json", "out/x", "c")] == [True, True, False]
+    assert matcher.unmatched() == ["*.txt", "{a,b}"]
+
+
+def test_braces_that_stand_for_too_much_are_refused_and_the_others_kept() -> None:
+    """Twenty pairs stand for a million globs."""
+    many = "{a,b}" * 20
+    matcher = Globs([many, "{" + "," * 2000 + "}", "{x,y}"])
+    assert matcher.refused == [many, "{" + "," * 2000 + "}"]
+    assert matcher.match("y")
+    assert matcher.unmatched() == []
+    assert Globs(["{a,b}" * 10]).match("ab" * 5)
+
+
 def reference(glob: str) -> re.Pattern[str]:
     """What a glob means, as a pattern that may take forever."""
-    signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.findall(r"\*\*/|\*\*|.", glob, re.DOTALL)
+    signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]", "[!a]": "[^a/]", "[a-b]": "[ab]"}
+    parts = re.findall(r"\*\*/|\*\*|\[!a\]|\[a-b\]|.", glob, re.DOTALL)
     return re.compile("(?s:" + "".join(signs.get(part) or re.escape(part) for part in parts) + ")(?:/.*)?")
 
 
 @settings(max_examples=2000, deadline=None)
 @given(
-    st.lists(st.text("*?/ab", min_size=1, max_size=8), min_size=1, max_size=4),
+    st.lists(
+        st.lists(st.sampled_from([*"*?/ab", "[!a]", "[a-b]"]), min_size=1, max_size=8).map("".join),
+        min_size=1,
+        max_size=4,
+    ),
     st.lists(st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=4), max_size=4),
 )
 def test_globs_mean_what_their_patterns_mean(globs: list[str], parts: list[list[str]]) -> None:
@@ -72,7 +124,17 @@ def test_globs_mean_what_their_patterns_mean(globs: list[str], parts: list[list[
 
 @pytest.mark.parametrize(
     "glob",
-    ["**/" * 12 + "x", "**/a/" * 12 + "x", "*a" * 40 + "x", "**a" * 40 + "x", "a**/" * 40 + "x", "?" * 900],
+    [
+        "**/" * 12 + "x",
+        "**/a/" * 12 + "x",
+        "*a" * 40 + "x",
+        "**a" * 40 + "x",
+        "a**/" * 40 + "x",
+        "?" * 900,
+        "**[a-z]" * 40 + "x",
+        "**[!x]" * 40 + "x",
+        "**{a,b}" * 3 + "x",
+    ],
 )
 def test_no_glob_takes_more_steps_than_its_paths_have_characters(glob: str) -> None:
     """With backtracking each of these would take longer than anybody waits."""
@@ -92,8 +154,11 @@ def test_folders_are_walked_once() -> None:
     assert sum(matcher.match(f"{deep}/{n}.xml") for n in range(1000)) == 1000
 
 
-def test_a_path_that_nothing_can_open_is_no_artifact() -> None:
-    assert not Globs(["**"]).match("a/" * PATH_CHARS_MAX)
+def test_a_path_of_very_many_folders_costs_no_more_than_its_characters() -> None:
+    deep = "a/" * 500_000
+    matcher = Globs(["**/*.xml"], steps_max=2 * len(deep) + 100)
+    assert matcher.match(f"{deep}b.xml")
+    assert len(matcher._folders) == 1
 
 
 def test_what_takes_too_long_is_refused_and_the_rest_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,11 @@ def test_refused_by_name(fields: dict[str, Any], place: str, what: str) -> None:
     )
 
 
+def test_a_folder_of_artifacts_may_be_written_as_people_do() -> None:
+    task = parse_task({"title": "t", "artifacts": ["./out/", "out", "./*.xml"]})
+    assert task.artifacts == ("out", "out", "*.xml")
+
+
 def test_all_mistakes_at_once() -> None:
     with pytest.raises(TaskInvalid) as refused:
         parse_task({"priority": -1, "x": 1})
