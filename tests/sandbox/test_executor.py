@@ -10,6 +10,7 @@ import shutil
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import docker
 import orjson
@@ -17,7 +18,7 @@ import pytest
 import pytest_asyncio
 from world import AGENT, World, eventually, stand_in_core
 
-from chorus.executor import desk
+from chorus.executor import desk, workspace
 from chorus.executor.docker.container import LABEL_PEER
 from chorus.wire.messages import COORDINATION, DECISIONS
 from chorus.wire.secrets import seal_secrets
@@ -48,7 +49,9 @@ async def test_a_task_from_award_to_record(world: World) -> None:
     assert row.result is not None
     assert [command["exit_code"] for command in row.result["commands"]] == [0, 0]
     digest = hashlib.sha256(b"42").hexdigest()
-    assert row.result["artifacts"] == [{"path": "out/answer.txt", "size": 2, "sha256": digest}]
+    assert row.result["artifacts"] == [
+        {"path": "out/answer.txt", "size": 2, "sha256": digest, "mode": "0644"}
+    ]
     assert row.result["usage"]["cpu_s"] > 0
     await until_said(world, "task_complete")
     assert {(topic, type) for _, topic, type, _ in world.mesh.published} >= {
@@ -173,7 +176,122 @@ async def test_links_out_of_the_workspace_are_no_artifacts(world: World) -> None
     assert row.result is not None
     assert {item["path"] for item in row.result["artifacts"]} == {"real", "inside"}
     listed = await world.client.call_service("output", "artifacts", {"task_id": row.task_id, "attempt": 1})
-    assert {item["path"] for item in listed.head["refused"]} == {"leak", "pipe"}
+    assert {item["path"] for item in listed.head["left_out"]} == {"leak", "pipe"}
+
+
+ODD_FILES = r"""
+mkdir out && cd out
+echo good > good && chmod 750 good
+echo x > secret && chmod 000 secret
+mkdir closed && echo x > closed/inside && chmod 000 closed
+ln -s "$(printf '\377')" link; ln -s /etc/passwd leak; ln -s nothing dangling; mkfifo pipe
+echo x > "$(printf 'latin-\351')"; echo x > "$(printf 'two\nlines')"
+echo same > one; ln one two
+echo x > pax_global_header
+echo x > old; touch -d @-99999999 old; echo x > far; touch -d @253402300800 far
+echo x > "$(head -c 255 /dev/zero | tr '\0' n)"
+d=$(head -c 200 /dev/zero | tr '\0' d); deep=$(for i in $(seq 15); do printf /%s $d; done)
+mkdir -p p$deep q$deep; echo x > p$deep/lost; mv p q$deep/p
+"""
+
+
+async def test_one_odd_artifact_loses_no_other(world: World) -> None:
+    """Each comes out or is named, and the commands are run once."""
+    row = await world.run(commands=[ODD_FILES], artifacts=["out", "*.xml"])
+    assert (row.state, row.attempt) == ("completed", 1), row.reason
+    assert row.result is not None
+    kept = {item["path"].removeprefix("out/"): item["mode"] for item in row.result["artifacts"]}
+    assert kept.pop("n" * 255)
+    assert sorted(kept) == ["far", "good", "old", "one", "pax_global_header", "two"]
+    assert kept["good"] == "0750"
+    left_out = {item["path"].removeprefix("out/"): item["reason"] for item in row.result["left_out"]}
+    [deep] = [path for path in left_out if path.startswith("q/" + "d" * 200)]
+    assert "its path is longer" in left_out.pop(deep)
+    assert left_out == {
+        "secret": "it cannot be read",
+        "closed": "a folder that cannot be read",
+        "link": "a link out of the workspace or to nothing: ?",
+        "leak": "a link out of the workspace or to nothing: /etc/passwd",
+        "dangling": "a link out of the workspace or to nothing: nothing",
+        "pipe": "neither file, folder nor link",
+        r"latin-\xe9": "its name is not UTF-8",
+        r"two\nlines": "its name holds control characters",
+        "*.xml": "no file fits this pattern",
+    }
+    assert "Left out of the artifacts: " in row.result["summary"]
+
+
+async def test_a_list_too_long_for_an_entry_travels_as_a_blob(world: World) -> None:
+    row = await world.run(
+        commands=["i=0; while [ $i -lt 1500 ]; do : > $(printf %0150d $i); i=$((i+1)); done"], artifacts=["*"]
+    )
+    assert (row.state, row.attempt) == ("completed", 1), row.reason
+    assert row.result is not None
+    assert row.result["artifacts"] == []
+    blob = row.result["artifacts_blob"]
+    assert blob["count"] == 1500
+    assert world.executor
+    listed = orjson.loads(world.executor.room.blobs.path(blob["sha256"]).read_bytes())
+    assert len(listed["artifacts"]) == 1500
+    use = world.table.blob_use(blob["sha256"])
+    assert use is not None
+    assert not use.unfinished
+    await until_said(world, "task_complete")
+    [entry] = [e for e in world.mesh.entries if e.head["type"] == "decision"]
+    assert orjson.loads(entry.payload)["kind"] == "task_result"
+
+
+@pytest.mark.parametrize("broken", [OSError(28, "No space left on device"), TypeError("a mistake")])
+async def test_what_breaks_after_the_commands_runs_nothing_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, broken: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise broken
+
+    assert world.executor
+    monkeypatch.setattr(world.executor.room.outbox, "put", fail)
+    monkeypatch.setattr("chorus.executor.workspace.choose_artifacts", fail)
+    monkeypatch.setattr("chorus.executor.attempt.usage_view", fail)
+    row = await world.run(commands=["echo once"], artifacts=["*"])
+    assert (row.state, row.attempt) == ("completed", 1), row.reason
+    assert await world.logs(row.task_id) == b"once\n"
+
+
+async def test_a_kill_while_artifacts_are_collected_runs_nothing_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collecting, never = asyncio.Event(), asyncio.Event()
+
+    async def collect(*_: object) -> None:
+        collecting.set()
+        await never.wait()
+
+    monkeypatch.setattr("chorus.executor.workspace.collect", collect)
+    task_id = await world.submit(commands=["exit 3"], artifacts=["*"])
+    await world.award(task_id)
+    await collecting.wait()
+    await world.crash()
+    await world.start()
+    row = await world.until(task_id, lambda row: not row.open)
+    assert (row.state, row.attempt) == ("failed", 1)
+    assert "the executor was restarted while the artifacts were collected" in row.reason
+    assert row.result is not None
+    assert row.result["exit_code"] == 3
+
+
+async def test_a_lease_lost_while_artifacts_are_collected_keeps_the_result(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect = workspace.collect
+
+    async def slowly(*arguments: Any) -> workspace.Artifacts:
+        assert world.executor
+        world.executor.desk.stop_all("lost", "the lease is over")
+        return await collect(*arguments)
+
+    monkeypatch.setattr("chorus.executor.workspace.collect", slowly)
+    row = await world.run(commands=["echo 1 > a"], artifacts=["*"])
+    assert (row.state, row.attempt) == ("completed", 1), row.reason
 
 
 async def test_a_gigabyte_of_output_is_cut_and_costs_no_memory(world: World) -> None:

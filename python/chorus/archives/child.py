@@ -39,7 +39,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         with Path(request["source"]).open("rb") as source:
             if request["action"] == "take":
                 folder = Path(request["folder"])
-                return {"stored": clean.take(source, set(request["wanted"]), folder, bytes_max=bytes_max)}
+                stored, broken = clean.take(source, set(request["wanted"]), folder, bytes_max=bytes_max)
+                return {"stored": stored, "broken": broken}
             into = Path(request["into"]) if request["action"] == "clean" else None
             return {"size": clean.sanitize(source, into, bytes_max=bytes_max)}
     except ArchiveTooLarge as error:

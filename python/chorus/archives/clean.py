@@ -27,8 +27,8 @@ _CLOSED_BYTES_MAX = 16 * 1024 * 1024
 # Two blocks of zeros end an archive.
 _END = bytes(2 * BLOCK_BYTES)
 
-# Path, size and SHA-256 of a file that was taken out, and the name it is stored under.
-Stored = tuple[str, int, str]
+# Of a file that was taken out: the name it is stored under, its size, its SHA-256 and its permissions.
+Stored = tuple[str, int, str, int]
 
 
 def from_files(files: Mapping[str, str | bytes], into: Path) -> None:
@@ -70,30 +70,50 @@ def sanitize(source: BinaryIO, into: Path | None, *, bytes_max: int) -> int:
     return bytes_max - tar.bytes_left
 
 
-def take(source: BinaryIO, wanted: Collection[str], folder: Path, *, bytes_max: int) -> dict[str, Stored]:
+def take(
+    source: BinaryIO, wanted: Collection[str], folder: Path, *, bytes_max: int
+) -> tuple[dict[str, Stored], str]:
     """Stores the wanted files of a sandbox's archive in a folder, under numbers; by their paths.
 
-    A name that a task made never becomes a name on this disk. Raises ArchiveRefused, OSError.
+    Beside them, in words, what kept the rest from being read; empty when nothing did. A name that a task made
+    never becomes a name on this disk.
     """
     stored: dict[str, Stored] = {}
-    tar = Tar(open_stream(source), bytes_max)
-    for member in tar:
-        path = posixpath.normpath(member.name)
-        if path not in wanted or path in stored:
-            continue
-        if member.kind == "hardlink" and (same := stored.get(posixpath.normpath(member.target))):
-            stored[path] = same
-        elif member.kind == "file":
-            name = f"{len(stored):04d}"
-            digest = hashlib.sha256()
-            with (folder / name).open("wb") as file:
-                while data := tar.read(_COPY_BYTES):
-                    digest.update(data)
-                    file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            stored[path] = (name, member.size, digest.hexdigest())
-    return stored
+    try:
+        tar = Tar(open_stream(source), bytes_max)
+        for member in tar:
+            path = posixpath.normpath(member.name)
+            if path not in wanted or path in stored:
+                continue
+            if member.kind == "hardlink" and (same := stored.get(posixpath.normpath(member.target))):
+                stored[path] = same
+            elif member.kind == "file":
+                stored[path] = _store(tar, member, folder, f"{len(stored):05d}")
+    except ArchiveRefused as error:
+        return stored, str(error)
+    except OSError as error:
+        return stored, f"this agent's disk failed: {error.strerror or error}"
+    return stored, ""
+
+
+def _store(tar: Tar, member: Member, folder: Path, name: str) -> Stored:
+    """Writes a member's content to the disk; a file that is not whole does not stay.
+
+    Raises ArchiveRefused, OSError.
+    """
+    digest = hashlib.sha256()
+    place = folder / name
+    try:
+        with place.open("wb") as file:
+            while data := tar.read(_COPY_BYTES):
+                digest.update(data)
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        place.unlink(missing_ok=True)
+        raise
+    return name, member.size, digest.hexdigest(), member.mode & 0o777
 
 
 class _Admission:

@@ -33,14 +33,17 @@ async def clean(source: Path, into: Path, *, bytes_max: int) -> None:
     await _ask({"action": "clean", "source": str(source), "into": str(into), "bytes_max": bytes_max})
 
 
-async def take(source: Path, wanted: Collection[str], folder: Path, *, bytes_max: int) -> dict[str, Stored]:
-    """Stores the wanted files of an archive under numbers, by their paths.
+async def take(
+    source: Path, wanted: Collection[str], folder: Path, *, bytes_max: int
+) -> tuple[dict[str, Stored], str]:
+    """Stores the wanted files of an archive under numbers, by their paths; beside them, in words, what kept
+    the rest from being read.
 
-    Raises ArchiveRefused, ArchiveTooLarge, OSError.
+    Raises ArchiveRefused, OSError when nothing can be said of any of them.
     """
     request = {"action": "take", "source": str(source), "wanted": list(wanted), "folder": str(folder)}
-    stored = (await _ask({**request, "bytes_max": bytes_max}))["stored"]
-    return {path: (name, size, sha256) for path, (name, size, sha256) in stored.items()}
+    answer = await _ask({**request, "bytes_max": bytes_max})
+    return {path: tuple(stored) for path, stored in answer["stored"].items()}, str(answer["broken"])
 
 
 async def _ask(request: dict[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import orjson
+
+from chorus.blobs import BlobSpaceFull
 from chorus.decisions import address
 from chorus.executor import redaction, summary
 from chorus.executor.backend import BackendUnavailable, EndedBy, ImageUnavailable, Sandbox, SandboxError
@@ -36,7 +41,7 @@ from chorus.executor.runner import (
     usage_view,
 )
 from chorus.executor.summary import Facts
-from chorus.executor.workspace import Sources
+from chorus.executor.workspace import Artifacts, Sources
 from chorus.hub import HubError
 from chorus.process.logs import Logger
 from chorus.table.rows import TaskRow
@@ -122,10 +127,9 @@ class Attempt:
             )
             sandbox, pulling_s = await until_set(_result(preparing), self._stop_asked)
             ran = await self._execute(sandbox, pulling_s)
-            if self._stop is not None and self._stop.why != "cancel":
+            if self._stop is not None and self._stop.why != "cancel" and not ran.settled:
                 await self._give_back(self._stop.reason)
                 return
-            await self._keep_result(ran, sandbox.image_digest, pulling_s)
         except StopAsked:
             await self._stopped_early()
         except (
@@ -143,6 +147,9 @@ class Attempt:
         except Exception as error:
             self._log.exception("the attempt broke")
             await self._give_back(f"the executor broke: {error}")
+        else:
+            # The commands have ended: from here on nothing gives the attempt back.
+            await self._keep_result(ran, sandbox.image_digest, pulling_s)
         finally:
             self._stop_asked.set()  # nobody waits for an image any more
             for task in (keeping, self._earlier):
@@ -221,7 +228,11 @@ class Attempt:
         self._later(self._announce("task_progress", {"state": "running"}))
         if self._stop is not None:
             runner.stop(self._stop.why)
-        return await runner.run(self._on_sample)
+
+        async def settled(ran: Ran) -> None:
+            await self._keep_outcome(ran, pulling_s)
+
+        return await runner.run(self._on_sample, settled)
 
     async def _stopped_early(self) -> None:
         """The end of an attempt that was stopped before it had a sandbox."""
@@ -232,34 +243,93 @@ class Attempt:
         else:
             await self._give_back(self._stop.reason)
 
+    async def _keep_outcome(self, ran: Ran, pulling_s: float) -> None:
+        """Into the outbox before the artifacts are collected: were the executor killed meanwhile, the
+        commands would be run again for their files. Raises nothing.
+        """
+        why = "the executor was restarted while the artifacts were collected"
+        body = summary.bare(self._outcome(ran, pulling_s), why)
+        await self._to_disk(partial(self._room.outbox.put, self._item(body, "")))
+
     async def _keep_result(self, ran: Ran, image_digest: str, pulling_s: float) -> None:
-        room, facts = self._room, ran.facts
-        outcome = summary.outcome(facts)
-        listed = [{key: item[key] for key in ("path", "size", "sha256")} for item in ran.artifacts.items]
-        # Cleaned first: of a secret that is cut in two, the half that stays looks like nothing.
-        commands = summary.shorten(
-            [{**item, "command": self._clean(item["command"])} for item in facts.commands]
+        """Into the outbox, and on its way. Raises nothing: how the commands ended is said, whatever else
+        breaks.
+        """
+        outcome = self._outcome(ran, pulling_s)
+        try:
+            body = {**outcome, **await self._details(ran)}
+            with contextlib.suppress(OSError):
+                self.journal.event("usage", {**body["usage"], "total": True})
+            item = self._item(body, image_digest)
+            await asyncio.to_thread(orjson.dumps, item.body)
+        except Exception as error:
+            self._log.exception("a result is kept without its details")
+            item = self._item(summary.bare(outcome, str(error)), image_digest)
+        # Both on the disk before the result is offered; a result without its last output is still a result.
+        await asyncio.gather(
+            self._to_disk(self.journal.sync), self._to_disk(partial(self._room.outbox.put, item))
         )
-        body = {
+        # A result that comes before the start would hide when the task ran.
+        if self._started_entry is not None:
+            await asyncio.wait((self._started_entry,), timeout=self._room.lease_s)
+        self._room.publish(item, self.journal)
+
+    async def _to_disk(self, write: Callable[[], None]) -> None:
+        """Writes what it can. A result that the disk does not take is offered all the same: it lives as long
+        as this process.
+        """
+        try:
+            await asyncio.to_thread(write)
+        except Exception as error:
+            self._log.error("a result is not on the disk", error=str(error), kind=type(error).__name__)
+
+    def _outcome(self, ran: Ran, pulling_s: float) -> dict[str, Any]:
+        """How the attempt ended, without what is large."""
+        facts = ran.facts
+        settings = self._room.settings
+        return {
             "task_id": self.task_id,
             "attempt": self.number,
-            "outcome": outcome,
-            "reason": self._clean(summary.reason(facts))[:2000],
+            "outcome": summary.outcome(facts),
+            "reason": summary.shorten_reason(self._clean(summary.reason(facts))),
             "exit_code": facts.exit_code,
-            "summary": self._clean(summary.compose(facts))[:8000],
-            "commands": commands,
-            "artifacts": listed,
-            "usage": usage_view(ran.usage, facts),
             "ended_by": facts.ended_by,
             "decision": address(
-                room.settings.agent_id, room.settings.role, self._task.project, self.task_id, self.number
+                settings.agent_id, settings.role, self._task.project, self.task_id, self.number
             ),
             "timings": {"pulling_s": round(pulling_s, 3), "running_s": round(facts.running_s, 3)},
         }
+
+    async def _details(self, ran: Ran) -> dict[str, Any]:
+        facts = ran.facts
+        # Cleaned first: of a secret that is cut in two, the half that stays looks like nothing.
+        commands = [{**item, "command": self._clean(item["command"])} for item in facts.commands]
+        details = {
+            "summary": summary.shorten_summary(self._clean(summary.compose(facts))),
+            "commands": summary.shorten_commands(commands),
+            "usage": usage_view(ran.usage, facts),
+            **await self._list(ran.artifacts),
+        }
         if self._earlier is not None and (context := await in_time(self._earlier)):
-            body["context"] = [item["address"] for item in context]
-        usage = body["usage"]
-        self.journal.event("usage", {**dict(usage), "total": True})  # type: ignore[call-overload]
+            details["context"] = [item["address"] for item in context]
+        return details
+
+    async def _list(self, found: Artifacts) -> dict[str, Any]:
+        """The artifacts as the result names them: in itself, or by a blob that lists them."""
+        items = [{key: item[key] for key in ("path", "size", "sha256", "mode")} for item in found.items]
+        if summary.fits_entry(items, found.left_out):
+            return {"artifacts": items, "left_out": found.left_out}
+        try:
+            listed = orjson.dumps({"artifacts": items, "left_out": found.left_out})
+            blob = await self._room.blobs.put_bytes(listed)
+        except (BlobSpaceFull, OSError) as error:
+            why = f"the list of {len(items)} artifacts could not be kept: {error}"
+            self._log.error("a list of artifacts is not kept", error=str(error))
+            return {"artifacts": [], "left_out": [{"path": "", "reason": self._clean(why)}]}
+        named = {"sha256": blob.sha256, "size": blob.size, "count": len(items)}
+        return {"artifacts": [], "artifacts_blob": named}
+
+    def _item(self, body: dict[str, Any], image_digest: str) -> Item:
         record = {
             "task": {"title": self._clean(self._task.title), "project": self._task.project},
             "source_sha256": source_sha256(self._task.source),
@@ -268,15 +338,7 @@ class Attempt:
             "image_digest": image_digest,
             "mesh": self._mesh,
         }
-        item = Item(self.task_id, self.number, "result", new_id(), body, record)
-        # Both on the disk before the result is offered; a result without its last output is still a result.
-        await asyncio.gather(
-            asyncio.to_thread(self.journal.sync), asyncio.to_thread(self._room.outbox.put, item)
-        )
-        # A result that comes before the start would hide when the task ran.
-        if self._started_entry is not None:
-            await asyncio.wait((self._started_entry,), timeout=self._room.lease_s)
-        self._room.publish(item, self.journal)
+        return Item(self.task_id, self.number, "result", new_id(), body, record)
 
     async def _give_back(self, reason: str) -> None:
         reason = self._clean(reason)

@@ -76,6 +76,7 @@ class FileEntry:
     kind: Kind
     size: int
     target: str = ""
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,9 @@ class Sandbox(Protocol):
     async def get(
         self, paths: Sequence[str], into: Path, directory: str = "/workspace", *, bytes_max: int
     ) -> None:
-        """Writes a tar archive of these files, of so many bytes at most; what it holds is to be checked."""
+        """Writes a tar archive of these files, of so many bytes at most; what it holds is to be checked. What
+        cannot be read is not in it.
+        """
 
     async def usage(self) -> Usage:
         """What the task has used. Raises SandboxGone or SandboxLost when the sandbox does not answer."""

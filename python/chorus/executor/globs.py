@@ -108,6 +108,10 @@ class Globs:
         self._fitted |= fits
         return bool(fits)
 
+    def reaches_below(self, folder: str) -> bool:
+        """Whether a path in the folder could fit. Raises TooMuchWork."""
+        return bool(self._move(self._folders[""], f"{folder}/"))
+
     def unmatched(self) -> list[str]:
         """The globs that no path has fitted so far."""
         return [glob for glob, ends in self._ends.items() if not ends & self._fitted]

@@ -35,14 +35,14 @@ class OutputService:
         self._listed = listed
 
     async def handle(self, request: Request) -> dict[str, Any]:
-        """Requests: `artifacts` lists what was kept and what was refused."""
+        """Requests: `artifacts` lists what was kept and what was left out."""
         self._check_member(request)
         if request.method != "artifacts":
             raise HubInvalid(f"output has no method {request.method!r}")
         folder, _ = self._folder(request)
         listed = await asyncio.to_thread(_read_artifacts, folder)
         items = [{key: item[key] for key in ("path", "size", "sha256")} for item in listed["items"]]
-        return {"items": items, "refused": listed["refused"]}
+        return {"items": items, "left_out": listed["left_out"]}
 
     async def stream(self, request: Request, stream: ByteStream) -> None:
         """Streams: `events`, `logs`, `artifact`."""
@@ -158,5 +158,5 @@ def _read_artifacts(folder: Path) -> dict[str, Any]:
     try:
         listed: dict[str, Any] = orjson.loads((folder / ARTIFACTS).read_bytes())
     except (FileNotFoundError, orjson.JSONDecodeError):
-        return {"items": [], "refused": []}
+        return {"items": [], "left_out": []}
     return listed

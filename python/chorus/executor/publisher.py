@@ -18,7 +18,7 @@ import orjson
 
 from chorus import decisions
 from chorus.executor import summary
-from chorus.executor.journal import Journal, attempt_folder
+from chorus.executor.journal import ARTIFACTS, Journal, attempt_folder
 from chorus.executor.outbox import Item
 from chorus.executor.proposals import Outcome, propose
 from chorus.executor.room import Room
@@ -85,6 +85,9 @@ class Publisher:
         room = self._room
         counted = True
         if item.step == "result":
+            if (blob := item.body.get("artifacts_blob")) is not None:
+                # Nothing names it yet.
+                await room.blobs.keep(blob["sha256"])
             outcome = await propose(room.hub, "result", item.body, entry_id=item.entry_id)
             counted = outcome is not None and outcome.accepted
             if outcome is not None and not counted and not outcome.reason.startswith(_SUPERSEDED):
@@ -231,7 +234,7 @@ class Publisher:
                 context=list(body.get("context", ())),
             ),
             commands=body["commands"],
-            artifacts=body["artifacts"],
+            artifacts=_listed(body),
             usage=body["usage"],
             supersedes=self._earlier(item),
             created_at=room.now(),
@@ -244,6 +247,13 @@ class Publisher:
             return []
         listed = self._room.table.decisions(task_id=item.task_id, kind="task_result", limit=LINKS_MAX).items
         return [row.address for row in listed if row.attempt is not None and row.attempt < item.attempt]
+
+
+def _listed(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """A record's artifacts; where a blob lists them, that list itself, by its hash."""
+    if (blob := body.get("artifacts_blob")) is not None:
+        return [{"path": ARTIFACTS, "size": blob["size"], "sha256": blob["sha256"]}]
+    return [{key: item[key] for key in ("path", "size", "sha256")} for item in body["artifacts"]]
 
 
 def _close_with(journal: Journal | None, event: str, data: dict[str, Any]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,6 +66,8 @@ class Ran:
     facts: Facts
     artifacts: workspace.Artifacts = field(default_factory=workspace.Artifacts)
     usage: Usage = field(default_factory=lambda: Usage(0.0, 0, 0, 0))
+    # Whether it came to its own end, by its commands or its timeout: then nothing runs them again.
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +119,31 @@ class Runner:
             self._stop_asked.set()
             self._stopping = asyncio.get_running_loop().create_task(self._sandbox.stop(why))
 
-    async def run(self, on_sample: Callable[[float, int], None] = lambda cpu, memory: None) -> Ran:
-        """To the end. Raises BackendUnavailable, SandboxLost and InputsMissing: none is the task's fault."""
+    async def run(
+        self,
+        on_sample: Callable[[float, int], None] = lambda cpu, memory: None,
+        on_settled: Callable[[Ran], Awaitable[None]] | None = None,
+    ) -> Ran:
+        """To the end. Raises BackendUnavailable, SandboxLost and InputsMissing, which are not the task's fault, and
+        only before the commands have ended.
+
+        `on_settled` is awaited with what is known before the artifacts are collected, which may take long.
+        """
         started = time.monotonic()
         sampling = asyncio.create_task(self._sample(on_sample))
         ran = Ran(self._facts)
         try:
             if await self._put_inputs():
                 await self._run_commands()
+            ran.settled = self._stopped in (None, "timeout")
             # Nothing of the task lives on while its use is counted and its files are read.
-            await self._sandbox.stop(self._stopped or "exit")
+            with contextlib.suppress(SandboxError):
+                await self._sandbox.stop(self._stopped or "exit")
             ran.usage = await self._usage()
             self._facts.running_s = time.monotonic() - started
-            if self._job.task.artifacts and self._stopped in (None, "timeout"):
+            if self._job.task.artifacts and ran.settled:
+                if on_settled is not None:
+                    await on_settled(ran)
                 scratch = self._job.folder / "scratch"
                 ran.artifacts = await workspace.collect(
                     self._sandbox, self._job.task.artifacts, self._job.folder, scratch, self._clean
@@ -139,7 +154,7 @@ class Runner:
             await asyncio.to_thread(shutil.rmtree, self._job.folder / "scratch", True)
         self._facts.output = self._gate.seen()
         self._facts.artifacts = len(ran.artifacts.items)
-        self._facts.refused = ran.artifacts.refused
+        self._facts.left_out = ran.artifacts.left_out
         if self._gate.failed is not None:
             self._facts.note = f"the agent's disk failed while the output was kept: {self._gate.failed}"
         return ran
@@ -148,12 +163,12 @@ class Runner:
         """What the task used. A session that its task has killed or stopped vouches for no success."""
         try:
             return await self._sandbox.usage()
-        except (BackendUnavailable, SandboxLost):
-            pass  # the commands had ended before, by the session's own word
         except SandboxGone as error:
             if outcome(self._facts) == "completed":
                 self._facts.exit_code = self._facts.commands[-1]["exit_code"] = 137
                 self._gone(error)
+        except SandboxError:
+            pass  # the commands had ended before
         return Usage(0.0, 0, 0, 0)
 
     async def _put_inputs(self) -> bool:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+import orjson
 
 from chorus.executor.backend import EndedBy
 
 Outcome = Literal["completed", "failed", "cancelled"]
-# Beside commands and artifacts in an entry of 256 KiB.
-_COMMAND_CHARS_MAX = 500
-_REASON_CHARS_MAX = 2000
-_COMMANDS_BYTES_MAX = 64 * 1024
+# A result is an entry, which holds 256 KiB as it is encoded: a control character takes six bytes of it. What
+# follows, together with addresses, figures and the envelope, stays well below.
+_COMMANDS_BYTES_MAX: Final = 64 * 1024
+_COMMAND_BYTES_MAX: Final = 2048
+_SUMMARY_BYTES_MAX: Final = 16 * 1024
+_REASON_BYTES_MAX: Final = 8 * 1024
+_REASON_CHARS_MAX: Final = 2000
+# A list of artifacts that takes more travels as a blob.
+LIST_BYTES_MAX: Final = 64 * 1024
+LISTED_MAX: Final = 1000
+LEFT_OUT_LISTED_MAX: Final = 100
 
 
 @dataclass(slots=True)
@@ -25,7 +35,7 @@ class Facts:
     note: str = ""
     timeout_s: float = 0.0
     artifacts: int = 0
-    refused: list[dict[str, str]] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
     output: dict[str, int] = field(default_factory=dict)
     running_s: float = 0.0
     protected: bool = True
@@ -83,22 +93,21 @@ def compose(facts: Facts) -> str:
         parts.append(f"{written} bytes of output.")
     if facts.artifacts:
         parts.append(f"{facts.artifacts} artifact{'s' if facts.artifacts > 1 else ''} kept.")
-    if facts.refused:
-        named = ", ".join(item["path"] or item["reason"] for item in facts.refused[:3])
-        parts.append(
-            f"{len(facts.refused)} artifact{'s' if len(facts.refused) > 1 else ''} refused: {named}."
-        )
+    if facts.left_out:
+        named = ", ".join(item["path"] or item["reason"] for item in facts.left_out[:3])
+        more = len(facts.left_out) - 3
+        parts.append(f"Left out of the artifacts: {named}{f' and {more} more' if more > 0 else ''}.")
     if not facts.protected:
         parts.append("The image has no protected session: the task could have forged its exit codes.")
     return " ".join(parts)
 
 
-def bare(body: dict[str, Any], why: str) -> dict[str, Any]:
+def bare(body: Mapping[str, Any], why: str) -> dict[str, Any]:
     """The result without what may not fit into an entry: how the attempt ended stays, and why the rest is not
     there is said.
     """
     note = f"its details could not be entered: {why}"
-    said = f"{body['reason']}; {note}" if body["reason"] else note
+    said = shorten(f"{body['reason']}; {note}" if body["reason"] else note, _REASON_BYTES_MAX)
     return {
         "task_id": body["task_id"],
         "attempt": body["attempt"],
@@ -119,13 +128,44 @@ def _is_exit_code(value: object) -> bool:
     return isinstance(value, int) and -(2**31) <= value < 2**32
 
 
-def shorten(commands: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def encoded_bytes(value: object) -> int:
+    """What a value takes in an entry. Texts hold no lone surrogates."""
+    return len(orjson.dumps(value))
+
+
+def shorten(text: str, bytes_max: int) -> str:
+    """The text, cut visibly to so many bytes as they are encoded in an entry."""
+    text = text.encode("utf-8", "replace").decode()
+    if encoded_bytes(text) <= bytes_max:
+        return text
+    # The longest beginning that fits: what it takes grows with it.
+    fits, too_long = 0, min(len(text), bytes_max)
+    while fits + 1 < too_long:
+        middle = (fits + too_long) // 2
+        if encoded_bytes(text[:middle] + "…") <= bytes_max:
+            fits = middle
+        else:
+            too_long = middle
+    return text[:fits] + "…"
+
+
+def shorten_reason(text: str) -> str:
+    """A reason as it fits into a result."""
+    return shorten(text[:_REASON_CHARS_MAX], _REASON_BYTES_MAX)
+
+
+def shorten_summary(text: str) -> str:
+    """A summary as it fits into a result."""
+    return shorten(text, _SUMMARY_BYTES_MAX)
+
+
+def shorten_commands(commands: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Commands for the entry: long ones are cut, visibly; the whole ones stand in the task."""
-    room = max(80, min(_COMMAND_CHARS_MAX, _COMMANDS_BYTES_MAX // max(1, len(commands)) // 4))
-    return [
-        {
-            **item,
-            "command": item["command"] if len(item["command"]) <= room else item["command"][: room - 1] + "…",
-        }
-        for item in commands
-    ]
+    room = min(_COMMAND_BYTES_MAX, _COMMANDS_BYTES_MAX // max(1, len(commands)))
+    return [{**item, "command": shorten(item["command"], room)} for item in commands]
+
+
+def fits_entry(items: Sequence[object], left_out: Sequence[object]) -> bool:
+    """Whether a list of artifacts may stand in the result's entry itself."""
+    few = len(items) <= LISTED_MAX and len(left_out) <= LEFT_OUT_LISTED_MAX
+    return few and encoded_bytes([items, left_out]) <= LIST_BYTES_MAX

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import posixpath
-import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,39 +16,49 @@ import orjson
 
 from chorus.archives import confined
 from chorus.archives.clean import from_file, from_files
-from chorus.archives.errors import ArchiveRefused, ArchiveTooLarge
+from chorus.archives.errors import ArchiveTooLarge
 from chorus.blobs import BlobStore
 from chorus.blobs.exchange import fetch as fetch_blob
-from chorus.executor.backend import FileEntry, NoSpace, Sandbox, SandboxError
+from chorus.executor.backend import FileEntry, NoSpace, Sandbox
 from chorus.executor.globs import Globs, TooMuchWork
 from chorus.executor.journal import ARTIFACT_FOLDER, ARTIFACTS
 from chorus.hub import Hub
 from chorus.wire.task import TaskSubmission
+from chorus.wire.visible import visible
 
 # All artifacts of an attempt together, and how many.
 ARTIFACT_BYTES_MAX = 256 * 1024 * 1024
-ARTIFACTS_MAX = 1000
+ARTIFACTS_MAX = 10_000
 # The archive that they come out in, with a header or three for each.
 PACKED_BYTES_MAX = ARTIFACT_BYTES_MAX + ARTIFACTS_MAX * 8192
-# The list travels in the result's entry, which holds 256 KiB.
-ARTIFACT_LIST_BYTES_MAX = 96 * 1024
-# Those that are named beside them.
-REFUSED_MAX = 50
-_TOLD_CHARS_MAX = 1000
+# Those that are named beside them; of more it is said how many.
+LEFT_OUT_MAX = 1000
+# Linux opens no longer path; "./" stands before it, and a zero byte after it.
+PATH_BYTES_MAX = 4096 - 3
+# As the table takes what is said of them.
+NAME_CHARS_MAX = 4096
+REASON_CHARS_MAX = 1000
 STDIN_PATH = "/tmp/.chorus-stdin"
 
 
 @dataclass(slots=True)
 class Artifacts:
-    """What was collected, and what was refused and why."""
+    """What was kept, and what was left out and why: a file, a glob that fits none, or (without a name) what
+    concerns all.
+    """
 
     items: list[dict[str, Any]] = field(default_factory=list)
-    refused: list[dict[str, str]] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    _unnamed: int = 0
 
-    def refuse(self, path: str, why: str) -> None:
-        """Notes the first few that are refused, their names cut to what a person reads."""
-        if len(self.refused) < REFUSED_MAX:
-            self.refused.append({"path": _told(path), "reason": _told(why)})
+    def leave_out(self, path: str, why: str) -> None:
+        """Notes what was left out, its name as it may be shown."""
+        if len(self.left_out) < LEFT_OUT_MAX:
+            told = {"path": _shown(path, NAME_CHARS_MAX), "reason": _shown(why, REASON_CHARS_MAX)}
+            self.left_out.append(told)
+            return
+        self._unnamed += 1
+        self.left_out[LEFT_OUT_MAX:] = [{"path": "", "reason": f"{self._unnamed} more were left out"}]
 
 
 class Sources:
@@ -88,10 +99,6 @@ class Sources:
         return into
 
 
-# Names go into headers and onto terminals; the table takes none with these.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
-
 def choose_artifacts(
     entries: list[FileEntry],
     globs: Iterable[str],
@@ -100,49 +107,76 @@ def choose_artifacts(
 ) -> dict[str, FileEntry]:
     """The files that the globs name, links followed inside the workspace.
 
-    What may not leave is refused by name. For a thread: a workspace may hold very many files.
+    What does not leave is noted by name. For a thread: a workspace may hold very many files.
     """
     patterns = Globs(globs)
     links = _Links(entries)
+    filled = {posixpath.dirname(entry.path) for entry in entries}
     chosen: dict[str, FileEntry] = {}
-    total = listed = 0
+    total = 0
+
+    def leave_out(path: str, why: str) -> None:
+        told = clean(path)
+        # Bytes that are no UTF-8 are lost where a text is cleaned.
+        whole = told == path.encode("utf-8", "replace").decode()
+        found.leave_out(path if whole else told, clean(why))
+
+    for glob in patterns.refused:
+        leave_out(glob, "the braces of this pattern stand for too many patterns; write plainer ones")
     try:
         for entry in sorted(entries, key=lambda entry: entry.path):
-            if entry.kind == "directory" or not patterns.match(entry.path):
+            if entry.kind == "directory" and not entry.readable and patterns.reaches_below(entry.path):
+                leave_out(entry.path, "a folder that cannot be read")
+                continue
+            if not patterns.match(entry.path) or (entry.kind == "directory" and entry.path in filled):
                 continue
             target = links.follow(entry)
-            why = ""
-            if target is None:
-                why = f"a link out of the workspace or to nothing: {entry.target}"
-            elif target.kind == "directory":
-                continue
-            elif target.kind != "file":
-                why = "neither file, folder nor link"
-            elif not _printable(entry.path):
-                why = "its name is not UTF-8"
-            elif _CONTROL.search(entry.path):
-                why = "its name holds control characters"
-            elif clean(entry.path) != entry.path:
+            why = _why_not(entry, target)
+            if not why and clean(entry.path) != entry.path:
                 why = "its name holds a secret"
-            elif total + target.size > ARTIFACT_BYTES_MAX:
+            elif not why and len(chosen) >= ARTIFACTS_MAX:
+                why = f"more than {ARTIFACTS_MAX} artifacts"
+            elif not why and target is not None and total + target.size > ARTIFACT_BYTES_MAX:
                 why = f"more than {ARTIFACT_BYTES_MAX // (1024 * 1024)} MiB of artifacts"
-            elif len(chosen) >= ARTIFACTS_MAX or listed + len(entry.path) + 120 > ARTIFACT_LIST_BYTES_MAX:
-                why = "too many artifacts"
             if why or target is None:
-                found.refuse(clean(entry.path.encode("utf-8", "replace").decode()), clean(why))
+                leave_out(entry.path, why)
                 continue
             total += target.size
-            listed += len(entry.path) + 120
             chosen[entry.path] = target
+        for glob in patterns.unmatched():
+            leave_out(glob, "no file fits this pattern")
     except TooMuchWork:
-        found.refuse("", "so many files and patterns take too long to match; name fewer or plainer patterns")
+        found.leave_out(
+            "", "so many files and patterns take too long to match; name fewer or plainer patterns"
+        )
     return chosen
+
+
+def _why_not(entry: FileEntry, target: FileEntry | None) -> str:
+    """What keeps a file in the sandbox; empty when nothing does. `target` is where links lead."""
+    if target is None:
+        return f"a link out of the workspace or to nothing: {entry.target}"
+    if target.kind == "directory":
+        return "an empty folder" if entry.kind == "directory" else f"a link to a folder: {entry.target}"
+    if target.kind != "file":
+        return "neither file, folder nor link"
+    try:
+        size = max(len(path.encode()) for path in (entry.path, target.path))
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    if size > PATH_BYTES_MAX:
+        return f"its path is longer than {PATH_BYTES_MAX} bytes"
+    # Names go into headers and onto terminals; the table takes none with these.
+    if any(unicodedata.category(sign) == "Cc" for sign in entry.path):
+        return "its name holds control characters"
+    return "" if target.readable else "it cannot be read"
 
 
 async def collect(
     sandbox: Sandbox, globs: Iterable[str], folder: Path, scratch: Path, clean: Callable[[str], str]
 ) -> Artifacts:
-    """Brings the artifacts out and onto the disk. Never raises for what a task did to its files.
+    """Brings the artifacts out and onto the disk. Never raises, as the commands have ended: a file that
+    cannot be had is left out, by name, and nothing is run again for it.
 
     Whatever name `clean` changes holds a secret: that file is left out.
     """
@@ -154,37 +188,42 @@ async def collect(
             packed = scratch / "artifacts.tar"
             names = sorted({entry.path for entry in chosen.values()})
             await sandbox.get(names, packed, bytes_max=PACKED_BYTES_MAX)
-            found.items = await _unpack(packed, chosen, folder)
-    except (SandboxError, ArchiveRefused) as error:
-        found.refuse("", f"the artifacts could not be collected: {error}")
-    await asyncio.to_thread(_write_list, folder, found)
+            await _unpack(packed, chosen, folder, found)
+        await asyncio.to_thread(_write_list, folder, found)
+    except Exception as error:
+        found.items = []
+        found.leave_out("", clean(f"the artifacts could not be collected: {error or type(error).__name__}"))
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(_write_list, folder, found)
     return found
 
 
-async def _unpack(packed: Path, chosen: dict[str, FileEntry], folder: Path) -> list[dict[str, Any]]:
-    """Stores the files of the sandbox's archive; raises ArchiveRefused for what is none, OSError."""
+async def _unpack(packed: Path, chosen: dict[str, FileEntry], folder: Path, found: Artifacts) -> None:
+    """Stores the files of the sandbox's archive. Raises ArchiveRefused, OSError when none can be had."""
     store = folder / ARTIFACT_FOLDER
     await asyncio.to_thread(store.mkdir, parents=True, exist_ok=True)
     wanted = {entry.path for entry in chosen.values()}
     try:
-        stored = await confined.take(packed, wanted, store, bytes_max=PACKED_BYTES_MAX)
-    except ArchiveTooLarge:
-        raise ArchiveRefused("the artifacts grew while they were packed") from None
+        stored, broken = await confined.take(packed, wanted, store, bytes_max=PACKED_BYTES_MAX)
     finally:
         await asyncio.to_thread(packed.unlink, missing_ok=True)
-    items = []
     for path, entry in chosen.items():
         if entry.path in stored:
-            name, size, sha256 = stored[entry.path]
-            items.append({"path": path, "size": size, "sha256": sha256, "file": name})
-    return items
+            name, size, sha256, mode = stored[entry.path]
+            item = {"path": path, "size": size, "sha256": sha256, "mode": f"{mode:04o}", "file": name}
+            found.items.append(item)
+        else:
+            found.leave_out(path, broken or "it could not be read")
 
 
 def _write_list(folder: Path, found: Artifacts) -> None:
-    with (folder / ARTIFACTS).open("wb") as file:
-        file.write(orjson.dumps({"items": found.items, "refused": found.refused}))
+    """The list as its readers serve it: the old one, or this one whole."""
+    aside = folder / f"{ARTIFACTS}.new"
+    with aside.open("wb") as file:
+        file.write(orjson.dumps({"items": found.items, "left_out": found.left_out}))
         file.flush()
         os.fsync(file.fileno())
+    aside.replace(folder / ARTIFACTS)
 
 
 class _Links:
@@ -218,16 +257,13 @@ class _Links:
         return self._known.get(posixpath.normpath(posixpath.join(folder, link.target)))
 
 
-def _told(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()[:_TOLD_CHARS_MAX]
-
-
-def _printable(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _shown(text: str, chars_max: int) -> str:
+    """A name as it may be shown: bytes that are no UTF-8 and what would move a cursor are written out."""
+    # Half a surrogate pair, which stands for no byte, `visible` writes out.
+    with contextlib.suppress(UnicodeEncodeError):
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    text = visible(text)
+    return text if len(text) <= chars_max else text[: chars_max - 1] + "…"
 
 
 def no_space(error: Exception) -> bool:

@@ -24,6 +24,8 @@ ExitCode = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 Image = Annotated[str, Field(max_length=512)]
 Address = Annotated[str, Field(max_length=1024)]
 
+# What a list of artifacts that travels as a blob may take.
+ARTIFACTS_BLOB_MAX_BYTES: Final = 64 * 1024 * 1024
 # As many waiting tasks as one entry gives a reason for.
 WAITING_MAX: Final = 256
 # How refusals begin of a body that breaks its schema, for whoever proposed it.
@@ -165,11 +167,30 @@ class Command(Fact):
 
 
 class Artifact(Fact):
-    """A file that was kept. Its path goes into headers and onto terminals: no control characters."""
+    """A file that was kept. Its path goes into headers and onto terminals: no control characters.
+
+    `mode` is its permissions in octal, as in `0644`; absent in results of older releases.
+    """
 
     path: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
     size: Number
     sha256: Sha256
+    mode: Annotated[str, Field(pattern=r"^0[0-7]{3}$")] | None = None
+
+
+class LeftOut(Fact):
+    """A file, or a glob, that no artifact came of; without a path it concerns all of them."""
+
+    path: Annotated[str, Field(max_length=4096, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] = ""
+    reason: Reason
+
+
+class ArtifactsBlob(Fact):
+    """The blob, in bytes, that lists so many artifacts, as they are too many for an entry."""
+
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0, le=ARTIFACTS_BLOB_MAX_BYTES)]
+    count: Number
 
 
 Quantity = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -189,6 +210,9 @@ class Result(Fact):
     summary: Annotated[str, Field(max_length=32_000)] = ""
     commands: Annotated[list[Command], Field(max_length=64)] = Field(default_factory=list)
     artifacts: Annotated[list[Artifact], Field(max_length=1000)] = Field(default_factory=list)
+    left_out: Annotated[list[LeftOut], Field(max_length=100)] = Field(default_factory=list)
+    # In place of the two lists before, when they are too long.
+    artifacts_blob: ArtifactsBlob | None = None
     usage: Quantities = Field(default_factory=dict)
     ended_by: Literal["exit", "timeout", "cancel", "out_of_memory", "pids", "disk", "daemon", "lost"] = "exit"
     decision: Address | None = None

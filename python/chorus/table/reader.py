@@ -28,7 +28,7 @@ from chorus.table.rows import (
     TaskStory,
     VoteRow,
 )
-from chorus.table.schema import PROJECT_OF_ADDRESS, SOURCE_BLOB, STDIN_BLOB
+from chorus.table.schema import ARTIFACTS_BLOB, PROJECT_OF_ADDRESS, SOURCE_BLOB, STDIN_BLOB
 from chorus.table.submitted import shown
 from chorus.table.versions import Versions
 
@@ -210,10 +210,12 @@ class TableReader:
     def blob_use(self, sha256: str) -> BlobUse | None:
         """How tasks use a blob; None when no task names it."""
         total, unfinished, last = 0, 0, 0
-        for blob in (SOURCE_BLOB, STDIN_BLOB):
+        for named_in, blob in (
+            ("bodies", SOURCE_BLOB), ("bodies", STDIN_BLOB), ("attempts", ARTIFACTS_BLOB),
+        ):  # fmt: skip
             rows = self._query(
-                "SELECT count(*), sum(t.finished_at IS NULL), max(t.finished_at) FROM bodies"
-                f" JOIN tasks t ON t.task_id = bodies.task_id WHERE {blob} = ? AND {blob} <> ''",
+                f"SELECT count(*), sum(t.finished_at IS NULL), max(t.finished_at) FROM {named_in} n"
+                f" JOIN tasks t ON t.task_id = n.task_id WHERE {blob} = ? AND {blob} <> ''",
                 sha256,
             )
             if rows and rows[0][0]:

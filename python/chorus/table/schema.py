@@ -21,6 +21,9 @@ PROJECT_OF_ADDRESS = f"substr({_FROM_PROJECT}, 1, instr({_FROM_PROJECT}, ':') - 
 SOURCE_BLOB = "CASE WHEN json_valid(task) THEN json_extract(task, '$.source.sha256') END"
 STDIN_BLOB = "CASE WHEN json_valid(task) THEN json_extract(task, '$.stdin_sha256') END"
 
+# The blob that a result's list of artifacts lies in.
+ARTIFACTS_BLOB = "CASE WHEN json_valid(result) THEN json_extract(result, '$.artifacts_blob.sha256') END"
+
 # What is finished is never scanned: every list walks an index that begins with what it filters by.
 INDEXES = (
     "CREATE UNIQUE INDEX IF NOT EXISTS tasks_idx ON tasks(idx)",
@@ -51,6 +54,8 @@ INDEXES = (
     # Which tasks name a blob; most name none.
     f"CREATE INDEX IF NOT EXISTS bodies_source ON bodies({SOURCE_BLOB}) WHERE {SOURCE_BLOB} <> ''",
     f"CREATE INDEX IF NOT EXISTS bodies_stdin ON bodies({STDIN_BLOB}) WHERE {STDIN_BLOB} <> ''",
+    "CREATE INDEX IF NOT EXISTS attempts_artifacts_blob"
+    f" ON attempts({ARTIFACTS_BLOB}) WHERE {ARTIFACTS_BLOB} <> ''",
 )
 
 # WITHOUT ROWID pays for short rows found by their key; a body can be large and keeps its rowid, and the many

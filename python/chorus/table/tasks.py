@@ -346,7 +346,15 @@ def _failed_dependency(draft: Draft, task: Task) -> str | None:
 
 
 def _result_body(fact: facts.Result) -> dict[str, Any]:
-    return fact.model_dump(mode="json", exclude={"task_id", "attempt"})
+    body = fact.model_dump(mode="json", exclude={"task_id", "attempt"})
+    # As results were kept before they had these.
+    for name in ("left_out", "artifacts_blob"):
+        if not body[name]:
+            del body[name]
+    for artifact in body["artifacts"]:
+        if artifact["mode"] is None:
+            del artifact["mode"]
+    return body
 
 
 def _waiting(task: Task) -> Task:

@@ -14,6 +14,7 @@ _SHA256 = re.compile(r"[0-9a-f]{1,64}")
 # What a list of tasks leaves out, and what it has of a result.
 _LONG = frozenset({*LONG_FIELDS, "attempts"})
 _SHORT_RESULT = frozenset({"exit_code", "ended_by", "summary", "decision"})
+_MODE = re.compile(r"0[0-7]{3}")
 _RESULT = ("exit_code", "summary", "commands", "artifacts", "usage", "ended_by")
 
 
@@ -112,7 +113,9 @@ def _result(result: dict[str, Any] | None, decision: str | None) -> dict[str, An
     # A table may hold results from before their form was checked.
     for name in ("commands", "context"):
         shown[name] = result[name] if isinstance(result.get(name), list) else []
-    shown["artifacts"] = artifacts(result)
+    shown["artifacts"], shown["left_out"] = artifacts(result), left_out(result)
+    if (blob := artifacts_blob(result)) is not None:
+        shown["artifacts_blob"] = blob
     shown["usage"] = shown["usage"] if isinstance(shown["usage"], dict) else {}
     shown["decision"] = decision or result.get("decision")
     if result.get("patch") is not None:
@@ -126,6 +129,24 @@ def artifacts(result: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [item for item in listed if _is_artifact(item)] if isinstance(listed, list) else []
 
 
+def left_out(result: dict[str, Any] | None) -> list[dict[str, str]]:
+    """What a result says no artifacts came of, and why."""
+    listed = (result or {}).get("left_out")
+    return [item for item in listed if _is_left_out(item)] if isinstance(listed, list) else []
+
+
+def artifacts_blob(result: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The blob that lists a result's artifacts (`sha256`, `size`, `count`), when they are too many for it."""
+    blob = (result or {}).get("artifacts_blob")
+    return blob if isinstance(blob, dict) else None
+
+
+def mode(artifact: dict[str, Any]) -> int:
+    """The permissions of an artifact."""
+    said = artifact.get("mode")
+    return int(said, 8) if isinstance(said, str) and _MODE.fullmatch(said) else 0o644
+
+
 def _is_artifact(item: object) -> bool:
     if not isinstance(item, dict):
         return False
@@ -133,6 +154,12 @@ def _is_artifact(item: object) -> bool:
     named = isinstance(path, str) and path != ""
     sized = type(size) is int and size >= 0
     return named and sized and isinstance(sha256, str) and _SHA256.fullmatch(sha256) is not None
+
+
+def _is_left_out(item: object) -> bool:
+    return (
+        isinstance(item, dict) and isinstance(item.get("path"), str) and isinstance(item.get("reason"), str)
+    )
 
 
 def _time(stamp_ms: int | None) -> str | None:

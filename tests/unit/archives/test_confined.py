@@ -102,11 +102,33 @@ async def test_files_are_taken_out_under_numbers(tmp_path: Path) -> None:
         link.type, link.linkname = tarfile.LNKTYPE, "./b"
         tar.addfile(link)
     (tmp_path / "packed").write_bytes(out.getvalue())
-    stored = await confined.take(tmp_path / "packed", ["b", "\udcff\n", "same"], tmp_path, bytes_max=MIB)
+    wanted = ["b", "\udcff\n", "same"]
+    stored, broken = await confined.take(tmp_path / "packed", wanted, tmp_path, bytes_max=MIB)
     digest = hashlib.sha256(b"2").hexdigest()
-    assert stored["b"] == stored["same"] == ("0000", 1, digest)
+    assert stored["b"] == stored["same"] == ("00000", 1, digest, 0o644)
     assert (tmp_path / stored["\udcff\n"][0]).read_bytes() == b"3"
-    assert names_in(tmp_path) == ["0000", "0001", "packed"]
+    assert names_in(tmp_path) == ["00000", "00001", "packed"]
+    assert broken == ""
+
+
+async def test_what_comes_before_the_damage_is_taken(tmp_path: Path) -> None:
+    """A file is taken whole or not at all, and what kept the others is said."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name in ("a", "b"):
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = 1000, 0o4755
+            tar.addfile(member, io.BytesIO(name.encode() * 1000))
+    for cut, kept in ((100, []), (600, []), (1536, ["a"]), (2048 + 100, ["a"]), (2048 + 512 + 1000, ["a"])):
+        (tmp_path / "packed").write_bytes(out.getvalue()[:cut])
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        stored, broken = await confined.take(tmp_path / "packed", ["a", "b"], folder, bytes_max=MIB)
+        assert [(name, size, mode) for name, (_, size, _, mode) in stored.items()] == [
+            (name, 1000, 0o755) for name in kept
+        ]
+        assert len(names_in(folder)) == len(kept)
+        assert broken == "" if cut == 1536 else "too early" in broken
 
 
 def names_in(folder: Path) -> list[str]:

@@ -166,7 +166,7 @@ def test_what_takes_too_long_is_refused_and_the_rest_kept(monkeypatch: pytest.Mo
     found = Artifacts()
     chosen = choose_artifacts([FileEntry(name, "file", 1) for name in ("aa", "bb")], ["*"], found)
     assert list(chosen) == ["aa"]
-    assert "take too long to match" in found.refused[0]["reason"]
+    assert "take too long to match" in found.left_out[0]["reason"]
 
 
 async def test_the_loop_is_free_while_files_are_matched(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_links_lead_inside_or_are_refused() -> None:
     found = Artifacts()
     chosen = choose_artifacts(entries, ["*", "**"], found)
     assert {name: entry.path for name, entry in chosen.items()} == {"d/f": "d/f", "in": "d/f", "abs": "d/f"}
-    assert {item["path"] for item in found.refused} == {"out", "up", "ring", "pipe", "a\nb", "\x9b2J"}
+    assert {item["path"] for item in found.left_out} == {"out", "up", "ring", "pipe", r"a\nb", r"\x9b2J"}
 
 
 def test_a_file_whose_name_holds_a_secret_is_left_out_and_named_without_it() -> None:
@@ -224,8 +224,8 @@ def test_a_file_whose_name_holds_a_secret_is_left_out_and_named_without_it() -> 
     found = Artifacts()
     chosen = choose_artifacts(entries, ["**"], found, lambda text: cut_text(text, redactor))
     assert list(chosen) == ["a"]
-    assert token not in repr(found.refused)
-    assert {item["path"]: item["reason"] for item in found.refused} == {
+    assert token not in repr(found.left_out)
+    assert {item["path"]: item["reason"] for item in found.left_out} == {
         "link": "a link out of the workspace or to nothing: /etc/[REDACTED:github-token]",
         "out/[REDACTED:github-token].txt": "its name holds a secret",
         "[REDACTED:task-secret]": "its name holds a secret",

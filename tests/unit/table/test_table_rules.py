@@ -489,6 +489,13 @@ UNFIT_RESULTS: list[tuple[str, dict[str, object]]] = [
     ("artifacts", {"artifacts": [{**ARTIFACT, "sha256": "A" * 64}]}),
     ("artifacts", {"artifacts": [ARTIFACT] * 1001}),
     ("artifacts", {"artifacts": {"0": ARTIFACT}}),
+    ("artifacts", {"artifacts": [{**ARTIFACT, "mode": "4755"}]}),
+    ("artifacts", {"artifacts": [{**ARTIFACT, "mode": 0o644}]}),
+    ("left_out", {"left_out": [{"path": "a\x1b[2J", "reason": "r"}]}),
+    ("left_out", {"left_out": [{"path": "a"}]}),
+    ("left_out", {"left_out": [{"path": "a", "reason": "r"}] * 101}),
+    ("artifacts_blob", {"artifacts_blob": {"sha256": "0" * 63, "size": 1, "count": 1}}),
+    ("artifacts_blob", {"artifacts_blob": {"sha256": "0" * 64, "size": 2**40, "count": 1}}),
     ("commands", {"commands": [{}]}),
     ("commands", {"commands": [{**COMMAND, "exit_code": "0"}]}),
     ("commands", {"commands": [{**COMMAND, "duration_s": -1}]}),
@@ -520,3 +527,18 @@ def test_a_result_has_types_to_its_last_field(field: str, more: dict[str, object
     kept = log.attempt(1).result
     assert kept is not None
     assert (kept["artifacts"], kept["usage"]) == ([ARTIFACT], {"cpu_s": 1, "memory": 0.5})
+    # As results were kept before artifacts had modes and others could be left out.
+    assert not {"left_out", "artifacts_blob"} & kept.keys()
+
+
+def test_a_result_names_what_was_left_out_and_the_blob_of_its_list() -> None:
+    log = Log()
+    log.submit()
+    log.run()
+    left_out = [{"path": "*.xml", "reason": "no file fits this pattern"}]
+    blob = {"sha256": "1" * 64, "size": 100, "count": 3}
+    mode = {**ARTIFACT, "mode": "0755"}
+    assert log.result(artifacts=[mode], left_out=left_out, artifacts_blob=blob).accepted
+    kept = log.attempt(1).result
+    assert kept is not None
+    assert (kept["artifacts"], kept["left_out"], kept["artifacts_blob"]) == ([mode], left_out, blob)

@@ -171,7 +171,9 @@ class Session:
             return self._code(await self._answered(asked, _TRANSFER_TIMEOUT_S))
 
     async def list(self, directory: str, collector: Collector) -> int:
-        """Lists a directory: type, size, path, link target, each ended by NUL."""
+        """Lists a directory: type (`!` before that of what cannot be read), size, path, link target, each
+        ended by NUL.
+        """
         asked = await self._ask("list", bash_word(directory), "listed", collector, _TRANSFER_TIMEOUT_S)
         return self._code(asked)
 

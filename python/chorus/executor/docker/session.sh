@@ -109,7 +109,7 @@ stop() {
 # would come too late for folders that may not be written to.
 put() {
     head -c "$2" 6>&- 7>&- 8>&- 9>&- | {
-        tar -x -p -P -f - -C "$3" --no-same-owner >&8 2>&8 6>&- 7>&- 8>&- 9>&-
+        TAR_OPTIONS='' tar -x -p -P -f - -C "$3" --no-same-owner >&8 2>&8 6>&- 7>&- 8>&- 9>&-
         code=$?
         cat >/dev/null 6>&- 7>&- 8>&- 9>&-
         exit $code
@@ -120,15 +120,19 @@ put() {
 # list TOKEN DIRECTORY
 list() {
     mark "$1" list
-    find "$2" -mindepth 1 -printf '%y\0%s\0%P\0%l\0' >&7 </dev/null 6>&- 7>&- 8>&- 9>&-
+    # `!` before the kind of what cannot be read.
+    find "$2" -mindepth 1 \
+        \( -type f ! -readable -printf ! -o -type d ! \( -readable -executable \) -printf ! -o -true \) \
+        -printf '%y\0%s\0%P\0%l\0' >&7 </dev/null 6>&- 7>&- 8>&- 9>&-
     mark "$1" listed $?
 }
 
-# get TOKEN BYTES DIRECTORY: the names, each ended by NUL, follow.
+# get TOKEN BYTES DIRECTORY: the names, each ended by NUL, follow. What cannot be read is not in the archive, and a
+# file with several names is in it several times, so that none needs another.
 get() {
     mark "$1" get
     head -c "$2" 6>&- 7>&- 8>&- 9>&- |
-        tar -c -f - -C "$3" --no-recursion --null --verbatim-files-from -T - >&7 6>&- 7>&- 8>&- 9>&-
+        TAR_OPTIONS='' tar -c -f - -C "$3" --hard-dereference --no-recursion --null --verbatim-files-from -T - >&7 6>&- 7>&- 8>&- 9>&-
     mark "$1" got $?
 }
 
