@@ -1,4 +1,4 @@
-"""Routes for what a task says and makes: events as SSE, raw logs, artifacts. Bytes only pass through."""
+"""Routes for what a task says: events as SSE, raw logs. Bytes only pass through."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
 
 from chorus.api.context import Context, Here
-from chorus.api.header_values import attachment
 from chorus.api.problems import Problem, from_hub
 from chorus.api.sse import Event, event_stream
 from chorus.api.story import RETRY_FIRST_S, RETRY_MAX_S, Story, parse_place
-from chorus.api.tasks import check_task_id, json_response
+from chorus.api.tasks import check_task_id
 from chorus.api.teller import OPEN_TIMEOUT_S
 from chorus.hub import ByteStream, HubError
 from chorus.table.rows import AttemptRow
-from chorus.table.view import artifacts
 
 # A refusal comes at once; an answer's head does not wait longer than this for output that may never come.
 FIRST_BYTES_S: Final = 0.25
@@ -32,7 +30,6 @@ _EVENTS: Final[dict[int | str, dict[str, Any]]] = {
     204: {"description": "the task has ended, and nothing comes after Last-Event-ID"},
 }
 _TEXT: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"text/plain": {}}}}
-_BYTES: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"application/octet-stream": {}}}}
 
 
 @router.get("/{task_id}/events", response_class=StreamingResponse, responses=_EVENTS)
@@ -102,7 +99,7 @@ async def _open_logs(
         except HubError as error:
             # An executor hears of its claim at about the time that the table shows it.
             if error.code != "not_found" or not attempt.open or wait >= RETRY_MAX_S:
-                raise _holder_away(attempt, error) from None
+                raise holder_away(attempt, error) from None
         await asyncio.sleep(wait)
         wait *= 2
 
@@ -112,7 +109,7 @@ async def _logs(
 ) -> AsyncGenerator[bytes]:
     async with opened:
         yield first
-        async for chunk in _until_stopped(context, opened):
+        async for chunk in until_stopped(context, opened):
             yield chunk
     if follow:
         async for chunk in _coming_logs(context, attempt.task_id, attempt.attempt, stream):
@@ -135,7 +132,7 @@ async def _coming_logs(context: Context, task_id: str, after: int, stream: str) 
                     continue  # its executor is gone; the mesh will offer the task again
                 async with opened:
                     yield first
-                    async for chunk in _until_stopped(context, opened):
+                    async for chunk in until_stopped(context, opened):
                         yield chunk
             elif not row.open:
                 return
@@ -155,7 +152,9 @@ async def _first(opened: ByteStream) -> bytes:
         raise
 
 
-async def _until_stopped(context: Context, opened: ByteStream) -> AsyncGenerator[bytes]:
+async def until_stopped(context: Context, opened: ByteStream) -> AsyncGenerator[bytes]:
+    """The bytes of a stream, to its end or until this process is to stop."""
+
     # Closing the stream wakes the read, without a task for each chunk.
     async def close() -> None:
         await context.stopping.wait()
@@ -172,53 +171,8 @@ async def _until_stopped(context: Context, opened: ByteStream) -> AsyncGenerator
         closing.cancel()
 
 
-@router.get("/{task_id}/artifacts")
-async def get_artifacts(context: Here, task_id: str) -> Response:
-    """What the task's newest attempt left: path, size and SHA-256 of each."""
-    row = await context.task(check_task_id(task_id), newest=True)
-    return json_response({"items": artifacts(row.result), "next": None})
-
-
-@router.get("/{task_id}/artifacts/{path:path}", response_class=StreamingResponse, responses=_BYTES)
-async def get_artifact(context: Here, task_id: str, path: str) -> Response:
-    """The bytes of one artifact, from the agent that holds them."""
-    row = await context.task(check_task_id(task_id), newest=True)
-    item = next((item for item in artifacts(row.result) if item["path"] == path), None)
-    if item is None or row.agent is None:
-        raise Problem(404, f"task {row.task_id} has no artifact {path!r}; GET …/artifacts lists them")
-    head = {"task_id": row.task_id, "attempt": row.attempt, "path": path}
-    try:
-        opened = await context.hub.open_stream(
-            "output", "artifact", head, peer=row.agent, timeout=OPEN_TIMEOUT_S
-        )
-        # Nothing is promised before the first bytes are here.
-        first = await opened.read()
-    except HubError as error:
-        raise _holder_away(context.table.attempts(row.task_id)[-1], error) from None
-    headers = {
-        "Content-Length": str(item["size"]),
-        "ETag": f'"{item["sha256"]}"',
-        "Content-Disposition": attachment(path),
-    }
-
-    async def chunks() -> AsyncGenerator[bytes]:
-        # The holder may be any member: not a byte more than was promised, and fewer are an answer cut short.
-        left = item["size"]
-        async with opened:
-            yield first[:left]
-            left -= len(first[:left])
-            async for chunk in _until_stopped(context, opened):
-                yield chunk[:left]
-                left -= len(chunk[:left])
-                if not left:
-                    break
-        if left:
-            raise HubError("the artifact is shorter than its result says", code="tampered")
-
-    return StreamingResponse(chunks(), media_type="application/octet-stream", headers=headers)
-
-
-def _holder_away(attempt: AttemptRow, error: HubError) -> Problem:
+def holder_away(attempt: AttemptRow, error: HubError) -> Problem:
+    """What it means to the client that the agent of an attempt does not give what it holds."""
     if error.code in ("unavailable", "timeout", "closed"):
         who = attempt.agent_id or attempt.agent
         return Problem(

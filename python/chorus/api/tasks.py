@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from chorus.api.bodies import read_model
 from chorus.api.context import Context, Here
+from chorus.api.listing import with_listing
 from chorus.api.problems import Problem
 from chorus.api.submit import read_submission, submit
 from chorus.table.bounds import CANCEL_KEPT_MS
@@ -141,7 +142,8 @@ def bad_cursor() -> Problem:
 @router.get("/{task_id}")
 async def get_task(context: Here, task_id: str) -> Response:
     """One task with its attempts and result."""
-    return json_response(task_view(context, await context.task(check_task_id(task_id), newest=True)))
+    row = await context.task(check_task_id(task_id), newest=True)
+    return json_response(await with_listing(context, row, task_view(context, row)))
 
 
 @router.post("/{task_id}/cancel", status_code=202)

@@ -128,6 +128,9 @@ def _tasks(commands: _SubParsersAction[ArgumentParser]) -> None:
     )
     run.add_argument("--language", default="", help="choose the image by language")
     run.add_argument("--artifact", action="append", default=[], metavar="GLOB", help="keep these files")
+    run.add_argument(
+        "-o", "--output", metavar="FOLDER", help="save the artifacts here when the command has ended"
+    )
     run.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set in the sandbox")
     run.add_argument(
         "--secret",
@@ -163,9 +166,13 @@ def _tasks(commands: _SubParsersAction[ArgumentParser]) -> None:
     cancel.add_argument("--reason", default="cancelled with chorusctl")
     _one(_command(commands, "retry", "offer an ended task again", _asking("show", "retry")))
     _one(_command(commands, "wait", "wait for a task's end; exit with its code", _asking("run", "wait")))
-    artifacts = _one(_command(commands, "artifacts", "list or save artifacts", _asking("show", "artifacts")))
+    artifacts = _one(
+        _command(commands, "artifacts", "list or save artifacts", _asking("artifacts", "artifacts"))
+    )
     artifacts.add_argument("path", nargs="?", help="only this one")
-    artifacts.add_argument("-o", "--output", metavar="FOLDER", help="save them here")
+    artifacts.add_argument(
+        "-o", "--output", metavar="FOLDER", help="save them here; - prints the one, or a tar of all"
+    )
 
 
 def _looks(commands: _SubParsersAction[ArgumentParser]) -> None:

@@ -18,6 +18,7 @@ from typing import IO, Any, BinaryIO, Final, cast
 
 import httpx
 
+from chorus.ctl.artifacts import after_run
 from chorus.ctl.client import Client, Refused, Unreachable
 from chorus.ctl.credentials import FINDINGS_MAX, credentials, findings
 from chorus.ctl.endings import PIPE_CLOSED, Canceller, Signalled, signals_raised
@@ -96,7 +97,9 @@ def _submit_and_follow(
         raise CtlError(f"{error}; it is cancelled if an agent answers within a minute", error.code) from None
     if not hinted:
         _hint(arguments)
-    return code
+    # The command's own code says more than that of its files.
+    saved = after_run(client, task_id, arguments) if task["artifacts"] else 0
+    return code or saved
 
 
 def _submitted(
@@ -139,6 +142,8 @@ def task_of(arguments: Namespace) -> dict[str, Any]:
         "secrets": _secrets(arguments.secret),
         "artifacts": arguments.artifact,
     }
+    if arguments.output and not arguments.artifact:
+        raise CtlError("-o: nothing would be saved; name files with --artifact GLOB", USAGE)
     if arguments.language:
         task["language"] = arguments.language
     if arguments.timeout:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, Final
 
 from chorus.ctl.client import Client
-from chorus.ctl.problems import FAILED, CtlError
-from chorus.ctl.terminal import note, say, say_json
+from chorus.ctl.terminal import say, say_json
 from chorus.wire.visible import visible
 
 # How wide a table is made that goes into a file or a pipe, where something in it can be shortened.
@@ -62,11 +59,6 @@ DECISIONS: Final[Columns] = (
     ("created", lambda row: row["created_at"]),
     ("address", lambda row: row["address"]),
 )
-_ARTIFACTS: Final[Columns] = (
-    ("path", lambda row: row["path"]),
-    ("size", lambda row: row["size"]),
-    ("sha256", lambda row: row["sha256"]),
-)
 
 
 def tasks(client: Client, arguments: Namespace) -> int:
@@ -102,44 +94,6 @@ def retry(client: Client, arguments: Namespace) -> int:
     """Offers an ended task again."""
     answer = client.post(f"/api/v1/tasks/{arguments.task}/retry")
     return print_json(answer) if arguments.json else _say(f"{arguments.task}: {answer['state']}")
-
-
-def artifacts(client: Client, arguments: Namespace) -> int:
-    """Lists a task's artifacts, or saves them with --output."""
-    base = f"/api/v1/tasks/{arguments.task}/artifacts"
-    page = client.get(base)
-    if arguments.output is None:
-        return print_list(page, _ARTIFACTS, arguments)
-    wanted = [item for item in page["items"] if arguments.path in (None, item["path"])]
-    if not wanted:
-        raise CtlError(f"task {arguments.task} has no such artifact; chorusctl artifacts lists them")
-    root = Path(arguments.output)
-    for item in wanted:
-        try:
-            _save(client, f"{base}/{item['path']}", item, root)
-        except (OSError, ValueError) as error:
-            raise CtlError(f"artifact {cell(item['path'])} cannot be saved: {error}") from None
-        note(f"{item['path']}  {item['size']} bytes")
-    return 0
-
-
-def _save(client: Client, path: str, item: Row, root: Path) -> None:
-    goal = root / item["path"]
-    if not Path(os.path.normpath(goal)).is_relative_to(os.path.normpath(root)):
-        raise CtlError(f"artifact {cell(item['path'])} leads out of {root}")
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    aside = goal.with_name(f".{goal.name}.part")
-    digest = hashlib.sha256()
-    from urllib.parse import quote
-
-    with client.stream(quote(path)) as response, aside.open("wb") as file:
-        for chunk in response.iter_raw():
-            digest.update(chunk)
-            file.write(chunk)
-    if digest.hexdigest() != item["sha256"]:
-        aside.unlink()
-        raise CtlError(f"artifact {cell(item['path'])} arrived damaged; try again", FAILED)
-    aside.rename(goal)
 
 
 def peers(client: Client, arguments: Namespace) -> int:

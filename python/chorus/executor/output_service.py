@@ -6,7 +6,7 @@ import asyncio
 import base64
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from chorus.hub import ByteStream, HubInvalid, HubNotFound, HubRefused, Request
 from chorus.wire.ids import is_id
 
 _READ_BYTES = 256 * 1024
+# As far as a file can be read.
+_COUNT_MAX = 2**63 - 1
 _NUMBER = re.compile(rb'^\{"id":"\d+-(\d+)"')
 
 Open = Callable[[str, int], Journal | None]
@@ -45,7 +47,9 @@ class OutputService:
         return {"items": items, "left_out": listed["left_out"]}
 
     async def stream(self, request: Request, stream: ByteStream) -> None:
-        """Streams: `events`, `logs`, `artifact`."""
+        """Streams: `events`, `logs`, `artifact` (from `offset` on, `length` bytes), and `artifacts`: all of
+        them one after the other, in the order of their list.
+        """
         self._check_member(request)
         folder, journal = self._folder(request)
         follow = bool(request.head.get("follow")) and journal is not None and not journal.over
@@ -60,7 +64,12 @@ class OutputService:
                     folder, journal if follow else None, str(request.head.get("stream", "both")), stream
                 )
             case "artifact":
-                await self._artifact(folder, str(request.head.get("path", "")), stream)
+                await self._artifact(folder, request.head, stream)
+            case "artifacts":
+                listed = await asyncio.to_thread(_read_artifacts, folder)
+                left = _count(request.head, "length")
+                for item in listed["items"]:
+                    left = await _send(folder, item, 0, left, stream)
             case other:
                 raise HubInvalid(f"output has no stream {other!r}")
 
@@ -106,15 +115,37 @@ class OutputService:
             if out := b"".join(_output(line) for line in lines):
                 await stream.write(out)
 
-    async def _artifact(self, folder: Path, path: str, stream: ByteStream) -> None:
+    async def _artifact(self, folder: Path, head: Mapping[str, Any], stream: ByteStream) -> None:
+        path = str(head.get("path", ""))
         listed = await asyncio.to_thread(_read_artifacts, folder)
         item = next((item for item in listed["items"] if item["path"] == path), None)
         if item is None:
             raise HubNotFound(f"no artifact {path!r}")
-        # Stored under a number; a name made by a task never reaches the file system.
-        with (folder / ARTIFACT_FOLDER / item["file"]).open("rb") as file:
-            while chunk := await asyncio.to_thread(file.read, _READ_BYTES):
-                await stream.write(chunk)
+        await _send(folder, item, _count(head, "offset") or 0, _count(head, "length"), stream)
+
+
+def _count(head: Mapping[str, Any], name: str) -> int | None:
+    value = head.get(name)
+    if value is not None and (type(value) is not int or not 0 <= value <= _COUNT_MAX):
+        raise HubInvalid(f"{name} is a number of bytes")
+    return value
+
+
+async def _send(
+    folder: Path, item: Mapping[str, Any], offset: int, most: int | None, stream: ByteStream
+) -> int | None:
+    """Sends an artifact from an offset on, at most so many bytes; returns how many more there may be."""
+    # Stored under a number; a name made by a task never reaches the file system.
+    with (folder / ARTIFACT_FOLDER / item["file"]).open("rb") as file:
+        file.seek(offset)
+        while most != 0:
+            size = _READ_BYTES if most is None else min(most, _READ_BYTES)
+            chunk = await asyncio.to_thread(file.read, size)
+            if not chunk:
+                break
+            await stream.write(chunk)
+            most = most if most is None else most - len(chunk)
+    return most
 
 
 async def _chunks(folder: Path, name: str, journal: Journal | None) -> AsyncIterator[bytes]:

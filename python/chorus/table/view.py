@@ -151,7 +151,8 @@ def _is_artifact(item: object) -> bool:
     if not isinstance(item, dict):
         return False
     path, size, sha256 = item.get("path"), item.get("size"), item.get("sha256")
-    named = isinstance(path, str) and path != ""
+    # Whoever saves it under its path stays in a folder of theirs.
+    named = isinstance(path, str) and path.strip("/") == path != "" and ".." not in path.split("/")
     sized = type(size) is int and size >= 0
     return named and sized and isinstance(sha256, str) and _SHA256.fullmatch(sha256) is not None
 

@@ -28,6 +28,8 @@ ODD_ARTIFACTS: list[Any] = [
     [{**GOOD, "size": True}],
     [{**GOOD, "sha256": 'x"\r\nX: y'}],
     [{**GOOD, "path": None}],
+    [{**GOOD, "path": "/etc/passwd"}],
+    [{**GOOD, "path": "a/../../b"}],
 ]
 
 
@@ -115,6 +117,7 @@ def test_header_values_are_visible_ascii(name: str) -> None:
 
 async def test_an_artifact_that_is_longer_or_shorter_than_promised(surface: Surface) -> None:
     has_artifact(surface, GOOD, b"abcdef")
+    surface.executor.honest = False
     answer = await surface.api.get(f"/api/v1/tasks/{TASK_ID}/artifacts/a/b.txt")
     assert answer.content == b"abc"
     surface.executor.stdout = b"a"
