@@ -20,6 +20,7 @@ from world import AGENT, World, eventually, stand_in_core
 
 from chorus.executor import desk, workspace
 from chorus.executor.docker.container import LABEL_PEER
+from chorus.hub import HubNotFound
 from chorus.wire.messages import COORDINATION, DECISIONS
 from chorus.wire.secrets import seal_secrets
 
@@ -292,6 +293,23 @@ async def test_a_lease_lost_while_artifacts_are_collected_keeps_the_result(
     monkeypatch.setattr("chorus.executor.workspace.collect", slowly)
     row = await world.run(commands=["echo 1 > a"], artifacts=["*"])
     assert (row.state, row.attempt) == ("completed", 1), row.reason
+
+
+async def test_a_task_that_is_removed_by_hand_leaves_its_record(world: World) -> None:
+    row = await world.run(commands=["echo 1 > a"], artifacts=["a"])
+    await until_said(world, "task_complete")
+    assert world.executor
+    retention, folder = world.executor.retention, world.settings.paths.tasks / row.task_id
+    await eventually(lambda: row.task_id not in world.executor._busy())  # type: ignore[union-attr]
+    assert await retention.sweep() == []
+    assert folder.is_dir()
+    await world.propose("remove", {"task_id": row.task_id, "by": "alice"})
+    await eventually(lambda: not folder.exists())
+    with pytest.raises(HubNotFound, match=r"^gone: its output and artifacts were removed by hand"):
+        await world.logs(row.task_id)
+    [entry] = [orjson.loads(e.payload) for e in world.mesh.entries if e.head["type"] == "decision"]
+    reply = await world.client.call_service("executor", "decision", {"hash": entry["hash"]})
+    assert orjson.loads(reply.payload)["task_id"] == row.task_id
 
 
 async def test_a_gigabyte_of_output_is_cut_and_costs_no_memory(world: World) -> None:

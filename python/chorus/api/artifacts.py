@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from chorus.api.context import Context, Here
 from chorus.api.header_values import attachment
 from chorus.api.listing import Listing, listing
-from chorus.api.output import holder_away, until_stopped
+from chorus.api.output import check_kept, holder_away, until_stopped
 from chorus.api.problems import Problem
 from chorus.api.ranges import Unsatisfiable, not_modified, part
 from chorus.api.tasks import check_task_id, json_response
@@ -148,6 +148,7 @@ async def _open(
     context: Context, row: TaskRow, stream: str, named: Mapping[str, Any]
 ) -> tuple[ByteStream, _Content]:
     """The stream and its content, whose first bytes are here: before them nothing is promised."""
+    check_kept(row)
     head = {"task_id": row.task_id, "attempt": row.attempt, **named}
     try:
         opened = await context.hub.open_stream("output", stream, head, peer=row.agent, timeout=OPEN_TIMEOUT_S)

@@ -17,7 +17,8 @@ from chorus.api.story import RETRY_FIRST_S, RETRY_MAX_S, Story, parse_place
 from chorus.api.tasks import check_task_id
 from chorus.api.teller import OPEN_TIMEOUT_S
 from chorus.hub import ByteStream, HubError
-from chorus.table.rows import AttemptRow
+from chorus.table.rows import AttemptRow, TaskRow
+from chorus.wire.times import rfc3339
 
 # A refusal comes at once; an answer's head does not wait longer than this for output that may never come.
 FIRST_BYTES_S: Final = 0.25
@@ -66,6 +67,7 @@ async def get_logs(
 ) -> Response:
     """The raw output of the commands as it was written."""
     row = await context.task(check_task_id(task_id), newest=True)
+    check_kept(row)
     known = [a for a in context.table.attempts(row.task_id) if a.claimed_at is not None]
     if attempt is not None:
         known = [a for a in known if a.attempt == attempt]
@@ -169,6 +171,16 @@ async def until_stopped(context: Context, opened: ByteStream) -> AsyncGenerator[
             raise
     finally:
         closing.cancel()
+
+
+def check_kept(row: TaskRow) -> None:
+    """Raises the 410 for a task whose output and artifacts were removed by hand."""
+    if row.removed_at is not None:
+        by = f" by {row.removed_by}" if row.removed_by else ""
+        raise Problem(
+            410,
+            f"the output and artifacts of task {row.task_id} were removed{by} on {rfc3339(row.removed_at)}",
+        )
 
 
 def holder_away(attempt: AttemptRow, error: HubError) -> Problem:

@@ -49,6 +49,8 @@ _HUB_STATUS: Final = {
 _DISK_STATUS: Final = {errno.ENOSPC: 507, errno.EDQUOT: 507, errno.EIO: 503, errno.EROFS: 503}
 # How a refusal begins that is about a bound of the mesh, not about the request (tasks.md, bounds).
 LIMIT_PREFIX: Final = "limit:"
+# How an executor begins to say that it had what is asked for, and has removed it.
+GONE_PREFIX: Final = "gone:"
 
 
 class Problem(Exception):
@@ -121,6 +123,8 @@ def from_hub(error: HubError) -> Problem:
     if error.code == "refused" and message.startswith(LIMIT_PREFIX):
         detail = message.removeprefix(LIMIT_PREFIX).strip()
         return Problem(429, detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+    if error.code == "not_found" and message.startswith(GONE_PREFIX):
+        return Problem(410, message.removeprefix(GONE_PREFIX).strip())
     status = 503 if message.startswith(DISK_PREFIX) else _HUB_STATUS.get(error.code, 500)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
     if status == 500:

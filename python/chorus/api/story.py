@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from chorus.api.context import Context, Watch
-from chorus.api.problems import Problem
+from chorus.api.problems import GONE_PREFIX, Problem
 from chorus.api.sse import Event
 from chorus.api.teller import Over, Place, place_of, tell
 from chorus.hub import HubError
@@ -215,11 +215,14 @@ class Story:
 
     def _gap(self, number: int, error: HubError) -> Event:
         attempt = _attempt(self._look(), number)
+        why = f"the agent that ran this attempt cannot be asked: {error.message}"
+        if error.code == "not_found" and error.message.startswith(GONE_PREFIX):
+            why = error.message.removeprefix(GONE_PREFIX).strip()
         data = {
             "attempt": number,
             "agent_id": attempt.agent_id if attempt else None,
             "lost": "unknown",
-            "detail": f"the agent that ran this attempt cannot be asked: {error.message}",
+            "detail": why,
             "known": attempt_view(attempt) if attempt else None,
         }
         return Event(None, "gap", data)

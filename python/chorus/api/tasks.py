@@ -184,5 +184,22 @@ async def post_retry(context: Here, task_id: str, request: Request) -> Response:
     return json_response(task_view(context, await context.task(row.task_id)), 202)
 
 
+@router.delete("/{task_id}")
+async def delete_task(context: Here, task_id: str) -> Response:
+    """Removes the output and artifacts of a task that has ended, on all agents; 409 while it is open.
+
+    What is said of it, its result and its decision records stay.
+    """
+    row = await context.task(check_task_id(task_id), newest=True)
+    if row.open:
+        raise Problem(
+            409, f"task {row.task_id} is {row.state}; cancel it or wait for its end", state=row.state
+        )
+    if row.removed_at is None:
+        head = {"task_id": row.task_id, "by": context.settings.agent_id}
+        await context.hub.call_service("coordinator", "table.remove", head, timeout=DECIDE_TIMEOUT_S)
+    return json_response(task_view(context, await context.task(row.task_id)))
+
+
 def _ended(row: TaskRow) -> Problem:
     return Problem(409, f"task {row.task_id} has ended already: {row.state}", state=row.state)

@@ -88,6 +88,7 @@ class Coordinator:
             "table.submit": self.submission.submit,
             "table.cancel": self.submission.cancel,
             "table.retry": self.submission.retry,
+            "table.remove": self.submission.remove,
             "table.propose": self.submission.propose,
             "table.index": self.newest.index,
             "table.reach": self.newest.reach,

@@ -146,6 +146,18 @@ class Submission:
         self.notes.write("task_retried", body)
         return {"task": self._view(task_id, None)}
 
+    async def remove(self, request: Request) -> dict[str, Any]:
+        """`table.remove` {task_id, by?}: what a task that has ended left on the disks goes, on all agents."""
+        task_id = _task_id(request)
+        settled = await self._proposals.propose(
+            "remove", {"task_id": task_id, "by": _text(request, "by")}, request.timeout
+        )
+        if settled.reason.startswith("unknown"):
+            raise HubNotFound("no such task")
+        if not settled.accepted:
+            raise HubRefused(settled.reason)
+        return {}
+
     async def propose(self, request: Request) -> dict[str, Any]:
         """`table.propose` {type, id?}, body as payload -> {index, accepted, reason}, applied here."""
         type = str(request.head.get("type"))

@@ -103,6 +103,7 @@ ENTRIES: Final[dict[str, dict[str, Treatment]]] = {
     },
     "cancel": {"task_id": _ID, "by": _WORD, "signer": _ID, "reason": _REASON},
     "retry": {"task_id": _ID, "by": _WORD},
+    "remove": {"task_id": _ID, "by": _WORD},
     "member": {
         "agent_id": _WORD,
         "role": _WORD,

@@ -166,6 +166,10 @@ def _tasks(commands: _SubParsersAction[ArgumentParser]) -> None:
     cancel.add_argument("--reason", default="cancelled with chorusctl")
     _one(_command(commands, "retry", "offer an ended task again", _asking("show", "retry")))
     _one(_command(commands, "wait", "wait for a task's end; exit with its code", _asking("run", "wait")))
+    rm = _command(
+        commands, "rm", "remove the output and artifacts of tasks that have ended", _asking("show", "rm")
+    )
+    rm.add_argument("tasks", nargs="+", metavar="TASK", help="the task's id")
     artifacts = _one(
         _command(commands, "artifacts", "list or save artifacts", _asking("artifacts", "artifacts"))
     )

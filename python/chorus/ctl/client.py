@@ -81,6 +81,10 @@ class Client:
         """JSON of a POST that may be repeated without harm."""
         return _json(self._ask("POST", path, json=body) if body is not None else self._ask("POST", path))
 
+    def delete(self, path: str) -> Any:
+        """JSON of a DELETE, which may be repeated without harm."""
+        return _json(self._ask("DELETE", path))
+
     def submit(
         self, task: dict[str, Any], source: BinaryIO | None, stdin: BinaryIO | None = None
     ) -> dict[str, Any]:

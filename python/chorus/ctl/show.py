@@ -8,9 +8,11 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from typing import Any, Final
+from urllib.parse import quote
 
-from chorus.ctl.client import Client
-from chorus.ctl.terminal import say, say_json
+from chorus.ctl.client import Client, Refused
+from chorus.ctl.problems import FAILED
+from chorus.ctl.terminal import note_lines, say, say_json
 from chorus.wire.visible import visible
 
 # How wide a table is made that goes into a file or a pipe, where something in it can be shortened.
@@ -94,6 +96,20 @@ def retry(client: Client, arguments: Namespace) -> int:
     """Offers an ended task again."""
     answer = client.post(f"/api/v1/tasks/{arguments.task}/retry")
     return print_json(answer) if arguments.json else _say(f"{arguments.task}: {answer['state']}")
+
+
+def rm(client: Client, arguments: Namespace) -> int:
+    """Removes the output and artifacts of tasks that have ended."""
+    code = 0
+    for task_id in arguments.tasks:
+        try:
+            answer = client.delete(f"/api/v1/tasks/{quote(task_id, safe='')}")
+        except Refused as error:
+            note_lines(f"chorusctl: {error}")
+            code = FAILED
+            continue
+        print_json(answer) if arguments.json else _say(f"{task_id}: removed")
+    return code
 
 
 def peers(client: Client, arguments: Namespace) -> int:

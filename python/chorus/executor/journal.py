@@ -22,12 +22,18 @@ EVENTS: Final = "events.jsonl"
 RAW: Final = ("stdout", "stderr")
 ARTIFACTS: Final = "artifacts.json"
 ARTIFACT_FOLDER: Final = "artifacts"
+RECORD_FILE: Final = "decision.json"
 _READ_BYTES = 256 * 1024
 
 
 def attempt_folder(tasks: Path, task_id: str, attempt: int) -> Path:
     """Where an attempt's files lie."""
     return tasks / task_id / str(attempt)
+
+
+def record_aside(tasks: Path, task_id: str, attempt: int | str) -> Path:
+    """Where the decision record of an attempt lies once the attempt's folder was removed."""
+    return tasks / ".records" / f"{task_id}.{attempt}.json"
 
 
 class Journal:

@@ -27,10 +27,19 @@ Over = Callable[[str, int], bool]
 
 class OutputService:
     """Serves what lies under the tasks folder. `journal` finds the journal of an attempt that is still being
-    written to, `over` says whether the mesh has seen an attempt end, `listed` whether a peer is a member.
+    written to, `over` says whether the mesh has seen an attempt end, `listed` whether a peer is a member, and
+    `gone` why what a task left here was removed.
     """
 
-    def __init__(self, tasks: Path, journal: Open, over: Over, listed: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        tasks: Path,
+        journal: Open,
+        over: Over,
+        listed: Callable[[str], bool],
+        gone: Callable[[str], str | None] = lambda task_id: None,
+    ) -> None:
+        self._gone = gone
         self._tasks = tasks
         self._journal = journal
         self._over = over
@@ -84,6 +93,8 @@ class OutputService:
             raise HubInvalid("task_id and attempt name an attempt")
         folder = attempt_folder(self._tasks, str(task_id), attempt)
         if not folder.is_dir():
+            if (why := self._gone(str(task_id))) is not None:
+                raise HubNotFound(f"gone: {why}")
             raise HubNotFound(f"attempt {attempt} of task {task_id} has left nothing here")
         return folder, self._journal(str(task_id), attempt)
 

@@ -18,7 +18,7 @@ import orjson
 
 from chorus import decisions
 from chorus.executor import summary
-from chorus.executor.journal import ARTIFACTS, Journal, attempt_folder
+from chorus.executor.journal import ARTIFACTS, RECORD_FILE, Journal, attempt_folder
 from chorus.executor.outbox import Item
 from chorus.executor.proposals import Outcome, propose
 from chorus.executor.room import Room
@@ -29,7 +29,6 @@ from chorus.wire.messages import COORDINATION
 
 # As many earlier attempts as a record names.
 LINKS_MAX = 64
-RECORD_FILE = "decision.json"
 _RETRY_FIRST_S = 0.5
 _RETRY_MAX_S = 30.0
 # How the table says that a record of this name is listed.
@@ -70,6 +69,11 @@ class Publisher:
         task = self._room.spawn(self._work(item, journal))
         self._working[key] = task
         task.add_done_callback(lambda _: self._working.pop(key, None))
+
+    @property
+    def working(self) -> set[str]:
+        """The tasks of which something is still to be said."""
+        return {task_id for task_id, _ in self._working}
 
     @property
     def pending(self) -> int:

@@ -16,12 +16,13 @@ from chorus.executor.desk import Desk
 from chorus.executor.docker.backend import DockerBackend
 from chorus.executor.docker.engine import Engine
 from chorus.executor.image_store import ImageStore
-from chorus.executor.journal import Journal, attempt_folder
+from chorus.executor.journal import RECORD_FILE, Journal, attempt_folder, record_aside
 from chorus.executor.outbox import Outbox
 from chorus.executor.output_service import OutputService
 from chorus.executor.proposals import propose
-from chorus.executor.publisher import RECORD_FILE, Publisher
+from chorus.executor.publisher import Publisher
 from chorus.executor.redaction import RedactorFactory
+from chorus.executor.retention import Retention
 from chorus.executor.room import Room
 from chorus.executor.watch import BackendWatch, watch_table
 from chorus.hub import HubInvalid, HubNotFound, Reply, Request, guard
@@ -82,6 +83,7 @@ class Executor:
         self.desk = Desk(self.room)
         self.publisher = Publisher(self.room)
         self.watch = BackendWatch(self.room, self.desk)
+        self.retention = Retention(self.room, self._busy)
         self.room.publish = self.publisher.publish
         self.room.backend_lost = self.watch.suspect
         self.room.sampled = self._sampled
@@ -96,12 +98,14 @@ class Executor:
                 group.create_task(guard.lasting(lambda: watch_table(self.room, self.desk), "event")),
                 group.create_task(guard.lasting(self._prewarm, "answer")),
                 group.create_task(guard.lasting(self._sample, "record")),
+                group.create_task(guard.lasting(self.retention.run, "record")),
             ]
             output = OutputService(
                 self.room.settings.paths.tasks,
                 lambda task, attempt: self.room.journals.get((task, attempt)),
                 self._over,
                 lambda peer: self.room.table.member(peer) is not None,
+                self.retention.reason_gone,
             )
             self.publisher.resume()
             await self.room.hub.offer("output", output.handle, peers=True, streams=output.stream)
@@ -160,6 +164,12 @@ class Executor:
             if self._after_hang:
                 body["cause"] = "unresponsive"
             room.spawn(propose(room.hub, "release", body))
+
+    def _busy(self) -> set[str]:
+        """The tasks that something of this process still writes of."""
+        room = self.room
+        keys = {*self.desk.attempts, *room.journals, *((i.task_id, i.attempt) for i in room.outbox.items())}
+        return {task_id for task_id, _ in keys} | self.publisher.working
 
     def _over(self, task_id: str, number: int) -> bool:
         """Whether an attempt has ended in the table here: then nobody writes to a closed journal again."""
@@ -237,11 +247,15 @@ class Executor:
         name = str(request.head.get("hash", ""))
         row = self.room.table.decision(name)
         if row is not None and row.task_id is not None and row.attempt is not None:
-            path = attempt_folder(self.room.settings.paths.tasks, row.task_id, row.attempt) / RECORD_FILE
-            with contextlib.suppress(FileNotFoundError):
-                encoded = await asyncio.to_thread(path.read_bytes)
-                if decisions.hash_of(encoded) == name:
-                    return Reply({"hash": name}, encoded)
+            tasks = self.room.settings.paths.tasks
+            for path in (
+                attempt_folder(tasks, row.task_id, row.attempt) / RECORD_FILE,
+                record_aside(tasks, row.task_id, row.attempt),
+            ):
+                with contextlib.suppress(FileNotFoundError):
+                    encoded = await asyncio.to_thread(path.read_bytes)
+                    if decisions.hash_of(encoded) == name:
+                        return Reply({"hash": name}, encoded)
         try:
             found = await decisions.fetch(self.room.hub, name, hints=() if row is None else (row.author,))
         except decisions.DecisionError as error:

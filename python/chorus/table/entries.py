@@ -259,6 +259,13 @@ class Retry(Fact):
     by: Name = ""
 
 
+class Remove(Fact):
+    """The output and artifacts of a task that has ended go before their time."""
+
+    task_id: TaskId
+    by: Name = ""
+
+
 class Expire(Fact):
     """The leader ends a task that did not begin in time."""
 
@@ -337,6 +344,7 @@ FACTS: dict[str, type[Fact]] = {
     "reoffer": Reoffer,
     "cancel": Cancel,
     "retry": Retry,
+    "remove": Remove,
     "expire": Expire,
     "dependency_failed": DependencyFailed,
     "waiting": Waiting,

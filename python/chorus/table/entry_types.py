@@ -22,6 +22,7 @@ PROPOSABLE: Final = frozenset(
         "reoffer",
         "cancel",
         "retry",
+        "remove",
         "expire",
         "dependency_failed",
         "waiting",

@@ -24,6 +24,7 @@ from chorus.table.rows import (
     MeshRow,
     Page,
     StateChange,
+    TaskEnd,
     TaskRow,
     TaskStory,
     VoteRow,
@@ -38,9 +39,10 @@ _BUSY_MS = 2000
 _TASK = """
 SELECT t.task_id, b.task, t.state, t.reason, t.attempt, t.agent, m.agent_id, t.submitter, t.submitted_by,
   t.vouched_by, t.holders, t.created_at, t.claimed_at, t.started_at, t.finished_at, t.pulling_s, a.result,
-  t.decision, t.lost, t.idx
+  t.decision, t.lost, r.at_ms, r.by, t.idx
 FROM tasks t JOIN bodies b ON b.task_id = t.task_id LEFT JOIN members m ON m.peer = t.agent
 LEFT JOIN attempts a ON a.task_id = t.task_id AND a.attempt = t.attempt
+LEFT JOIN removed r ON r.task_id = t.task_id
 """
 # A task and its result may have some hundred KiB each. A list leaves out what can be long, and SQLite does
 # that without the interpreter. What it does not read as JSON (deep nesting) is shown without its details.
@@ -207,6 +209,15 @@ class TableReader:
         )
         return int(rows[0][0]) if rows else 0
 
+    def task_end(self, task_id: str) -> TaskEnd | None:
+        """When a task ended and was removed, without the rest of it; None when no such task is known."""
+        rows = self._query(
+            "SELECT t.finished_at, r.at_ms FROM tasks t LEFT JOIN removed r ON r.task_id = t.task_id"
+            " WHERE t.task_id = ?",
+            task_id,
+        )
+        return TaskEnd(*rows[0]) if rows else None
+
     def blob_use(self, sha256: str) -> BlobUse | None:
         """How tasks use a blob; None when no task names it."""
         total, unfinished, last = 0, 0, 0
@@ -352,7 +363,8 @@ def _seconds(start: int | None, end: int | None) -> float | None:
 
 def _task(row: tuple[Any, ...]) -> TaskRow:
     (task_id, task, state, reason, attempt, agent, agent_id, submitter, submitted_by, vouched_by, holders,
-     created_at, claimed_at, started_at, finished_at, pulling_s, result, decision, lost, _) = row  # fmt: skip
+     created_at, claimed_at, started_at, finished_at, pulling_s, result, decision, lost,
+     removed_at, removed_by, _) = row  # fmt: skip
     return TaskRow(
         task_id=task_id,
         task=shown(orjson.loads(task)),
@@ -376,6 +388,8 @@ def _task(row: tuple[Any, ...]) -> TaskRow:
         result=orjson.loads(result) if result is not None and state in FINISHED_STATES else None,
         decision=decision,
         lost=lost,
+        removed_at=removed_at,
+        removed_by=removed_by,
     )
 
 

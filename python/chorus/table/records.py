@@ -161,6 +161,18 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Removed:
+    """A task whose output and artifacts were removed by hand."""
+
+    TABLE: ClassVar[str] = "removed"
+    KEY: ClassVar[tuple[str, ...]] = ("task_id",)
+
+    task_id: str
+    at_ms: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """An entry id that was applied, and what came of it: it counts once."""
 
@@ -298,11 +310,11 @@ class Version:
 
 Record = (
     Mesh | Member | Task | Body | Attempt | Change | Counter | Cancel | Known | Decision | Superseded
-    | Address | Version | Recorded | Ballot | Vote
+    | Address | Version | Recorded | Ballot | Vote | Removed
 )  # fmt: skip
 RECORDS: tuple[type[Record], ...] = (
     Mesh, Member, Task, Body, Attempt, Change, Counter, Cancel, Known, Decision, Superseded, Address, Version,
-    Recorded, Ballot, Vote,
+    Recorded, Ballot, Vote, Removed,
 )  # fmt: skip
 
 R = TypeVar("R", bound=Record)

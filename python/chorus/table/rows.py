@@ -68,6 +68,9 @@ class TaskRow:
     result: dict[str, Any] | None
     decision: str | None
     lost: int
+    # When and by whom its output and artifacts were removed by hand.
+    removed_at: int | None = None
+    removed_by: str | None = None
     provisional: bool = False
 
     @property
@@ -125,6 +128,16 @@ class BlobUse:
 
     unfinished: bool
     finished_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnd:
+    """When a task ended, and when what it left on the disks was removed by hand; None for what has not
+    happened.
+    """
+
+    finished_at: int | None
+    removed_at: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,18 @@ from chorus.table import bounds
 from chorus.table import entries as facts
 from chorus.table.effects import Draft, Refuse
 from chorus.table.entries import Entry
-from chorus.table.records import Attempt, Body, Cancel, Change, Decision, Member, Superseded, Task, changed
+from chorus.table.records import (
+    Attempt,
+    Body,
+    Cancel,
+    Change,
+    Decision,
+    Member,
+    Removed,
+    Superseded,
+    Task,
+    changed,
+)
 from chorus.table.rows import OPEN_ATTEMPTS
 from chorus.table.ucxl import add_decision
 from chorus.table.votes import conclude, record_once
@@ -207,10 +218,22 @@ def retry(draft: Draft, entry: Entry, fact: facts.Retry) -> Touched:
         raise Refuse(f"the task {why}; try that one again first")
     # Who tries it again answers for it: it no longer counts into the strangers' share.
     bounds.begin(draft, task.submitted_by, stranger=False)
+    # What comes of it from now on is kept.
+    draft.drop(Removed, fact.task_id)
     # failed, cancelled, expired -> announced
     task = changed(_waiting(task), finished_at=None, lost=0, decision=None, start_by=None)
     task = changed(task, stranger=False, unresponsive=0)
     _step(draft, entry, task, "announced", f"tried again by {fact.by}" if fact.by else "tried again by hand")
+    return (fact.task_id,)
+
+
+def remove(draft: Draft, entry: Entry, fact: facts.Remove) -> Touched:
+    """By hand: what a task that has ended left on the agents' disks goes. Its result and records stay."""
+    task = _task(draft, fact.task_id)
+    if task.finished_at is None:
+        raise Refuse(f"open: the task is {task.state}")
+    if draft.get(Removed, fact.task_id) is None:
+        draft.put(Removed(fact.task_id, entry.stamp_ms, fact.by))
     return (fact.task_id,)
 
 
@@ -422,6 +445,7 @@ RULES: dict[str, Callable[[Draft, Entry, Any], Touched]] = {
     "reoffer": reoffer,
     "cancel": cancel,
     "retry": retry,
+    "remove": remove,
     "expire": expire,
     "dependency_failed": dependency_failed,
     "waiting": waiting,

@@ -44,6 +44,7 @@ def view(
         "claimed_at": _time(task.claimed_at),
         "started_at": _time(task.started_at),
         "finished_at": _time(task.finished_at),
+        "removed_at": _time(task.removed_at),
         "waiting_s": task.waiting_s,
         "pulling_s": task.pulling_s,
         "running_s": task.running_s,

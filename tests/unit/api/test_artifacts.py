@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -13,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chorus.api.ranges import Unsatisfiable, not_modified, part
+from chorus.hub import HubNotFound, Request
+from chorus.table.rows import StateChange
 
 from .conftest import TASK_ID, Surface, attempt_row, task_row
 
@@ -197,3 +200,54 @@ async def test_a_list_that_cannot_be_had_is_said(surface: Surface, content: byte
     assert answer.status_code == 200
     assert answer.json()["result"]["artifacts"] == []
     assert (await surface.api.get(f"{BASE}/artifacts")).status_code in (200, 404, 502)
+
+
+async def test_what_an_ended_task_left_is_removed(one: Surface) -> None:
+    asked: list[dict[str, Any]] = []
+    row = one.table.row
+    assert row is not None
+
+    async def coordinator(request: Request) -> dict[str, Any]:
+        if request.method == "table.remove":
+            asked.append(request.head)
+            one.table.row = replace(row, removed_at=1_700_000_000_000, removed_by="a")
+        return {}
+
+    await one.mesh.hub("a", "coordinator").offer("coordinator", coordinator)
+    answer = await one.api.delete(BASE)
+    assert answer.status_code == 200
+    assert answer.json()["removed_at"] == "2023-11-14T22:13:20.000Z"
+    # Again changes nothing.
+    assert (await one.api.delete(BASE)).status_code == 200
+    assert asked == [{"task_id": TASK_ID, "by": "a"}]
+    for path in (PATH, f"{BASE}/artifacts.tar", f"{BASE}/logs"):
+        gone = await one.api.get(path)
+        assert gone.status_code == 410
+        assert "were removed by a on 2023-11-14T22:13:20.000Z" in gone.json()["detail"]
+    # What is said of it stays.
+    assert (await one.api.get(BASE)).json()["result"]["artifacts"]
+    assert (await one.api.get(f"{BASE}/artifacts")).json()["items"]
+
+
+async def test_a_task_that_goes_on_is_not_removed(surface: Surface) -> None:
+    surface.table.row = task_row(state="running")
+    answer = await surface.api.delete(BASE)
+    assert (answer.status_code, answer.json()["state"]) == (409, "running")
+    assert (await surface.api.delete("/api/v1/tasks/01J00000000000000000000009")).status_code == 404
+
+
+async def test_what_its_time_was_over_for_is_gone_with_the_reason(one: Surface) -> None:
+    async def stream(request: Request, stream: Any) -> None:
+        raise HubNotFound("gone: it ended long ago (CHORUS_RETENTION)")
+
+    one.table.changes = [
+        StateChange(number, state, 1, "")
+        for number, state in ((0, "announced"), (1, "announced"), (1, "claimed"), (1, "completed"))
+    ]
+    await one.mesh.hub("b", "executor").offer("output", one.executor.serve, peers=True, streams=stream)
+    for path in (PATH, f"{BASE}/artifacts.tar", f"{BASE}/logs"):
+        gone = await one.api.get(path)
+        assert (gone.status_code, gone.json()["detail"]) == (410, "it ended long ago (CHORUS_RETENTION)")
+    told = (await one.api.get(f"{BASE}/events")).text
+    assert '"detail":"it ended long ago (CHORUS_RETENTION)"' in told
+    assert "event: end" in told

@@ -172,3 +172,24 @@ def test_a_run_without_artifacts_has_nothing_to_save(
     assert main(["run", "-o", "into", "--", "true"]) == 2
     assert "--artifact" in capsys.readouterr().err
     assert agent.asked == []
+
+
+def test_rm_goes_on_after_a_task_that_it_cannot_remove(
+    use: Callable[[Agent], Agent], capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Refusing(Agent):
+        def __call__(self, request: httpx.Request) -> httpx.Response:
+            assert request.method == "DELETE"
+            self.asked.append(request.url.path)
+            if request.url.path.endswith("1"):
+                return httpx.Response(409, content=orjson.dumps({"detail": "task is running; cancel it"}))
+            return httpx.Response(200, content=orjson.dumps({"task_id": TASK}))
+
+    agent = use(Refusing({}))
+    other = TASK[:-1] + "2"
+    assert main(["rm", TASK, other]) == 1
+    assert agent.asked == [f"/api/v1/tasks/{TASK}", f"/api/v1/tasks/{other}"]
+    said = capsys.readouterr()
+    assert "task is running; cancel it" in said.err
+    assert said.out == f"{other}: removed\n"
+    assert main(["rm", other]) == 0

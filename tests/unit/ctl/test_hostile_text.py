@@ -126,7 +126,8 @@ def refusing(status: int, form: str) -> Callable[[httpx.Request], httpx.Response
 
 
 ASKING = [
-    ["tasks"], ["task", TASK], ["logs", TASK], ["logs", "-f", TASK], ["cancel", TASK], ["retry", TASK],
+    ["tasks"], ["task", TASK], ["logs", TASK], ["logs", "-f", TASK], ["cancel", TASK], ["rm", TASK],
+    ["retry", TASK],
     ["wait", TASK], ["artifacts", TASK], ["artifacts", TASK, "-o", "out"], ["status"], ["agents"], ["peers"],
     ["members"], ["election"], ["log"], ["log", "--verify"], ["decisions"], ["decisions", "--graph", "dot"],
     ["decisions", "--graph", "json"], ["decision", "show", HASH], ["decision", "verify", HASH],

@@ -13,9 +13,9 @@ import pytest
 
 from chorus.config import load_settings
 from chorus.executor import summary
-from chorus.executor.journal import Journal, attempt_folder
+from chorus.executor.journal import RECORD_FILE, Journal, attempt_folder
 from chorus.executor.outbox import Item, Outbox
-from chorus.executor.publisher import RECORD_FILE, Publisher
+from chorus.executor.publisher import Publisher
 from chorus.executor.room import Room
 from chorus.hub import HubError, Request
 from chorus.process.logs import Logger

@@ -7,7 +7,7 @@ from table_mesh import STEP_MS, STRANGER, T1, T2, A, B, C, Log
 
 from chorus.table import bounds, members, transitions
 from chorus.table.entry_types import OF_THE_CORE, PROPOSABLE
-from chorus.table.records import Change, Counter, Decision, Member, Mesh, Superseded
+from chorus.table.records import Change, Counter, Decision, Member, Mesh, Removed, Superseded
 from chorus.table.transitions import SEEN_MAX_AGE
 from chorus.wire.ids import new_id
 
@@ -475,6 +475,33 @@ def test_a_task_that_silences_its_executors_is_not_offered_a_third_time() -> Non
     log.say(C, "release", task_id=T1, attempt=4, cause="unresponsive")
     assert log.task().state == "announced"
     assert "cause" in log.say(C, "release", task_id=T1, attempt=4, cause="bored").reason
+
+
+def test_what_an_ended_task_left_is_removed_by_hand() -> None:
+    log = Log()
+    log.submit()
+    assert log.say(B, "remove", task_id=T2).reason == "unknown: no such task"
+    assert log.say(B, "remove", task_id=T1).reason == "open: the task is announced"
+    log.run()
+    assert log.result().accepted
+    assert log.say(B, "remove", task_id=T1, by="alice").accepted
+    first = log.view.get(Removed, T1)
+    assert first is not None
+    assert first.by == "alice"
+    # Once more changes nothing; the result stays.
+    assert log.say(A, "remove", task_id=T1, by="bob").accepted
+    assert log.view.get(Removed, T1) == first
+    assert log.attempt(1).result is not None
+
+
+def test_a_task_that_is_tried_again_keeps_what_comes_of_it() -> None:
+    log = Log()
+    log.submit()
+    log.run()
+    log.result(outcome="failed")
+    assert log.say(B, "remove", task_id=T1).accepted
+    assert log.say(B, "retry", task_id=T1).accepted
+    assert log.view.get(Removed, T1) is None
 
 
 COMMAND = {"command": "true", "exit_code": 0, "duration_s": 0.1}
