@@ -94,6 +94,42 @@ def test_a_large_source_goes_in_and_its_artifact_comes_out_elsewhere(mesh: Mesh,
     assert (into / "out" / "copy.bin").read_bytes() == content
 
 
+def test_a_run_saves_its_artifacts_and_names_the_others(mesh: Mesh, tmp_path: Path) -> None:
+    """Very many of them, whose list travels as a blob and is read on every agent."""
+    make = (
+        "for i in $(seq 3000); do echo $i > out/$(printf %0100d $i); done; echo x > run.sh; chmod 711 run.sh"
+    )
+    words = [
+        "--artifact",
+        "{out,*.sh}",
+        "--artifact",
+        "*.xml",
+        "--title",
+        "many",
+        "-o",
+        str(tmp_path / "into"),
+    ]
+    done = mesh.ctl("run", *words, "--", "sh", "-c", f"mkdir out; {make}")
+    said = done.stderr.decode()
+    assert "not kept: *.xml: no file fits this pattern" in said
+    assert "saved 3001 of 3001 artifacts" in said
+    assert len(list((tmp_path / "into/out").iterdir())) == 3000
+    assert (tmp_path / "into/run.sh").stat().st_mode & 0o777 == 0o711
+    task = next(task for task in mesh.tasks() if task["title"] == "many")
+    for agent in mesh.agents:
+        shown = agent.get(f"/api/v1/tasks/{task['task_id']}").json()
+        assert len(shown["result"]["artifacts"]) == 3001
+        path = f"/api/v1/tasks/{task['task_id']}/artifacts/run.sh"
+        got = agent.ask("GET", path, headers={"Range": "bytes=-1"})
+        assert (got.status_code, got.content) == (206, b"\n")
+    mesh.ctl("rm", task["task_id"])
+    for agent in mesh.agents:
+        gone = agent.get(f"/api/v1/tasks/{task['task_id']}/artifacts/run.sh")
+        assert gone.status_code == 410, gone.text
+    folders = [agent.data_dir / "tasks" / task["task_id"] for agent in mesh.agents]
+    until(lambda: not any(folder.exists() for folder in folders))
+
+
 def test_the_story_is_the_same_on_every_agent(mesh: Mesh) -> None:
     mesh.ctl("run", "--title", "told", "--", "sh", "-c", "echo one; echo two >&2")
     task = next(task for task in mesh.tasks() if task["title"] == "told")

@@ -18,7 +18,7 @@ from chorus.coordinator.leading import SUCCESS_STEP
 from chorus.hub import HubInvalid, HubNoLeader, HubNotFound, HubNotLeader, HubRefused, RaftStatus
 from chorus.table.entries import Entry
 from chorus.table.reader import TableReader
-from chorus.table.records import Body
+from chorus.table.records import Body, Removed
 from chorus.testing import hostile_archives
 
 SHA = hashlib.sha256(b"files").hexdigest()
@@ -271,6 +271,19 @@ async def test_a_cancel_before_the_submission_wins(tmp_path: Path) -> None:
         task = (await w["b"].submit(task_id=task_id))["task"]
         assert (task["state"], task["reason"]) == ("cancelled", "interrupted")
         assert not any(agent.executor.awards for agent in w.agents.values())
+
+
+async def test_remove_is_known_to_all_agents(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        task_id = (await w["a"].submit())["task"]["task_id"]
+        with pytest.raises(HubRefused, match="open"):
+            await w["b"].call("table.remove", task_id=task_id, by="b")
+        with pytest.raises(HubNotFound):
+            await w["b"].call("table.remove", task_id=fresh_id())
+        await w["a"].call("table.cancel", task_id=task_id)
+        assert await w["b"].call("table.remove", task_id=task_id, by="b") == {}
+        for agent in "abc":
+            await w[agent].until(lambda at=agent: w[at].parts.store.get(Removed, task_id), "is removed")
 
 
 async def test_why_a_task_waits_can_be_seen(tmp_path: Path) -> None:
