@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
 from chorus.api.context import Context
+from chorus.api.problems import GONE_PREFIX
 from chorus.hub import HubError
 from chorus.table import view
 from chorus.table.entries import ARTIFACTS_BLOB_MAX_BYTES
@@ -33,7 +35,14 @@ async def listing(context: Context, row: TaskRow) -> Listing:
         return Listing(view.artifacts(row.result), view.left_out(row.result))
     sha256 = str(blob.get("sha256"))
     head = {"sha256": sha256, "holders": [row.agent]}
-    await context.hub.call_service("coordinator", "blobs.fetch", head, timeout=LIST_TIMEOUT_S)
+    try:
+        await context.hub.call_service("coordinator", "blobs.fetch", head, timeout=LIST_TIMEOUT_S)
+    except HubError as error:
+        age_s = time.time() - (row.finished_at or 0) / 1000
+        if error.code == "not_found" and age_s >= context.settings.retention_s:
+            why = f"the list of the artifacts of task {row.task_id} has gone with them (CHORUS_RETENTION)"
+            raise HubError(f"{GONE_PREFIX} {why}", code="not_found") from None
+        raise
     return await asyncio.to_thread(_read_listing, context, sha256)
 
 
@@ -59,6 +68,9 @@ async def with_listing(context: Context, row: TaskRow, shown: dict[str, Any]) ->
     try:
         listed = await listing(context, row)
     except HubError as error:
-        listed = Listing([], [{"path": "", "reason": f"the list cannot be had now: {error.message}"}])
+        why = f"the list cannot be had now: {error.message}"
+        if error.message.startswith(GONE_PREFIX):
+            why = error.message.removeprefix(GONE_PREFIX).strip()
+        listed = Listing([], [{"path": "", "reason": why}])
     result = {**shown["result"], "artifacts": listed.items, "left_out": listed.left_out}
     return {**shown, "result": result}

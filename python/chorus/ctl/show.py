@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from argparse import Namespace
@@ -12,7 +11,7 @@ from urllib.parse import quote
 
 from chorus.ctl.client import Client, Refused
 from chorus.ctl.problems import FAILED
-from chorus.ctl.terminal import note_lines, say, say_json
+from chorus.ctl.terminal import note, note_lines, say, say_json
 from chorus.wire.visible import visible
 
 # How wide a table is made that goes into a file or a pipe, where something in it can be shortened.

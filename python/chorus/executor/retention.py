@@ -114,7 +114,8 @@ class Retention:
             tasks = said.get("tasks")
             try:
                 named = [str(task) for task in tasks] if isinstance(tasks, list) else []
-                await self._remove([task for task in named if _removed(table.task_end(task))])
+                if removed := [task for task in named if _removed(table.task_end(task))]:
+                    await self._remove(removed)
             except (OSError, sqlite3.Error) as error:
                 # The next look finds it.
                 self._room.log.warning("a removed task is still here; later", error=str(error))
@@ -123,7 +124,11 @@ class Retention:
             await guard.each(messages, changed, "event")
 
     async def _remove(self, task_ids: list[str]) -> list[str]:
-        """Removes those of the tasks that may go and have left something; returns them."""
+        """Removes those of the tasks that may go and have left something, and what an earlier life had begun
+        to remove; returns the tasks.
+        """
+        if not task_ids and not await asyncio.to_thread((self._tasks / REMOVING).exists):
+            return []
         async with self._removing:
             # Without a pause up to the renames: attempts begin on this loop, and none may come in between.
             busy = self._busy()

@@ -124,8 +124,8 @@ class Runner:
         on_sample: Callable[[float, int], None] = lambda cpu, memory: None,
         on_settled: Callable[[Ran], Awaitable[None]] | None = None,
     ) -> Ran:
-        """To the end. Raises BackendUnavailable, SandboxLost and InputsMissing, which are not the task's fault,
-        and only before the commands have ended.
+        """To the end. Raises BackendUnavailable, SandboxLost and InputsMissing, none of which is the task's
+        fault, and only before the commands have ended.
 
         `on_settled` is awaited with what is known before the artifacts are collected, which may take long.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -200,6 +201,22 @@ async def test_a_list_that_cannot_be_had_is_said(surface: Surface, content: byte
     assert answer.status_code == 200
     assert answer.json()["result"]["artifacts"] == []
     assert (await surface.api.get(f"{BASE}/artifacts")).status_code in (200, 404, 502)
+
+
+async def test_a_list_that_went_with_its_artifacts_is_gone(surface: Surface) -> None:
+    async def coordinator(request: Request) -> dict[str, Any]:
+        raise HubNotFound("blob from no holder")
+
+    await surface.mesh.hub("a", "coordinator").offer("coordinator", coordinator)
+    has_result(surface, {"artifacts_blob": {"sha256": "0" * 64, "size": 1, "count": 1}})
+    # It ended in 2023.
+    assert (await surface.api.get(f"{BASE}/artifacts")).status_code == 410
+    [said] = (await surface.api.get(BASE)).json()["result"]["left_out"]
+    assert said["reason"].endswith("has gone with them (CHORUS_RETENTION)")
+    row = surface.table.row
+    assert row is not None
+    surface.table.row = replace(row, finished_at=time.time_ns() // 1_000_000)
+    assert (await surface.api.get(f"{BASE}/artifacts")).status_code == 404
 
 
 async def test_what_an_ended_task_left_is_removed(one: Surface) -> None:

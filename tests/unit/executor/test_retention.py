@@ -228,6 +228,27 @@ async def test_what_is_removed_by_hand_goes_at_once(agent: Agent) -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_news_of_other_tasks_cost_no_look_at_the_disk(agent: Agent) -> None:
+    task_id = agent.task(ended=0)
+    looks = 0
+
+    def busy() -> set[str]:
+        nonlocal looks
+        looks += 1
+        return set()
+
+    agent.retention._busy = busy
+    running = asyncio.create_task(agent.retention.run())
+    news = agent.mesh.hub("a", "coordinator")
+    for _ in range(50):
+        await news.publish_local("local/table", {"tasks": [task_id], "applied": 1})
+        await asyncio.sleep(0)
+    assert looks == 0
+    assert agent.there(task_id)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_whoever_asks_for_it_is_told_why_it_is_gone(agent: Agent) -> None:
     task_id = agent.task(ended=3)
     await agent.retention.sweep()
