@@ -111,6 +111,21 @@ async def test_files_are_taken_out_under_numbers(tmp_path: Path) -> None:
     assert broken == ""
 
 
+@pytest.mark.parametrize("mtime", ["inf", "-inf", "nan", "-1", "1e400", "9" * 19, "0.5", ""])
+async def test_odd_times_and_headers_of_all_members_lose_nothing(tmp_path: Path, mtime: str) -> None:
+    out = io.BytesIO()
+    headers = {"comment": "of all"}
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT, pax_headers=headers) as tar:
+        for name in ("pax_global_header", "n" * 255):
+            member = tarfile.TarInfo(name)
+            member.size, member.pax_headers = 1, {"mtime": mtime}
+            tar.addfile(member, io.BytesIO(b"x"))
+    (tmp_path / "packed").write_bytes(out.getvalue())
+    wanted = ["pax_global_header", "n" * 255]
+    stored, broken = await confined.take(tmp_path / "packed", wanted, tmp_path, bytes_max=MIB)
+    assert (sorted(stored), broken) == (sorted(wanted), "")
+
+
 async def test_what_comes_before_the_damage_is_taken(tmp_path: Path) -> None:
     """A file is taken whole or not at all, and what kept the others is said."""
     out = io.BytesIO()
@@ -119,7 +134,14 @@ async def test_what_comes_before_the_damage_is_taken(tmp_path: Path) -> None:
             member = tarfile.TarInfo(name)
             member.size, member.mode = 1000, 0o4755
             tar.addfile(member, io.BytesIO(name.encode() * 1000))
-    for cut, kept in ((100, []), (600, []), (1536, ["a"]), (2048 + 100, ["a"]), (2048 + 512 + 1000, ["a"])):
+    for cut, kept in (
+        (100, []),
+        (600, []),
+        (1536, ["a"]),
+        (2048 + 100, ["a"]),
+        (3000, ["a"]),
+        (3100, ["a", "b"]),
+    ):
         (tmp_path / "packed").write_bytes(out.getvalue()[:cut])
         folder = tmp_path / str(cut)
         folder.mkdir()
