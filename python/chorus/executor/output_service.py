@@ -53,7 +53,7 @@ class OutputService:
         folder, _ = self._folder(request)
         listed = await asyncio.to_thread(_read_artifacts, folder)
         items = [{key: item[key] for key in ("path", "size", "sha256")} for item in listed["items"]]
-        return {"items": items, "left_out": listed["left_out"]}
+        return {"items": items, "left_out": listed.get("left_out", [])}
 
     async def stream(self, request: Request, stream: ByteStream) -> None:
         """Streams: `events`, `logs`, `artifact` (from `offset` on, `length` bytes), and `artifacts`: all of

@@ -136,8 +136,9 @@ class Runner:
             if await self._put_inputs():
                 await self._run_commands()
             ran.settled = self._stopped in (None, "timeout")
-            # Nothing of the task lives on while its use is counted and its files are read.
-            with contextlib.suppress(SandboxError):
+            # Nothing of the task lives on while its use is counted and its files are read. And nothing that
+            # breaks from here on may have its commands run again.
+            with contextlib.suppress(Exception):
                 await self._sandbox.stop(self._stopped or "exit")
             ran.usage = await self._usage()
             self._facts.running_s = time.monotonic() - started
@@ -150,7 +151,10 @@ class Runner:
                 )
         finally:
             sampling.cancel()
-            self._gate.finish()
+            try:
+                self._gate.finish()
+            except Exception as error:
+                self._facts.note = f"the end of the output was lost: {error}"
             await asyncio.to_thread(shutil.rmtree, self._job.folder / "scratch", True)
         self._facts.output = self._gate.seen()
         self._facts.artifacts = len(ran.artifacts.items)
@@ -167,7 +171,7 @@ class Runner:
             if outcome(self._facts) == "completed":
                 self._facts.exit_code = self._facts.commands[-1]["exit_code"] = 137
                 self._gone(error)
-        except SandboxError:
+        except Exception:
             pass  # the commands had ended before
         return Usage(0.0, 0, 0, 0)
 
