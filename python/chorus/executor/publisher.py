@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ _RETRY_MAX_S = 30.0
 _KNOWN = "known"
 # How it says that a result came too late; any other refusal is about the result itself.
 _SUPERSEDED = "superseded"
+# Blobs that nothing names go after an hour.
+_KEEP_EVERY_S = 600.0
 # Beyond this many at once the DHT is what is waited for.
 _AT_ONCE = 16
 
@@ -89,10 +92,8 @@ class Publisher:
         room = self._room
         counted = True
         if item.step == "result":
-            if (blob := item.body.get("artifacts_blob")) is not None:
-                # Nothing names it yet.
-                await room.blobs.keep(blob["sha256"])
-            outcome = await propose(room.hub, "result", item.body, entry_id=item.entry_id)
+            async with self._keeping_list(item):
+                outcome = await propose(room.hub, "result", item.body, entry_id=item.entry_id)
             counted = outcome is not None and outcome.accepted
             if outcome is not None and not counted and not outcome.reason.startswith(_SUPERSEDED):
                 item, outcome = await self._say_less(item, outcome.reason)
@@ -125,6 +126,27 @@ class Publisher:
             wait = min(wait * 2, _RETRY_MAX_S)
             with contextlib.suppress(sqlite3.Error):
                 item = room.outbox.get(item.task_id, item.attempt) or item
+
+    @contextlib.asynccontextmanager
+    async def _keeping_list(self, item: Item) -> AsyncIterator[None]:
+        """Keeps the blob of a list of artifacts while nothing names it: a mesh may be without a leader for
+        longer than such blobs stay.
+        """
+        blob = item.body.get("artifacts_blob")
+        if blob is None:
+            yield
+            return
+
+        async def keep() -> None:
+            while True:
+                await self._room.blobs.keep(blob["sha256"])
+                await asyncio.sleep(_KEEP_EVERY_S)
+
+        keeping = asyncio.create_task(keep())
+        try:
+            yield
+        finally:
+            keeping.cancel()
 
     async def _say_less(self, item: Item, why: str) -> tuple[Item, Outcome | None]:
         """A result that the table does not take as it is: how the attempt ended is not lost with the rest."""

@@ -259,6 +259,43 @@ async def test_a_result_that_does_not_fit_is_said_without_its_details(agent: Age
     room.outbox.close()
 
 
+async def test_a_list_that_nothing_names_yet_is_kept(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mesh is without a leader, for longer than blobs stay that nobody needs."""
+    monkeypatch.setattr("chorus.executor.publisher._KEEP_EVERY_S", 0.0)
+    leader, kept = asyncio.Event(), asyncio.Event()
+    named: list[str] = []
+
+    async def coordinator(request: Request) -> dict[str, Any]:
+        await leader.wait()
+        return {"accepted": False, "reason": "superseded"}
+
+    class Blobs:
+        async def keep(self, sha256: str) -> bool:
+            named.append(sha256)
+            if len(named) == 3:
+                kept.set()
+            return True
+
+    await agent.mesh.hub("a", "coordinator").offer("coordinator", coordinator)
+    room = agent.room()
+    blobs: Any = Blobs()
+    room.blobs = blobs
+    body = {**BODY, "artifacts_blob": {"sha256": "1" * 64, "size": 1, "count": 1}}
+    item = Item(TASK_ID, 1, "result", new_id(), body, FACTS)
+    room.outbox.put(item)
+    publisher = Publisher(room)
+    publisher.publish(item, None)
+    async with asyncio.timeout(DEADLINE_S):
+        await kept.wait()
+        leader.set()
+        await publisher.settle(DEADLINE_S)
+    assert set(named) == {"1" * 64}
+    count = len(named)
+    await asyncio.sleep(0)
+    assert len(named) == count
+    room.outbox.close()
+
+
 async def test_the_dht_away_repeats_nothing_in_the_log(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chorus.executor.publisher._RETRY_FIRST_S", 0.01)
     room = agent.room()
