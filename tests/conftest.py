@@ -32,6 +32,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="heavy: make test-heavy runs it"))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names cases with long or unprintable bytes by number: compressed ones differ from second to second, and
+    the workers of one run have to agree on the names.
+    """
+    if isinstance(val, bytes) and (len(val) > 40 or not val.isascii() or not val.decode().isprintable()):
+        return argname
+    return None
+
+
 @pytest.fixture
 def short_dir() -> Iterator[Path]:
     """A folder of this test's own whose path leaves room for the names of sockets."""
