@@ -23,7 +23,9 @@ STREAM_TIMEOUT_S: Final = 45.0
 
 
 class Unreachable(CtlError):
-    """No agent of the mesh could be asked."""
+    """No agent of the mesh could be asked. `heard` says whether one may have heard the request."""
+
+    heard = True
 
 
 class Refused(CtlError):
@@ -145,6 +147,7 @@ class Client:
         **more: Any,
     ) -> httpx.Response:
         errors = []
+        heard = False
         endpoints = self._endpoints
         for endpoint in endpoints:
             for file in rewind:
@@ -154,10 +157,12 @@ class Client:
                     method, endpoint.url + path, headers={**_bearer(endpoint), **(headers or {})}, **more
                 )
             except httpx.TransportError as error:
+                heard = heard or not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 errors.append(f"{endpoint.url}: {str(error) or type(error).__name__}")
                 self._put_behind(endpoint)
                 continue
             if response.status_code == 503 and len(errors) + 1 < len(endpoints):
+                heard = True
                 errors.append(f"{endpoint.url}: {_detail(response)}")
                 self._put_behind(endpoint)
                 continue
@@ -165,7 +170,9 @@ class Client:
                 raise _refused(response, endpoint)
             return response
         listed = "; ".join(errors)
-        raise Unreachable(f"no agent of the mesh answers ({listed}); is it up? chorusctl up", MESH_FAILED)
+        failed = Unreachable(f"no agent of the mesh answers ({listed}); is it up? chorusctl up", MESH_FAILED)
+        failed.heard = heard
+        raise failed
 
 
 def _bearer(endpoint: Endpoint) -> dict[str, str]:

@@ -94,6 +94,9 @@ def _submit_and_follow(
         _cancel(task_id, FAILED, beside)
         raise CtlError(f"the task was cancelled: its output cannot be written: {error.strerror}") from None
     except Unreachable as error:
+        if not error.heard:
+            beside.over()  # it was not taken
+            raise
         raise CtlError(f"{error}; it is cancelled if an agent answers within a minute", error.code) from None
     if not hinted:
         _hint(arguments)

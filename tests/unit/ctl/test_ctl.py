@@ -16,6 +16,7 @@ import pytest
 
 from chorus.ctl import client as client_module
 from chorus.ctl import contexts
+from chorus.ctl import run as run_module
 from chorus.ctl.cli import build_parser, main
 from chorus.ctl.client import Client, Unreachable
 from chorus.ctl.contexts import AgentEntry, Endpoint, MeshContext, Target
@@ -281,3 +282,22 @@ def test_an_agent_that_is_not_there_is_named(
 ) -> None:
     assert run_log(monkeypatch, ["--agent", "nobody"])[0] == 1
     assert "this mesh has no agent nobody; it has http://a, http://b" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "cancelled"), [(httpx.ConnectError("refused"), False), (httpx.ReadTimeout("silent"), True)]
+)
+def test_only_a_task_that_an_agent_may_have_heard_of_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch, error: httpx.TransportError, cancelled: bool
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise error
+
+    told: list[str] = []
+    over = run_module.Canceller.over
+    monkeypatch.setattr(run_module, "_taken", lambda client, task_id: True)
+    monkeypatch.setattr(run_module.Canceller, "over", lambda self: (told.append("over"), over(self)))
+    with served(monkeypatch, answer) as client, pytest.raises(CtlError) as refused:
+        run_module.run(client, run_arguments("--", "true"))
+    assert ("is cancelled if an agent answers" in str(refused.value)) == cancelled
+    assert told == ([] if cancelled else ["over"])
