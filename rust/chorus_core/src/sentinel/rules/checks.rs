@@ -35,6 +35,17 @@ const CONSTANT_MAX_DIGITS: usize = 16;
 /// An id that is a number has this many digits.
 const ID_MIN_DIGITS: usize = 15;
 
+/// What is given to a password's name without quotes has this many letters; with so many runs of digits among them it
+/// is no name, whatever it is made of.
+const BARE_MIN_LETTERS: usize = 6;
+const BARE_SURE_GROUPS: usize = 4;
+/// Small letters alone are no word when there are so many.
+const BARE_SURE_LETTERS: usize = 24;
+
+/// A shortened hash has this many digits, and what stands beside a hash in a label (`x64`, `v2`) no more bytes.
+const HASH_MIN_DIGITS: usize = 7;
+const LABEL_PART_BYTES: usize = 5;
+
 /// Random tokens of any length worth the name hold a digit; words put together with dashes do not.
 pub(super) fn has_digit(secret: &Secret<'_>) -> bool {
     secret.bytes.iter().any(u8::is_ascii_digit)
@@ -139,6 +150,9 @@ pub(super) fn is_password(secret: &Secret<'_>) -> bool {
 
 /// Something random in the name of a secret.
 pub(super) fn is_random(secret: &Secret<'_>) -> bool {
+    if is_bare_password(secret) {
+        return !names::is_plain(secret.name) && stands_alone(secret) && !is_made_up(secret.bytes);
+    }
     // First, because it is cheap and most that is given to such names is words.
     let digits = count(secret.bytes, u8::is_ascii_digit);
     let letters = count(secret.bytes, u8::is_ascii_alphabetic);
@@ -146,7 +160,10 @@ pub(super) fn is_random(secret: &Secret<'_>) -> bool {
     if digits == 0 && turns < MIXED_MIN_TURNS.max(secret.bytes.len() / 5) {
         return false;
     }
-    if names::is_plain(secret.name) || !stands_alone(secret) || is_made_up(secret.bytes) || is_identifier(secret) {
+    if names::is_plain(secret.name) || !stands_alone(secret) || is_made_up(secret.bytes) {
+        return false;
+    }
+    if is_identifier(secret) {
         return false;
     }
     if is_quoted_password(secret) {
@@ -155,7 +172,7 @@ pub(super) fn is_random(secret: &Secret<'_>) -> bool {
     // The names that say least, and sentences, must be given most.
     let is_key = secret.name.eq_ignore_ascii_case(b"key") || secret.name.eq_ignore_ascii_case(b"keys");
     if secret.bond == Bond::Loose || is_key {
-        return is_strong(secret.bytes) && !(is_key && is_hexadecimal(secret.bytes));
+        return is_strong(secret.bytes) && !(is_key && is_lookup_key(secret));
     }
     let is_long = secret.bytes.len() >= STRONG_MIN_BYTES;
     let is_varied = if is_long { turns >= 1 } else { turns >= (secret.bytes.len() / 8).max(3) };
@@ -184,6 +201,65 @@ fn is_hexadecimal(bytes: &[u8]) -> bool {
 /// Whether it is given to a password's name and stands in quotes as one: what is written so needs not be random.
 fn is_quoted_password(secret: &Secret<'_>) -> bool {
     is_quoted(secret) && names::holds(secret.name, &["passw", "pwd", "passphrase"])
+}
+
+/// Whether it is given to a password's name without quotes, as configuration and command lines have it, and could be
+/// said: syllables, or words, with digits among them. Programs give names in this place; those are made of other words.
+fn is_bare_password(secret: &Secret<'_>) -> bool {
+    let bytes = secret.bytes;
+    if secret.quote.is_some() || secret.bond != Bond::Given || !names::is_password(secret.name) {
+        return false;
+    }
+    let letters = count(bytes, u8::is_ascii_alphabetic);
+    let groups = digit_groups(bytes);
+    // A quote ends the text that all of it stands in.
+    let ends_with_line =
+        secret.next.is_none_or(|b| b.is_ascii_whitespace() || matches!(b, b'\\' | b'"' | b'\'' | b'`'));
+    let is_joined = bytes.iter().any(|b| matches!(b, b'_' | b'.' | b'/' | b':'));
+    let is_plain = bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+    if !is_plain || letters < BARE_MIN_LETTERS || is_expression(secret) {
+        return false;
+    }
+    if groups == 0 {
+        // No word is so long.
+        return bytes.len() >= BARE_SURE_LETTERS && bytes.iter().all(u8::is_ascii_lowercase) && ends_with_line;
+    }
+    let least = match (ends_with_line, is_joined) {
+        (true, false) => 1,
+        (true, true) => 2,
+        (false, _) => 3,
+    };
+    groups >= BARE_SURE_GROUPS || groups >= least && !names::is_of_programs(bytes)
+}
+
+/// How many runs of digits there are.
+fn digit_groups(bytes: &[u8]) -> usize {
+    bytes.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit()).filter(|run| run[0].is_ascii_digit()).count()
+}
+
+/// What caches, requests and files are found by: a hash, an id that ends its line, words with a hash.
+fn is_lookup_key(secret: &Secret<'_>) -> bool {
+    let ends = secret.quote.is_none() && secret.next.is_none_or(|b| b.is_ascii_whitespace());
+    let is_named = secret.bond == Bond::Loose || secret.quote.is_none();
+    match is_uuid(secret.bytes) {
+        true => ends,
+        false => is_hexadecimal(secret.bytes) || is_named && is_label(secret.bytes),
+    }
+}
+
+/// Whether it is put together from words, numbers and at least one hash, as caches, files and releases are called.
+fn is_label(bytes: &[u8]) -> bool {
+    let parts = || bytes.split(|b| matches!(b, b'-' | b'.' | b'/' | b'|' | b'+' | b'@' | b'=' | b'!' | b'#'));
+    let is_hash =
+        |part: &[u8]| part.len() >= HASH_MIN_DIGITS && is_hexadecimal(part) && part.iter().any(u8::is_ascii_digit);
+    let is_word = |part: &[u8]| {
+        part.len() <= LABEL_PART_BYTES
+            || part.iter().all(u8::is_ascii_digit)
+            || names::wordy(part) * 4 >= part.len() * 3
+    };
+    parts().any(is_hash)
+        && parts().any(|part| part.iter().any(u8::is_ascii_alphabetic) && !is_hash(part))
+        && parts().all(|part| is_hash(part) || is_word(part))
 }
 
 /// Something random, or a long number, in the name of a service.
