@@ -14,12 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from chorus.ctl.left_out import LeftOut
+from chorus.ctl.scan import BINARY_LOOK_BYTES, is_data
 
 # Only the beginning of a file is looked at to see whether it is a key or holds a token.
 LOOK_BYTES: Final = 64 * 1024
-# Larger files, and those with a zero byte this early, are data; looking for secrets in them takes long.
+# Larger files, and those that are no text, are data; looking for secrets in them takes long.
 SCAN_BYTES_MAX: Final = 4 * 1024 * 1024
-_BINARY_LOOK_BYTES: Final = 8000
 # Findings that are told one by one; the rest is counted.
 FINDINGS_MAX: Final = 50
 
@@ -138,7 +138,7 @@ def findings(root: Path, names: Iterable[str]) -> list[Found]:
     found = []
     for name in names:
         content = _read(root / name, SCAN_BYTES_MAX + 1)
-        if len(content) > SCAN_BYTES_MAX or b"\0" in content[:_BINARY_LOOK_BYTES]:
+        if len(content) > SCAN_BYTES_MAX or is_data(content[:BINARY_LOOK_BYTES]):
             continue
         seen = set()
         # Rules may look at a name; one that is not UTF-8 has marks in place of the other bytes.

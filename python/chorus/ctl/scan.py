@@ -5,6 +5,7 @@ It tells the rule, the place and a keyed hash, never the secret.
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import os
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 SEVERITIES: Final = ("low", "medium", "high", "critical")
 # A zero byte this early makes a file binary, as git sees it.
 BINARY_LOOK_BYTES: Final = 8000
+# UTF-32 with the low byte first begins with the mark of UTF-16.
+_WIDE_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 PIECE_BYTES: Final = 1024 * 1024
 STDIN: Final = "-"
 # Parts of the exit code.
@@ -129,7 +132,7 @@ def _contents(arguments: Namespace, unread: list[str], too_large: list[str]) -> 
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 head = file.read(BINARY_LOOK_BYTES)
-                if b"\0" in head and not arguments.binary:
+                if is_data(head) and not arguments.binary:
                     continue
                 if size > arguments.max_size:
                     too_large.append(
@@ -141,6 +144,20 @@ def _contents(arguments: Namespace, unread: list[str], too_large: list[str]) -> 
             unread.append(f"{path}: {error.strerror}")
         else:
             yield str(path), content
+
+
+def is_data(head: bytes) -> bool:
+    """Whether a file that begins so is no text. UTF-16 and UTF-32 have zeros too, at equal distances."""
+    if b"\0" not in head or head.startswith(_WIDE_MARKS):
+        return False
+    for width in (2, 4):
+        for place in (0, width - 1):
+            characters = head[place::width]
+            others = len(head) - len(characters)
+            zeros = characters.count(0)
+            if zeros * 50 <= len(characters) and (head.count(0) - zeros) * 2 >= others:
+                return False
+    return True
 
 
 def _files(root: Path, git: bool, unread: list[str]) -> Iterator[Path]:

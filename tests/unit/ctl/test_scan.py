@@ -17,6 +17,8 @@ from chorus.ctl.cli import main
 
 pytest.importorskip("chorus._core", reason="the core is not built: make setup")
 
+from chorus.core import Scanner
+
 TOKEN = "ghp_" + "x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"
 
 
@@ -50,6 +52,25 @@ def test_a_tree_is_walked(tree: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert {name for name, *_ in found} == {"config", "a.py", "b.ini"}
     _, found = scanned(capsys, str(tree), "--git", "--binary")
     assert {name for name, *_ in found} == {"config", "a.py", "b.ini", "pack", "image.bin"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_text_in_wide_characters_is_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], encoding: str
+) -> None:
+    text = f"größe=1\nTOKEN='{TOKEN}'\n"
+    content = text.encode(encoding)
+    (tmp_path / "wide.txt").write_bytes(content)
+    (tmp_path / "numbers.bin").write_bytes(b"".join(n.to_bytes(4, "little") for n in range(4000)))
+    code, found = scanned(capsys, str(tmp_path))
+    assert (code, [(name, line, rule) for name, line, _, rule in found]) == (
+        1,
+        [("wide.txt", 2, "github-token")],
+    )
+    (finding,) = Scanner().scan(content)
+    unmarked = encoding if encoding.endswith("e") else f"{encoding}-le"
+    assert content[finding.start : finding.end].decode(unmarked) == TOKEN
+    assert Scanner().redact(content).decode(encoding) == text.replace(TOKEN, "[REDACTED:github-token]")
 
 
 def test_lines_name_rule_place_and_hash(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:

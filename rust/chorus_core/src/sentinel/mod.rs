@@ -12,6 +12,7 @@ mod probe;
 mod rules;
 mod scan;
 mod stream;
+mod wide;
 
 #[cfg(test)]
 mod tests;

@@ -202,11 +202,11 @@ impl Prober {
         }
     }
 
-    /// Whether a secret of which `held` is there stays undecided when `piece` follows.
-    pub(super) fn stays_open(&self, held: &[u8], piece: &[u8]) -> bool {
-        let length = held.len() + piece.len();
+    /// Whether a secret of which so much is there, up to this last byte, stays undecided when `piece` follows.
+    pub(super) fn stays_open(&self, held: usize, last: Option<u8>, piece: &[u8]) -> bool {
+        let length = held + piece.len();
         match &self.form {
-            ProberForm::Pem => length < pem::MAX_BLOCK_BYTES && pem::stays_open(held.last().copied(), piece),
+            ProberForm::Pem => length < pem::MAX_BLOCK_BYTES && pem::stays_open(last, piece),
             ProberForm::Token { max_bytes, .. } | ProberForm::Assigned { max_bytes, .. } => {
                 length < *max_bytes && piece.iter().all(|b| self.continues(*b))
             }

@@ -18,9 +18,12 @@ use super::{
     Action, Finding, Severity, TASK_SECRET_RULE,
     allow::Allow,
     custom::RuleFile,
-    in_marker, marker,
+    in_marker,
+    literals::Literals,
+    marker,
     probe::{Probe, Prober, Work},
     rules::{self, begins_word},
+    wide::{self, Wide},
 };
 use crate::{Error, Result};
 
@@ -86,6 +89,19 @@ pub(super) struct Hit {
     pub(super) goes_on: Vec<usize>,
     /// Where that ends which its hash is made of: in pieces, the rest may never be there at once.
     pub(super) audited: usize,
+    /// How it is written, if not in plain bytes.
+    pub(super) wide: Option<Wide>,
+}
+
+impl Hit {
+    /// What stands in its place in `text`, in its encoding.
+    pub(super) fn marker(&self, rule: &str, text: &[u8]) -> Vec<u8> {
+        let marker = marker(rule);
+        match self.wide {
+            Some(wide) => wide.encode(&marker, &text[self.range.clone()], !self.goes_on.is_empty()),
+            None => marker.into_bytes(),
+        }
+    }
 }
 
 /// What names a hit; of overlapping ones the greatest wins.
@@ -248,7 +264,13 @@ impl Engine {
                         Label { prober: Some(index), severity: prober.severity, rank: index + 1 }
                     };
                     let audited = cut.unwrap_or(range.end);
-                    sweep.hits.push(Hit { range, label, goes_on: cut.map(|_| index).into_iter().collect(), audited });
+                    sweep.hits.push(Hit {
+                        range,
+                        label,
+                        goes_on: cut.map(|_| index).into_iter().collect(),
+                        audited,
+                        wide: None,
+                    });
                 }
             }
         }
@@ -337,25 +359,28 @@ impl Scanner {
     /// The secrets in a file's text; its path counts for exceptions.
     #[must_use]
     pub fn scan_file(&self, text: &[u8], path: Option<&str>) -> Vec<Finding> {
-        let hits = merge(self.engine.sweep_at(text, true, path, 0..0).hits);
-        hits.iter().map(|hit| self.finding(hit, 0, text)).collect()
+        self.hits(text, path).iter().map(|hit| self.finding(hit, 0, text)).collect()
+    }
+
+    fn hits(&self, text: &[u8], path: Option<&str>) -> Vec<Hit> {
+        let mut found = self.engine.sweep_at(text, true, path, 0..0);
+        wide::sweep(&self.engine, &Literals::default(), text, 0, true, path, &mut found);
+        merge(found.hits)
     }
 
     /// The text with every secret replaced by `[REDACTED:<rule>]`, and what was found.
     #[must_use]
     pub fn redact(&self, text: &[u8]) -> (Vec<u8>, Vec<Finding>) {
-        let findings = self.scan(text);
-        if findings.is_empty() {
-            return (text.to_vec(), findings);
-        }
+        let hits = self.hits(text, None);
+        let mut findings = Vec::with_capacity(hits.len());
         let mut clean = Vec::with_capacity(text.len());
         let mut place = 0;
-        for finding in &findings {
-            #[allow(clippy::cast_possible_truncation)]
-            let (start, end) = (finding.start as usize, finding.end as usize);
-            clean.extend_from_slice(&text[place..start]);
-            clean.extend_from_slice(marker(&finding.rule).as_bytes());
-            place = end;
+        for hit in &hits {
+            let finding = self.finding(hit, 0, text);
+            clean.extend_from_slice(&text[place..hit.range.start]);
+            clean.extend(hit.marker(&finding.rule, text));
+            place = hit.range.end;
+            findings.push(finding);
         }
         clean.extend_from_slice(&text[place..]);
         (clean, findings)
@@ -364,13 +389,20 @@ impl Scanner {
     /// What is said of a hit in `text`, which begins at `offset`.
     pub(super) fn finding(&self, hit: &Hit, offset: u64, text: &[u8]) -> Finding {
         let prober = hit.label.prober.map(|index| &self.engine.probers[index]);
+        let secret = &text[hit.range.clone()];
+        let range = offset + hit.range.start as u64..offset + hit.range.end as u64;
+        let range = hit.wide.map_or(range.clone(), |wide| wide.place(&range, secret));
         Finding {
             rule: prober.map_or_else(|| TASK_SECRET_RULE.into(), |prober| Arc::clone(&prober.id)),
             severity: hit.label.severity,
             action: prober.map_or(Action::Redact, |prober| prober.action),
-            start: offset + hit.range.start as u64,
-            end: offset + hit.range.end as u64,
-            audit: self.audit(&text[hit.range.start..hit.audited]),
+            start: range.start,
+            end: range.end,
+            audit: match hit.wide {
+                // One secret has one hash, however it is written.
+                Some(_) => self.audit(&wide::narrow(&text[hit.range.start..hit.audited])),
+                None => self.audit(&text[hit.range.start..hit.audited]),
+            },
         }
     }
 
@@ -398,6 +430,7 @@ pub(super) fn merge(mut hits: Vec<Hit>) -> Vec<Hit> {
                 if hit.label.outranks(&last.label) {
                     last.label = hit.label;
                 }
+                last.wide = last.wide.or(hit.wide);
                 if last.goes_on.is_empty() {
                     last.audited = last.audited.max(hit.audited);
                 }

@@ -9,10 +9,10 @@ use std::{ops::Range, sync::Arc};
 use super::{
     Finding, Scanner,
     literals::Literals,
-    marker,
     probe::{LEAD_MAX_BYTES, LOOK_BEHIND_BYTES},
     rules::manifest,
-    scan::{Hit, Label, merge},
+    scan::{Hit, merge},
+    wide,
 };
 use crate::{Error, Result};
 
@@ -39,8 +39,10 @@ pub struct Redactor {
     swallowing: Vec<usize>,
     /// What of the window was only more of such a secret.
     deaf: Range<usize>,
-    /// The rule whose secret is held back and not whole; nothing else is.
-    waiting: Option<usize>,
+    /// Whether that secret is in wide characters.
+    swallows_wide: bool,
+    /// The rule whose secret is held back and not whole, and whether that is in wide characters; nothing else is.
+    waiting: Option<(usize, bool)>,
     findings: Vec<Finding>,
 }
 
@@ -56,6 +58,7 @@ impl Redactor {
             offset: 0,
             swallowing: Vec::new(),
             deaf: 0..0,
+            swallows_wide: false,
             waiting: None,
             findings: Vec::new(),
         }
@@ -101,8 +104,17 @@ impl Redactor {
 
     /// Whether all there is to say after this piece is that more must come: it is more of the secret held back.
     pub(super) fn waits_with(&self, piece: &[u8]) -> bool {
-        self.waiting
-            .is_some_and(|index| self.scanner.engine.probers[index].stays_open(&self.window[self.released..], piece))
+        let held = &self.window[self.released..];
+        match self.waiting {
+            None => false,
+            Some((index, false)) => {
+                self.scanner.engine.probers[index].stays_open(held.len(), held.last().copied(), piece)
+            }
+            Some((index, true)) => {
+                let last = held.iter().rfind(|b| **b != 0).copied();
+                self.scanner.engine.probers[index].stays_open(held.len() / 2, last, &wide::narrow(piece))
+            }
+        }
     }
 
     /// Says that nothing more comes, and gives the rest.
@@ -117,6 +129,8 @@ impl Redactor {
         let end = self.window.len();
         let held = &self.window[self.released..];
         let begun = self.scanner.engine.probe(&self.window, false, None, self.deaf.clone());
+        let mut begun = begun;
+        wide::sweep(&self.scanner.engine, &self.literals, &self.window, self.offset, false, None, &mut begun);
         let is_beginning = self.scanner.engine.is_opening(held);
         let has_begun = begun.open_from < end || begun.hits.iter().any(|hit| hit.range.end > self.released);
         let is_known = self.literals.look(&self.window).1 > 0;
@@ -150,9 +164,10 @@ impl Redactor {
             return piece;
         }
         let mut length = 0;
+        let wide = self.swallows_wide;
         self.swallowing.retain(|index| {
             let prober = &self.scanner.engine.probers[*index];
-            let more = piece.iter().take_while(|b| prober.continues(**b)).count();
+            let more = piece.iter().take_while(|b| prober.continues(**b) || wide && **b == 0).count();
             length = length.max(more);
             more == piece.len()
         });
@@ -169,23 +184,20 @@ impl Redactor {
 
     /// All hits in the window, where the first secret begins that is not whole, and its rule if that is all there is to
     /// wait for.
-    fn sweep(&self, complete: bool) -> (Vec<Hit>, usize, Option<usize>) {
-        let found = self.scanner.engine.sweep_at(&self.window, complete, None, self.deaf.clone());
+    fn sweep(&self, complete: bool) -> (Vec<Hit>, usize, Option<(usize, bool)>) {
+        let engine = &self.scanner.engine;
+        let mut found = engine.sweep_at(&self.window, complete, None, self.deaf.clone());
+        let is_wide = wide::sweep(engine, &self.literals, &self.window, self.offset, complete, None, &mut found);
         let (mut hits, mut open_from) = (found.hits, found.open_from);
         if !self.literals.is_empty() {
             let (known, begun) = self.literals.look(&self.window);
-            hits.extend(known.into_iter().map(|range| Hit {
-                audited: range.end,
-                range,
-                label: Label::TASK_SECRET,
-                goes_on: Vec::new(),
-            }));
+            hits.extend(known.into_iter().map(Hit::known));
             if !complete {
                 open_from = open_from.min(self.window.len() - begun);
             }
         }
         let open = found.open.filter(|_| open_from == found.open_from && self.literals.is_empty());
-        (hits, open_from, open)
+        (hits, open_from, open.map(|index| (index, is_wide)))
     }
 
     fn release(&mut self, complete: bool) -> Vec<u8> {
@@ -199,11 +211,12 @@ impl Redactor {
             let start = hit.range.start.max(self.released);
             out.extend_from_slice(&self.window[self.released..start]);
             let finding = self.scanner.finding(hit, self.offset, &self.window);
-            out.extend_from_slice(marker(&finding.rule).as_bytes());
+            out.extend(hit.marker(&finding.rule, &self.window));
             self.released = hit.range.end;
             self.findings.push(finding);
             if hit.range.end == self.window.len() && !complete {
                 self.swallowing.clone_from(&hit.goes_on);
+                self.swallows_wide = hit.wide.is_some();
             }
             if !hit.goes_on.is_empty() {
                 self.deaf = hit.audited..hit.range.end;
@@ -218,7 +231,9 @@ impl Redactor {
 
     /// Drops what was let out too long ago to matter, once it is worth the copying.
     fn forget(&mut self) {
-        let surplus = self.released.saturating_sub(MEMORY_BYTES);
+        let is_wide = memchr::memchr(0, &self.window[..self.released]).is_some();
+        let kept = if is_wide { MEMORY_BYTES * wide::MAX_WIDTH } else { MEMORY_BYTES };
+        let surplus = self.released.saturating_sub(kept);
         if surplus > 0 {
             self.window.drain(..surplus);
             self.released -= surplus;

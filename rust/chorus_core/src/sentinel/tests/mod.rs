@@ -10,6 +10,7 @@ use super::{
 
 mod custom;
 mod hostile;
+mod wide;
 
 fn scanner() -> Scanner {
     Scanner::with_audit_key([7; 32]).unwrap()
