@@ -187,8 +187,7 @@ async def test_a_list_in_a_blob_is_shown_whole(surface: Surface) -> None:
     assert (await surface.api.get(f"{BASE}/artifacts/f2999")).status_code == 200
     # Lists of tasks do not fetch it.
     [row] = (await surface.api.get("/api/v1/tasks")).json()["items"]
-    assert row["result"]["artifacts"] == []
-    assert row["result"]["artifacts_blob"]["count"] == 3000
+    assert "artifacts" not in row["result"]
 
 
 @pytest.mark.parametrize("content", [None, b"{", b"[]", b'{"artifacts": 7}'])

@@ -22,7 +22,7 @@ from chorus.table.store import TableStore
 from chorus.table.view import view
 
 VECTORS = Path(__file__).parents[2] / "vectors"
-RELEASES = ["0.5", "0.5-removal"]
+RELEASES = ["0.5"]
 
 
 def recorded(release: str = RELEASES[-1]) -> list[Entry]:
