@@ -2,6 +2,8 @@
 SHELL := bash
 VENV := $(or $(CHORUS_VENV),.venv)
 PYTEST := $(VENV)/bin/python -m pytest
+# Two files at a time: most tests wait for agents and containers. A file's tests share a mesh.
+PYTEST_PARALLEL := $(PYTEST) -n 2 --dist loadfile
 export CARGO_TARGET_DIR ?= $(or $(CHORUS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chorus)/target
 # raft-rs generates its messages with protoc; without the system's, set-up puts one into the virtual environment.
 export PATH := $(PATH):$(abspath $(VENV)/bin)
@@ -31,10 +33,10 @@ test-rust: setup ## the core's tests, without Python
 	cargo test $(CARGO_TEST_FLAGS)
 
 test-python: setup ## the processes' tests, with the built core and Docker
-	$(PYTEST)
+	$(PYTEST_PARALLEL)
 
 test-fast: setup ## the tests that need no Docker and no second process
-	$(PYTEST) tests/unit tests/core
+	$(PYTEST_PARALLEL) tests/unit tests/core
 
 test-heavy: setup ## everything, with the tests that take minutes
 	CHORUS_HEAVY=1 $(PYTEST)
