@@ -23,6 +23,7 @@ __all__ = [
     "derive_network_key",
     "open_many",
     "open_sealed",
+    "read_vote_file",
     "seal",
     "seal_many",
     "sign_json",
