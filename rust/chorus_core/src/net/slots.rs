@@ -37,7 +37,7 @@ const PROOF_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 1
 
 /// What a peer is to this agent when it connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum Rank {
     Member,
     Stranger,
     /// Kept out for a time.
@@ -180,25 +180,24 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Decides over a new connection. `standing` tells members from strangers, `idle_since` which stranger yields.
+    /// Decides over a new connection. `rank` tells members from strangers, `idle_since` which stranger yields.
     pub fn judge(
         &self,
         peer: PeerId,
         ip: Option<IpAddr>,
         room: Room,
-        standing: impl Fn(&PeerId) -> Standing,
+        rank: impl Fn(&PeerId) -> Rank,
         idle_since: impl Fn(&PeerId) -> u64,
     ) -> Verdict {
-        let newcomer = standing(&peer);
-        if newcomer == Standing::Banned {
+        let newcomer = rank(&peer);
+        if newcomer == Rank::Banned {
             return Verdict::Refuse(Refusal::Banned);
         }
-        let strangers: Vec<&Slot> =
-            self.taken.values().filter(|slot| standing(&slot.peer) != Standing::Member).collect();
+        let strangers: Vec<&Slot> = self.taken.values().filter(|slot| rank(&slot.peer) != Rank::Member).collect();
         // A peer that is connected already does not push out another by connecting again.
         let others = || strangers.iter().filter(|slot| slot.peer != peer);
         let longest_idle = |slots: Vec<&&Slot>| slots.into_iter().map(|slot| slot.peer).min_by_key(&idle_since);
-        let crowded = |count: usize, limit: usize| newcomer == Standing::Stranger && count >= limit;
+        let crowded = |count: usize, limit: usize| newcomer == Rank::Stranger && count >= limit;
         let neighbours = strangers.iter().filter(|slot| ip.is_some() && slot.ip == ip).count();
         let yielding = if crowded(neighbours, room.strangers_per_ip) {
             longest_idle(others().filter(|slot| slot.ip == ip).collect())
@@ -257,10 +256,10 @@ impl Behaviour {
 
     fn admit(&mut self, peer: PeerId, address: &Multiaddr) -> Result<(), ConnectionDenied> {
         let shared = &self.shared;
-        let standing = |peer: &PeerId| {
-            if shared.wall.is_member(peer) { Standing::Member } else { Standing::Stranger }
+        let rank = |peer: &PeerId| {
+            if shared.wall.is_member(peer) { Rank::Member } else { Rank::Stranger }
         };
-        let newcomer = |of: &PeerId| if *of == peer && shared.is_banned(of) { Standing::Banned } else { standing(of) };
+        let newcomer = |of: &PeerId| if *of == peer && shared.is_banned(of) { Rank::Banned } else { rank(of) };
         let peers = shared.activities.lock();
         let idle_since = |peer: &PeerId| peers.get(peer).map_or(0, |activity| activity.last_ms.load(Ordering::Relaxed));
         let room = Room::new(shared.wall.in_mesh());
@@ -368,13 +367,13 @@ mod tests {
 
         fn judge(&mut self, name: &'static str, ip: u8) -> &'static str {
             let peer = self.id(name);
-            let standing = |peer: &PeerId| match &self.names[peer][..1] {
-                "m" => Standing::Member,
-                "s" => Standing::Stranger,
-                _ => Standing::Banned,
+            let rank = |peer: &PeerId| match &self.names[peer][..1] {
+                "m" => Rank::Member,
+                "s" => Rank::Stranger,
+                _ => Rank::Banned,
             };
             let idle = |peer: &PeerId| self.names[peer][1..].parse().unwrap();
-            match self.slots.judge(peer, Some([10, 0, 0, ip].into()), ROOM, standing, idle) {
+            match self.slots.judge(peer, Some([10, 0, 0, ip].into()), ROOM, rank, idle) {
                 Verdict::Take => "take",
                 Verdict::TakeInsteadOf(other) => self.names[&other],
                 Verdict::Refuse(Refusal::Full) => "full",
