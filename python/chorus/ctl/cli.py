@@ -149,6 +149,12 @@ def _tasks(commands: _SubParsersAction[ArgumentParser]) -> None:
         help="pass standard input to the command, all of it before it starts; without -i it reads nothing",
     )
     run.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="kill the command after this")
+    run.add_argument("--cpus", type=_cores, metavar="N", help="cores that it may use (1)")
+    run.add_argument("--memory", type=_size, metavar="SIZE", help="memory that it may use (1GB)")
+    run.add_argument(
+        "--disk", type=_size, metavar="SIZE", help="what /workspace, /tmp, /dev/shm hold each (2GB)"
+    )
+    run.add_argument("--pids", type=int, metavar="N", help="processes and threads at a time (128)")
     run.add_argument("--title", default="", help="what lists show")
     run.add_argument("--project", default="", help="what the task belongs to")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command")
@@ -336,6 +342,13 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError("expected a number of seconds above 0")
     return seconds
+
+
+def _cores(text: str) -> float:
+    cores = float(text)
+    if not 0 < cores < math.inf:
+        raise argparse.ArgumentTypeError("expected a number of cores such as 2 or 0.5")
+    return cores
 
 
 def _size(text: str) -> int:

@@ -153,7 +153,24 @@ def task_of(arguments: Namespace) -> dict[str, Any]:
         task["timeout_s"] = arguments.timeout
     if arguments.project:
         task["project"] = arguments.project
+    if resources := _resources(arguments):
+        task["resources"] = resources
     return task
+
+
+def _resources(arguments: Namespace) -> dict[str, Any]:
+    """What was asked for; the mesh has defaults for the others, and bounds for all."""
+    asked = {
+        "cpus": arguments.cpus,
+        "memory_mb": _megabytes(arguments.memory),
+        "disk_mb": _megabytes(arguments.disk),
+        "pids": arguments.pids,
+    }
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _megabytes(size: int | None) -> int | None:
+    return None if size is None else -(-size // (1024 * 1024))
 
 
 def _environment(pairs: list[str]) -> dict[str, str]:

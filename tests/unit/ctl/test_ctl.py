@@ -133,6 +133,25 @@ def test_the_command_is_kept_word_by_word() -> None:
         task_of(run_arguments("--env", "x", "--", "true"))
 
 
+def test_what_the_sandbox_may_use() -> None:
+    task = task_of(run_arguments("--memory", "2GB", "--cpus", "0.5", "--", "true"))
+    assert task["resources"] == {"memory_mb": 2048, "cpus": 0.5}
+    task = task_of(run_arguments("--disk", "1048577", "--pids", "300", "--", "true"))
+    assert task["resources"] == {"disk_mb": 2, "pids": 300}
+    assert "resources" not in task_of(run_arguments("--", "true"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--cpus", "nan"], ["--cpus", "0"], ["--cpus", "inf"], ["--memory", "much"], ["--pids", "0.5"]],
+)
+def test_what_no_sandbox_can_use_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_arguments(*words, "--", "true")
+    assert ended.value.code == 2
+    assert f"argument {words[0]}: " in capsys.readouterr().err
+
+
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
