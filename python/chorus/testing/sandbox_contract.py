@@ -217,12 +217,14 @@ class SandboxContract:
         box = await bench(acquire)
         end = await box.run("head -c 1000000000 /dev/zero | tail")
         assert (end.ended_by, end.exit_code != 0) == ("out_of_memory", True)
+        assert "resources.memory_mb" in end.note
         assert (await box.run("true")).exit_code == 0
 
     async def test_a_fork_bomb_is_contained_and_named(self, acquire: Acquire) -> None:
         box = await bench(acquire)
         end = await box.run("i=0; while [ $i -lt 200 ]; do sleep 1000 & i=$((i+1)); done")
         assert end.ended_by == "pids"
+        assert "resources.pids" in end.note
         await box.sandbox.stop("exit")
 
     async def test_a_wild_fork_bomb_can_be_stopped(self, acquire: Acquire) -> None:

@@ -233,7 +233,8 @@ class DockerSandbox:
         code, seconds = ended.exit_code, ended.duration_s
         killed = ended.out_of_memory_kills - self._last.oom
         refused = ended.process_limit_hits - self._last.full
-        note = f"the process limit was reached {refused} times" if refused > 0 else ""
+        limit = f"the process limit (resources.pids: {self.limits.pids})"
+        note = f"{limit} was reached {refused} times" if refused > 0 else ""
         if self._stopping:
             return CommandEnd(code, self._stopping, seconds, note)
         if code == 0:
@@ -241,7 +242,8 @@ class DockerSandbox:
         if killed > 0:
             if await self._disk_used() > self.limits.disk_bytes:
                 return CommandEnd(code, "disk", seconds, "its files left no memory for its processes")
-            return CommandEnd(code, "out_of_memory", seconds, f"{killed} processes were killed for memory")
+            note = f"{killed} processes were killed for memory ({self._memory})"
+            return CommandEnd(code, "out_of_memory", seconds, note)
         if refused > 0:
             return CommandEnd(code, "pids", seconds, note)
         size = f"{self.limits.disk_bytes >> 20} MiB (resources.disk_mb)"
@@ -252,6 +254,10 @@ class DockerSandbox:
             note = f"SIGBUS, as when a mapped file finds no room: /dev/shm has {size}"
             return CommandEnd(code, "exit", seconds, note)
         return CommandEnd(code, "exit", seconds)
+
+    @property
+    def _memory(self) -> str:
+        return f"resources.memory_mb: {self.limits.memory_bytes >> 20}"
 
     async def _checked(self, request: Any) -> Any:
         """A session that ends under a request: did the task end it, or somebody or something outside?
@@ -281,7 +287,9 @@ class DockerSandbox:
                 await self._check_connection(gone)
                 raise SandboxGone(f"{gone.reason}, the container lived on") from gone
             if state.get("OOMKilled"):
-                raise SandboxGone("the sandbox was killed for memory", out_of_memory=True) from gone
+                raise SandboxGone(
+                    f"the sandbox was killed for memory ({self._memory})", out_of_memory=True
+                ) from gone
             # The kernel lets no process of a container signal its process 1, which ends with 0 by itself.
             if (code := state.get("ExitCode") or 0) > _SIGNALLED:
                 raise SandboxLost(f"the sandbox's container was killed from outside (code {code})") from gone
