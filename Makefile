@@ -39,7 +39,7 @@ test-fast: setup ## the tests that need no Docker and no second process
 	$(PYTEST_PARALLEL) tests/unit tests/core
 
 test-heavy: setup ## everything, with the tests that take minutes
-	CHORUS_HEAVY=1 $(PYTEST)
+	CHORUS_HEAVY=1 $(PYTEST_PARALLEL)
 	PROPTEST_CASES=100000 cargo test $(CARGO_TEST_FLAGS) -- $(PROPERTIES)
 
 lint: setup ## ruff, rustfmt, clippy

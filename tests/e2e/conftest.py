@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -81,9 +82,9 @@ class Agent:
                 module = next((word.decode() for word in words if word.startswith(b"chorus.")), "")
                 if module.count(".") == 1:
                     found[module.removeprefix("chorus.")] = int(folder.name)
-        pid_file = Path(self.run_dir) / "supervisord.pid"
-        if pid_file.exists():
-            found["supervisord"] = int(pid_file.read_text())
+        # supervisord makes the file first and then writes into it.
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            found["supervisord"] = int((Path(self.run_dir) / "supervisord.pid").read_text())
         return found
 
     @property
