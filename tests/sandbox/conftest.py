@@ -6,10 +6,12 @@ import contextlib
 import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import docker
 import pytest
 import pytest_asyncio
+from world import World, stand_in_core
 
 from chorus.executor.backend import Limits, Sandbox, SandboxError
 from chorus.executor.docker.backend import DockerBackend
@@ -46,6 +48,16 @@ def python_image(image: str) -> str:
     except docker.errors.ImageNotFound:
         pytest.skip(f"no {name}: run deploy/sandbox/build.sh")
     return name
+
+
+@pytest_asyncio.fixture
+async def world(tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """An executor with all that it needs but the core."""
+    stand_in_core(monkeypatch)
+    made = World(tmp_path / "data", image)
+    await made.start()
+    yield made
+    await made.stop()
 
 
 @pytest_asyncio.fixture

@@ -8,14 +8,12 @@ import hashlib
 import io
 import shutil
 import tarfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import docker
 import orjson
 import pytest
-import pytest_asyncio
 from world import AGENT, World, eventually, stand_in_core
 
 from chorus.executor import desk, workspace
@@ -25,15 +23,6 @@ from chorus.wire.messages import COORDINATION, DECISIONS
 from chorus.wire.secrets import seal_secrets
 
 pytestmark = pytest.mark.docker
-
-
-@pytest_asyncio.fixture
-async def world(tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    stand_in_core(monkeypatch)
-    made = World(tmp_path / "data", image)
-    await made.start()
-    yield made
-    await made.stop()
 
 
 async def until_said(world: World, type: str) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import docker
 import pytest
-import pytest_asyncio
-from world import World, stand_in_core
+from world import World
 
 from chorus.executor.backend import Limits, Sandbox, SandboxError, SandboxLost
 from chorus.executor.docker import session
@@ -78,15 +76,6 @@ async def test_our_own_kill_is_no_loss(acquire: Acquire, monkeypatch: pytest.Mon
 
 
 # ---- a whole task ----------------------------------------------------------------------------------
-
-
-@pytest_asyncio.fixture
-async def world(tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    stand_in_core(monkeypatch)
-    made = World(tmp_path / "data", image)
-    await made.start()
-    yield made
-    await made.stop()
 
 
 async def lose(world: World, task_id: str, attempt: int) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from world import World, stand_in_core
+from world import World
 
 from chorus.executor import desk, workspace
 from chorus.executor.backend import Limits, Sandbox, SandboxGone
@@ -22,15 +21,6 @@ pytestmark = pytest.mark.docker
 Acquire = Callable[[Limits], Awaitable[Sandbox]]
 # A pull that never ends: whatever waits for it fails by this.
 DEADLINE_S = 60.0
-
-
-@pytest_asyncio.fixture
-async def world(tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    stand_in_core(monkeypatch)
-    made = World(tmp_path / "data", image)
-    await made.start()
-    yield made
-    await made.stop()
 
 
 @pytest.fixture
