@@ -61,13 +61,33 @@ def why_lost(paths: Paths, peer_of_key: Callable[[Path], str]) -> str:
 
     `peer_of_key` gives the peer id of an identity key that exists. Raises UnreadableVoteFile.
     """
+    return _judged(paths, peer_of_key)[0]
+
+
+def goes_on(paths: Paths, peer_of_key: Callable[[Path], str]) -> bool:
+    """Whether an agent on this data folder is in a mesh and goes on in it. Raises UnreadableVoteFile."""
+    if not paths.vote_file.exists():
+        return False
+    lost, vote = _judged(paths, peer_of_key)
+    return vote is not None and not lost
+
+
+def _judged(paths: Paths, peer_of_key: Callable[[Path], str]) -> tuple[str, VoteFile | None]:
+    """Why the identity must be replaced, and the vote file, which is opened once."""
     mesh, applied = _of_table(paths.table_db)
     if not paths.vote_file.exists() and mesh is None:
-        return ""
+        return "", None
     try:
         vote = read_vote_file(paths.vote_file)
     except DamagedVoteFile as damaged:
-        return f"the vote file {paths.vote_file} is damaged ({damaged})"
+        return f"the vote file {paths.vote_file} is damaged ({damaged})", None
+    return _why_lost(paths, peer_of_key, vote, mesh, applied), vote
+
+
+def _why_lost(
+    paths: Paths, peer_of_key: Callable[[Path], str], vote: VoteFile | None, mesh: str | None, applied: int
+) -> str:
+    """What does not fit together of the vote file, the key and the table; "" when all does."""
     if vote is None:
         return (
             f"the vote file {paths.vote_file} is missing, and this agent was in mesh {mesh}" if mesh else ""
@@ -84,13 +104,6 @@ def why_lost(paths: Paths, peer_of_key: Callable[[Path], str]) -> str:
             f"and {applied} were applied"
         )
     return ""
-
-
-def goes_on(paths: Paths, peer_of_key: Callable[[Path], str]) -> bool:
-    """Whether an agent on this data folder is in a mesh and goes on in it. Raises UnreadableVoteFile."""
-    if not paths.vote_file.exists() or why_lost(paths, peer_of_key):
-        return False
-    return read_vote_file(paths.vote_file) is not None
 
 
 def _of_table(path: Path) -> tuple[str | None, int]:
