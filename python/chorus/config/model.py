@@ -49,6 +49,10 @@ class Paths:
         # Why the identity is to be replaced at the next start; what old identities left.
         self.identity_lost = data_dir / "identity.lost"
         self.replaced = data_dir / "replaced"
+        # That this agent is to leave its mesh, and for what; what it takes along; the mesh it is to found.
+        self.departure = data_dir / "departure.json"
+        self.carried = data_dir / "carried.jsonl"
+        self.founding_instruction = data_dir / "founding.json"
         self.table_db = data_dir / "table.sqlite"
         self.executor_db = data_dir / "executor.sqlite"
         self.curator_db = data_dir / "curator.sqlite"
