@@ -183,5 +183,6 @@ ENTRIES: Final[dict[str, dict[str, Treatment]]] = {
     "ballot_end": {"hash": _ID, "round": Leaf.OPAQUE},
 }
 
-# Entries that the core makes by itself, of settings, peer ids and numbers; nobody's words reach them.
-MADE_BY_CORE: Final = frozenset({"found", "leader", "join", "voter"})
+# Entries that the core makes by itself, of settings, peer ids, numbers and reasons that agents are made with;
+# nobody's words reach them.
+MADE_BY_CORE: Final = frozenset({"found", "leader", "join", "voter", "removal"})

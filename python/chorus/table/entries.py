@@ -28,6 +28,8 @@ Address = Annotated[str, Field(max_length=1024)]
 ARTIFACTS_BLOB_MAX_BYTES: Final = 64 * 1024 * 1024
 # As many waiting tasks as one entry gives a reason for.
 WAITING_MAX: Final = 256
+# As many meshes as a founding entry says that it goes on from, the newest first.
+RECOVERS_MAX: Final = 64
 # How refusals begin of a body that breaks its schema, for whoever proposed it.
 UNFIT: Final = "the body does not fit"
 
@@ -67,11 +69,15 @@ class Profile(Fact):
 
 
 class Found(Fact):
-    """The mesh begins: its id, its settings, and the founder, who is its author."""
+    """The mesh begins: its id, its settings, and the founder, who is its author.
+
+    `recovers` are the ids of the meshes whose tasks and records it goes on with, the newest first.
+    """
 
     mesh: Name = ""
     settings: dict[str, Any] = Field(default_factory=dict)
     agent: dict[str, Any] = Field(default_factory=dict)
+    recovers: Annotated[tuple[Name, ...], Strict(False), Field(max_length=RECOVERS_MAX)] = ()
 
 
 class Leader(Fact):
@@ -92,6 +98,14 @@ class Voter(Fact):
 
     peer: Peer
     voter: bool
+
+
+class Removal(Fact):
+    """The leader removes the member that joined under this raft id."""
+
+    peer: Peer
+    raft_id: Number
+    reason: Reason = ""
 
 
 class MemberProfile(Profile):
@@ -331,6 +345,7 @@ FACTS: dict[str, type[Fact]] = {
     "leader": Leader,
     "join": Join,
     "voter": Voter,
+    "removal": Removal,
     "member": MemberProfile,
     "presence": Presence,
     "table_version": TableVersion,
@@ -357,6 +372,7 @@ LEADER_ONLY = frozenset(
     {
         "join",
         "voter",
+        "removal",
         "presence",
         "award",
         "reoffer",

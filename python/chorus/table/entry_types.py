@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 # Types that the core itself writes; nobody proposes them.
-OF_THE_CORE: Final = frozenset({"found", "leader", "join", "voter"})
+OF_THE_CORE: Final = frozenset({"found", "leader", "join", "voter", "removal"})
 
 PROPOSABLE: Final = frozenset(
     {

@@ -17,22 +17,24 @@ from chorus.table.entries import (
     MemberProfile,
     Presence,
     Profile,
+    Removal,
     TableVersion,
     Voter,
 )
-from chorus.table.records import Counter, Member, Mesh, changed
+from chorus.table.records import Counter, FormerMember, Member, Mesh, changed
 
 FOUNDER_RAFT_ID = 1
 # The newest version of the table that this release knows. Types that came with a later one than the first are
 # listed with theirs in `chorus.table.transitions`.
-TABLE_VERSION = 1
+TABLE_VERSION = 2
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 Touched = tuple[str, ...]
 
 
 def found(draft: Draft, entry: Entry, fact: Found) -> Touched:
     """The founder is the first member and votes."""
-    draft.put(Mesh(mesh=fact.mesh, settings=fact.settings, founded_at=entry.stamp_ms))
+    mesh = Mesh(mesh=fact.mesh, settings=fact.settings, founded_at=entry.stamp_ms, recovers=fact.recovers)
+    draft.put(mesh)
     member = Member(entry.author, FOUNDER_RAFT_ID, voter=True, joined_at=entry.stamp_ms)
     _count(draft, member.table_version, 1)
     try:
@@ -57,8 +59,9 @@ def leader(draft: Draft, entry: Entry, fact: Leader) -> Touched:
 def join(draft: Draft, entry: Entry, fact: Join) -> Touched:
     """A new member, known by the index of this entry.
 
-    One that joins again keeps its profile, not its raft id.
+    One that joins again keeps its profile, not its raft id; one that was removed begins anew.
     """
+    draft.drop(FormerMember, fact.peer)
     known = draft.get(Member, fact.peer)
     if known is None:
         _count(draft, 1, 1)
@@ -71,6 +74,30 @@ def join(draft: Draft, entry: Entry, fact: Join) -> Touched:
 def voter(draft: Draft, entry: Entry, fact: Voter) -> Touched:
     """A vote given or taken."""
     draft.put(changed(_member(draft, fact.peer), voter=fact.voter))
+    return ()
+
+
+def removal(draft: Draft, entry: Entry, fact: Removal) -> Touched:
+    """A member is no longer one; its name stays for the history.
+
+    Consensus has let it go with this entry, so that there is nothing to refuse but another membership's.
+    """
+    member = _member(draft, fact.peer)
+    if member.raft_id != fact.raft_id:
+        raise Refuse(f"the member has joined since, under raft id {member.raft_id}")
+    _count(draft, member.table_version, -1)
+    draft.drop(Member, fact.peer)
+    draft.put(
+        FormerMember(
+            peer=member.peer,
+            agent_id=member.agent_id,
+            role=member.role,
+            raft_id=member.raft_id,
+            joined_at=member.joined_at,
+            removed_at=entry.stamp_ms,
+            reason=fact.reason,
+        )
+    )
     return ()
 
 
@@ -155,6 +182,7 @@ RULES: dict[str, Callable[[Draft, Entry, Any], Touched]] = {
     "leader": leader,
     "join": join,
     "voter": voter,
+    "removal": removal,
     "member": profile,
     "presence": presence,
     "table_version": table_version,

@@ -25,6 +25,8 @@ class Mesh:
     term: int = 0
     founded_at: int = 0
     version: int = 1
+    # The meshes that it goes on from, the newest first: it was founded by `chorusctl members recover`.
+    recovers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,22 @@ class Member:
     joined_at: int = 0
     # The newest version of the table that it said it knows.
     table_version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FormerMember:
+    """A member that was removed and has not joined again, by peer id: history still names it."""
+
+    TABLE: ClassVar[str] = "former_members"
+    KEY: ClassVar[tuple[str, ...]] = ("peer",)
+
+    peer: str
+    agent_id: str
+    role: str
+    raft_id: int
+    joined_at: int
+    removed_at: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,11 +328,11 @@ class Version:
 
 Record = (
     Mesh | Member | Task | Body | Attempt | Change | Counter | Cancel | Known | Decision | Superseded
-    | Address | Version | Recorded | Ballot | Vote | Removed
+    | Address | Version | Recorded | Ballot | Vote | Removed | FormerMember
 )  # fmt: skip
 RECORDS: tuple[type[Record], ...] = (
     Mesh, Member, Task, Body, Attempt, Change, Counter, Cancel, Known, Decision, Superseded, Address, Version,
-    Recorded, Ballot, Vote, Removed,
+    Recorded, Ballot, Vote, Removed, FormerMember,
 )  # fmt: skip
 
 R = TypeVar("R", bound=Record)

@@ -25,7 +25,7 @@ _FACTS: dict[str, type[Fact]] = {**FACTS, **votes.FACTS}
 _LEADER_ONLY = LEADER_ONLY | votes.LEADER_ONLY
 _RULES: dict[str, Any] = {**members.RULES, **tasks.RULES, **ucxl.RULES, **votes.RULES}
 # The version of the table that a type came with; 1 for those that are not named.
-_SINCE: dict[str, int] = {}
+_SINCE: dict[str, int] = {"removal": 2}
 
 # Errors of the disk and of the machine: they say nothing about the entry, and stop applying.
 _NOT_THE_ENTRYS: Final = (sqlite3.Error, OSError, MemoryError)

@@ -6,7 +6,7 @@ from typing import Any
 
 from chorus.table.effects import MemoryView, Outcome
 from chorus.table.entries import Entry
-from chorus.table.records import Attempt, Task
+from chorus.table.records import Attempt, Member, Task
 from chorus.table.transitions import apply
 from chorus.wire.ids import new_id
 
@@ -42,6 +42,19 @@ class Log:
         outcome = apply(self.view, entry)
         self.view.write(outcome.effects)
         return outcome
+
+    def raise_version(self, *members: str) -> None:
+        """The table goes to version 2, which these members know (all three, unless they are named)."""
+        for peer in members or (A, B, C):
+            name = peer.removeprefix("peer-")
+            assert self.say(peer, "member", agent_id=name, max_tasks=3, table_version=2).accepted
+        assert self.say(A, "table_version", version=2).accepted
+
+    def remove(self, peer: str, reason: str = "away") -> Outcome:
+        """The leader removes a member."""
+        member = self.view.get(Member, peer)
+        assert member is not None
+        return self.say(A, "removal", peer=peer, raft_id=member.raft_id, reason=reason)
 
     def submit(
         self, task_id: str = T1, *, author: str = B, submitter: str | None = None, **task: Any

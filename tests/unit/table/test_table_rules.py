@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from table_mesh import STEP_MS, STRANGER, T1, T2, A, B, C, Log
 
-from chorus.table import bounds, members, transitions
+from chorus.table import bounds, transitions
 from chorus.table.entry_types import OF_THE_CORE, PROPOSABLE
 from chorus.table.records import Change, Counter, Decision, Member, Mesh, Removed, Superseded
 from chorus.table.transitions import SEEN_MAX_AGE
@@ -43,10 +43,11 @@ def test_the_submitter_is_who_the_member_vouches_for() -> None:
 
 @pytest.mark.parametrize(
     "type",
-    ["award", "reoffer", "expire", "dependency_failed", "presence", "voter", "join", "waiting"],
+    ["award", "reoffer", "expire", "dependency_failed", "presence", "voter", "join", "waiting", "removal"],
 )
 def test_only_the_newest_leader_leads(type: str) -> None:
     log = Log()
+    log.raise_version()
     log.submit()
     bodies = {
         "award": {"task_id": T1, "attempt": 1, "agent": C},
@@ -55,6 +56,7 @@ def test_only_the_newest_leader_leads(type: str) -> None:
         "dependency_failed": {"task_id": T1},
         "presence": {"peer": C, "present": False},
         "voter": {"peer": C, "voter": True},
+        "removal": {"peer": C, "raft_id": 4},
         "join": {"peer": STRANGER},
         "waiting": {"tasks": [{"task_id": T1, "reason": "r"}]},
     }
@@ -231,11 +233,8 @@ def test_a_type_counts_from_the_version_of_the_table_that_it_came_with(
 ) -> None:
     log = Log()
     monkeypatch.setattr(transitions, "_SINCE", {"retry": 2})
-    monkeypatch.setattr(members, "TABLE_VERSION", 2)
     assert log.say(B, "retry", task_id=T1).reason.startswith("unknown: this version")
-    for peer in (A, B, C):
-        log.say(peer, "member", agent_id="x", table_version=2)
-    assert log.say(A, "table_version", version=2).accepted
+    log.raise_version()
     assert log.say(B, "retry", task_id=T1).reason == "unknown: no such task"
 
 
@@ -246,10 +245,11 @@ def test_the_tables_version_rises_once_all_members_know_the_next() -> None:
     assert "not every member" in log.say(A, "table_version", version=2).reason
     assert "leader" in log.say(B, "table_version", version=2).reason
     assert "next version" in log.say(A, "table_version", version=3).reason
-    assert log.say(C, "member", agent_id="c", table_version=2).accepted
-    # A release that does not know it stops here, and at nothing else.
-    outcome = log.say(A, "table_version", version=2)
-    assert (outcome.accepted, outcome.beyond, outcome.effects) == (False, 2, ())
+    assert log.say(C, "member", agent_id="c", table_version=3).accepted
+    assert log.say(A, "table_version", version=2).accepted
+    # A release that does not know the next stops there, and at nothing else.
+    outcome = log.say(A, "table_version", version=3)
+    assert (outcome.accepted, outcome.beyond, outcome.effects) == (False, 3, ())
 
 
 def test_no_member_can_stop_the_others_with_a_version() -> None:

@@ -194,15 +194,16 @@ def test_an_unknown_type_stops_nothing(tmp_path: Path) -> None:
 
 def test_a_version_of_the_table_beyond_this_release_stops_applying(tmp_path: Path) -> None:
     log = Log()
+    log.raise_version()
     for peer in PEERS:
-        log.say(peer, "member", agent_id="x", table_version=2)
-    log.say(A, "table_version", version=2)
+        log.say(peer, "member", agent_id="x", table_version=3)
+    log.say(A, "table_version", version=3)
     log.say(A, "retry", task_id=T1)
     store = TableStore(tmp_path / "table.sqlite")
-    assert len(store.apply_batch(log.entries)) == 7
-    assert store.applied == 7
-    with pytest.raises(TableTooNew, match="entry 8 raises the mesh's table to version 2"):
-        store.apply_batch(log.entries[7:])
+    assert len(store.apply_batch(log.entries)) == 11
+    assert store.applied == 11
+    with pytest.raises(TableTooNew, match="entry 12 raises the mesh's table to version 3"):
+        store.apply_batch(log.entries[11:])
 
 
 def test_a_table_of_an_older_form_is_made_anew_and_one_of_a_newer_is_refused(tmp_path: Path) -> None:
