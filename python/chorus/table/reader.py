@@ -20,6 +20,7 @@ from chorus.table.rows import (
     BallotRow,
     BlobUse,
     DecisionRow,
+    FormerRow,
     MemberRow,
     MeshRow,
     Page,
@@ -36,11 +37,18 @@ from chorus.table.versions import Versions
 PAGE_MAX = 500
 _BUSY_MS = 2000
 
-_TASK = """
-SELECT t.task_id, b.task, t.state, t.reason, t.attempt, t.agent, m.agent_id, t.submitter, t.submitted_by,
-  t.vouched_by, t.holders, t.created_at, t.claimed_at, t.started_at, t.finished_at, t.pulling_s, a.result,
-  t.decision, t.lost, r.at_ms, r.by, t.idx
-FROM tasks t JOIN bodies b ON b.task_id = t.task_id LEFT JOIN members m ON m.peer = t.agent
+
+def _agent_id_of(peer: str) -> str:
+    """The agent id of a member, or of a former one, in SQL."""
+    named = (f"(SELECT agent_id FROM {kind} WHERE peer = {peer})" for kind in ("members", "former_members"))
+    return f"coalesce({', '.join(named)})"
+
+
+_TASK = f"""
+SELECT t.task_id, b.task, t.state, t.reason, t.attempt, t.agent, {_agent_id_of("t.agent")}, t.submitter,
+  t.submitted_by, t.vouched_by, t.holders, t.created_at, t.claimed_at, t.started_at, t.finished_at,
+  t.pulling_s, a.result, t.decision, t.lost, r.at_ms, r.by, t.idx
+FROM tasks t JOIN bodies b ON b.task_id = t.task_id
 LEFT JOIN attempts a ON a.task_id = t.task_id AND a.attempt = t.attempt
 LEFT JOIN removed r ON r.task_id = t.task_id
 """
@@ -58,10 +66,10 @@ _SHORT_RESULT = (
     + f", 'summary', substr(json_extract(a.result, '$.summary'), 1, {SUMMARY_MAX_CHARS})) ELSE '{{}}' END"
 )
 _LISTED_TASK = _TASK.replace("b.task,", f"{_SHORT_TASK},").replace("a.result,", f"{_SHORT_RESULT},")
-_ATTEMPT = """
-SELECT a.task_id, a.attempt, a.agent, m.agent_id, a.state, a.reason, a.awarded_at, a.claimed_at, a.started_at,
-  a.finished_at, a.image, a.pulling_s, a.result
-FROM attempts a LEFT JOIN members m ON m.peer = a.agent
+_ATTEMPT = f"""
+SELECT a.task_id, a.attempt, a.agent, {_agent_id_of("a.agent")}, a.state, a.reason, a.awarded_at,
+  a.claimed_at, a.started_at, a.finished_at, a.image, a.pulling_s, a.result
+FROM attempts a
 """
 _MEMBER = """
 SELECT m.peer, m.raft_id, m.agent_id, m.role, m.expertise, m.specialization, m.max_tasks, m.languages,
@@ -69,10 +77,11 @@ SELECT m.peer, m.raft_id, m.agent_id, m.role, m.expertise, m.specialization, m.m
   (SELECT count(*) FROM attempts a WHERE a.agent = m.peer AND a.finished_at IS NULL), m.joined_at
 FROM members m
 """
-_DECISION = """
-SELECT d.hash, d.address, d.kind, d.task_id, d.attempt, d.author, m.agent_id, d.idx, d.at_ms
-FROM decisions d LEFT JOIN members m ON m.peer = d.author
+_DECISION = f"""
+SELECT d.hash, d.address, d.kind, d.task_id, d.attempt, d.author, {_agent_id_of("d.author")}, d.idx, d.at_ms
+FROM decisions d
 """
+_FORMER = "SELECT peer, agent_id, role, raft_id, joined_at, removed_at, reason FROM former_members"
 
 
 class DecisionFilter(TypedDict, total=False):
@@ -114,14 +123,15 @@ class TableReader:
     def mesh(self) -> MeshRow | None:
         """The mesh, or None while this agent is in none."""
         rows = self._query(
-            "SELECT s.mesh, s.settings, s.leader, m.agent_id, s.term, s.founded_at, s.version FROM mesh s"
-            " LEFT JOIN members m ON m.peer = s.leader"
+            f"SELECT s.mesh, s.settings, s.leader, {_agent_id_of('s.leader')}, s.term, s.founded_at,"
+            " s.version, s.recovers FROM mesh s"
         )
         if not rows:
             return None
-        mesh, settings, leader, agent_id, term, founded_at, version = rows[0]
+        mesh, settings, leader, agent_id, term, founded_at, version, recovers = rows[0]
         said = MeshSettings.of_entry(orjson.loads(settings))
-        return MeshRow(mesh, said, leader, agent_id, term, founded_at, version)
+        before = tuple(orjson.loads(recovers))
+        return MeshRow(mesh, said, leader, agent_id, term, founded_at, version, before)
 
     def task(self, task_id: str) -> TaskRow | None:
         """One task."""
@@ -147,9 +157,8 @@ class TableReader:
             where.append("t.state = ?")
             values.append(state)
         if agent is not None:
-            member = self.member_by_agent(agent)
             where.append("t.agent IS NOT NULL AND t.agent = ?")
-            values.append(member.peer if member else agent)
+            values.append(self._peer_of(agent))
         if project is not None:
             where.append("t.project <> '' AND t.project = ?" if project else "t.project = ?")
             values.append(project)
@@ -244,9 +253,33 @@ class TableReader:
         return _member(rows[0]) if rows else None
 
     def member_by_agent(self, agent_id: str) -> MemberRow | None:
-        """The newest member with that agent id."""
-        rows = self._query(_MEMBER + " WHERE m.agent_id = ? ORDER BY m.raft_id DESC LIMIT 1", agent_id)
+        """The member with that agent id: a present one before one that is away, then the newest to join."""
+        order = "ORDER BY m.present DESC, m.raft_id DESC LIMIT 1"
+        rows = self._query(f"{_MEMBER} WHERE m.agent_id = ? {order}", agent_id)
         return _member(rows[0]) if rows else None
+
+    def _peer_of(self, agent: str) -> str:
+        """The peer that an agent id stands for in filters; what no agent is called is a peer id itself."""
+        if (member := self.member_by_agent(agent)) is not None:
+            return member.peer
+        former = self._query(
+            "SELECT peer FROM former_members WHERE agent_id = ? ORDER BY removed_at DESC, peer LIMIT 1", agent
+        )
+        return str(former[0][0]) if former else agent
+
+    def former_members(self) -> list[FormerRow]:
+        """Those that were removed and have not joined again, the newest first."""
+        return [FormerRow(*row) for row in self._query(_FORMER + " ORDER BY removed_at DESC, peer")]
+
+    def agent_names(self) -> dict[str, str]:
+        """The agent id of every peer that is or was a member, as history shows them."""
+        former = self._query("SELECT peer, agent_id FROM former_members")
+        return dict(former + self._query("SELECT peer, agent_id FROM members"))
+
+    def ever_listed(self) -> int:
+        """How many members the mesh ever had; 0 while this agent is in none."""
+        rows = self._query("SELECT (SELECT count(*) FROM members) + (SELECT count(*) FROM former_members)")
+        return int(rows[0][0]) if rows else 0
 
     def decisions(
         self, *, limit: int = 50, cursor: str | None = None, **wanted: Unpack[DecisionFilter]
@@ -272,9 +305,8 @@ class TableReader:
             where.append("d.task_id IS NOT NULL AND d.task_id = ?")
             values.append(task_id)
         if (agent := wanted.get("agent")) is not None:
-            member = self.member_by_agent(agent)
             where.append("d.author = ?")
-            values.append(member.peer if member else agent)
+            values.append(self._peer_of(agent))
         if (project := wanted.get("project")) is not None:
             where.append(f"{PROJECT_OF_ADDRESS.replace('address', 'd.address')} = ?")
             values.append(project)
@@ -307,9 +339,8 @@ class TableReader:
         if not rows:
             return None
         votes = self._query(
-            "SELECT v.peer, m.agent_id, v.choice, v.reason, v.by, v.at_ms FROM votes v"
-            " LEFT JOIN members m ON m.peer = v.peer WHERE v.hash = ? AND v.round = ?"
-            " ORDER BY v.at_ms, v.peer",
+            f"SELECT v.peer, {_agent_id_of('v.peer')}, v.choice, v.reason, v.by, v.at_ms FROM votes v"
+            " WHERE v.hash = ? AND v.round = ? ORDER BY v.at_ms, v.peer",
             hash,
             rows[0][1],
         )

@@ -32,7 +32,10 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class MeshRow:
-    """The mesh itself. `leader` is the author of the newest `leader(term)` entry, a peer id."""
+    """The mesh itself. `leader` is the author of the newest `leader(term)` entry, a peer id.
+
+    `version` is the table's; `recovers` are the ids of the meshes that it goes on from, the newest first.
+    """
 
     mesh: str
     settings: MeshSettings
@@ -41,6 +44,7 @@ class MeshRow:
     term: int
     founded_at: int
     version: int
+    recovers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,19 @@ class MemberRow:
     present: bool
     active: int
     joined_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class FormerRow:
+    """A member that was removed and has not joined again. Times are milliseconds since 1970."""
+
+    peer: str
+    agent_id: str
+    role: str
+    raft_id: int
+    joined_at: int
+    removed_at: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
