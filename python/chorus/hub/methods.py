@@ -76,9 +76,17 @@ class HubMethods:
         """The consensus machine now."""
         return RaftStatus.from_head((await self.call("raft.status")).head)
 
-    async def raft_found(self, settings: MeshSettings, agent: Mapping[str, Any]) -> str:
-        """Founds a mesh with this agent as its only voter; returns the mesh id."""
-        reply = await self.call("raft.found", {"settings": settings.to_entry(), "agent": dict(agent)})
+    async def raft_found(
+        self, settings: MeshSettings, agent: Mapping[str, Any], recovers: Iterable[str] = ()
+    ) -> str:
+        """Founds a mesh with this agent as its only voter; returns the mesh id.
+
+        `recovers` are the ids of the meshes that the new one goes on from, newest first.
+        """
+        head: dict[str, Any] = {"settings": settings.to_entry(), "agent": dict(agent)}
+        if meshes := list(recovers):
+            head["recovers"] = meshes
+        reply = await self.call("raft.found", head)
         return str(reply.head["mesh"])
 
     async def raft_adopt(

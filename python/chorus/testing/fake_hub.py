@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -140,7 +140,13 @@ class FakeMesh:
         """The agent with that peer id."""
         return next((agent for agent in self.agents.values() if agent.peer_id == peer), None)
 
-    def start(self, agent: FakeAgent, settings: MeshSettings, profile: dict[str, Any]) -> str:
+    def start(
+        self,
+        agent: FakeAgent,
+        settings: MeshSettings,
+        profile: dict[str, Any],
+        recovers: Sequence[str] = (),
+    ) -> str:
         """Founds the mesh for `agent`; refused when there is one."""
         if self.mesh is not None:
             raise HubRefused("this agent is in a mesh already")
@@ -150,7 +156,8 @@ class FakeMesh:
         self.founding = {"settings": said, "agent": profile, "author": agent.peer_id}
         self.leader, self.term = agent.peer_id, 1
         agent.raft_id, agent.voter = 1, True
-        self.append("found", agent.peer_id, {"settings": said, "agent": profile})
+        body = {"settings": said, "agent": profile} | ({"recovers": list(recovers)} if recovers else {})
+        self.append("found", agent.peer_id, body)
         self.append("leader", agent.peer_id, {"term": 1})
         return self.mesh
 

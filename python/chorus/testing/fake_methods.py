@@ -80,9 +80,11 @@ class FakeMethods(Hub):
             mesh.founding,
         )
 
-    async def raft_found(self, settings: MeshSettings, agent: Mapping[str, Any]) -> str:
+    async def raft_found(
+        self, settings: MeshSettings, agent: Mapping[str, Any], recovers: Iterable[str] = ()
+    ) -> str:
         self._check()
-        return self.mesh.start(self.agent, settings, dict(agent))
+        return self.mesh.start(self.agent, settings, dict(agent), list(recovers))
 
     async def raft_add(self, peer: str, body: Mapping[str, Any], timeout: float = 15.0) -> Added:
         self._check_leader()

@@ -33,6 +33,8 @@ const RESTART_MIN: Duration = Duration::from_millis(50);
 const RESTART_MAX: Duration = Duration::from_secs(5);
 /// A machine that ran this long had started well.
 const STEADY: Duration = Duration::from_secs(10);
+/// Meshes that a mesh may say it was recovered from, one out of the other.
+const MAX_RECOVERED: usize = 64;
 
 /// Opens the store and starts the thread.
 pub(super) fn start(config: &RaftConfig, inbox: mpsc::Receiver<Command>) -> Result<Arc<Shared>> {
@@ -221,7 +223,9 @@ impl Driver {
 
     fn take(&mut self, command: Command, now: Now) -> Result<()> {
         match command {
-            Command::Found { settings, agent, reply } => answer(reply, self.found(settings, agent)),
+            Command::Found { settings, agent, recovers, reply } => {
+                answer(reply, self.found(settings, agent, &recovers));
+            }
             Command::Adopt { mesh, raft_id, founding, members, reply } => {
                 answer(reply, self.adopt(&mesh, raft_id, founding, &members));
             }
@@ -263,13 +267,20 @@ impl Driver {
         }
     }
 
-    fn found(&mut self, settings: Value, agent: Value) -> Result<String> {
+    fn found(&mut self, settings: Value, agent: Value, recovers: &[String]) -> Result<String> {
         let store = &self.parts.shared.store;
         check_free(store)?;
         Timings::from_settings(&settings)?;
+        if recovers.len() > MAX_RECOVERED || !recovers.iter().all(|mesh| entry::is_ulid(mesh)) {
+            return Err(Error::Invalid(format!("recovers: give at most {MAX_RECOVERED} mesh ids")));
+        }
         let mesh = entry::ulid();
         let peer = self.parts.keypair.public().to_peer_id();
-        let body = json!({ "settings": settings, "agent": agent }).to_string();
+        let mut body = json!({ "settings": settings, "agent": agent });
+        if !recovers.is_empty() {
+            body["recovers"] = json!(recovers);
+        }
+        let body = body.to_string();
         let draft = Draft { mesh: &mesh, id: &entry::ulid(), kind: FOUND, seen: 0, body: body.as_bytes() };
         let entry = entry::make(&self.parts.keypair, &peer, &draft)?;
         let founding = Bytes::from(entry::stamped(entry::wall_ms(), &entry));

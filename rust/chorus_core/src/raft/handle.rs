@@ -52,6 +52,7 @@ pub(super) enum Command {
     Found {
         settings: Value,
         agent: Value,
+        recovers: Vec<String>,
         reply: Reply<String>,
     },
     Adopt {
@@ -299,12 +300,13 @@ impl RaftHandle {
         self.shared.refused_frames()
     }
 
-    /// Founds a mesh of one with these settings; answers its id.
+    /// Founds a mesh of one with these settings; answers its id. `recovers` are the ids of the meshes that this one
+    /// goes on from because their majority is lost for good, newest first; mostly none.
     ///
     /// # Errors
-    /// `refused` when this agent is in a mesh already; `invalid` for bad settings.
-    pub async fn found(&self, settings: Value, agent: Value) -> Result<String> {
-        self.ask(CHANGE_TIMEOUT, |reply| Command::Found { settings, agent, reply }).await
+    /// `refused` when this agent is in a mesh already or was removed from one; `invalid` for bad settings or ids.
+    pub async fn found(&self, settings: Value, agent: Value, recovers: Vec<String>) -> Result<String> {
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Found { settings, agent, recovers, reply }).await
     }
 
     /// Starts this agent as the member that the leader's [`add`](Self::add) admitted. `members` are

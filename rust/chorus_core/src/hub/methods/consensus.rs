@@ -31,7 +31,8 @@ pub(super) fn call(parts: &Arc<Parts>, method: &str, mut params: Params, payload
         }
         "raft.found" => async move {
             let (settings, agent) = (params.take("settings"), params.take("agent"));
-            Ok(Answer::head(json!({"mesh": raft.found(settings, agent).await?})))
+            let recovers = mesh_ids(&params.take("recovers"))?;
+            Ok(Answer::head(json!({"mesh": raft.found(settings, agent, recovers).await?})))
         }
         .boxed(),
         "raft.adopt" => async move {
@@ -63,6 +64,15 @@ pub(super) fn call(parts: &Arc<Parts>, method: &str, mut params: Params, payload
         }
         _ => return Err((params, payload)),
     })
+}
+
+fn mesh_ids(list: &Value) -> Result<Vec<String>> {
+    let wrong = || Error::Invalid("recovers: a list of mesh ids is needed".into());
+    match list {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(list) => list.iter().map(|id| id.as_str().map(str::to_owned).ok_or_else(wrong)).collect(),
+        _ => Err(wrong()),
+    }
 }
 
 fn members(list: &Value) -> Result<Vec<(u64, libp2p::PeerId)>> {

@@ -101,7 +101,7 @@ pub(super) async fn wait_for(handle: &RaftHandle, done: impl FnMut(&crate::raft:
 /// A mesh of voters: the first founds it, the others are admitted and promoted.
 pub(super) async fn mesh(agents: &[Agent]) -> Vec<RaftHandle> {
     let handles: Vec<RaftHandle> = agents.iter().map(Agent::start).collect();
-    let mesh = handles[0].found(settings(), json!({ "agent_id": "a0" })).await.unwrap();
+    let mesh = handles[0].found(settings(), json!({ "agent_id": "a0" }), Vec::new()).await.unwrap();
     for (agent, handle) in agents.iter().zip(&handles).skip(1) {
         let added =
             retry(|| handles[0].add(agent.peer, json!({ "agent_id": "a", "request": agent.peer.to_string() }))).await;
@@ -205,8 +205,8 @@ async fn admission_is_repeatable_and_votes_are_guarded() {
     let leader = agents[0].start();
     assert!(matches!(leader.propose("note", None, b"{}", PATIENCE).await, Err(Error::NoMesh)));
     assert_eq!(leader.status().role, Role::None);
-    leader.found(settings(), json!({})).await.unwrap();
-    assert!(matches!(leader.found(settings(), json!({})).await, Err(Error::Refused(_))));
+    leader.found(settings(), json!({}), Vec::new()).await.unwrap();
+    assert!(matches!(leader.found(settings(), json!({}), Vec::new()).await, Err(Error::Refused(_))));
     assert_eq!(leader.status().role, Role::Leader);
     let one = retry(|| leader.add(agents[1].peer, json!({ "agent_id": "b", "request": "r" }))).await;
     let two = leader.add(agents[1].peer, json!({ "agent_id": "b", "request": "r" })).await.unwrap();
@@ -327,7 +327,7 @@ async fn a_member_whose_vote_file_is_an_older_copy_takes_part_no_longer() {
         assert!(status.lost.unwrap().contains("older copy"));
         assert_eq!((status.mesh, status.role), (None, Role::None));
         assert!(matches!(back.campaign().await, Err(Error::NoMesh)));
-        assert!(matches!(back.found(settings(), json!({})).await, Err(Error::Refused(_))));
+        assert!(matches!(back.found(settings(), json!({}), Vec::new()).await, Err(Error::Refused(_))));
         agents[2].stop().await;
     }
     propose(&handles[1], "the others go on").await;
@@ -354,7 +354,7 @@ async fn what_strangers_forward_is_not_appended() {
     let wires = Wires::default();
     let agents = [Agent::new(&wires), Agent::new(&wires)];
     let leader = agents[0].start();
-    let mesh = leader.found(settings(), json!({})).await.unwrap();
+    let mesh = leader.found(settings(), json!({}), Vec::new()).await.unwrap();
     let stranger = &agents[1];
     let id = crate::raft::entry::ulid();
     let draft = crate::raft::entry::Draft { mesh: &mesh, id: &id, kind: "note", seen: 0, body: b"{}" };
