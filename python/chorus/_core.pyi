@@ -23,6 +23,7 @@ __all__ = [
     "derive_network_key",
     "open_many",
     "open_sealed",
+    "read_log",
     "read_vote_file",
     "seal",
     "seal_many",
@@ -258,6 +259,16 @@ def open_sealed(keys: RoleKeys, sealed: bytes) -> bytes:
 def read_vote_file(path: str | PathLike[str]) -> str | None:
     """What an agent's vote file says, as JSON; nothing when it has been in no mesh.
 
+    Raises `CoreError`: `tampered` for a damaged file, `internal` for one that cannot be read or is in use.
+    """
+
+def read_log(path: str | PathLike[str], first: int, limit: int) -> list[bytes]:
+    """Up to `limit` entries of the log in a vote file, committed or not, from index `first` on.
+
+    Each is a JSON object: index, term, stamp (milliseconds since the epoch), type ("" for an empty entry,
+    "invalid" with a reason for one that fails a check), id, author, seen, body and reason. At least one
+    when there is one, then no more than 8 MiB; none at the log's end, of a missing file, and of an agent
+    that was never in a mesh.
     Raises `CoreError`: `tampered` for a damaged file, `internal` for one that cannot be read or is in use.
     """
 

@@ -8,7 +8,7 @@ use pyo3::{prelude::*, pybacked::PyBackedBytes, types::PyBytes};
 use zeroize::Zeroizing;
 
 use super::to_python;
-use crate::{Error, crypto, identity, raft::VoteFile, sentinel};
+use crate::{Error, crypto, identity, raft, sentinel};
 
 /// Adds these classes and functions to the extension module.
 ///
@@ -21,6 +21,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Scanner>()?;
     module.add_class::<Redactor>()?;
     module.add_function(wrap_pyfunction!(read_vote_file, module)?)?;
+    module.add_function(wrap_pyfunction!(read_log, module)?)?;
     module.add_function(wrap_pyfunction!(seal, module)?)?;
     module.add_function(wrap_pyfunction!(open_sealed, module)?)?;
     module.add_function(wrap_pyfunction!(seal_many, module)?)?;
@@ -78,8 +79,15 @@ impl Identity {
 /// What an agent's vote file says, as JSON; nothing when it has been in no mesh.
 #[pyfunction]
 fn read_vote_file(py: Python<'_>, path: PathBuf) -> PyResult<Option<String>> {
-    let said = py.detach(|| VoteFile::read(&path)).map_err(raise)?;
+    let said = py.detach(|| raft::VoteFile::read(&path)).map_err(raise)?;
     Ok(said.map(|said| serde_json::json!(said).to_string()))
+}
+
+/// Entries of the log in a vote file, committed or not, each as JSON.
+#[pyfunction]
+fn read_log(py: Python<'_>, path: PathBuf, first: u64, limit: usize) -> PyResult<Vec<Py<PyBytes>>> {
+    let lines = py.detach(|| raft::read_log(&path, first, limit)).map_err(raise)?;
+    Ok(lines.iter().map(|line| PyBytes::new(py, line).unbind()).collect())
 }
 
 /// The role keys of a cluster, as an agent with a role holds them.

@@ -89,7 +89,7 @@ impl Follower {
     }
 }
 
-fn founding(stamped: &[u8]) -> Committed {
+pub(super) fn founding(stamped: &[u8]) -> Committed {
     let (stamp, bytes) = entry::unstamp(stamped).unwrap_or_default();
     let read = entry::parse(bytes).and_then(|view| view.verify().map(|_| view));
     deliverable(FOUNDING_INDEX, FOUNDING_TERM, stamp, read)

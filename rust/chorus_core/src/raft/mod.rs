@@ -25,4 +25,4 @@ pub use types::{
     Added, Committed, MAX_ENTRY_BYTES, MemberStatus, Proposed, RaftConfig, RaftEvent, RaftStatus, RaftTransport, Role,
     Timings,
 };
-pub use vote_file::VoteFile;
+pub use vote_file::{VoteFile, read_log};

@@ -270,13 +270,13 @@ impl Store {
     /// Entries from `low` up to but without `high`; at least one when there is one, else as many as
     /// `max_bytes` holds.
     pub(super) fn read(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Arc<Entry>>> {
-        let mut found = Vec::new();
-        let mut bytes = 0;
-        let mut fits = |entry: &Entry, count: usize| {
-            bytes += entry.encoded_len() as u64;
-            count == 0 || bytes <= max_bytes
-        };
         {
+            let mut found = Vec::new();
+            let mut bytes = 0;
+            let mut fits = |entry: &Entry, count: usize| {
+                bytes += entry.encoded_len() as u64;
+                count == 0 || bytes <= max_bytes
+            };
             let mem = lock(&self.0.mem);
             if mem.recent.front().is_some_and(|first| first.index <= low) {
                 let skip = usize::try_from(low - mem.recent[0].index).unwrap_or(usize::MAX);
@@ -289,18 +289,9 @@ impl Store {
                 return Ok(found);
             }
         }
-        self.with_db(|db| {
-            let table = db.begin_read().map_err(disk)?.open_table(LOG).map_err(disk)?;
-            for row in table.range(low..high).map_err(disk)? {
-                let (_, value) = row.map_err(disk)?;
-                let entry = decode_entry(value.value())?;
-                if !fits(&entry, found.len()) {
-                    break;
-                }
-                found.push(Arc::new(entry));
-            }
-            Ok(found)
-        })
+        let limit = usize::try_from(high.saturating_sub(low)).unwrap_or(usize::MAX);
+        let found = self.with_db(|db| entries(db, low, limit, max_bytes))?;
+        Ok(found.into_iter().map(Arc::new).collect())
     }
 }
 
@@ -382,8 +373,25 @@ pub(super) fn load(db: &Database) -> Result<Mem> {
         tracing::warn!(commit = hard.commit, last, "the commit index was above the log's end and is learnt again");
         hard.commit = last;
     }
-    let lost = bytes(LOST)?.map(|why| String::from_utf8_lossy(&why).into_owned());
-    Ok(Mem { identity: Some(identity), lost, hard, conf, applied, last, ..Mem::default() })
+    let text = |name| Ok::<_, Error>(bytes(name)?.map(|why| String::from_utf8_lossy(&why).into_owned()));
+    let (lost, removed) = (text(LOST)?, text(REMOVED)?);
+    Ok(Mem { identity: Some(identity), lost, removed, hard, conf, applied, last, ..Mem::default() })
+}
+
+/// Up to `limit` entries from index `low` on; at least one when there is one, else as many as `max_bytes` holds.
+pub(super) fn entries(db: &Database, low: u64, limit: usize, max_bytes: u64) -> Result<Vec<Entry>> {
+    let mut found = Vec::new();
+    let mut bytes = 0;
+    let table = db.begin_read().map_err(disk)?.open_table(LOG).map_err(disk)?;
+    for row in table.range(low..).map_err(disk)?.take(limit) {
+        let (_, value) = row.map_err(disk)?;
+        bytes += value.value().len() as u64;
+        if !found.is_empty() && bytes > max_bytes {
+            break;
+        }
+        found.push(decode_entry(value.value())?);
+    }
+    Ok(found)
 }
 
 /// Makes the tables that are not there yet.

@@ -1,4 +1,4 @@
-//! What an agent's vote file says while nothing runs: whose it is, in which mesh, and how far its log goes.
+//! What an agent's vote file says while nothing runs: whose it is, in which mesh, and what its log holds.
 
 use std::{
     io::ErrorKind,
@@ -8,12 +8,21 @@ use std::{
 
 use redb::{Database, DatabaseError, StorageError};
 use serde::Serialize;
+use serde_json::json;
 
-use super::storage;
+use super::{
+    follow,
+    shared::Verified,
+    storage::{self, FOUNDING_INDEX, Mem},
+    types::Committed,
+};
 use crate::{Error, Result};
 
 /// The file in the log's folder that holds votes, log and members.
 pub(super) const VOTE_FILE: &str = "raft.redb";
+
+/// Entries that one call of [`read_log`] answers with, in bytes.
+const PAGE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// What a vote file says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -36,25 +45,9 @@ impl VoteFile {
     /// # Errors
     /// `tampered` for a damaged file, `internal` when it cannot be read or is in use.
     pub fn read(path: &Path) -> Result<Option<Self>> {
-        match std::fs::metadata(path) {
-            Ok(found) if found.is_file() && found.len() == 0 => return Ok(None),
-            Ok(found) if !found.is_file() => {
-                return Err(Error::Internal(format!("{} is no file", path.display())));
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::Internal(format!("{}: {error}", path.display()))),
-        }
-        // redb trusts some of what stands in a file, and panics where that is not so.
-        let outcome = catch_unwind(AssertUnwindSafe(|| match Database::open(path) {
-            Ok(db) => match storage::tables(&db).and_then(|()| storage::load(&db)) {
-                Ok(mem) => Ok(mem),
-                Err(error) => Err(Error::Tampered(error.to_string())),
-            },
-            Err(error) if is_of_the_disk(&error) => Err(Error::Internal(format!("{}: {error}", path.display()))),
-            Err(error) => Err(Error::Tampered(format!("{}: {error}", path.display()))),
-        }));
-        let mem = outcome.unwrap_or_else(|_| Err(Error::Tampered(format!("{}: not readable", path.display()))))?;
+        let Some((_, mem)) = open(path, |_, _| Ok(()))? else {
+            return Ok(None);
+        };
         Ok(mem.identity.map(|identity| Self {
             mesh: identity.mesh,
             raft_id: identity.raft_id,
@@ -63,6 +56,67 @@ impl VoteFile {
             lost: mem.lost,
         }))
     }
+}
+
+/// Reads up to `limit` entries of the log in the vote file at `path`, committed or not, from index `first` on: each as a
+/// JSON object with `index`, `term`, `stamp`, `type`, `id`, `author`, `seen`, `body` and `reason`, checked as entries are
+/// that a running agent delivers. At least one when there is one, then no more than fit into [`PAGE_BYTES`]; none at the
+/// log's end, and none of an agent that was never in a mesh.
+///
+/// # Errors
+/// `tampered` for a damaged file, `internal` when it cannot be read or is in use.
+pub fn read_log(path: &Path, first: u64, limit: usize) -> Result<Vec<Vec<u8>>> {
+    let read = open(path, |db, mem| {
+        let Some(identity) = &mem.identity else {
+            return Ok(Vec::new());
+        };
+        let verified = Verified::default();
+        let mut lines = Vec::new();
+        if first <= FOUNDING_INDEX && limit > 0 {
+            lines.push(line(&follow::founding(&identity.founding)));
+        }
+        let from = first.max(FOUNDING_INDEX + 1);
+        let entries = storage::entries(db, from, limit.saturating_sub(lines.len()), PAGE_BYTES)?;
+        lines.extend(entries.iter().map(|entry| line(&follow::committed(entry, &identity.mesh, &verified))));
+        Ok(lines)
+    })?;
+    Ok(read.map_or_else(Vec::new, |(lines, _)| lines))
+}
+
+/// An entry as JSON. The body stands there as it was signed.
+fn line(entry: &Committed) -> Vec<u8> {
+    let Committed { index, term, stamp, seen, .. } = entry;
+    let (kind, id, author) = (json!(entry.kind), json!(entry.id), json!(entry.author));
+    let body = if entry.body.is_empty() { "null".into() } else { String::from_utf8_lossy(&entry.body) };
+    let reason = json!(entry.reason);
+    format!(
+        r#"{{"index":{index},"term":{term},"stamp":{stamp},"type":{kind},"id":{id},"author":{author},"seen":{seen},"body":{body},"reason":{reason}}}"#
+    )
+    .into_bytes()
+}
+
+/// Opens the file at `path` and reads it by `read`; none when it is missing or empty.
+fn open<T>(path: &Path, read: impl FnOnce(&Database, &Mem) -> Result<T>) -> Result<Option<(T, Mem)>> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_file() && found.len() == 0 => return Ok(None),
+        Ok(found) if !found.is_file() => {
+            return Err(Error::Internal(format!("{} is no file", path.display())));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::Internal(format!("{}: {error}", path.display()))),
+    }
+    // redb trusts some of what stands in a file, and panics where that is not so.
+    let outcome = catch_unwind(AssertUnwindSafe(|| match Database::open(path) {
+        Ok(db) => {
+            let read =
+                storage::tables(&db).and_then(|()| storage::load(&db)).and_then(|mem| Ok((read(&db, &mem)?, mem)));
+            read.map_err(|error| Error::Tampered(error.to_string()))
+        }
+        Err(error) if is_of_the_disk(&error) => Err(Error::Internal(format!("{}: {error}", path.display()))),
+        Err(error) => Err(Error::Tampered(format!("{}: {error}", path.display()))),
+    }));
+    outcome.unwrap_or_else(|_| Err(Error::Tampered(format!("{}: not readable", path.display())))).map(Some)
 }
 
 /// Whether the error says nothing about what stands in the file.
@@ -93,6 +147,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(VOTE_FILE);
         assert_eq!(VoteFile::read(&path).unwrap(), None);
+        assert!(read_log(&path, 1, 10).unwrap().is_empty());
         std::fs::write(&path, b"").unwrap();
         assert_eq!(VoteFile::read(&path).unwrap(), None);
         let store = Store::open(&path).unwrap();
@@ -107,6 +162,18 @@ mod tests {
         let said = VoteFile::read(&path).unwrap().unwrap();
         let expected = VoteFile { mesh: "m".into(), raft_id: 7, owner: Some(owner.to_string()), last: 2, lost: None };
         assert_eq!(said, expected);
+        // Entries that fail a check are read too, and pages are bounded.
+        let said: serde_json::Value = serde_json::from_slice(&read_log(&path, 2, 10).unwrap()[0]).unwrap();
+        assert_eq!((&said["type"], &said["index"]), (&json!(""), &json!(2)));
+        let store = Store::open(&path).unwrap();
+        let large = |index| Entry { index, term: 1, data: vec![7; PAGE_BYTES as usize / 2], ..Entry::default() };
+        store.write(&Batch { entries: &[large(3), large(4)], ..Batch::default() }).unwrap();
+        drop(store);
+        let page = read_log(&path, 3, 10).unwrap();
+        assert_eq!(page.len(), 1, "two of them are larger than a page");
+        let said: serde_json::Value = serde_json::from_slice(&page[0]).unwrap();
+        assert_eq!((&said["type"], &said["body"]), (&json!("invalid"), &serde_json::Value::Null));
+        assert!(said["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
         let store = Store::open(&path).unwrap();
         store.retire("gone").unwrap();
         drop(store);
@@ -130,6 +197,7 @@ mod tests {
         for damaged in [b"hello".to_vec(), vec![0; 4096], whole[..whole.len() / 3].to_vec(), vec![7; whole.len()]] {
             std::fs::write(&path, damaged).unwrap();
             assert_eq!(VoteFile::read(&path).unwrap_err().code(), "tampered");
+            assert_eq!(read_log(&path, 1, 10).unwrap_err().code(), "tampered");
         }
         assert_eq!(VoteFile::read(folder.path()).unwrap_err().code(), "internal");
     }
