@@ -111,6 +111,15 @@ class HubMethods:
         """On the leader: makes a voter a learner."""
         await self.call("raft.demote", {"peer": peer}, timeout=timeout)
 
+    async def raft_remove(self, peer: str, reason: str, timeout: float = PROPOSE_TIMEOUT_S) -> int:
+        """On the leader: removes a learner; returns the removal's index.
+
+        Raises HubNotFound for a peer that is not listed; HubRefused while it votes, for the leader itself,
+        and while another change is under way.
+        """
+        reply = await self.call("raft.remove", {"peer": peer, "reason": reason}, timeout=timeout)
+        return int(reply.head["index"])
+
     async def raft_transfer(self, to: str, timeout: float = PROPOSE_TIMEOUT_S) -> None:
         """On the leader: hands leadership over to a voter."""
         await self.call("raft.transfer", {"to": to}, timeout=timeout)

@@ -142,6 +142,8 @@ class RaftStatus:
     founding: dict[str, Any] | None = None
     # Why this agent's identity is to be replaced; "" when it is not.
     lost: str = ""
+    # Why this agent is a member no more, as its own log says; "" while it is one, or was never removed.
+    removed: str = ""
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -168,6 +170,7 @@ class RaftStatus:
             settings=MeshSettings.of_entry(head.get("settings") or {}) if head.get("mesh") else None,
             founding=head.get("founding") or None,
             lost=str(head.get("lost") or ""),
+            removed=str(head.get("removed") or ""),
             raw=head,
         )
 

@@ -126,6 +126,18 @@ class FakeMethods(Hub):
         member.voter = voter
         self.mesh.append("voter", self.peer_id, {"peer": peer, "voter": voter})
 
+    async def raft_remove(self, peer: str, reason: str, timeout: float = 15.0) -> int:
+        self._check_leader()
+        member = self.mesh.by_peer(peer)
+        if member is None or not member.raft_id:
+            raise HubNotFound(f"{peer} is no member")
+        if member.voter:
+            raise HubRefused(f"{peer} votes: take its vote first")
+        body = {"peer": peer, "raft_id": member.raft_id, "reason": reason}
+        member.raft_id = 0
+        self.mesh.admitted.pop(peer, None)
+        return self.mesh.append("removal", self.peer_id, body).index
+
     async def raft_transfer(self, to: str, timeout: float = 15.0) -> None:
         self._check_leader()
         member = self.mesh.by_peer(to)

@@ -1,5 +1,5 @@
-//! Member changes: ConfChangeV2 entries whose context is a signed `join` or `voter` entry. What one
-//! says is decided here by its bytes alone, so that every member applies or ignores it alike.
+//! Member changes: ConfChangeV2 entries whose context is a signed `join`, `voter` or `removal` entry. What
+//! one says is decided here by its bytes alone, so that every member applies or ignores it alike.
 
 use libp2p::PeerId;
 use prost::Message as _;
@@ -10,7 +10,7 @@ use raft::{
 use serde_json::{Value, json};
 
 use super::{
-    entry::{self, Draft, JOIN, VOTER, View},
+    entry::{self, Draft, JOIN, REMOVAL, VOTER, View},
     handle::Reply,
     machine::{Machine, Now, failed},
     proposals::answer,
@@ -22,15 +22,23 @@ use crate::{Error, Result};
 /// A member further behind gets no vote and no leadership: commits would wait for it.
 const MAX_LAG: u64 = 1024;
 
+/// What a change makes of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Voter,
+    Learner,
+    Removed,
+}
+
 /// A change as its entry says it.
 pub(super) struct Change<'a> {
     pub view: View<'a>,
     pub raft_id: u64,
     pub peer: PeerId,
-    pub voter: bool,
+    pub standing: Standing,
 }
 
-fn decode(entry: &Entry) -> Result<ConfChangeV2> {
+pub(super) fn decode(entry: &Entry) -> Result<ConfChangeV2> {
     if entry.entry_type != EntryType::EntryConfChangeV2 as i32 {
         return Err(Error::Invalid("member change: of an unknown kind".into()));
     }
@@ -52,10 +60,11 @@ pub(super) fn read<'a>(entry: &Entry, context: &'a [u8], mesh: &str) -> Result<C
     if change.transition != ConfChangeTransition::Auto as i32 {
         return Err(bad("not a simple one"));
     }
-    let voter = match ConfChangeType::from_i32(single.change_type) {
-        Some(ConfChangeType::AddNode) => true,
-        Some(ConfChangeType::AddLearnerNode) => false,
-        _ => return Err(bad("of an unknown kind")),
+    let standing = match ConfChangeType::from_i32(single.change_type) {
+        Some(ConfChangeType::AddNode) => Standing::Voter,
+        Some(ConfChangeType::AddLearnerNode) => Standing::Learner,
+        Some(ConfChangeType::RemoveNode) => Standing::Removed,
+        None => return Err(bad("of an unknown kind")),
     };
     let (_, bytes) = entry::unstamp(context).ok_or_else(|| bad("no stamp"))?;
     let view = entry::parse(bytes)?;
@@ -64,19 +73,26 @@ pub(super) fn read<'a>(entry: &Entry, context: &'a [u8], mesh: &str) -> Result<C
     }
     view.verify()?;
     let body = view.body_json();
-    let (raft_id, peer) = match view.kind {
-        JOIN => joined(&view).filter(|(id, _)| *id == entry.index && !voter),
-        VOTER => peer_in(&body)
-            .filter(|_| body.get("voter").and_then(Value::as_bool) == Some(voter))
-            .map(|peer| (single.node_id, peer)),
+    let said = match view.kind {
+        JOIN => joined(&view).filter(|(id, _)| *id == entry.index && standing == Standing::Learner),
+        VOTER => {
+            let voter = match standing {
+                Standing::Voter => Some(true),
+                Standing::Learner => Some(false),
+                Standing::Removed => None,
+            };
+            let says_so = voter.is_some() && body.get("voter").and_then(Value::as_bool) == voter;
+            peer_in(&body).filter(|_| says_so).map(|peer| (single.node_id, peer))
+        }
+        REMOVAL => joined(&view).filter(|_| standing == Standing::Removed),
         _ => None,
-    }
-    .filter(|(id, _)| *id == single.node_id)
-    .ok_or_else(|| bad("its entry says something else"))?;
-    Ok(Change { view, raft_id, peer, voter })
+    };
+    let (raft_id, peer) =
+        said.filter(|(id, _)| *id == single.node_id).ok_or_else(|| bad("its entry says something else"))?;
+    Ok(Change { view, raft_id, peer, standing })
 }
 
-/// Who a `join` entry admits, and as which raft id.
+/// Who a `join` entry admits or a `removal` entry removes, and as which raft id.
 pub(super) fn joined(view: &View<'_>) -> Option<(u64, PeerId)> {
     let body = view.body_json();
     Some((body.get("raft_id")?.as_u64()?, peer_in(&body)?))
@@ -87,9 +103,13 @@ fn peer_in(body: &Value) -> Option<PeerId> {
 }
 
 /// A change to propose.
-pub(super) fn single(raft_id: u64, voter: bool, context: Vec<u8>) -> ConfChangeV2 {
+pub(super) fn single(raft_id: u64, standing: Standing, context: Vec<u8>) -> ConfChangeV2 {
     let mut change = ConfChangeSingle { node_id: raft_id, ..ConfChangeSingle::default() };
-    change.set_change_type(if voter { ConfChangeType::AddNode } else { ConfChangeType::AddLearnerNode });
+    change.set_change_type(match standing {
+        Standing::Voter => ConfChangeType::AddNode,
+        Standing::Learner => ConfChangeType::AddLearnerNode,
+        Standing::Removed => ConfChangeType::RemoveNode,
+    });
     ConfChangeV2 { changes: vec![change], context, ..ConfChangeV2::default() }
 }
 
@@ -99,7 +119,7 @@ pub(super) struct Pending {
     pub term: u64,
     pub raft_id: u64,
     pub peer: PeerId,
-    pub voter: bool,
+    pub standing: Standing,
     pub waiting: Waiting,
 }
 
@@ -108,6 +128,8 @@ pub(super) enum Waiting {
     /// With the request's id: the same request asked again waits along.
     Join(String, Vec<Reply<Added>>),
     Vote(Reply<()>),
+    /// Answered with the removal's index.
+    Removal(Reply<u64>),
 }
 
 impl Waiting {
@@ -115,13 +137,15 @@ impl Waiting {
         match self {
             Self::Join(_, replies) => replies.into_iter().for_each(|reply| answer(reply, Err(error.clone()))),
             Self::Vote(reply) => answer(reply, Err(error.clone())),
+            Self::Removal(reply) => answer(reply, Err(error.clone())),
         }
     }
 
-    pub(super) fn succeed(self, added: &Added) {
+    pub(super) fn succeed(self, index: u64, added: &Added) {
         match self {
             Self::Join(_, replies) => replies.into_iter().for_each(|reply| answer(reply, Ok(added.clone()))),
             Self::Vote(reply) => answer(reply, Ok(())),
+            Self::Removal(reply) => answer(reply, Ok(index)),
         }
     }
 }
@@ -159,7 +183,8 @@ impl Machine {
         };
         body.insert("peer".into(), peer.to_string().into());
         body.insert("raft_id".into(), index.into());
-        let wanted = Wanted { kind: JOIN, body: Value::Object(body), raft_id: index, peer, voter: false };
+        let wanted =
+            Wanted { kind: JOIN, body: Value::Object(body), raft_id: index, peer, standing: Standing::Learner };
         self.change_members(index, &wanted, Waiting::Join(request, vec![reply]), now);
     }
 
@@ -200,8 +225,33 @@ impl Machine {
         match self.free_for_change(now) {
             Ok(index) => {
                 let body = json!({ "peer": peer.to_string(), "voter": voter });
-                let wanted = Wanted { kind: VOTER, body, raft_id, peer, voter };
+                let standing = if voter { Standing::Voter } else { Standing::Learner };
+                let wanted = Wanted { kind: VOTER, body, raft_id, peer, standing };
                 self.change_members(index, &wanted, Waiting::Vote(reply), now);
+            }
+            Err(error) => answer(reply, Err(error)),
+        }
+    }
+
+    /// Removes a member that has no vote.
+    pub(super) fn remove(&mut self, peer: PeerId, reason: &str, reply: Reply<u64>, now: Now) {
+        if !self.is_leader() {
+            return answer(reply, Err(Error::NotLeader));
+        }
+        let Some(raft_id) = self.members.id_of(&peer) else {
+            return answer(reply, Err(Error::NotFound(format!("{peer} is no member"))));
+        };
+        if raft_id == self.identity.raft_id {
+            return answer(reply, Err(Error::Refused("a leader does not remove itself: hand over first".into())));
+        }
+        if self.node.raft.prs().conf().voters().contains(raft_id) {
+            return answer(reply, Err(Error::Refused(format!("{peer} votes: take its vote first"))));
+        }
+        match self.free_for_change(now) {
+            Ok(index) => {
+                let body = json!({ "peer": peer.to_string(), "raft_id": raft_id, "reason": reason });
+                let wanted = Wanted { kind: REMOVAL, body, raft_id, peer, standing: Standing::Removed };
+                self.change_members(index, &wanted, Waiting::Removal(reply), now);
             }
             Err(error) => answer(reply, Err(error)),
         }
@@ -230,15 +280,19 @@ impl Machine {
         if self.node.raft.lead_transferee.is_some() {
             return Err(Error::Refused("leadership is being handed over".into()));
         }
+        // Before that a change of the leader before it may still come to count (Ongaro 2015).
+        if !self.node.raft.commit_to_current_term() {
+            return Err(Error::Refused("this leader has committed nothing yet".into()));
+        }
         Ok(self.node.raft.raft_log.last_index() + 1)
     }
 
     fn change_members(&mut self, index: u64, wanted: &Wanted, waiting: Waiting, now: Now) {
         match self.propose_change(index, wanted, now) {
             Ok(()) => {
-                let (raft_id, peer, voter) = (wanted.raft_id, wanted.peer, wanted.voter);
+                let (raft_id, peer, standing) = (wanted.raft_id, wanted.peer, wanted.standing);
                 let term = self.node.raft.term;
-                self.change = Some(Pending { index, term, raft_id, peer, voter, waiting });
+                self.change = Some(Pending { index, term, raft_id, peer, standing, waiting });
             }
             Err(error) => waiting.fail(&error),
         }
@@ -255,7 +309,7 @@ impl Machine {
         };
         let entry = entry::make(&self.parts.keypair, &self.peer, &draft)?;
         let context = entry::stamped(self.stamp(now), &entry);
-        let change = single(wanted.raft_id, wanted.voter, context);
+        let change = single(wanted.raft_id, wanted.standing, context);
         self.node.propose_conf_change(Vec::new(), change).map_err(failed)?;
         // raft-rs makes a change that it refuses an empty entry, and says nothing.
         let raft_log = &self.node.raft.raft_log;
@@ -277,18 +331,19 @@ impl Machine {
                 return Ok(());
             }
         };
-        let listed = self.members.listed();
         let join = change.view.kind == JOIN;
+        let removal = change.standing == Standing::Removed;
+        let votes = self.node.raft.prs().conf().voters().contains(change.raft_id);
         let fits = if join {
             self.members.id_of(&change.peer).is_none()
         } else {
-            listed.get(&change.raft_id) == Some(&change.peer)
+            self.members.listed().get(&change.raft_id) == Some(&change.peer) && !(removal && votes)
         };
         if !fits {
             tracing::warn!(index = entry.index, peer = %change.peer, "a member change was ignored: it does not fit");
             return Ok(());
         }
-        let single = single(change.raft_id, change.voter, Vec::new());
+        let single = single(change.raft_id, change.standing, Vec::new());
         let state = match self.node.apply_conf_change(&single) {
             Ok(state) => state,
             Err(error) => {
@@ -296,17 +351,32 @@ impl Machine {
                 return Ok(());
             }
         };
+        let own = (removal && change.raft_id == self.identity.raft_id).then(|| {
+            let body = change.view.body_json();
+            let reason = body.get("reason").and_then(Value::as_str).unwrap_or("no reason given");
+            format!(
+                "removed from mesh {} by {} at entry {}: {reason}",
+                change.view.mesh, change.view.author, entry.index
+            )
+        });
         self.store.write(&Batch {
             hard: Some(self.node.raft.hard_state()),
             applied: Some(entry.index),
             conf: Some((entry.index, &state)),
-            member: join.then_some((change.raft_id, change.peer)),
+            joined: join.then_some((change.raft_id, change.peer)),
+            left: removal.then_some((change.raft_id, change.peer)),
+            removed: own.as_deref(),
             ..Batch::default()
         })?;
         if join {
             self.members.insert(change.raft_id, change.peer);
         }
-        tracing::info!(index = entry.index, peer = %change.peer, voter = change.voter, "the members changed");
+        if removal {
+            self.members.remove(change.raft_id);
+            self.heard.remove(&change.raft_id);
+        }
+        self.removed = own;
+        tracing::info!(index = entry.index, peer = %change.peer, standing = ?change.standing, "the members changed");
         self.lost_vote = self.is_leader() && !self.is_voter();
         // Shown at the end of this turn.
         self.published = None;
@@ -319,14 +389,15 @@ impl Machine {
             return;
         };
         let conf = self.node.raft.prs().conf();
-        let listed = if pending.voter {
-            conf.voters().contains(pending.raft_id)
-        } else {
-            conf.learners().contains(&pending.raft_id)
+        let (votes, learns) = (conf.voters().contains(pending.raft_id), conf.learners().contains(&pending.raft_id));
+        let holds = match pending.standing {
+            Standing::Voter => votes,
+            Standing::Learner => learns,
+            Standing::Removed => !votes && !learns,
         };
         self.publish_now(now);
-        if listed && pending.term == entry.term && pending.index == entry.index {
-            pending.waiting.succeed(&self.added(pending.raft_id));
+        if holds && pending.term == entry.term && pending.index == entry.index {
+            pending.waiting.succeed(entry.index, &self.added(pending.raft_id));
         } else {
             pending.waiting.fail(&Error::Refused("the member change was refused".into()));
         }
@@ -358,5 +429,5 @@ struct Wanted {
     body: Value,
     raft_id: u64,
     peer: PeerId,
-    voter: bool,
+    standing: Standing,
 }

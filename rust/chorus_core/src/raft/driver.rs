@@ -91,7 +91,7 @@ impl Driver {
             let now = self.now().at;
             let wake = match &self.machine {
                 Some(machine) => machine.next_wake(),
-                None if self.takes_part() => self.restart_at,
+                None if self.parts.shared.store.takes_part() => self.restart_at,
                 None => now + IDLE,
             };
             let first = match inbox.recv_timeout(wake.saturating_sub(now).min(IDLE)) {
@@ -145,7 +145,8 @@ impl Driver {
         }
         if let Some(machine) = &mut self.machine {
             machine.turn(now)?;
-        } else if now.at >= self.restart_at && self.takes_part() {
+            self.leave();
+        } else if now.at >= self.restart_at && self.parts.shared.store.takes_part() {
             self.restart();
         }
         Ok(())
@@ -161,7 +162,7 @@ impl Driver {
                 parts.shared.store.reopen()?;
             }
             match parts.shared.store.identity() {
-                Some(_) if parts.shared.store.lost().is_none() => Machine::open(parts, score, seed, now).map(Some),
+                Some(_) if parts.shared.store.takes_part() => Machine::open(parts, score, seed, now).map(Some),
                 _ => Ok(None),
             }
         }));
@@ -169,10 +170,9 @@ impl Driver {
             Ok(Ok(machine)) => {
                 self.machine = machine;
                 self.started_at = now.at;
-                match (&mut self.machine, self.parts.shared.store.lost()) {
-                    (Some(machine), _) => machine.publish_now(now),
-                    (None, Some(why)) => self.show_lost(why),
-                    (None, None) => {}
+                match &mut self.machine {
+                    Some(machine) => machine.publish_now(now),
+                    None => self.show_end(),
                 }
             }
             Ok(Err(error)) => self.failed(&error),
@@ -180,23 +180,32 @@ impl Driver {
         }
     }
 
-    /// Whether a machine runs here, now or after its next start.
-    fn takes_part(&self) -> bool {
-        let store = &self.parts.shared.store;
-        store.identity().is_some() && store.lost().is_none()
-    }
-
     /// Ends this member: a log that lacks what it has acknowledged, and votes it may have given, must not count.
     fn retire(&mut self, why: String) -> Result<()> {
         self.machine = None;
         tracing::error!(reason = why, "this member takes part no longer: its identity is to be replaced");
         self.parts.shared.store.retire(&why)?;
-        self.show_lost(why);
+        self.show_end();
         Ok(())
     }
 
-    fn show_lost(&self, why: String) {
-        self.parts.shared.status.send_replace(RaftStatus { lost: Some(why), ..RaftStatus::default() });
+    /// Shows why no machine runs here, when there is more to say than that this agent was never in a mesh.
+    fn show_end(&self) {
+        let store = &self.parts.shared.store;
+        let (lost, removed) = (store.lost(), store.removed());
+        if lost.is_some() || removed.is_some() {
+            self.parts.shared.status.send_replace(RaftStatus { lost, removed, ..RaftStatus::default() });
+        }
+    }
+
+    /// Lets go of a machine whose own log says that this member was removed; the store knows it already.
+    fn leave(&mut self) {
+        if let Some(why) = self.machine.as_ref().and_then(|machine| machine.removed.clone()) {
+            self.machine = None;
+            tracing::warn!(reason = why, "this member takes part no longer: it was removed");
+            self.show_end();
+            self.parts.shared.emit(RaftEvent::Role { role: Role::None });
+        }
     }
 
     fn failed(&mut self, error: &Error) {
@@ -259,7 +268,7 @@ impl Driver {
         match command {
             Command::Propose { reply, .. } => answer(reply, Err(error)),
             Command::Add { reply, .. } => answer(reply, Err(error)),
-            Command::ReadIndex { reply } => answer(reply, Err(error)),
+            Command::ReadIndex { reply } | Command::Remove { reply, .. } => answer(reply, Err(error)),
             Command::Vote { reply, .. } | Command::Transfer { reply, .. } | Command::Campaign { reply } => {
                 answer(reply, Err(error));
             }
@@ -283,7 +292,7 @@ impl Driver {
         let body = body.to_string();
         let draft = Draft { mesh: &mesh, id: &entry::ulid(), kind: FOUND, seen: 0, body: body.as_bytes() };
         let entry = entry::make(&self.parts.keypair, &peer, &draft)?;
-        let founding = Bytes::from(entry::stamped(entry::wall_ms(), &entry));
+        let founding = Bytes::from(entry::stamped(self.now().wall_ms, &entry));
         let identity = Identity { mesh: mesh.clone(), raft_id: FOUNDER_ID, founding, owner: Some(peer) };
         store.init(&identity, peer, &[])?;
         tracing::info!(%mesh, "this agent founded a mesh");
@@ -301,7 +310,7 @@ impl Driver {
         if let Some(identity) = store.identity()
             && identity.mesh == mesh
             && identity.raft_id == raft_id
-            && store.lost().is_none()
+            && store.takes_part()
         {
             return Ok(());
         }
@@ -323,10 +332,16 @@ impl Driver {
 /// Refuses what only an agent without a mesh may do.
 fn check_free(store: &Store) -> Result<()> {
     match store.identity() {
-        Some(identity) if store.lost().is_none() => {
+        Some(identity) if store.takes_part() => {
             Err(Error::Refused(format!("this agent is in mesh {} already", identity.mesh)))
         }
-        Some(_) => Err(Error::Refused("this agent's identity is to be replaced first".into())),
+        Some(_) if store.lost().is_some() => {
+            Err(Error::Refused("this agent's identity is to be replaced first".into()))
+        }
+        Some(identity) => Err(Error::Refused(format!(
+            "this agent was removed from mesh {}: its vote file is to be moved away first",
+            identity.mesh
+        ))),
         None => Ok(()),
     }
 }
@@ -357,6 +372,7 @@ fn instruct(machine: &mut Machine, command: Command, now: Now) -> Result<()> {
         Command::Propose { entry, key, reply } => machine.propose(entry, key, reply),
         Command::Add { peer, body, reply } => machine.add(peer, body, reply, now),
         Command::Vote { peer, voter, reply } => machine.vote(peer, voter, reply, now),
+        Command::Remove { peer, reason, reply } => machine.remove(peer, &reason, reply, now),
         Command::ReadIndex { reply } => machine.read_index(reply),
         Command::Transfer { to, reply } => machine.hand_over(to, reply, now),
         Command::Campaign { reply } => machine.stand(reply, now),

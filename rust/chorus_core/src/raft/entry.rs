@@ -33,12 +33,13 @@ pub(super) const FOUND: &str = "found";
 pub(super) const LEADER: &str = "leader";
 pub(super) const JOIN: &str = "join";
 pub(super) const VOTER: &str = "voter";
+pub(super) const REMOVAL: &str = "removal";
 /// What a delivered entry is called that fails a check.
 pub(super) const INVALID: &str = "invalid";
 
 /// Whether entries of this type come from the log alone.
 pub(super) fn is_reserved(kind: &str) -> bool {
-    matches!(kind, FOUND | LEADER | JOIN | VOTER | INVALID | "")
+    matches!(kind, FOUND | LEADER | JOIN | VOTER | REMOVAL | INVALID | "")
 }
 
 /// A new random, time-ordered id.

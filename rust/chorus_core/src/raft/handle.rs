@@ -72,6 +72,11 @@ pub(super) enum Command {
         voter: bool,
         reply: Reply<()>,
     },
+    Remove {
+        peer: PeerId,
+        reason: String,
+        reply: Reply<u64>,
+    },
     ReadIndex {
         reply: Reply<u64>,
     },
@@ -341,6 +346,15 @@ impl RaftHandle {
     /// As [`promote`](Self::promote).
     pub async fn demote(&self, peer: PeerId) -> Result<()> {
         self.ask(CHANGE_TIMEOUT, |reply| Command::Vote { peer, voter: false, reply }).await
+    }
+
+    /// Removes `peer`, which has no vote (leader only; never itself); answers the removal's index. Where its own log
+    /// comes to say so, the removed member takes part in nothing any more.
+    ///
+    /// # Errors
+    /// `not_leader`; `not_found` for a stranger; `refused` while it votes or another change is under way.
+    pub async fn remove(&self, peer: PeerId, reason: String) -> Result<u64> {
+        self.ask(CHANGE_TIMEOUT, |reply| Command::Remove { peer, reason, reply }).await
     }
 
     /// An index that holds everything committed before the call, proven by a majority that answered

@@ -109,6 +109,8 @@ pub(super) struct Machine {
     followed: bool,
     /// Why this member must not take part any more.
     pub(super) lost: Option<String>,
+    /// Why this member is one no more: its log says so, and the store knows. Nothing is done any more.
+    pub(super) removed: Option<String>,
 }
 
 impl Machine {
@@ -170,6 +172,7 @@ impl Machine {
             lost_vote: false,
             followed: false,
             lost: None,
+            removed: None,
         })
     }
 
@@ -260,6 +263,9 @@ impl Machine {
         self.begin_reads(now);
         self.watch_transfer(now);
         self.process(now)?;
+        if self.removed.is_some() {
+            return Ok(());
+        }
         self.note_role();
         self.save_commit(now)?;
         self.publish(now);
@@ -293,7 +299,7 @@ impl Machine {
 
     /// Handles everything that raft-rs has ready.
     fn process(&mut self, now: Now) -> Result<()> {
-        while self.node.has_ready() {
+        while self.removed.is_none() && self.node.has_ready() {
             let mut ready = self.node.ready();
             let early = ready.take_messages();
             // A leader sends entries while its own disk still writes them. Its term must be on disk
@@ -314,6 +320,9 @@ impl Machine {
             }
             self.note_role();
             self.apply(&ready.take_committed_entries(), now)?;
+            if self.removed.is_some() {
+                return Ok(());
+            }
             let mut light = self.node.advance_append(ready);
             self.send(light.take_messages());
             self.apply(&light.take_committed_entries(), now)?;
@@ -330,8 +339,10 @@ impl Machine {
     fn persist(&mut self, ready: &Ready, stored: &HardState, now: Now) -> Result<()> {
         let new_term = ready.hs().is_some_and(|hard| (hard.term, hard.vote) != (stored.term, stored.vote));
         if ready.must_sync() {
-            // The commit index alone may lag on disk: it is learnt again.
-            let save = new_term || now.at >= self.saved_at + COMMIT_SAVED_AFTER;
+            // The commit index alone may lag on disk: it is learnt again. With a member change comes the commit of the
+            // one before: a member that forgot it would count votes by a configuration two changes old.
+            let change = ready.entries().iter().any(|entry| entry.entry_type != EntryType::EntryNormal as i32);
+            let save = new_term || change || now.at >= self.saved_at + COMMIT_SAVED_AFTER;
             self.store.write(&Batch {
                 hard: save.then(|| self.node.raft.hard_state()),
                 entries: ready.entries(),
@@ -418,17 +429,20 @@ impl Machine {
     }
 
     fn apply(&mut self, entries: &[Entry], now: Now) -> Result<()> {
-        let Some(last) = entries.last() else {
+        if entries.is_empty() {
             return Ok(());
-        };
+        }
         for entry in entries {
             if entry.entry_type != EntryType::EntryNormal as i32 {
                 self.apply_change(entry)?;
             }
             self.applied = entry.index;
             self.remember(entry);
+            if self.removed.is_some() {
+                break;
+            }
         }
-        self.parts.shared.applied.advance(last.index);
+        self.parts.shared.applied.advance(self.applied);
         for entry in entries {
             self.proposals.committed(entry.index, entry.term);
             self.settle_change(entry, now);

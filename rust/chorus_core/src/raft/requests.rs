@@ -177,6 +177,7 @@ impl Machine {
             settings: self.founding.get("settings").cloned().unwrap_or(Value::Null),
             founding: Some(self.founding.clone()),
             lost: None,
+            removed: None,
             error: None,
         }
     }

@@ -37,6 +37,7 @@ const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const CONF: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("conf");
 const MEMBERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("members");
 const HINTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("hints");
+const FORMER: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("former");
 
 const MESH: &str = "mesh";
 const RAFT_ID: &str = "raft_id";
@@ -47,6 +48,8 @@ const APPLIED: &str = "applied";
 const OWNER: &str = "owner";
 /// Why this member must not take part any more.
 const LOST: &str = "lost";
+/// Why this member is one no more: its own log says that it was removed.
+const REMOVED: &str = "removed";
 
 type Opener = Box<dyn Fn() -> Result<Database> + Send + Sync>;
 
@@ -76,6 +79,7 @@ pub(super) struct Identity {
 pub(super) struct Mem {
     pub(super) identity: Option<Identity>,
     pub(super) lost: Option<String>,
+    pub(super) removed: Option<String>,
     hard: HardState,
     conf: ConfState,
     pub(super) applied: u64,
@@ -91,7 +95,12 @@ pub(super) struct Batch<'a> {
     pub entries: &'a [Entry],
     pub applied: Option<u64>,
     pub conf: Option<(u64, &'a ConfState)>,
-    pub member: Option<(u64, PeerId)>,
+    /// A member that is listed from now on.
+    pub joined: Option<(u64, PeerId)>,
+    /// A member that is listed no more.
+    pub left: Option<(u64, PeerId)>,
+    /// Why this member itself is one no more.
+    pub removed: Option<&'a str>,
     pub hints: &'a [(u64, PeerId)],
 }
 
@@ -149,6 +158,17 @@ impl Store {
     /// Why this member must not take part any more: its log lacks what it has acknowledged.
     pub(super) fn lost(&self) -> Option<String> {
         lock(&self.0.mem).lost.clone()
+    }
+
+    /// Why this member is one no more: its own log says that it was removed.
+    pub(super) fn removed(&self) -> Option<String> {
+        lock(&self.0.mem).removed.clone()
+    }
+
+    /// Whether a member lives here that may take part in its mesh.
+    pub(super) fn takes_part(&self) -> bool {
+        let mem = lock(&self.0.mem);
+        mem.identity.is_some() && mem.lost.is_none() && mem.removed.is_none()
     }
 
     /// Ends this member for good: neither this start nor a later one takes part.
@@ -233,9 +253,20 @@ impl Store {
                     let mut conf = transaction.open_table(CONF).map_err(disk)?;
                     conf.insert(index, state.encode_to_vec().as_slice()).map_err(disk)?;
                 }
-                if let Some((id, peer)) = batch.member {
+                if let Some((id, peer)) = batch.joined {
                     let mut members = transaction.open_table(MEMBERS).map_err(disk)?;
                     members.insert(id, peer.to_bytes().as_slice()).map_err(disk)?;
+                    // The log says now who was admitted up to here.
+                    let mut hints = transaction.open_table(HINTS).map_err(disk)?;
+                    hints.retain_in(..=id, |_, _| false).map_err(disk)?;
+                }
+                if let Some((id, peer)) = batch.left {
+                    transaction.open_table(MEMBERS).map_err(disk)?.remove(id).map_err(disk)?;
+                    let mut former = transaction.open_table(FORMER).map_err(disk)?;
+                    former.insert(id, peer.to_bytes().as_slice()).map_err(disk)?;
+                }
+                if let Some(why) = batch.removed {
+                    meta.insert(REMOVED, why.as_bytes()).map_err(disk)?;
                 }
                 if !batch.hints.is_empty() {
                     let mut hints = transaction.open_table(HINTS).map_err(disk)?;
@@ -250,8 +281,8 @@ impl Store {
         })
     }
 
-    /// The listed members, and those only heard of from others.
-    pub(super) fn members(&self) -> Result<(BTreeMap<u64, PeerId>, BTreeMap<u64, PeerId>)> {
+    /// The listed members, those only heard of from others, and those that were removed.
+    pub(super) fn members(&self) -> Result<[BTreeMap<u64, PeerId>; 3]> {
         self.with_db(|db| {
             let transaction = db.begin_read().map_err(disk)?;
             let read = |table| -> Result<BTreeMap<u64, PeerId>> {
@@ -263,7 +294,7 @@ impl Store {
                 }
                 Ok(peers)
             };
-            Ok((read(MEMBERS)?, read(HINTS)?))
+            Ok([read(MEMBERS)?, read(HINTS)?, read(FORMER)?])
         })
     }
 
@@ -305,6 +336,9 @@ impl Mem {
         }
         if let Some((_, conf)) = batch.conf {
             self.conf = conf.clone();
+        }
+        if let Some(why) = batch.removed {
+            self.removed = Some(why.to_owned());
         }
         if let Some(first) = batch.entries.first() {
             while self.recent.back().is_some_and(|entry| entry.index >= first.index) {
@@ -397,7 +431,7 @@ pub(super) fn entries(db: &Database, low: u64, limit: usize, max_bytes: u64) -> 
 /// Makes the tables that are not there yet.
 pub(super) fn tables(db: &Database) -> Result<()> {
     let transaction = db.begin_write().map_err(disk)?;
-    for table in [LOG, CONF, MEMBERS, HINTS] {
+    for table in [LOG, CONF, MEMBERS, HINTS, FORMER] {
         transaction.open_table(table).map_err(disk)?;
     }
     transaction.open_table(META).map_err(disk)?;

@@ -163,6 +163,9 @@ pub struct RaftStatus {
     pub founding: Option<Value>,
     /// Why this agent's identity is to be replaced by a new one, when it is: it takes part in nothing until then.
     pub lost: Option<String>,
+    /// Why this agent is a member no more: its own log says that it was removed. It takes part in nothing until its vote
+    /// file is moved away.
+    pub removed: Option<String>,
     /// The disk or machine error that keeps the log from working, when there is one.
     pub error: Option<String>,
 }

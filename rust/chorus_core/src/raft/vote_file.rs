@@ -37,6 +37,8 @@ pub struct VoteFile {
     pub last: u64,
     /// Why its owner must not take part any more.
     pub lost: Option<String>,
+    /// Why its owner is a member no more: the log in the file says that it was removed.
+    pub removed: Option<String>,
 }
 
 impl VoteFile {
@@ -54,6 +56,7 @@ impl VoteFile {
             owner: identity.owner.map(|owner| owner.to_string()),
             last: mem.last,
             lost: mem.lost,
+            removed: mem.removed,
         }))
     }
 }
@@ -160,7 +163,14 @@ mod tests {
         store.write(&Batch { entries: &entries, ..Batch::default() }).unwrap();
         store.close();
         let said = VoteFile::read(&path).unwrap().unwrap();
-        let expected = VoteFile { mesh: "m".into(), raft_id: 7, owner: Some(owner.to_string()), last: 2, lost: None };
+        let expected = VoteFile {
+            mesh: "m".into(),
+            raft_id: 7,
+            owner: Some(owner.to_string()),
+            last: 2,
+            lost: None,
+            removed: None,
+        };
         assert_eq!(said, expected);
         // Entries that fail a check are read too, and pages are bounded.
         let said: serde_json::Value = serde_json::from_slice(&read_log(&path, 2, 10).unwrap()[0]).unwrap();

@@ -53,6 +53,11 @@ pub(super) fn call(parts: &Arc<Parts>, method: &str, mut params: Params, payload
         .boxed(),
         "raft.promote" => async move { nothing(raft.promote(params.peer("peer")?).await) }.boxed(),
         "raft.demote" => async move { nothing(raft.demote(params.peer("peer")?).await) }.boxed(),
+        "raft.remove" => async move {
+            let reason = params.text("reason")?.to_owned();
+            Ok(Answer::head(json!({"index": raft.remove(params.peer("peer")?, reason).await?})))
+        }
+        .boxed(),
         "raft.transfer" => async move { nothing(raft.transfer(params.peer("to")?).await) }.boxed(),
         "raft.campaign" => async move { nothing(raft.campaign().await) }.boxed(),
         "raft.read_index" => async move { Ok(Answer::head(json!({"index": raft.read_index().await?}))) }.boxed(),

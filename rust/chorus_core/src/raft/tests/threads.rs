@@ -249,6 +249,151 @@ async fn admission_is_repeatable_and_votes_are_guarded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_member_takes_part_no_longer_and_joins_anew() {
+    let wires = Wires::default();
+    let agents: Vec<Agent> = (0..3).map(|_| Agent::new(&wires)).collect();
+    let handles = mesh(&agents).await;
+    let (leader, gone) = (&handles[0], agents[2].peer);
+    let why = || "it was away".to_owned();
+    let old = handles[2].status();
+    assert!(matches!(handles[1].remove(gone, why()).await, Err(Error::NotLeader)));
+    assert!(matches!(leader.remove(PeerId::random(), why()).await, Err(Error::NotFound(_))));
+    assert!(matches!(leader.remove(agents[0].peer, why()).await, Err(Error::Refused(_))));
+    assert!(matches!(leader.remove(gone, why()).await, Err(Error::Refused(said)) if said.contains("votes")));
+    assert!(matches!(leader.propose("removal", None, b"{}", PATIENCE).await, Err(Error::NotPermitted(_))));
+    retry(|| leader.demote(gone)).await;
+    let last = propose(leader, "it has this").await.index;
+    wait_for(leader, |status| status.members.iter().all(|member| member.matched >= last)).await;
+    let index = retry(|| leader.remove(gone, why())).await;
+    assert!(matches!(leader.remove(gone, why()).await, Err(Error::NotFound(_))));
+    assert!(leader.status().members.iter().all(|member| member.peer != gone.to_string()));
+    let entry = read_all(leader, index).await.pop().unwrap();
+    let body: Value = serde_json::from_slice(&entry.body).unwrap();
+    let said = json!({ "peer": gone.to_string(), "raft_id": old.raft_id, "reason": "it was away" });
+    assert_eq!((entry.kind.as_str(), body), ("removal", said));
+
+    // It was there to hear of it; one that is away at its removal never does.
+    wait_for(&handles[2], |status| status.removed.is_some()).await;
+    for _ in 0..2 {
+        agents[2].stop().await;
+        let back = agents[2].start();
+        let status = back.status();
+        assert!(status.removed.is_some_and(|why| why.contains("it was away")));
+        assert_eq!((status.mesh, status.role, status.members.len()), (None, Role::None, 0));
+        assert!(matches!(back.campaign().await, Err(Error::NoMesh)));
+        assert!(matches!(back.found(settings(), json!({}), Vec::new()).await, Err(Error::Refused(_))));
+    }
+    let vote_file = crate::raft::VoteFile::read(&agents[2].dir.path().join("raft.redb"));
+    assert!(matches!(vote_file, Err(Error::Internal(_))), "it is in use");
+    agents[2].stop().await;
+    let path = agents[2].dir.path().join("raft.redb");
+    assert!(crate::raft::VoteFile::read(&path).unwrap().unwrap().removed.is_some());
+
+    std::fs::remove_file(path).unwrap();
+    let back = agents[2].start();
+    let added = retry(|| leader.add(gone, json!({ "agent_id": "a", "request": "anew" }))).await;
+    assert!(added.raft_id > index);
+    back.adopt(&old.mesh.unwrap(), added.raft_id, added.founding, Vec::new()).await.unwrap();
+    retry(|| leader.promote(gone)).await;
+    wait_for(&back, |status| status.role == Role::Follower && status.leader.is_some()).await;
+    let status = back.status();
+    assert_eq!((status.raft_id, status.members.len(), status.removed), (added.raft_id, 3, None));
+    propose(&back, "under its new raft id").await;
+    for agent in &agents {
+        agent.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mesh_outlives_its_founder() {
+    let wires = Wires::default();
+    let agents: Vec<Agent> = (0..4).map(|_| Agent::new(&wires)).collect();
+    let handles = mesh(&agents[..2]).await;
+    retry(|| handles[0].transfer(agents[1].peer)).await;
+    let leader = &handles[1];
+    wait_for(leader, |status| status.role == Role::Leader).await;
+    agents[0].stop().await;
+    // Without the founder's vote nothing is committed: the other voter alone is no majority.
+    let founder = agents[0].start();
+    retry(|| leader.demote(agents[0].peer)).await;
+    agents[0].stop().await;
+    drop(founder);
+    retry(|| leader.remove(agents[0].peer, "its machine is gone".into())).await;
+
+    let mesh = leader.status().mesh.unwrap();
+    let mut joined = Vec::new();
+    for agent in &agents[2..] {
+        let handle = agent.start();
+        let body = json!({ "agent_id": "a", "request": agent.peer.to_string() });
+        let added = retry(|| leader.add(agent.peer, body.clone())).await;
+        let members = leader.status().members;
+        let members = members.iter().map(|member| (member.raft_id, member.peer.parse().unwrap())).collect();
+        handle.adopt(&mesh, added.raft_id, added.founding, members).await.unwrap();
+        retry(|| leader.promote(agent.peer)).await;
+        joined.push(handle);
+    }
+    // Nobody who was there at the founding is left to lead.
+    retry(|| leader.transfer(agents[2].peer)).await;
+    wait_for(&joined[1], |status| status.leader == Some(agents[2].peer.to_string())).await;
+    propose(&joined[1], "long after the founder").await;
+    for agent in &agents {
+        agent.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mesh_says_which_it_goes_on_from() {
+    let wires = Wires::default();
+    let agents = [Agent::new(&wires)];
+    let handle = agents[0].start();
+    let before = crate::raft::entry::ulid();
+    assert!(matches!(
+        handle.found(settings(), json!({}), vec!["no id".into()]).await,
+        Err(Error::Invalid(why)) if why.contains("recovers")
+    ));
+    handle.found(settings(), json!({}), vec![before.clone()]).await.unwrap();
+    assert_eq!(handle.status().founding.unwrap()["recovers"], json!([before]));
+    agents[0].stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_at_rest_is_read_with_what_was_never_committed() {
+    let wires = Wires::default();
+    let agents: Vec<Agent> = (0..2).map(|_| Agent::new(&wires)).collect();
+    let handles = mesh(&agents).await;
+    let path = agents[0].dir.path().join("raft.redb");
+    let committed = propose(&handles[0], "committed").await;
+    assert!(matches!(crate::raft::read_log(&path, 1, 10), Err(Error::Internal(_))), "it is in use");
+    // Alone it appends, and commits nothing.
+    agents[1].stop().await;
+    let body = json!({ "text": "appended" }).to_string();
+    let failed = handles[0].propose("note", None, body.as_bytes(), Duration::from_millis(100)).await;
+    assert!(failed.is_err());
+    agents[0].stop().await;
+    let read = |first, limit| -> Vec<Value> {
+        let lines = crate::raft::read_log(&path, first, limit).unwrap();
+        lines.iter().map(|line| serde_json::from_slice(line).unwrap()).collect()
+    };
+    let all = read(1, usize::MAX);
+    let last = all.len() as u64;
+    assert_eq!(
+        all.iter().map(|entry| entry["index"].as_u64().unwrap()).collect::<Vec<_>>(),
+        (1..=last).collect::<Vec<_>>()
+    );
+    assert_eq!((&all[0]["type"], &all[0]["body"]["agent"]["agent_id"]), (&json!("found"), &json!("a0")));
+    let texts: Vec<_> =
+        all.iter().filter(|entry| entry["type"] == "note").map(|entry| &entry["body"]["text"]).collect();
+    assert_eq!(texts, ["committed", "appended"]);
+    let place = usize::try_from(committed.index).unwrap() - 1;
+    assert_eq!((&all[place]["id"], &all[place]["reason"]), (&json!(committed.id), &Value::Null));
+    assert_eq!(all[place]["author"], json!(agents[0].peer.to_string()));
+    assert!(all.iter().any(|entry| entry["type"] == "" && entry["body"].is_null()), "a leader's empty entry");
+    assert!(all.iter().all(|entry| entry["type"] != "invalid"));
+    assert_eq!([read(2, 2), read(4, usize::MAX)].concat(), all[1..]);
+    assert_eq!((read(last + 1, 10), read(1, 0), read(1, 1)), (Vec::new(), Vec::new(), all[..1].to_vec()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_restarts_only_the_machine_and_loses_nothing() {
     let wires = Wires::default();
     let agents = [Agent::new(&wires)];
