@@ -36,7 +36,8 @@ ENV PATH=/opt/chorus/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/var/lib/chorus \
     CHORUS_DATA_DIR=/var/lib/chorus \
-    CHORUS_API_HOST=0.0.0.0
+    CHORUS_API_HOST=0.0.0.0 \
+    CHORUS_REJOIN=true
 VOLUME /var/lib/chorus
 EXPOSE 9000 8080 8081
 USER 10001:10001

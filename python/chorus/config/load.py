@@ -95,6 +95,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         election_timeout_s=values["CHORUS_ELECTION_TIMEOUT"],
         voters=values["CHORUS_VOTERS"],
         member_absence_s=values["CHORUS_MEMBER_ABSENCE"],
+        rejoin=values["CHORUS_REJOIN"],
         join_wait_s=values["CHORUS_ELECTION_JOIN_WAIT"],
         leaderless=values["CHORUS_LEADERLESS"],
         task_lease_s=values["CHORUS_TASK_LEASE"],

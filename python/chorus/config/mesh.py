@@ -71,6 +71,11 @@ class MeshSettings:
         return self.election_timeout_ms / 1000
 
     @property
+    def absence_s(self) -> float:
+        """How long a member may be away before it is removed."""
+        return self.absence_ms / 1000
+
+    @property
     def lease_s(self) -> float:
         """How long an attempt runs on without an acknowledged renewal."""
         return self.lease_ms / 1000

@@ -134,6 +134,7 @@ class Settings(BaseModel):
     election_timeout_s: float
     voters: int
     member_absence_s: float
+    rejoin: bool = False
     join_wait_s: float
     leaderless: Literal["run", "wait"]
     task_lease_s: float

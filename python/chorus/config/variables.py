@@ -248,6 +248,8 @@ VARIABLES: tuple[Variable, ...] = (
     _span("CHORUS_ELECTION_TIMEOUT", 15.0, 0.3, "300ms"),
     Variable("CHORUS_VOTERS", _whole(1, VOTERS_MAX), f"a whole number from 1 to {VOTERS_MAX}", 5),
     _span("CHORUS_MEMBER_ABSENCE", 600.0, 1.0, "1s"),
+    # Whether an agent of a mesh that is gone joins another one that it meets; the image says true.
+    _switch("CHORUS_REJOIN", False),
     _span("CHORUS_ELECTION_JOIN_WAIT", 3.0, 0.0, "0s"),
     Variable("CHORUS_LEADERLESS", _one_of("run", "wait"), "run or wait", "run", later=True),
     _span("CHORUS_TASK_LEASE", 30.0, 0.6, "600ms"),

@@ -61,6 +61,7 @@ WRONG = {
     "CHORUS_ELECTION_TIMEOUT": "200ms",
     "CHORUS_VOTERS": "0",
     "CHORUS_MEMBER_ABSENCE": "long",
+    "CHORUS_REJOIN": "perhaps",
     "CHORUS_ELECTION_JOIN_WAIT": "3",
     "CHORUS_LEADERLESS": "walk",
     "CHORUS_TASK_LEASE": "1ms",
