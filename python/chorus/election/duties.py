@@ -1,4 +1,4 @@
-"""The leader's duties besides Raft's own: one change of votes at a time, and handing leadership over in
+"""The leader's duties besides Raft's own: one change of members at a time, and handing leadership over in
 time.
 """
 
@@ -13,18 +13,24 @@ from chorus.election.admission import Admission
 from chorus.election.announce import News
 from chorus.election.policy import (
     CAUGHT_UP_ENTRIES,
+    Change,
     Demote,
     Following,
     HandOver,
+    Patience,
     Promote,
+    Remove,
     Seen,
     Steadiness,
     lacks_first_votes,
-    vote_change,
+    member_change,
 )
-from chorus.hub import Hub, HubError, HubNotLeader, HubRefused, HubUnavailable, RaftStatus
+from chorus.hub import Hub, HubError, HubNotFound, HubNotLeader, HubRefused, HubUnavailable, RaftStatus
 from chorus.process import Process
 from chorus.table.reader import TableReader
+
+# From this version of the table on an entry removes a member.
+REMOVAL_VERSION = 2
 
 TRANSFER_TIMEOUT_S = 5.0
 CHANGE_TIMEOUT_S = 10.0
@@ -56,6 +62,7 @@ class Duties:
         self._hand_over = HandOver()
         self._following = Following()
         self._leads = False
+        self._looked_at = 0.0
         self.draining = False
         # Whether a member that is there is about to be given one of the first votes.
         self.unsettled = False
@@ -71,10 +78,16 @@ class Duties:
             self._steadiness.reset()
             self._hand_over.reset()
             self._following.reset()
+        patience = Patience.of(settings)
+        now = self._clock()
+        if now - self._looked_at >= patience.away_s:
+            # Nobody watched the members meanwhile: who was missed before and after may have been there.
+            self._steadiness.reset()
+        self._looked_at = now
         seen = self.seen(status)
         if self.draining:
             return
-        if await self._change_votes(status, settings, seen):
+        if await self._change_members(status, settings, seen, patience):
             return
         await self._consider_hand_over(status, settings, seen, score)
 
@@ -89,8 +102,10 @@ class Duties:
             members.append(Seen(member.peer, member.voter, caught_up, steady, away, me))
         return members
 
-    async def _change_votes(self, status: RaftStatus, settings: MeshSettings, seen: list[Seen]) -> bool:
-        change = vote_change(seen, settings.voters)
+    async def _change_members(
+        self, status: RaftStatus, settings: MeshSettings, seen: list[Seen], patience: Patience
+    ) -> bool:
+        change = member_change(seen, settings.voters, patience, removes=not self._held_back())
         self.unsettled = lacks_first_votes(seen, settings.voters)
         if change is None:
             return False
@@ -101,23 +116,85 @@ class Duties:
                         await self._hub.raft_promote(peer, timeout=CHANGE_TIMEOUT_S)
                     case Demote(peer):
                         await self._hub.raft_demote(peer, timeout=CHANGE_TIMEOUT_S)
+                    case Remove(peer):
+                        reason = f"no answer for {patience.absence_s:g} s"
+                        await self._hub.raft_remove(peer, reason, timeout=CHANGE_TIMEOUT_S)
             except HubError as error:
                 # Looked at again at the next beat; the members may be others by then.
-                self._process.log.info("a vote was not changed", peer=change.peer, error=str(error))
+                self._process.log.info("a member was not changed", peer=change.peer, error=str(error))
                 return True
-        given = isinstance(change, Promote)
-        self._process.log.info("vote given" if given else "vote taken", peer=change.peer)
-        voters = sum(member.voter for member in seen) + (1 if given else -1)
+        await self._tell(change)
+        return True
+
+    async def _tell(self, change: Change) -> None:
+        """Says what was done, and how many members there are after it."""
+        match change:
+            case Promote():
+                said, news = "vote given", "voter"
+            case Demote():
+                said, news = "vote taken", "learner"
+            case Remove():
+                said, news = "member removed", "removed"
+        self._process.log.info(said, peer=change.peer)
+        status = await self._hub.raft_status()
         await self._news.say(
             "member_change",
             mesh=status.mesh,
             term=status.term,
             peer=change.peer,
-            change="voter" if given else "learner",
-            voters=voters,
-            members=len(seen),
+            change=news,
+            voters=sum(member.voter for member in status.members),
+            members=len(status.members),
         )
-        return True
+
+    def _held_back(self) -> bool:
+        """Whether the table does not know removal yet, as a member runs an earlier release."""
+        mesh = self._reader.mesh()
+        return mesh is None or mesh.version < REMOVAL_VERSION
+
+    async def remove(self, peer: str, *, force: bool) -> None:
+        """Removes a member by hand, on the leader; returns when the mesh lists it no more.
+
+        Raises HubNotLeader, HubNotFound for a peer that is not listed, and HubRefused for the leader itself,
+        for a member that answers (unless with `force`), and while the table does not know removal.
+        """
+        status = await self._hub.raft_status()
+        if status.role != "leader":
+            raise HubNotLeader("this agent does not lead the mesh")
+        member = next((member for member in status.members if member.peer == peer), None)
+        if member is None:
+            raise HubNotFound(f"the mesh lists no member {peer}")
+        name = self._name(peer)
+        if peer == self._hub.peer_id:
+            raise HubRefused(
+                f"{name} leads the mesh, and no leader removes itself: hand leadership over first, with "
+                "chorusctl election transfer"
+            )
+        if self._held_back():
+            raise HubRefused(
+                f"members can be removed from version {REMOVAL_VERSION} of the table on, which every member "
+                f"has to know first; the releases they run: {self._releases()}"
+            )
+        if member.recent and not force:
+            raise HubRefused(
+                f"{name} is present: stop it first. With force it is removed all the same, and joins anew "
+                "by itself while it runs"
+            )
+        async with self._admission.changing:
+            if member.voter:
+                await self._hub.raft_demote(peer, timeout=CHANGE_TIMEOUT_S)
+                await self._tell(Demote(peer))
+            await self._hub.raft_remove(peer, "asked for by hand", timeout=CHANGE_TIMEOUT_S)
+        await self._tell(Remove(peer))
+
+    def _name(self, peer: str) -> str:
+        member = self._reader.member(peer)
+        return member.agent_id if member is not None and member.agent_id else peer
+
+    def _releases(self) -> str:
+        return ", ".join(
+            f"{member.agent_id or member.peer} {member.version}" for member in self._reader.members()
+        )
 
     async def _consider_hand_over(
         self, status: RaftStatus, settings: MeshSettings, seen: list[Seen], score: float

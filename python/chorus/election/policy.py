@@ -1,14 +1,25 @@
-"""Who votes, and when leadership is handed over: decided by the leader from what it sees. Pure."""
+"""Who votes, who is removed, and when leadership is handed over: decided by the leader from what it sees.
+Pure.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
-# A voter away for so long loses its vote.
+from chorus.config import MeshSettings
+
+# A voter away for so long loses its vote, in a mesh whose absence is a minute or more.
 AWAY_S = 30.0
-# From three voters on a learner has to have been there, caught up, for so long before it votes.
+# Sooner only where members are removed sooner: at half of the absence. But never before a lost connection has
+# had the time to come back, in election timeouts.
+AWAY_SHARE = 1 / 2
+AWAY_ELECTION_TIMEOUTS = 2
+# From three voters on a learner has to have been there, caught up, for so long before it votes; sooner, too,
+# where members are removed soon.
 STEADY_S = 10.0
+STEADY_SHARE = 1 / 4
 # Below this number of voters nothing is gained by waiting.
 SAFE_VOTERS = 3
 # A learner this close to the end of the log is caught up.
@@ -16,6 +27,27 @@ CAUGHT_UP_ENTRIES = 100
 # Clearly better, and for the whole window.
 BETTER_BY = 0.2
 STABLE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the leader waits before it changes members, in seconds.
+
+    `away_s` until a voter that is away loses its vote, `steady_s` until a learner that is there may have one,
+    `absence_s` until a member that is away is removed.
+    """
+
+    away_s: float = AWAY_S
+    steady_s: float = STEADY_S
+    absence_s: float = 600.0
+
+    @classmethod
+    def of(cls, settings: MeshSettings) -> Self:
+        """What the mesh's settings make of it."""
+        absence_s = settings.absence_s
+        least = AWAY_ELECTION_TIMEOUTS * settings.election_timeout_s
+        away_s = max(least, min(AWAY_S, absence_s * AWAY_SHARE))
+        return cls(away_s, min(STEADY_S, absence_s * STEADY_SHARE), absence_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +64,11 @@ class Seen:
     away_s: float = 0.0
     me: bool = False
 
+    @property
+    def heard(self) -> bool:
+        """Whether it answers now."""
+        return self.me or self.away_s == 0
+
 
 @dataclass(frozen=True, slots=True)
 class Promote:
@@ -47,44 +84,73 @@ class Demote:
     peer: str
 
 
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """List this learner no longer: it was away for the whole absence."""
+
+    peer: str
+
+
+Change = Promote | Demote | Remove
+
+
 def odd(number: int) -> int:
     """The largest odd number not above `number`, at least 1."""
     return max(1, number if number % 2 else number - 1)
 
 
-def vote_change(members: Iterable[Seen], limit: int) -> Promote | Demote | None:
-    """The next change of votes, one at a time; never the leader's own, never the last one."""
+def member_change(
+    members: Iterable[Seen], limit: int, patience: Patience, *, removes: bool = True
+) -> Change | None:
+    """The next change of members; one at a time, never the leader's own vote, never the last one.
+
+    `limit` bounds the number of voters. Votes come first: who is removed has none. No change lowers how many
+    of the voters that answer now may fail, unless more vote than the limit allows.
+    """
     listed = list(members)
+    change = _vote_change(listed, limit, patience)
+    if change is not None or not removes:
+        return change
+    # Nobody is removed while it could still have a vote.
+    wait = max(patience.absence_s, patience.away_s)
+    absent = [member for member in listed if not member.me and not member.voter and member.away_s >= wait]
+    return Remove(_longest_away(absent).peer) if absent else None
+
+
+def _vote_change(listed: list[Seen], limit: int, patience: Patience) -> Promote | Demote | None:
     voters = [member for member in listed if member.voter]
-    here = [member for member in listed if member.me or member.away_s < AWAY_S]
-    gone = [member for member in voters if member not in here]
+    gone = [member for member in voters if not member.me and member.away_s >= patience.away_s]
     if gone and len(voters) > 1:
-        return Demote(min(gone, key=lambda member: (-member.away_s, member.peer)).peer)
+        # First, and not only once another has it: until then the mesh would count on one more of those left.
+        return Demote(_longest_away(gone).peer)
+    newcomers = [member for member in listed if not member.voter and member.heard]
     able = [
         member
-        for member in here
-        if not member.voter
-        and member.away_s == 0
-        and member.caught_up
-        and (len(voters) < SAFE_VOTERS or member.steady_s >= STEADY_S)
+        for member in newcomers
+        if member.caught_up and (len(voters) < SAFE_VOTERS or member.steady_s >= patience.steady_s)
     ]
     # Not more than can vote now: an even number on the way would only lower what may fail.
-    target = odd(min(len(here), limit, len(voters) + len(able)))
-    if len(voters) < target and able:
+    if able and len(voters) < odd(min(limit, len(voters) + len(able))):
         return Promote(max(able, key=lambda member: (member.steady_s, member.peer)).peer)
-    if len(voters) > target:
-        others = [member for member in voters if not member.me]
-        if others:
-            return Demote(
-                min(others, key=lambda member: (member.caught_up, member.steady_s, member.peer)).peer
-            )
+    # An even number waits for a member that is there and will soon be able to vote.
+    others = [member for member in voters if not member.me]
+    if others and len(voters) > odd(min(limit, len(voters) + len(newcomers))):
+        return Demote(min(others, key=_worth).peer)
     return None
+
+
+def _longest_away(members: Iterable[Seen]) -> Seen:
+    return min(members, key=lambda member: (-member.away_s, member.peer))
+
+
+def _worth(member: Seen) -> tuple[bool, bool, float, str]:
+    return member.heard, member.caught_up, member.steady_s, member.peer
 
 
 def lacks_first_votes(members: Iterable[Seen], limit: int) -> bool:
     """Whether fewer vote than would as soon as those that are there have caught up."""
     listed = list(members)
-    here = sum(member.me or member.away_s == 0 for member in listed)
+    here = sum(member.heard for member in listed)
     return sum(member.voter for member in listed) < min(SAFE_VOTERS, odd(min(here, limit)))
 
 

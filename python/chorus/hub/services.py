@@ -23,7 +23,7 @@ SERVICES: Mapping[str, Service] = {
     "node": Service("node"),
     "api": Service("api"),
     "election": Service("election"),
-    "mesh": Service("election", frozenset({"info", "challenge", "join"})),
+    "mesh": Service("election", frozenset({"info", "challenge", "join", "standing", "last", "remove"})),
     "coordinator": Service(
         "coordinator",
         frozenset(

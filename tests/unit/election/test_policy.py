@@ -1,24 +1,30 @@
-"""Votes and hand-over as tables of cases, and what no sequence of changes may ever do."""
+"""Votes, removal and hand-over as tables of cases, and what no sequence of changes may ever do."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chorus.config import MeshSettings
 from chorus.election.policy import (
     AWAY_S,
     STABLE_S,
     STEADY_S,
+    Change,
     Demote,
     Following,
     HandOver,
+    Patience,
     Promote,
+    Remove,
     Seen,
     Steadiness,
     lacks_first_votes,
+    member_change,
     odd,
-    vote_change,
 )
 from chorus.election.score import Figures, score
 
@@ -52,6 +58,7 @@ def test_the_first_votes_are_looked_for(members: list[Seen], limit: int, lacks: 
     assert lacks_first_votes(members, limit) == lacks
 
 
+PATIENCE = Patience()
 CASES = [
     ("alone", [ME], 5, None),
     ("two agents have one voter", [ME, learner("a")], 5, None),
@@ -72,20 +79,77 @@ CASES = [
     ("away loses it", [ME, voter("a"), voter("b", away=AWAY_S), learner("c")], 5, Demote("b")),
     ("to a steady learner", [ME, voter("a"), learner("b", away=99), learner("c")], 5, Promote("c")),
     ("or back to odd", [ME, voter("a"), learner("b", away=99)], 5, Demote("a")),
+    ("who is away longest goes first", [ME, voter("a", away=31), voter("b", away=32)], 5, Demote("b")),
+    ("two wait for one that comes", [ME, voter("a"), learner("b", caught_up=False)], 5, None),
+    ("four wait too", [ME, voter("a"), voter("b"), voter("d"), learner("c", 1)], 5, None),
+    (
+        "four without a fifth",
+        [ME, voter("a"), voter("b", steady=5), voter("c", away=1, steady=0)],
+        5,
+        Demote("c"),
+    ),
     ("too many", [ME, voter("a", steady=5), voter("b")], 1, Demote("a")),
     ("never its own", [ME, learner("a", away=99)], 5, None),
+    ("away for the whole absence", [ME, learner("a"), learner("b", away=600)], 5, Remove("b")),
+    ("not before", [ME, learner("a"), learner("b", away=599)], 5, None),
+    ("the vote goes first", [ME, voter("a"), voter("b"), voter("c", away=600)], 5, Demote("c")),
+    ("and other votes", [ME, voter("a"), learner("b"), learner("c", away=600)], 5, Promote("b")),
+    ("one at a time", [ME, learner("a", away=700), learner("b", away=800)], 5, Remove("b")),
 ]
 
 
 @pytest.mark.parametrize(("what", "members", "limit", "change"), CASES, ids=[case[0] for case in CASES])
-def test_votes(what: str, members: list[Seen], limit: int, change: Promote | Demote | None) -> None:
-    assert vote_change(members, limit) == change
+def test_members(what: str, members: list[Seen], limit: int, change: Change | None) -> None:
+    assert member_change(members, limit, PATIENCE) == change
+
+
+def test_nobody_is_removed_where_the_table_does_not_know_removal() -> None:
+    assert member_change([ME, learner("a", away=999)], 5, PATIENCE, removes=False) is None
+    assert member_change([ME, voter("a", away=999)], 5, PATIENCE, removes=False) == Demote("a")
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "absence_s", "expected"),
+    [
+        (15, 600, Patience(30, 10, 600)),
+        (15, 3600, Patience(30, 10, 3600)),
+        (1, 10, Patience(5, 2.5, 10)),
+        # A mesh that is slow to elect waits longer than its absence: no vote goes sooner.
+        (15, 10, Patience(30, 2.5, 10)),
+    ],
+)
+def test_patience_follows_the_settings(timeout_s: int, absence_s: int, expected: Patience) -> None:
+    settings = MeshSettings(election_timeout_ms=timeout_s * 1000, absence_ms=absence_s * 1000)
+    assert Patience.of(settings) == expected
+    # A learner is removed no sooner than a voter would lose its vote.
+    away = learner("a", away=max(expected.away_s, absence_s) - 1)
+    assert member_change([ME, away], 5, expected) is None
+
+
+def changed(members: list[Seen], change: Change) -> list[Seen]:
+    """The members after the change, which is one that consensus makes."""
+    (target,) = [member for member in members if member.peer == change.peer]
+    assert not target.me
+    others = [member for member in members if member is not target]
+    if isinstance(change, Remove):
+        assert not target.voter
+        return others
+    assert target.voter == isinstance(change, Demote)
+    return [*others, replace(target, voter=not target.voter)]
+
+
+def may_fail(members: list[Seen]) -> int:
+    """How many more of the voters that answer may fail before the mesh can do nothing."""
+    voters = [member for member in members if member.voter]
+    return sum(member.heard for member in voters) - (len(voters) // 2 + 1)
 
 
 @UNHURRIED
 @given(
     st.lists(
-        st.tuples(st.booleans(), st.booleans(), st.sampled_from([0, 5, 40]), st.sampled_from([0, 5, 40])),
+        st.tuples(
+            st.booleans(), st.booleans(), st.sampled_from([0, 5, 40]), st.sampled_from([0, 5, 40, 700])
+        ),
         max_size=12,
     ),
     st.integers(1, 9),
@@ -98,22 +162,115 @@ def test_changes_come_to_rest_with_an_odd_number(
         for n, (voter, caught_up, steady, away) in enumerate(members)
     ]
     for _ in range(50):
-        change = vote_change(listed, limit)
+        change = member_change(listed, limit, PATIENCE)
         if change is None:
             break
-        assert change.peer != "me"
-        listed = [
-            Seen(m.peer, isinstance(change, Promote), m.caught_up, m.steady_s, m.away_s, m.me)
-            if m.peer == change.peer
-            else m
-            for m in listed
-        ]
+        before, listed = listed, changed(listed, change)
+        if sum(member.voter for member in before) <= limit:
+            assert may_fail(listed) >= may_fail(before)
     else:
         raise AssertionError("the changes do not come to rest")
     voters = [member for member in listed if member.voter]
+    waiting = [member for member in listed if not member.voter and member.heard]
     assert 1 <= len(voters) <= max(1, limit)
-    assert len(voters) % 2 == 1
+    # An even number only while a member is there that will make it odd.
+    assert len(voters) % 2 == 1 or waiting
     assert all(member.away_s < AWAY_S for member in voters)
+    assert all(member.away_s < PATIENCE.absence_s for member in listed)
+
+
+class Mesh:
+    """Members that go, come back and are new, under one leader after the other; changes of votes are made."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.now = limit, 0.0
+        self.leader, self.names = "p0", 1
+        # By peer: whether it votes; and who answers.
+        self.voter, self.there = {"p0": True}, {"p0"}
+        self.steadiness = Steadiness()
+
+    @property
+    def quorum(self) -> int:
+        return sum(self.voter.values()) // 2 + 1
+
+    def seen(self) -> list[Seen]:
+        members = []
+        for peer, voter in self.voter.items():
+            me = peer == self.leader
+            steady, away = self.steadiness.see(peer, me or peer in self.there, True, self.now)
+            members.append(Seen(peer, voter, True, steady, away, me))
+        return members
+
+    def go(self, peer: str) -> None:
+        """A member fails, for good or for a while, unless the mesh would have no majority then."""
+        if peer not in self.there:
+            return
+        left = [other for other in self.there if other != peer and self.voter[other]]
+        if len(left) < self.quorum:
+            return
+        self.there.discard(peer)
+        if peer == self.leader:
+            self.leader = left[0]
+            self.steadiness.reset()
+
+    def act(self, what: str, number: int) -> None:
+        peers = list(self.voter)
+        match what:
+            case "go":
+                self.go(peers[number % len(peers)])
+            case "back":
+                self.there.add(peers[number % len(peers)])
+            case "new" if len(peers) < 12:
+                self.voter[f"p{self.names}"] = False
+                self.there.add(f"p{self.names}")
+                self.names += 1
+            case "hand over":
+                fit = [peer for peer in peers if self.voter[peer] and peer in self.there]
+                self.leader = fit[number % len(fit)]
+                self.steadiness.reset()
+
+    def tick(self) -> bool:
+        """A second: at most one change, checked against the rules. Whether there was one."""
+        self.now += 1.0
+        before = self.seen()
+        change = member_change(before, self.limit, PATIENCE)
+        if change is None:
+            return False
+        after = changed(before, change)
+        assert sum(member.voter for member in after) >= 1
+        assert may_fail(after) >= may_fail(before)
+        if isinstance(change, Remove):
+            del self.voter[change.peer]
+            assert change.peer not in self.there
+        else:
+            self.voter[change.peer] = isinstance(change, Promote)
+        return True
+
+
+@UNHURRIED
+@given(
+    st.integers(1, 7),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["go", "back", "new", "hand over"]), st.integers(0, 30), st.integers(0, 60)
+        ),
+        max_size=30,
+    ),
+)
+def test_members_come_and_go(limit: int, acts: list[tuple[str, int, int]]) -> None:
+    """However members come and go: no step lowers what may fail, and a quiet mesh is as the rules want it."""
+    mesh = Mesh(limit)
+    for what, number, pause in acts:
+        mesh.act(what, number)
+        for _ in range(pause):
+            mesh.tick()
+    # Long enough for the last absence and all changes.
+    for _ in range(700):
+        mesh.tick()
+    assert not mesh.tick()
+    assert set(mesh.voter) == mesh.there
+    assert sum(mesh.voter.values()) == odd(min(limit, len(mesh.there)))
+    assert mesh.voter[mesh.leader]
 
 
 def test_odd() -> None:
