@@ -1,7 +1,4 @@
-"""The peer service `mesh`: says which mesh this agent is in and, on the leader, takes agents in.
-
-It is all that a peer is served before it has joined, so that it tells no more than joining needs.
-"""
+"""Takes agents in, on the leader: `challenge` and `join` of the peer service `mesh`."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ REFUSALS_TOLD_S = 60.0
 
 
 class Admission:
-    """Answers `info`, `challenge` and `join`."""
+    """Answers `challenge` and `join`. `closed` says why this agent takes nobody in, "" while it does."""
 
     def __init__(
         self,
@@ -38,21 +35,21 @@ class Admission:
         hub: Hub,
         search: Search,
         reader: TableReader,
+        changing: asyncio.Lock,
         *,
+        closed: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._process, self._hub, self._search, self._reader = process, hub, search, reader
-        self._clock = clock
-        self._key = derive_join_key(process.settings.cluster_secret.get_secret_value())
+        self._clock, self.closed = clock, closed
+        self.key = derive_join_key(process.settings.cluster_secret.get_secret_value())
         self._challenges = Challenges()
         self._refusals, self._told_at = 0, float("-inf")
-        # Shared with the leader's changes of votes.
-        self.changing = asyncio.Lock()
+        # Shared with the leader's changes of members, and with this agent's leaving.
+        self.changing = changing
 
     async def serve(self, request: Request) -> dict[str, Any]:
-        """The handler of the service."""
-        if request.method == "info":
-            return {"mesh": (await self._status()).mesh}
+        """Handles the two methods of the service."""
         if request.peer is None:
             raise HubInvalid("only another agent joins")
         if request.method == "challenge":
@@ -72,7 +69,7 @@ class Admission:
         nonce = random_value(head.get("nonce"), "nonce")
         status = await self._status()
         shown = Handshake(status.mesh or "", self._hub.peer_id, peer, nonce)
-        said = {"mesh": status.mesh, "proof": shown.of_holder(self._key)}
+        said = {"mesh": status.mesh, "proof": shown.of_holder(self.key)}
         if status.role == "leader":
             return {**said, "challenge": self._challenges.give(peer, nonce, self._clock())}
         return {**said, "leader": status.leader, "addrs": await self._addresses(status.leader)}
@@ -98,11 +95,13 @@ class Admission:
             raise HubUnavailable("this agent does not lead a mesh now; ask again who does")
         handshake = Handshake(status.mesh, self._hub.peer_id, peer, nonce, challenge)
         if head.get("mesh") != status.mesh or not same(
-            head.get("proof"), handshake.of_joiner(self._key, agent_id)
+            head.get("proof"), handshake.of_joiner(self.key, agent_id)
         ):
             self._tell_of_refusal(peer)
             raise HubRefused("the agent does not prove that it holds this mesh's cluster secret")
         async with self.changing:
+            if why := self.closed():
+                raise HubUnavailable(why)
             self._check_room(peer, await self._hub.raft_status())
             licence = self._process.settings.license_kind
             body = {"agent_id": agent_id, "licence": licence, "request": request}
@@ -110,7 +109,7 @@ class Admission:
                 added = await self._hub.raft_add(peer, body, timeout=JOIN_TIMEOUT_S)
             except HubNotPermitted as error:
                 self._process.log.warning("an agent needs a new identity", peer=peer, reason=error.message)
-                return {"mesh": handshake.mesh, "lost": True, "proof": handshake.of_refusal(self._key)}
+                return {"mesh": handshake.mesh, "lost": True, "proof": handshake.of_refusal(self.key)}
             status = await self._hub.raft_status()
         self._process.log.info("took an agent in", peer=peer, agent=agent_id)
         members = [(member.raft_id, member.peer) for member in status.members]
@@ -119,7 +118,7 @@ class Admission:
             "raft_id": added.raft_id,
             "founding": added.founding,
             "members": members,
-            "proof": handshake.of_leader(self._key, added.raft_id, added.founding, members),
+            "proof": handshake.of_leader(self.key, added.raft_id, added.founding, members),
         }
 
     def _tell_of_refusal(self, peer: str) -> None:

@@ -22,12 +22,17 @@ JOIN_RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Met:
-    """A connected peer. `answered_at` is when its newest answer came; `mesh` what it said then."""
+    """A connected peer. `answered_at` is when its newest answer came; the rest is what it said then.
+
+    `lone`: its mesh has only ever had one member; `accepting`: it takes agents in.
+    """
 
     peer: str
     since: float
     answered_at: float | None = None
     mesh: str | None = None
+    lone: bool = False
+    accepting: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,16 @@ Step = Join | Found | Wait
 def next_step(me: str, now: float, started: float, wait_s: float, met: Iterable[Met]) -> Step:
     """What an agent without a mesh does now. `wait_s` is the join wait and the agent's stagger."""
     peers = sorted(met, key=lambda peer: peer.peer)
+    # A lone mesh joins a larger or an older one by itself: who joins the one that stays need not move again.
+    meshes = sorted((peer.lone, peer.mesh, peer.peer) for peer in peers if peer.mesh and peer.accepting)
+    if meshes:
+        _, mesh, at = meshes[0]
+        return Join(at, mesh)
     for peer in peers:
         if peer.mesh is not None:
-            return Join(peer.peer, peer.mesh)
+            return Wait(
+                f"mesh {peer.mesh} takes nobody in now, says {peer.peer}: it changes, or is recovered"
+            )
     if now - started < wait_s:
         return Wait("looking for a mesh")
     patient = now - started < wait_s + SILENT_TOTAL_S

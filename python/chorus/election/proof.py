@@ -1,4 +1,5 @@
-"""Proofs that a peer holds the cluster secret, sent between an agent that joins and the members.
+"""Proofs that a peer holds the cluster secret, sent between members and agents that join, or are members no
+more.
 
 The network key lets a peer connect; it does not make these proofs. Each one is an HMAC-SHA256 over a JSON
 array that names the purpose, the mesh, both peers and the fresh random values of both, so that it proves
@@ -52,6 +53,10 @@ class Handshake:
     def of_refusal(self, key: bytes) -> str:
         """The leader vouches that the joining identity is a member already and has lost its votes."""
         return self._mac(key, "lost")
+
+    def of_standing(self, key: bytes, raft_id: int, removed: bool) -> str:
+        """The member vouches for whether its mesh has removed the asking agent, known by that raft id."""
+        return self._mac(key, "standing", raft_id, removed)
 
     def _mac(self, key: bytes, purpose: str, *said: object) -> str:
         about = [_DOMAIN, purpose, self.mesh, self.member, self.joiner, self.nonce, self.challenge, *said]

@@ -8,13 +8,23 @@ import binascii
 import os
 import time
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chorus.config import MeshSettings
 from chorus.election.founding import Found, Join, Met, Step, Wait, next_step
-from chorus.election.peers import PEER_SERVICE, MeshId, PeerId, Peers, Said, read
+from chorus.election.peers import (
+    PEER_SERVICE,
+    RECOVERS_MAX,
+    MeshId,
+    PeerId,
+    Peers,
+    RaftId,
+    Said,
+    read,
+)
 from chorus.election.proof import Handshake, same
 from chorus.hub import Hub, HubError, HubRefused, HubTampered, guard
 from chorus.process import Process
@@ -29,7 +39,17 @@ REDIRECTS_MAX = 4
 # More than a mesh ever listed; each takes two short values.
 MEMBERS_MAX = 10_000
 
-RaftId = Annotated[int, Field(ge=1, le=2**53)]
+# Settings and ids of meshes: far less than this.
+INSTRUCTION_MAX_BYTES = 64 * 1024
+
+
+class Instruction(BaseModel):
+    """`founding.json`: this agent founds a mesh at once, which goes on from these, with these settings."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    recovers: list[MeshId]
+    settings: dict[str, Any]
 
 
 class Joined(Said):
@@ -75,6 +95,13 @@ class Search:
             while (status := await self._hub.raft_status()).mesh is None:
                 if status.lost:
                     await self._ask_for_new_identity(status.lost)
+                if status.removed:
+                    self.why = f"this agent was removed from its mesh and begins anew: {status.removed}"
+                    await asyncio.sleep(ASK_EVERY_S)
+                    continue
+                if (path := self._process.settings.paths.founding_instruction).exists():
+                    await self._found_as_told(path)
+                    continue
                 await self._look()
                 step = next_step(
                     self._hub.peer_id,
@@ -85,6 +112,8 @@ class Search:
                     [met for met in self._met.values() if not self._peers.is_stranger(met.peer)],
                 )
                 await self._take(step)
+            # Founded as told, and ended before the instruction was removed.
+            self._process.settings.paths.founding_instruction.unlink(missing_ok=True)
         finally:
             for task in self._asking.values():
                 task.cancel()
@@ -135,13 +164,13 @@ class Search:
     async def _ask(self, peer: str) -> None:
         asked = time.monotonic()
         try:
-            mesh = await self._peers.mesh_of(peer)
+            said = await self._peers.info(peer)
         except HubError:
             return
         known = self._met.get(peer)
         if known is not None:
-            self._met[peer] = Met(peer, known.since, asked, mesh)
-            if mesh is not None:
+            self._met[peer] = Met(peer, known.since, asked, said.mesh, said.lone, said.accepting)
+            if said.mesh is not None:
                 self._news.set()
 
     async def _join(self, peer: str) -> None:
@@ -207,19 +236,41 @@ class Search:
 
     async def _found(self) -> None:
         settings = self._process.settings
+        if await self._found_mesh(MeshSettings.of_founder(settings), []):
+            self._process.log.info("founded a mesh", waited_s=settings.join_wait_s)
+
+    async def _found_as_told(self, path: Path) -> None:
+        """Founds the mesh that goes on from a lost one; its settings are those of the lost one."""
+        try:
+            with path.open("rb") as file:
+                told = Instruction.model_validate_json(file.read(INSTRUCTION_MAX_BYTES))
+        except (OSError, ValidationError) as error:
+            what = error.strerror if isinstance(error, OSError) else f"{error.error_count()} fields are wrong"
+            self.why = (
+                f"{path} says how to found the mesh that goes on from a lost one, and cannot be read "
+                f"({what}): mend it, or remove it to have this agent look for a mesh"
+            )
+            self._process.log.error("no mesh is founded", reason=self.why)
+            await asyncio.sleep(JOIN_RETRY_S)
+            return
+        if await self._found_mesh(MeshSettings.of_entry(told.settings), told.recovers[:RECOVERS_MAX]):
+            self._process.log.warning("founded the mesh that goes on from a lost one", recovers=told.recovers)
+
+    async def _found_mesh(self, settings: MeshSettings, recovers: list[str]) -> bool:
         # Whoever asks meanwhile is not told "none": it might found as well.
         self.founding = True
         try:
-            mesh = await self._hub.raft_found(MeshSettings.of_founder(settings), profile(self._process))
+            mesh = await self._hub.raft_found(settings, profile(self._process), recovers)
         except HubError as error:
             self.why = f"no mesh could be founded: {error.message}"
             self._process.log.error("no mesh could be founded", reason=error.message)
             await asyncio.sleep(JOIN_RETRY_S)
-            return
+            return False
         finally:
             self.founding = False
         self.founded = True
-        self._process.log.info("founded a mesh", mesh=mesh, waited_s=settings.join_wait_s)
+        self.why = f"founded mesh {mesh}"
+        return True
 
 
 def profile(process: Process) -> dict[str, Any]:

@@ -12,9 +12,13 @@ from typing import Any
 from chorus.config import MeshSettings
 from chorus.election.admission import Admission
 from chorus.election.announce import News, Trigger
+from chorus.election.departures import Departures
 from chorus.election.duties import Duties
+from chorus.election.mesh_service import MeshService
 from chorus.election.neighbours import Neighbours
 from chorus.election.peers import PEER_SERVICE, Peers
+from chorus.election.recovering import Recovering
+from chorus.election.removing import Removing
 from chorus.election.score import Figures, Score, score
 from chorus.election.search import Search
 from chorus.hub import Handler, Hub, HubError, HubInvalid, RaftStatus, Reply, Request, guard
@@ -38,10 +42,27 @@ class Election:
         self._reader = TableReader(process.settings.paths.table_db)
         peers = Peers(process, hub)
         self.search = Search(process, hub, peers)
-        self.admission = Admission(process, hub, self.search, self._reader)
-        self.neighbours = Neighbours(process, hub, peers, lambda: self._set_trigger("split_brain"))
+        changing = asyncio.Lock()
+        self.neighbours = Neighbours(process, hub, peers, clock=clock)
+        self.departures = Departures(
+            process,
+            hub,
+            self.neighbours,
+            self._reader,
+            changing,
+            lambda: self._set_trigger("split_brain"),
+            clock=clock,
+        )
+        self.admission = Admission(
+            process, hub, self.search, self._reader, changing, closed=self.departures.closed
+        )
+        self.recovering = Recovering(
+            process, hub, peers, self.neighbours, self.departures, self._reader, changing, clock=clock
+        )
         self.news = News(process, hub)
         self.duties = Duties(process, hub, self.admission, self.news, self._reader, clock=clock)
+        self.mesh_service = MeshService(hub, self.search, self.admission, self.duties, self._reader)
+        self._removing = Removing(hub, self.duties, self._reader)
         self._own = MeshSettings.of_founder(process.settings)
         self._started = time.monotonic()
         self._score = Score(0.0)
@@ -54,15 +75,20 @@ class Election:
             "health": self._health,
             "status": self._say_status,
             "transfer": self._transfer,
+            "remove": self._removing.remove,
+            "rejoin": self._rejoin,
+            "recovery": self._recovery,
+            "recover": self._recover,
             "drain": self._drain,
         }
 
     async def run(self) -> None:
         """Serves and works until cancelled."""
         await self._hub.offer(SERVICE, self._serve)
-        await self._hub.offer(PEER_SERVICE, self.admission.serve, peers=True)
+        await self._hub.offer(PEER_SERVICE, self.mesh_service.serve, peers=True)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._search())
+            group.create_task(guard.lasting(self.departures.run, "answer"))
             group.create_task(guard.lasting(self._watch, "event"))
             group.create_task(guard.lasting(self.news.listen, "gossip"))
             group.create_task(guard.lasting(self._beats, "record"))
@@ -85,7 +111,6 @@ class Election:
         if self.search.founded:
             self._set_trigger("discovery_failure")
         self._wake.set()
-        await guard.lasting(self.neighbours.run, "answer")
 
     async def _beats(self) -> None:
         while True:
@@ -114,6 +139,7 @@ class Election:
             self._leader_since_ms = time.time_ns() // 1_000_000 if status.leader else None
         metrics.ELECTION_TERM.set(status.term)
         metrics.ELECTION_LEADER.set(1 if status.role == "leader" else 0)
+        self.recovering.look(status)
         await self.duties.beat(status, self._score.total)
 
     async def _heartbeats(self) -> None:
@@ -181,6 +207,7 @@ class Election:
                 await self.news.say("resign", mesh=mesh, term=term, reason=str(event.get("reason") or ""))
             case "peer_up" | "peer_down":
                 self.search.look_again()
+                self.departures.look_again()
 
     def _set_trigger(self, trigger: Trigger) -> None:
         self._trigger = trigger
@@ -196,18 +223,19 @@ class Election:
 
     async def _health(self, request: Request) -> dict[str, Any]:
         status = await self._hub.raft_status()
-        if status.mesh is None:
+        if (leaving := self.departures.under_way) is not None:
+            ok, detail = False, f"leaving mesh {leaving.mesh}: {leaving.why}"
+        elif status.mesh is None:
             ok, detail = False, self.search.why
         elif status.leader is None:
-            ok, detail = False, f"mesh {status.mesh} has no leader now"
+            ok, detail = False, self.recovering.problem(status) or f"mesh {status.mesh} has no leader now"
         else:
             ok, detail = True, f"{status.role} in mesh {status.mesh}"
         other = self._differing(status)
         if other:
             detail = f"{detail}; the mesh's settings are used, not this agent's own: {', '.join(other)}"
-        others = sorted(self.neighbours.others)
-        warnings = [self.neighbours.explain(status.mesh)] if others else []
-        said = {"ok": ok, "detail": detail, "other_meshes": others, "warnings": warnings}
+        others = [other.mesh for other in self.neighbours.others]
+        said = {"ok": ok, "detail": detail, "other_meshes": others, "warnings": self.departures.warnings()}
         return {**said, **await self._say_status(request)}
 
     async def _say_status(self, request: Request) -> dict[str, Any]:
@@ -243,6 +271,21 @@ class Election:
             to = member.peer if member is not None else str(to)
         self._set_trigger("manual")
         return {"to": await self.duties.transfer(to, "asked for by hand")}
+
+    async def _rejoin(self, request: Request) -> dict[str, Any]:
+        """`rejoin`: by hand; this agent leaves its mesh for another one that it meets."""
+        return (await self.departures.rejoin()).model_dump()
+
+    async def _recovery(self, request: Request) -> dict[str, Any]:
+        """`recovery`: what is left of the mesh when a majority of its voters is lost."""
+        return await self.recovering.plan()
+
+    async def _recover(self, request: Request) -> dict[str, Any]:
+        """`recover` {mesh, force?}: this agent founds a mesh that goes on from the one named."""
+        mesh, force = request.head.get("mesh"), request.head.get("force", False)
+        if not isinstance(mesh, str) or not isinstance(force, bool):
+            raise HubInvalid("mesh: give the id that the plan names; force: true or false")
+        return (await self.recovering.recover(mesh, force=force)).model_dump()
 
     async def _drain(self, request: Request) -> dict[str, Any]:
         """`drain` {deadline_s?}: hands leadership over before the stop."""

@@ -27,9 +27,8 @@ from chorus.table.reader import TableReader
 from chorus.table.rows import MemberRow
 from chorus.testing.fake_hub import FakeHub, FakeMesh
 
-from .world import SECRET, World, process, world
+from .world import KEY, SECRET, World, foreign, process, world
 
-KEY = derive_join_key(SECRET)
 REQUEST = "ab" * 16
 WRONG_KEY = derive_join_key(b"only the network key was stolen ...")
 
@@ -186,7 +185,7 @@ async def test_whatever_a_peer_asks_has_an_answer_or_a_refusal(
     made = process(tmp_path, "a", "peer-a")
     hub = mesh.hub("a", "election")
     search = Search(made, hub, Peers(made, hub))
-    admission = Admission(made, hub, search, TableReader(tmp_path / "none"))
+    admission = Admission(made, hub, search, TableReader(tmp_path / "none"), asyncio.Lock())
     request = Request("mesh", method, head if isinstance(head, dict) else {}, peer="peer-s")
     with contextlib.suppress(HubError):
         await admission.serve(request)
@@ -204,7 +203,7 @@ async def test_whatever_a_peer_answers_ends_nothing(tmp_path: Path, head: Any) -
     await stranger.offer("mesh", said, peers=True)
     made = process(tmp_path, "a", hub.peer_id)
     with pytest.raises(HubTampered):
-        await Peers(made, hub).mesh_of("peer-s")
+        await Peers(made, hub).info("peer-s")
 
 
 @PATIENT
@@ -260,7 +259,7 @@ async def test_a_false_mesh_is_neither_joined_nor_waited_for(tmp_path: Path, mes
 async def test_a_leader_whose_answer_was_changed_is_not_followed(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await founded(w)
-        real = w.elections["a"].admission.serve
+        real = w.elections["a"].mesh_service.serve
 
         async def changed(request: Request) -> dict[str, Any]:
             said = await real(request)
@@ -295,7 +294,7 @@ async def test_a_member_that_lost_its_vote_file_asks_for_a_new_identity(tmp_path
 async def test_nobody_but_a_leader_with_the_secret_costs_an_agent_its_identity(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await founded(w)
-        real = w.elections["a"].admission.serve
+        real = w.elections["a"].mesh_service.serve
 
         async def lies(request: Request) -> dict[str, Any]:
             said = await real(request)
@@ -330,7 +329,9 @@ async def test_strangers_learn_the_mesh_and_the_leader_alone(tmp_path: Path) -> 
         w.start("b")
         await w.until(lambda: w.members == ["a", "b"], "both in")
         stranger = w.mesh.hub("s", "x")
-        assert await ask(stranger, "info", {}) == {"mesh": w.mesh.mesh}
+        said = await ask(stranger, "info", {})
+        assert said.pop("mesh") == w.mesh.mesh
+        assert said == {"lone": False, "recovers": [], "leader": True, "accepting": True}
         said = await ask(stranger, "challenge", {"nonce": fresh()})
         assert set(said) == {"mesh", "proof", "challenge"}
         said = await ask(stranger, "challenge", {"nonce": fresh()}, "peer-b")
@@ -364,7 +365,8 @@ async def test_members_that_are_away_hold_no_place(tmp_path: Path) -> None:
     mesh.found("a", None, *[f"m{n}" for n in range(DEV_AGENTS_MAX - 1)])
     hub, made = mesh.hub("a", "election"), process(tmp_path, "a", "peer-a")
     away: set[str] = set()
-    admission = Admission(made, hub, Search(made, hub, Peers(made, hub)), Rows(away))
+    search = Search(made, hub, Peers(made, hub))
+    admission = Admission(made, hub, search, Rows(away), asyncio.Lock())
     await hub.offer("mesh", admission.serve, peers=True)
     new = mesh.hub("new", "x")
     with pytest.raises(HubRefused, match=f"allows {DEV_AGENTS_MAX} agents"):
@@ -383,22 +385,13 @@ async def test_a_second_mesh_with_the_same_secret_is_told_with_both_ids(tmp_path
     async with world(tmp_path) as w:
         await founded(w)
         assert (await w.call("a", "health"))["other_meshes"] == []
-        for name, key, mesh in (("x", KEY, "mesh-other"), ("y", WRONG_KEY, "mesh-false")):
-            hub = w.mesh.hub(name, "election")
-
-            async def said(
-                request: Request, hub: FakeHub = hub, key: bytes = key, mesh: str = mesh
-            ) -> dict[str, Any]:
-                nonce = str(request.head.get("nonce"))
-                proof = Handshake(mesh, hub.peer_id, str(request.peer), nonce).of_holder(key)
-                return {"mesh": mesh, "proof": proof}
-
-            await hub.offer("mesh", said, peers=True)
+        await foreign(w, "x", "mesh-other")
+        await foreign(w, "y", "mesh-false", key=WRONG_KEY)
         await w.until(lambda: bool(w.elections["a"].neighbours.others), "noticed")
         health = await w.call("a", "health")
         assert health["ok"]
         assert health["other_meshes"] == ["mesh-other"]
-        for word in (str(w.mesh.mesh), "mesh-other", "CHORUS_CLUSTER_SECRET"):
+        for word in (str(w.mesh.mesh), "mesh-other", "chorusctl members rejoin", "CHORUS_CLUSTER_SECRET"):
             assert word in health["warnings"][0]
         assert health["trigger"] == "split_brain"
         w.mesh.cut("a", "x")

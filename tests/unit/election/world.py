@@ -12,13 +12,17 @@ from typing import Any
 from pydantic import SecretBytes
 
 from chorus.config import Settings
+from chorus.config.secret import derive_join_key
+from chorus.election.proof import Handshake
 from chorus.election.service import Election
+from chorus.hub import HubInvalid, Request
 from chorus.process import Process
 from chorus.process.logs import Logger
-from chorus.testing.fake_hub import FakeMesh
+from chorus.testing.fake_hub import FakeHub, FakeMesh
 
 DEADLINE_S = 30.0
 SECRET = b"a cluster secret of 32 bytes ..."
+KEY = derive_join_key(SECRET)
 
 
 def process(folder: Path, name: str, peer_id: str, **settings: Any) -> Process:
@@ -27,7 +31,7 @@ def process(folder: Path, name: str, peer_id: str, **settings: Any) -> Process:
         "run_dir": folder / name, "role": "", "expertise": (), "specialization": "general",
         "max_tasks": 2, "task_lease_s": 30.0, "election_timeout_s": 15.0, "heartbeat_s": 0.05,
         "voters": 5, "join_wait_s": 0.3,
-        "member_absence_s": 600.0, "leaderless": "run", "license_kind": "development",
+        "member_absence_s": 600.0, "rejoin": False, "leaderless": "run", "license_kind": "development",
         "cluster_secret": SecretBytes(SECRET), **settings,
     }  # fmt: skip
     return Process("election", Settings.model_construct(**given), Logger(logging.getLogger("chorus.test")))
@@ -71,6 +75,28 @@ class World:
                     await asyncio.sleep(0.005)
         except TimeoutError:
             raise AssertionError(f"it did not come to that: {what}") from None
+
+
+async def foreign(
+    w: World, name: str, mesh: str | None, *, key: bytes = KEY, removed: bool = False, **info: Any
+) -> FakeHub:
+    """A stand-in for an agent in another mesh, as the fake world has one alone, or for a member of this one.
+
+    It says of everybody whether it was `removed`; `info` is what it says of its mesh besides the id.
+    """
+    hub = w.mesh.hub(name, "election")
+
+    async def serve(request: Request) -> dict[str, Any]:
+        if request.method == "standing":
+            shown = Handshake(mesh or "", hub.peer_id, str(request.peer), str(request.head["nonce"]))
+            proof = shown.of_standing(key, request.head["raft_id"], removed)
+            return {"mesh": mesh, "removed": removed, "proof": proof}
+        if request.method == "info":
+            return {"mesh": mesh, **info}
+        raise HubInvalid("the stand-in does not know this")
+
+    await hub.offer("mesh", serve, peers=True)
+    return hub
 
 
 @asynccontextmanager

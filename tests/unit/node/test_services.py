@@ -53,7 +53,8 @@ def test_the_core_is_given_the_table() -> None:
     )
     config = orjson.loads(text)
     assert config["members_only"] is True
-    assert config["services"]["mesh"] == {"process": "election", "peers": ["challenge", "info", "join"]}
+    methods = ["challenge", "info", "join", "last", "remove", "standing"]
+    assert config["services"]["mesh"] == {"process": "election", "peers": methods}
     assert config["services"]["election"]["peers"] == []
 
 

@@ -1,0 +1,40 @@
+"""What an agent says of its own mesh: whether it is lone, and whether it takes agents in."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import orjson
+
+from chorus.config import Paths
+from chorus.hub import RaftStatus
+from chorus.table.reader import TableReader
+
+# The first line of a carry file is far shorter.
+HEAD_MAX_BYTES: Final = 4096
+
+
+def recovers(status: RaftStatus) -> tuple[str, ...]:
+    """The meshes that this agent's mesh goes on from, the newest first; none for one that began anew."""
+    said = (status.founding or {}).get("recovers")
+    return tuple(map(str, said)) if isinstance(said, list) else ()
+
+
+def is_lone(status: RaftStatus, reader: TableReader) -> bool:
+    """Whether the mesh has only ever had this member, and goes on from no other. Sure, or no."""
+    if status.mesh is None or len(status.members) != 1 or recovers(status):
+        return False
+    mesh = reader.mesh()
+    # A table that is behind its log, or made anew from it, does not know of earlier members yet.
+    known = mesh is not None and mesh.mesh == status.mesh and reader.applied() >= status.commit
+    return known and reader.ever_listed() == 1
+
+
+def brings_in(paths: Paths) -> bool:
+    """Whether what a recovered mesh held is still being brought into this one. Raises OSError."""
+    try:
+        with paths.carried.open("rb") as file:
+            head = orjson.loads(file.readline(HEAD_MAX_BYTES))
+    except (FileNotFoundError, ValueError):
+        return False
+    return isinstance(head, dict) and head.get("recovers") is True
