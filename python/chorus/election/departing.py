@@ -132,6 +132,8 @@ def warnings(own: Own, others: Iterable[Other], patience: Patience, *, rejoin: b
                 f"{both}; its own has no leader, and none of its members is connected: "
                 f"{by_itself if rejoin else hand}; its tasks stay in replaced/"
             )
+        elif own.leaderless_s > 0:
+            said.append(f"{both}; its own has no leader now, which is to be seen to first")
         else:
             said.append(
                 f"{both}; meshes of more than one member do not merge: run chorusctl members rejoin on each "

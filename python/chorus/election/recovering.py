@@ -112,7 +112,7 @@ class Recovering:
         )
 
     async def plan(self) -> dict[str, Any]:
-        """`recovery`: who is lost, who can be reached, and whose log goes furthest."""
+        """`recovery`: who is lost, who can be reached, whose log goes furthest. `mesh` is None in none."""
         return self._shown_plan(await self._survey())
 
     async def recover(self, mesh: str, *, force: bool) -> Departure:
@@ -122,6 +122,8 @@ class Recovering:
         member that can be reached has more of the log (unless with `force`).
         """
         found = await self._survey()
+        if found.status.mesh is None:
+            raise HubNoMesh(self._why(found))
         if mesh != found.status.mesh:
             raise HubInvalid(f"mesh: this agent is in mesh {found.status.mesh}; look at the plan again")
         if not found.needed:
@@ -143,8 +145,6 @@ class Recovering:
 
     async def _survey(self) -> Survey:
         status = await self._hub.raft_status()
-        if status.mesh is None:
-            raise HubNoMesh("this agent is in no mesh, so that there is nothing to recover")
         me = self._hub.peer_id
         connected = {str(peer["peer"]) for peer in (await self._hub.net_state())["peers"]}
         peers = [member.peer for member in status.members if member.peer in connected and member.peer != me]
@@ -190,6 +190,8 @@ class Recovering:
 
     def _why(self, found: Survey) -> str:
         mesh, leader = found.status.mesh, found.status.leader
+        if mesh is None:
+            return "this agent is in no mesh: there is nothing to recover"
         if leader is not None:
             return f"mesh {mesh} has a leader, {self._name(leader)}: there is nothing to recover"
         if not found.lost:

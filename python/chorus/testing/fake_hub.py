@@ -55,6 +55,8 @@ class FakeAgent:
     dialled: list[str] = field(default_factory=list)
     raft_id: int = 0
     voter: bool = False
+    # Why it is no member any more, as its own log says.
+    removed: str = ""
     score: float = 0.0
 
 
@@ -153,10 +155,10 @@ class FakeMesh:
         self.mesh = f"mesh-{next(self._ids):026d}"
         self.settings = settings
         said = settings.to_entry()
-        self.founding = {"settings": said, "agent": profile, "author": agent.peer_id}
         self.leader, self.term = agent.peer_id, 1
         agent.raft_id, agent.voter = 1, True
         body = {"settings": said, "agent": profile} | ({"recovers": list(recovers)} if recovers else {})
+        self.founding = {**body, "author": agent.peer_id}
         self.append("found", agent.peer_id, body)
         self.append("leader", agent.peer_id, {"term": 1})
         return self.mesh

@@ -53,7 +53,7 @@ class FakeMethods(Hub):
         self._check()
         mesh, agent = self.mesh, self.agent
         if agent.raft_id == 0:
-            return RaftStatus(None, 0, 0, "none", None, 0, 0)
+            return RaftStatus(None, 0, 0, "none", None, 0, 0, removed=agent.removed)
         role = "leader" if mesh.leader == agent.peer_id else "follower" if agent.voter else "learner"
         last = len(mesh.entries)
         members = tuple(
@@ -134,7 +134,7 @@ class FakeMethods(Hub):
         if member.voter:
             raise HubRefused(f"{peer} votes: take its vote first")
         body = {"peer": peer, "raft_id": member.raft_id, "reason": reason}
-        member.raft_id = 0
+        member.raft_id, member.removed = 0, f"this agent was removed: {reason}"
         self.mesh.admitted.pop(peer, None)
         return self.mesh.append("removal", self.peer_id, body).index
 

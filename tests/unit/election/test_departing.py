@@ -109,6 +109,7 @@ WARNINGS = [
     ("two of more than one member", LED, Other("m1"), False, "chorusctl members rejoin"),
     ("lone", LONE, Other("m1"), False, "by itself"),
     ("the other is lone", LED, Other("m1", lone=True), False, "by itself"),
+    ("leaderless, with others of its own", LEADERLESS, Other("m1"), True, "no leader now"),
     ("gone, by hand", GONE, Other("m1"), False, "chorusctl members rejoin"),
     ("gone, by itself", GONE, Other("m1"), True, "by itself within 30 s"),
     ("recovered", LEADERLESS, Other("m1", recovers=frozenset({"m5"})), False, "by itself"),
