@@ -181,6 +181,34 @@ ENTRIES: Final[dict[str, dict[str, Treatment]]] = {
         "by": Leaf.NAME,
     },
     "ballot_end": {"hash": _ID, "round": Leaf.OPAQUE},
+    # What another mesh had: it was cleaned when it was said there, and stays what it was.
+    "import_part": dict.fromkeys(("of", "n", "text"), Leaf.OPAQUE),
+    "import_task": dict.fromkeys(("task_id", "why", "story", "parts"), Leaf.OPAQUE),
+    "import_ballot": dict.fromkeys(("hash", "story", "parts"), Leaf.OPAQUE),
+    "import_decision": dict.fromkeys(
+        ("hash", "address", "kind", "task_id", "attempt", "author", "at_ms"), Leaf.OPAQUE
+    ),
+    "import_version": dict.fromkeys(
+        (
+            "origin",
+            "address",
+            "number",
+            "hash",
+            "stored",
+            "kind",
+            "size",
+            "content_type",
+            "author",
+            "agent_id",
+            "role",
+            "deleted",
+            "at_ms",
+        ),
+        Leaf.OPAQUE,
+    ),
+    "import_member": dict.fromkeys(
+        ("peer", "agent_id", "role", "joined_at", "removed_at", "reason"), Leaf.OPAQUE
+    ),
 }
 
 # Entries that the core makes by itself, of settings, peer ids, numbers and reasons that agents are made with;

@@ -54,6 +54,11 @@ def begin(draft: Draft, submitted_by: str, *, stranger: bool) -> None:
     """Counts a task that begins; refuses one too many, naming the limit."""
     if (why := full(draft, submitted_by, stranger=stranger)) is not None:
         raise Refuse(why)
+    count(draft, submitted_by, stranger=stranger)
+
+
+def count(draft: Draft, submitted_by: str, *, stranger: bool) -> None:
+    """Counts a task that is open already, whatever the limits: it was accepted under another mesh's."""
     for name, _, _ in limits(submitted_by, stranger=stranger):
         _count(draft, name, 1)
 

@@ -63,7 +63,7 @@ class Refuse(Exception):
     same.
     """
 
-    def __init__(self, reason: str, *keep: Record) -> None:
+    def __init__(self, reason: str, *keep: Effect) -> None:
         super().__init__(reason)
         self.reason = reason
         self.keep = keep

@@ -31,5 +31,11 @@ PROPOSABLE: Final = frozenset(
         "ballot",
         "vote",
         "ballot_end",
+        "import_part",
+        "import_task",
+        "import_ballot",
+        "import_decision",
+        "import_version",
+        "import_member",
     }
 )

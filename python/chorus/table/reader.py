@@ -314,9 +314,9 @@ class TableReader:
             where.append("d.kind = ?")
             values.append(kind)
         if (since_ms := wanted.get("since_ms")) is not None:
-            # Stamps never go back, so the first index of that time bounds all others.
-            where.append("d.idx >= (SELECT idx FROM decisions WHERE at_ms >= ? ORDER BY at_ms, idx LIMIT 1)")
-            values.append(since_ms)
+            # What was brought along from another mesh is older than its place in the list.
+            where.append("d.at_ms >= ? AND d.idx >= (SELECT min(idx) FROM decisions WHERE at_ms >= ?)")
+            values += [since_ms, since_ms]
         return where, values
 
     def decisions_after(self, index: int, limit: int) -> list[DecisionRow]:

@@ -326,13 +326,39 @@ class Version:
     at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of what `author` brings along, until the rest of it comes."""
+
+    TABLE: ClassVar[str] = "parts"
+    KEY: ClassVar[tuple[str, ...]] = ("author", "of", "n")
+
+    author: str
+    of: str
+    n: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Up to which number the versions that an address had in another mesh are in this one."""
+
+    TABLE: ClassVar[str] = "carried"
+    KEY: ClassVar[tuple[str, ...]] = ("origin", "address")
+
+    origin: str
+    address: str
+    number: int
+
+
 Record = (
     Mesh | Member | Task | Body | Attempt | Change | Counter | Cancel | Known | Decision | Superseded
     | Address | Version | Recorded | Ballot | Vote | Removed | FormerMember
+    | Part | Carried
 )  # fmt: skip
 RECORDS: tuple[type[Record], ...] = (
     Mesh, Member, Task, Body, Attempt, Change, Counter, Cancel, Known, Decision, Superseded, Address, Version,
-    Recorded, Ballot, Vote, Removed, FormerMember,
+    Recorded, Ballot, Vote, Removed, FormerMember, Part, Carried,
 )  # fmt: skip
 
 R = TypeVar("R", bound=Record)

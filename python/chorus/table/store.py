@@ -6,7 +6,7 @@ The rules are `transitions.apply`; this module owns the file, its transactions a
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -138,10 +138,19 @@ class TableStore:
 
     def records(self, kind: type[R]) -> Iterable[R]:
         """All records of a kind, in the order of their keys."""
+        return list(self.select(kind))
+
+    def select(self, kind: type[R], *, order: str | None = None, **where: Any) -> Iterator[R]:
+        """Records of a kind, one at a time, by their keys or by another column; `where` names columns."""
         form = FORMS[cast("type[Record]", kind)]
-        order = ", ".join(kind.KEY)
-        rows = self._db.execute(f"SELECT {', '.join(form.names)} FROM {kind.TABLE} ORDER BY {order}")
-        return [cast("R", form.record(row)) for row in rows]
+        condition = " AND ".join(f"{name} = ?" for name in where) or "1"
+        rows = self._db.execute(
+            f"SELECT {', '.join(form.names)} FROM {kind.TABLE} WHERE {condition}"
+            f" ORDER BY {order or ', '.join(kind.KEY)}",
+            tuple(where.values()),
+        )
+        for row in rows:
+            yield cast("R", form.record(row))
 
     def open_tasks(self) -> list[Task]:
         """The tasks that have not ended, oldest first."""

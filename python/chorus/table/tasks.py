@@ -81,13 +81,26 @@ def submit(draft: Draft, entry: Entry, fact: facts.Submit) -> Touched:
     draft.put(Body(fact.task_id, task.body(fact.task_id)))
     # announced: nobody has it yet.
     record = _step(draft, entry, record, "announced", "")
-    cancelled = draft.get(Cancel, fact.task_id)
-    if cancelled is not None:
-        draft.drop(Cancel, fact.task_id)
-        fresh = entry.stamp_ms - cancelled.at_ms <= bounds.CANCEL_KEPT_MS
-        if fresh and cancelled.signer in ("", fact.submitter):
-            _end(draft, entry, record, "cancelled", cancelled.reason or f"cancelled by {cancelled.by}")
+    cancelled_before(draft, entry, record)
     return (fact.task_id,)
+
+
+def cancelled_before(draft: Draft, entry: Entry, task: Task) -> None:
+    """Ends a task that comes into the table, if its cancel was there first."""
+    cancelled = draft.get(Cancel, task.task_id)
+    if cancelled is None:
+        return
+    draft.drop(Cancel, task.task_id)
+    fresh = entry.stamp_ms - cancelled.at_ms <= bounds.CANCEL_KEPT_MS
+    if fresh and cancelled.signer in ("", task.submitter):
+        # announced -> cancelled
+        _end(draft, entry, task, "cancelled", cancelled.reason or f"cancelled by {cancelled.by}")
+
+
+def give_back(draft: Draft, entry: Entry, task: Task, reason: str) -> Task:
+    """The task waits anew, through no fault of whoever had it."""
+    # announced (awarded), claimed, running -> announced
+    return _step(draft, entry, _waiting(task), "announced", reason)
 
 
 def award(draft: Draft, entry: Entry, fact: facts.Award) -> Touched:
@@ -147,7 +160,7 @@ def result(draft: Draft, entry: Entry, fact: facts.Result) -> Touched:
         raise Refuse("no such attempt")
     if attempt.agent != entry.author:
         raise Refuse("only the attempt's executor reports on it")
-    body = _result_body(fact)
+    body = result_body(fact)
     too_late = Superseded(fact.task_id, fact.attempt, entry.author, entry.index, body)
     if task.attempt != fact.attempt:
         raise Refuse("superseded: there is a newer attempt", too_late)
@@ -333,7 +346,7 @@ def _given_back(draft: Draft, entry: Entry, task: Task, attempt: Attempt, state:
         summary=why,
         ended_by="lost",
     )
-    draft.put(changed(attempt, result=_result_body(ended)))
+    draft.put(changed(attempt, result=result_body(ended)))
     # claimed, running -> failed
     _end(draft, entry, changed(task, lost=lost), "failed", why)
     return (task.task_id,)
@@ -368,7 +381,8 @@ def _failed_dependency(draft: Draft, task: Task) -> str | None:
     return None
 
 
-def _result_body(fact: facts.Result) -> dict[str, Any]:
+def result_body(fact: facts.Result) -> dict[str, Any]:
+    """A result as the table keeps it."""
     body = fact.model_dump(mode="json", exclude={"task_id", "attempt"})
     # As results were kept before they had these.
     for name in ("left_out", "artifacts_blob"):

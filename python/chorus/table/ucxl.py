@@ -75,17 +75,10 @@ def version(draft: Draft, entry: Entry, fact: facts.VersionWritten) -> Touched:
 
 def add(draft: Draft, entry: Entry, fact: facts.VersionWritten) -> None:
     """Writes the next version of an address that `place_of` knows."""
-    place = place_of(fact.address)
-    assert place is not None
-    known = draft.get(Address, fact.address)
-    if known is None:
-        known = Address(fact.address, *place, idx=entry.index)
-        _count(draft, ADDRESSES)
-    number = known.latest + 1
-    draft.put(changed(known, latest=number, deleted=fact.tombstone))
     author = draft.get(Member, entry.author)
-    draft.put(
-        Version(
+
+    def made(number: int) -> Version:
+        return Version(
             address=fact.address,
             version=number,
             hash="" if fact.tombstone else fact.hash,
@@ -100,7 +93,21 @@ def add(draft: Draft, entry: Entry, fact: facts.VersionWritten) -> None:
             idx=entry.index,
             at_ms=entry.stamp_ms,
         )
-    )
+
+    append(draft, entry, fact.address, made)
+
+
+def append(draft: Draft, entry: Entry, address: str, made: Callable[[int], Version]) -> None:
+    """Puts what `made` makes of the next number at an address that `place_of` knows."""
+    place = place_of(address)
+    assert place is not None
+    known = draft.get(Address, address)
+    if known is None:
+        known = Address(address, *place, idx=entry.index)
+        _count(draft, ADDRESSES)
+    version = made(known.latest + 1)
+    draft.put(changed(known, latest=version.version, deleted=version.deleted))
+    draft.put(version)
     _count(draft, VERSIONS)
 
 

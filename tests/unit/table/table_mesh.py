@@ -19,12 +19,13 @@ STEP_MS = 100
 class Log:
     """Applies what it is told and keeps the entries."""
 
-    def __init__(self, *, found: bool = True) -> None:
+    def __init__(self, *, found: bool = True, recovers: tuple[str, ...] = ()) -> None:
         self.view = MemoryView()
         self.entries: list[Entry] = []
         self.stamp = 1_000_000
         if found:
-            self.say(A, "found", mesh="m1", settings={"voters": 5}, agent={"agent_id": "a", "max_tasks": 3})
+            agent = {"agent_id": "a", "max_tasks": 3}
+            self.say(A, "found", mesh="m1", settings={"voters": 5}, agent=agent, recovers=list(recovers))
             self.say(A, "leader", term=1)
             self.say(A, "join", peer=B, agent_id="b")
             self.say(A, "join", peer=C, agent_id="c")
@@ -33,6 +34,18 @@ class Log:
         self, author: str, type: str, *, id: str | None = None, seen: int | None = None, **body: Any
     ) -> Outcome:
         """One entry by `author`."""
+        return self.enter(author, type, body, id=id, seen=seen)
+
+    def enter(
+        self,
+        author: str,
+        type: str,
+        body: dict[str, Any],
+        *,
+        id: str | None = None,
+        seen: int | None = None,
+    ) -> Outcome:
+        """One entry by `author`, its body as it is."""
         index = len(self.entries) + 1
         self.stamp += STEP_MS
         entry = Entry(

@@ -124,8 +124,9 @@ def said(draw: st.DrawFn) -> Case:
 
 
 def entries_of(cases: list[Case]) -> list[Entry]:
-    """A mesh of three with a few tasks, and then what is said."""
-    log = Log()
+    """A mesh of three with a few tasks, whose founder may bring others along, and then what is said."""
+    log = Log(recovers=("m0",))
+    log.raise_version()
     log.submit()
     log.run()
     log.submit(T2, submitter=STRANGER)
