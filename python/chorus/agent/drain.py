@@ -57,6 +57,11 @@ class Drain:
         self._log = log
         self._connect = connect
         self._hurry = asyncio.Event()
+        self._timeout_s = settings.shutdown_timeout_s
+
+    def within(self, timeout_s: float) -> None:
+        """Unfinished tasks have so long at most, and no longer than at any other stop."""
+        self._timeout_s = min(self._timeout_s, timeout_s)
 
     def hurry(self) -> None:
         """Gives unfinished tasks back to the mesh instead of finishing them."""
@@ -77,8 +82,7 @@ class Drain:
         await self._ask("release", {"executor": RELEASE_S})
 
     async def _finish(self) -> None:
-        timeout = self._settings.shutdown_timeout_s
-        await self._ask("drain", {name: min(most, timeout) for name, most in DRAINED.items()})
+        await self._ask("drain", {name: min(most, self._timeout_s) for name, most in DRAINED.items()})
 
     async def _ask(self, method: str, deadlines: dict[str, float]) -> None:
         try:

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import secrets
 import shutil
 import stat
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +145,39 @@ def write_private(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
+
+
+def sync_folder(path: Path) -> None:
+    """The names in a folder are on the disk when this returns."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def move_aside(paths: Paths, names: Sequence[str], asked: Path) -> Path:
+    """Moves what is there of the named files into a folder below `replaced/`; returns that folder.
+
+    It is named after the time at which the file `asked` was written, so that a start that repeats this after
+    a crash goes on in the same folder. Nothing that is there already is written over.
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(asked.stat().st_mtime))
+    for number in itertools.count(1):
+        kept = paths.replaced / (stamp if number == 1 else f"{stamp}-{number}")
+        if not any((paths.data / name).exists() and (kept / name).exists() for name in names):
+            break
+    for folder in (paths.replaced, kept):
+        folder.mkdir(mode=PRIVATE_FOLDER_MODE, exist_ok=True)
+    for name in names:
+        source, target = paths.data / name, kept / name
+        if source.exists():
+            target.parent.mkdir(mode=PRIVATE_FOLDER_MODE, exist_ok=True)
+            source.rename(target)
+            # Held by its new name before the next one moves.
+            sync_folder(target.parent)
+            sync_folder(source.parent)
+    return kept
 
 
 def write_agent_json(settings: Settings, multiaddrs: list[str]) -> None:

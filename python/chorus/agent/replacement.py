@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from chorus.agent.folders import PRIVATE_FOLDER_MODE, write_private
+from chorus.agent.folders import move_aside, write_private
 from chorus.agent.problems import INITIALIZE, StartupError
 from chorus.config import Paths
 from chorus.process import membership
@@ -43,12 +42,7 @@ def replace_if_lost(paths: Paths, peer_of_key: Callable[[Path], str]) -> str:
             return ""
         # Written first: a start after a crash in the middle goes on here.
         write_private(paths.identity_lost, why + "\n")
-        kept = _new_folder(paths.replaced)
-        for name in _OWN:
-            source, target = paths.data / name, kept / name
-            if source.exists():
-                target.parent.mkdir(mode=PRIVATE_FOLDER_MODE, exist_ok=True)
-                source.rename(target)
+        kept = move_aside(paths, _OWN, paths.identity_lost)
         paths.identity_lost.unlink()
     except membership.UnreadableVoteFile as error:
         raise StartupError(
@@ -74,13 +68,3 @@ def _asked_for(paths: Paths) -> str:
         return said[:REASON_MAX_CHARS] or "a process of this agent asked for it"
     except FileNotFoundError:
         return ""
-
-
-def _new_folder(parent: Path) -> Path:
-    parent.mkdir(mode=PRIVATE_FOLDER_MODE, exist_ok=True)
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    number = 1
-    while (folder := parent / (stamp if number == 1 else f"{stamp}-{number}")).exists():
-        number += 1
-    folder.mkdir(mode=PRIVATE_FOLDER_MODE)
-    return folder

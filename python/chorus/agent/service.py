@@ -10,6 +10,7 @@ import ctypes
 import itertools
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Sequence
 
@@ -25,9 +26,12 @@ from chorus.agent.relay import Relay, stderr_writer
 from chorus.agent.restarts import Restarts
 from chorus.agent.startup import LoadPeerId, Prepared, prepare
 from chorus.agent.watchdog import Patience, Watchdog
+from chorus.config import Paths, Settings
 from chorus.process import exit_codes, logs
 from chorus.process.alive import SIGN
+from chorus.process.departure import Departure, UnreadableDeparture, read_departure
 from chorus.process.sentinel import scanner_of
+from chorus.table.reader import TableReader
 
 _PR_SET_CHILD_SUBREAPER = 36
 # supervisord that ends by itself is started again: at once, then more slowly.
@@ -101,7 +105,7 @@ class Agent:
         self._supervisord_gone = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._stopping = asyncio.Event()
-        # Whether it ends only to begin anew, with a new identity.
+        # Whether it ends only to begin anew, with a new identity or in another mesh.
         self.anew = False
 
     async def run(self) -> int:
@@ -226,12 +230,8 @@ class Agent:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._watchdog.patience.look_every_s)
-            if self._settings.paths.identity_lost.exists() and not self._stop_asked.is_set():
-                self._log.warning("beginning anew with a new identity")
-                self.anew = True
-                # A mesh that does not count this agent waits for nothing of it.
-                self._drain.hurry()
-                self._stop_asked.set()
+            if not self._stop_asked.is_set():
+                self._begin_anew_if_asked()
             for name, pid in self._watchdog.look(loop.time()):
                 if self._generation is None or not (name == _SUPERVISORD or self._generation.has(pid)):
                     continue
@@ -242,6 +242,29 @@ class Agent:
                     self._restarts.unresponsive(name)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+    def _begin_anew_if_asked(self) -> None:
+        """Ends this run for another one, when a process has left word that this agent needs a new identity or
+        leaves its mesh: the next start sees to that.
+        """
+        paths = self._settings.paths
+        if paths.identity_lost.exists():
+            self._log.warning("beginning anew with a new identity")
+            departure = None
+        elif paths.departure.exists():
+            departure = _departure(paths)
+            why = "" if departure is None else departure.why
+            self._log.warning("leaving the mesh, and beginning anew", reason=why)
+        else:
+            return
+        if departure is not None and departure.kind == "merge":
+            # Its own mesh still takes results: what ends within a lease need not run twice.
+            self._drain.within(_lease_s(self._settings))
+        else:
+            # A mesh that does not count this agent waits for nothing of it.
+            self._drain.hurry()
+        self.anew = True
+        self._stop_asked.set()
 
     def _reap(self) -> None:
         # Everything that ends below us ends here at last, as this process is a subreaper or process 1.
@@ -268,3 +291,23 @@ class Agent:
         elif not self._stopping.is_set():
             self._log.warning(f"{name} again: giving unfinished tasks back")
             self._drain.hurry()
+
+
+def _departure(paths: Paths) -> Departure | None:
+    try:
+        return read_departure(paths.departure)
+    except (OSError, UnreadableDeparture):
+        return None  # the next start says so
+
+
+def _lease_s(settings: Settings) -> float:
+    """The mesh's lease, or this agent's own while the table does not tell."""
+    try:
+        reader = TableReader(settings.paths.table_db)
+        try:
+            mesh = reader.mesh()
+        finally:
+            reader.close()
+    except (sqlite3.Error, ValueError):
+        mesh = None
+    return settings.task_lease_s if mesh is None else mesh.settings.lease_s

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from chorus.agent import folders
+from chorus.agent.departure import depart_if_asked
 from chorus.agent.docker_check import docker_problem
 from chorus.agent.identity import agent_id_for, load_peer_id
 from chorus.agent.ports import Reservation, reserve
@@ -20,7 +21,14 @@ from chorus.agent.problems import StartupError, docker_line, license_line, setti
 from chorus.agent.replacement import replace_if_lost
 from chorus.agent.version import build_info
 from chorus.blobs import BlobStore
-from chorus.config import Settings, SettingsError, exposure, load_settings, save_run_settings
+from chorus.config import (
+    MeshSettings,
+    Settings,
+    SettingsError,
+    exposure,
+    load_settings,
+    save_run_settings,
+)
 from chorus.config.read import warnings
 from chorus.license import Gate, Licence, LicenceRefused
 
@@ -63,8 +71,11 @@ def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id
     try:
         locks.append(folders.open_data_dir(settings.data_dir))
         BlobStore(settings.paths.blobs).recover()
+        # Before the identity is judged: what is left of the old mesh would look like votes that are lost.
+        departed = depart_if_asked(settings.paths, MeshSettings.of_founder(settings))
         replaced = replace_if_lost(settings.paths, load_identity)
-        settings = _with_identity(settings, load_identity).model_copy(update={"new_identity": replaced})
+        told = {"departed": departed, "new_identity": replaced}
+        settings = _with_identity(settings, load_identity).model_copy(update=told)
         locks.append(folders.open_run_dir(settings.paths))
         save_run_settings(settings)
     except BaseException:
@@ -73,7 +84,7 @@ def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id
         for lock in locks:
             lock.close()
         raise
-    notices = [*filter(None, [replaced, exposure(settings)]), *warnings(environ)]
+    notices = [*filter(None, [departed, replaced, exposure(settings)]), *warnings(environ)]
     return Prepared(settings, licence, notices, locks, ports)
 
 

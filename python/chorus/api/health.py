@@ -254,8 +254,9 @@ def health_view(observer: Observer) -> dict[str, Any]:
 
 def _warnings(context: Context, election: Answer) -> tuple[str, ...]:
     """What does not make the agent unhealthy, and is to be seen by people all the same."""
+    settings = context.settings
     return (
-        *filter(None, [context.settings.new_identity, exposure(context.settings)]),
+        *filter(None, [settings.departed, settings.new_identity, exposure(settings)]),
         *election.more.get("warnings", ()),
     )
 

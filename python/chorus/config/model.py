@@ -86,6 +86,8 @@ class Settings(BaseModel):
     version: str
     # That this agent has a new identity since this start, and why.
     new_identity: str = ""
+    # That this agent left a mesh at this start, and why.
+    departed: str = ""
     data_dir: Path
     run_dir: Path
 

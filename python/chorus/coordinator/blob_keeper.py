@@ -87,6 +87,9 @@ class BlobKeeper:
         # A table that lags, or is being made anew, does not know what names a blob.
         if status.mesh is None or status.leader is None or self._follower.store.applied < status.commit:
             return []
+        # Nor does one into which the tasks of an earlier mesh are still being brought.
+        if self._process.settings.paths.carried.exists():
+            return []
         gone = await asyncio.to_thread(self._sweep)
         if gone:
             self._process.log.info("removed blobs that nobody needs", count=len(gone))

@@ -177,7 +177,7 @@ def _members_of_a_mesh(context: MeshContext, agents: int) -> set[str]:
         name = f"agent-{number}"
         paths = Paths(context.folder / name, context.folder / name)
         try:
-            if not paths.identity_lost.exists() and goes_on(paths, _peer_of_key):
+            if goes_on(paths, _peer_of_key):
                 found.add(name)
         except UnreadableVoteFile as error:
             raise CtlError(

@@ -87,6 +87,9 @@ class Retention:
         # A table that lags, or is being made anew, does not know what is open.
         if status.mesh is None or status.leader is None or self._room.table.applied() < status.commit:
             return []
+        # Nor does one into which the tasks of an earlier mesh are still being brought.
+        if self._room.settings.paths.carried.exists():
+            return []
         gone = await self._remove(await asyncio.to_thread(self._due))
         if gone:
             self._room.log.info("removed what tasks that have ended left here", count=len(gone))

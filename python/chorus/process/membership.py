@@ -29,13 +29,15 @@ class UnreadableVoteFile(Exception):
 @dataclass(frozen=True, slots=True)
 class VoteFile:
     """What a vote file says. `owner` is a peer id ("" when the file does not tell), `last` the log's last
-    index; `lost` says why its owner takes part no longer, "" while it does.
+    index; `lost` says why its owner's votes count no longer, "" while they do; `removed` why the mesh lists
+    its owner no longer, "" while it does.
     """
 
     mesh: str
     owner: str
     last: int
     lost: str
+    removed: str = ""
 
 
 def read_vote_file(path: Path) -> VoteFile | None:
@@ -53,7 +55,9 @@ def read_vote_file(path: Path) -> VoteFile | None:
     if said is None:
         return None
     head = orjson.loads(said)
-    return VoteFile(head["mesh"], head["owner"] or "", head["last"], head["lost"] or "")
+    return VoteFile(
+        head["mesh"], head["owner"] or "", head["last"], head["lost"] or "", head.get("removed") or ""
+    )
 
 
 def why_lost(paths: Paths, peer_of_key: Callable[[Path], str]) -> str:
@@ -66,10 +70,10 @@ def why_lost(paths: Paths, peer_of_key: Callable[[Path], str]) -> str:
 
 def goes_on(paths: Paths, peer_of_key: Callable[[Path], str]) -> bool:
     """Whether an agent on this data folder is in a mesh and goes on in it. Raises UnreadableVoteFile."""
-    if not paths.vote_file.exists():
+    if not paths.vote_file.exists() or paths.identity_lost.exists() or paths.departure.exists():
         return False
     lost, vote = _judged(paths, peer_of_key)
-    return vote is not None and not lost
+    return vote is not None and not lost and not vote.removed
 
 
 def _judged(paths: Paths, peer_of_key: Callable[[Path], str]) -> tuple[str, VoteFile | None]:
@@ -94,6 +98,8 @@ def _why_lost(
         )
     if vote.lost:
         return vote.lost
+    if vote.removed:
+        return ""  # it votes nowhere, and joins anew under the same identity
     if vote.owner and (not paths.identity_key.exists() or peer_of_key(paths.identity_key) != vote.owner):
         return f"{paths.identity_key} is not the key of {vote.owner}, whose vote file is here"
     if mesh not in (None, vote.mesh):
