@@ -29,11 +29,13 @@ class UnreadableVoteFile(Exception):
 @dataclass(frozen=True, slots=True)
 class VoteFile:
     """What a vote file says. `owner` is a peer id ("" when the file does not tell), `last` the log's last
-    index; `lost` says why its owner's votes count no longer, "" while they do; `removed` why the mesh lists
-    its owner no longer, "" while it does.
+    index.
+
+    `lost` says why its owner's votes count no longer, "" while they do; `removed` why the mesh lists it no
+    longer, "" while it does. `mesh` is None when the owner is in none any more.
     """
 
-    mesh: str
+    mesh: str | None
     owner: str
     last: int
     lost: str

@@ -156,9 +156,14 @@ async def test_a_drain_asks_all_and_ends_when_they_have_answered() -> None:
 
         await mesh.hub("a", name).offer(name, answer)
 
-    await Drain(SETTINGS, LOG, lambda settings: _hub(mesh)).run()
-    deadlines = {service: deadline for service, method, deadline in asked if method == "drain"}
-    assert deadlines == {"coordinator": 10.0, "executor": 60.0, "election": 10.0}
+    for most, seconds in ((None, 60.0), (30.0, 30.0), (90.0, 60.0)):
+        asked.clear()
+        drain = Drain(SETTINGS, LOG, lambda settings: _hub(mesh))
+        if most is not None:
+            drain.within(most)
+        await drain.run()
+        deadlines = {service: deadline for service, method, deadline in asked if method == "drain"}
+        assert deadlines == {"coordinator": 10.0, "executor": seconds, "election": 10.0}
 
 
 async def test_a_second_signal_gives_tasks_back() -> None:

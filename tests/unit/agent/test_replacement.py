@@ -45,6 +45,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
             raise DamagedVoteFile("not redb")
         if text == "in use":
             raise UnreadableVoteFile("in use")
+        if text == "removed":
+            return VoteFile(None, PEER, ENTRIES, "", "it was away")
         mesh, owner, last, lost = text.split(" ", 3)
         return VoteFile(mesh, owner, int(last), lost)
 
@@ -96,6 +98,18 @@ def test_votes_that_do_not_fit_cost_the_identity(folder: Paths, vote: str | None
     assert sorted(path.name for path in folder.data.iterdir()) == ["core", "replaced"]
     assert [path.name for path in folder.core.iterdir()] == ["peers.json"]
     assert why_lost(folder, key_of) == ""
+
+
+def test_a_removed_agent_keeps_its_identity_and_is_in_no_mesh(folder: Paths) -> None:
+    folder.vote_file.write_text("removed")
+    assert why_lost(folder, key_of) == ""
+    assert not goes_on(folder, key_of)
+
+
+def test_an_agent_that_is_to_leave_its_mesh_does_not_go_on_in_it(folder: Paths) -> None:
+    assert goes_on(folder, key_of)
+    folder.departure.write_text("{}")
+    assert not goes_on(folder, key_of)
 
 
 def test_a_missing_key_costs_the_votes_too(folder: Paths) -> None:

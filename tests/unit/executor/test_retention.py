@@ -120,6 +120,15 @@ def test_what_may_go(end: TaskEnd | None, changed_ms: int, goes: bool) -> None:
     assert may_go(end, now_ms=NOW, retention_ms=2 * DAY_MS, changed_ms=changed_ms) is goes
 
 
+async def test_nothing_goes_while_tasks_of_an_earlier_mesh_are_still_being_brought(agent: Agent) -> None:
+    stranger = agent.task(known=False)
+    os.utime(agent.tasks / stranger, (0, 0))
+    agent.settings.paths.carried.write_text("{}\n")
+    assert await agent.retention.sweep() == []
+    agent.settings.paths.carried.unlink()
+    assert await agent.retention.sweep() == [stranger]
+
+
 async def test_finished_tasks_go_after_their_time_and_records_stay(agent: Agent) -> None:
     old, young, still_open = agent.task(ended=3), agent.task(ended=1), agent.task()
     stranger = agent.task(known=False)
