@@ -1,4 +1,4 @@
-"""Routes about the agent and its mesh: status, agents, peers, members, election."""
+"""Routes about the agent and its mesh: status, agents, peers, election."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any, Final
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from chorus.api.context import Context, Here
+from chorus.api.context import Here
 from chorus.api.tasks import json_response
 from chorus.hub import HubError
-from chorus.table.rows import MemberRow
 from chorus.wire.task import rfc3339
 
 # A sibling that does not answer within this is reported as not answering.
@@ -28,7 +27,7 @@ async def get_status(context: Here) -> Response:
     mesh = context.table.mesh()
     active = len(context.table.running_on(settings.peer_id))
     me = context.table.member(settings.peer_id)
-    names = _names(context)
+    names = context.table.agent_names()
     return json_response(
         {
             "agent_id": settings.agent_id,
@@ -47,6 +46,7 @@ async def get_status(context: Here) -> Response:
                 "term": raft.term,
                 "leader": None if raft.leader is None else names.get(raft.leader, raft.leader),
                 "members": len(raft.members),
+                "present": sum(row.present for row in context.table.members()),
                 "voters": sum(member.voter for member in raft.members),
                 "committed": raft.commit,
                 "applied": context.table.applied(),
@@ -68,14 +68,15 @@ async def get_status(context: Here) -> Response:
 @router.get("/agents")
 async def get_agents(context: Here) -> Response:
     """Who can be given work: each member's abilities and load."""
-    leader = context.leader_id()
+    mesh = context.table.mesh()
     items = [
         {
             "agent_id": row.agent_id,
             "peer_id": row.peer,
             "self": row.peer == context.settings.peer_id,
             "present": row.present,
-            "leader": row.agent_id == leader,
+            # By peer id: a member that replaces another one may have its agent id.
+            "leader": mesh is not None and row.peer == mesh.leader,
             "role": row.role,
             "expertise": list(row.expertise),
             "specialization": row.specialization,
@@ -95,31 +96,10 @@ async def get_agents(context: Here) -> Response:
     return json_response({"items": items, "next": None})
 
 
-@router.get("/members")
-async def get_members(context: Here) -> Response:
-    """Who belongs to the mesh, and who votes."""
-    raft = {member.peer: member for member in (await context.hub.raft_status()).members}
-
-    def shape(row: MemberRow) -> dict[str, Any]:
-        machine = raft.get(row.peer)
-        return {
-            "agent_id": row.agent_id,
-            "peer_id": row.peer,
-            "raft_id": str(row.raft_id),
-            "voter": row.voter if machine is None else machine.voter,
-            "present": row.present,
-            "role": row.role,
-            "version": row.version,
-            "joined_at": rfc3339(row.joined_at),
-        }
-
-    return json_response({"items": [shape(row) for row in context.table.members()], "next": None})
-
-
 @router.get("/peers")
 async def get_peers(context: Here) -> Response:
     """Whom this agent is connected to, members and others that hold the network key."""
-    names = _names(context)
+    names = context.table.agent_names()
     network = await context.hub.net_state()
     items = [
         {
@@ -144,7 +124,7 @@ async def get_election(context: Here) -> Response:
         said = (await context.hub.call_service("election", "health", timeout=SIBLING_TIMEOUT_S)).head
     except HubError as error:
         said = {"detail": f"the election process does not answer: {error.message}"}
-    names = _names(context)
+    names = context.table.agent_names()
     mesh = context.table.mesh()
     return json_response(
         {
@@ -169,10 +149,6 @@ async def get_election(context: Here) -> Response:
             "detail": said.get("detail", ""),
         }
     )
-
-
-def _names(context: Context) -> dict[str, str]:
-    return {row.peer: row.agent_id for row in context.table.members()}
 
 
 def _ai_detail(provider: str) -> str:

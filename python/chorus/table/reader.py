@@ -276,6 +276,12 @@ class TableReader:
         former = self._query("SELECT peer, agent_id FROM former_members")
         return dict(former + self._query("SELECT peer, agent_id FROM members"))
 
+    def totals(self) -> dict[str, int]:
+        """How many tasks, decision records and UCXL versions there are."""
+        counted = ("tasks", "decisions", "versions")
+        rows = self._query(f"SELECT {', '.join(f'(SELECT count(*) FROM {name})' for name in counted)}")
+        return dict(zip(counted, rows[0] if rows else (0, 0, 0), strict=True))
+
     def ever_listed(self) -> int:
         """How many members the mesh ever had; 0 while this agent is in none."""
         rows = self._query("SELECT (SELECT count(*) FROM members) + (SELECT count(*) FROM former_members)")

@@ -21,7 +21,16 @@ from chorus.api.service import _server, bind
 from chorus.blobs import BlobStore
 from chorus.config import load_settings
 from chorus.hub import ByteStream, HubInvalid, HubNotFound, HubUnavailable, Request
-from chorus.table.rows import AttemptRow, MemberRow, MeshRow, Page, StateChange, TaskRow, TaskStory
+from chorus.table.rows import (
+    AttemptRow,
+    FormerRow,
+    MemberRow,
+    MeshRow,
+    Page,
+    StateChange,
+    TaskRow,
+    TaskStory,
+)
 from chorus.testing.fake_hub import FakeHub, FakeMesh
 
 TOKEN = "a-token-for-tests-only"
@@ -91,6 +100,15 @@ class FakeTable:
             MemberRow(f"peer-{n}", i, n, "", (), "general", 3, (), (), True, "", "v", True, True, 0, T0)
             for i, n in enumerate("ab", 1)
         ]
+
+    def former_members(self) -> list[FormerRow]:
+        return [FormerRow("peer-c", "b", "admin", 3, T0, T0 + 1000, "away for 600 s")]
+
+    def agent_names(self) -> dict[str, str]:
+        return {**{row.peer: row.agent_id for row in self.members()}, "peer-c": "b"}
+
+    def totals(self) -> dict[str, int]:
+        return {"tasks": 3, "decisions": 2, "versions": 1}
 
     def member(self, peer: str) -> MemberRow | None:
         return next((row for row in self.members() if row.peer == peer), None)
