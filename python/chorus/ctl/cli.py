@@ -190,11 +190,11 @@ def _looks(commands: _SubParsersAction[ArgumentParser]) -> None:
         ("status", "the agent that answers, at a glance"),
         ("agents", "who can be given work"),
         ("peers", "whom the agent is connected to"),
-        ("members", "who belongs to the mesh, and who votes"),
         ("election", "who leads, and since when"),
         ("token", "print the bearer token of the API"),
     ):
         _command(commands, name, text, _asking("show", name))
+    _members(commands)
     log = _command(commands, "log", "an agent's signed log, and whether it is genuine", _log)
     log.add_argument("-f", "--follow", action="store_true", help="stay, and print entries as they come")
     log.add_argument("-n", "--lines", type=int, default=20, metavar="N", help="the last N entries (20)")
@@ -203,6 +203,42 @@ def _looks(commands: _SubParsersAction[ArgumentParser]) -> None:
     log.add_argument("--verify", action="store_true", help="check every entry against the signature")
     log.add_argument("--dir", metavar="FOLDER", help="with --verify: a stopped agent's data folder")
     _decisions(commands)
+
+
+def _members(commands: _SubParsersAction[ArgumentParser]) -> None:
+    listed = _command(
+        commands,
+        "members",
+        "who belongs to the mesh and who votes; changes to that",
+        _asking("members", "members"),
+    )
+    listed.add_argument("--all", action="store_true", help="list those that were removed too")
+    verbs = listed.add_subparsers(metavar="VERB", required=False)
+
+    def verb(name: str, text: str, *, one_agent: bool) -> ArgumentParser:
+        made = verbs.add_parser(name, help=text, description=text, argument_default=argparse.SUPPRESS)
+        _common(made)
+        made.add_argument("--yes", action="store_true", default=False, help="go on without a question")
+        if one_agent:
+            made.add_argument(
+                "--agent", default=None, metavar="AGENT", help="this agent, not the first to answer"
+            )
+        made.set_defaults(action=_asking("members", name))
+        return made
+
+    removed = verb("remove", "remove a member for good", one_agent=False)
+    removed.add_argument("id", metavar="ID", help="its agent id or peer id")
+    removed.add_argument("--force", action="store_true", default=False, help="also while it is present")
+    verb("rejoin", "have an agent leave its mesh for the other one that it meets", one_agent=True)
+    recovered = verb(
+        "recover", "found a new mesh from one agent's log, when a majority is lost for good", one_agent=True
+    )
+    recovered.add_argument(
+        "--force",
+        action="store_true",
+        default=False,
+        help="also where the plan says no",
+    )
 
 
 def _decisions(commands: _SubParsersAction[ArgumentParser]) -> None:
@@ -233,14 +269,12 @@ def _decisions(commands: _SubParsersAction[ArgumentParser]) -> None:
 def _ucxl(commands: _SubParsersAction[ArgumentParser]) -> None:
     ucxl = commands.add_parser("ucxl", help="what the mesh remembers, by address", description=_UCXL)
     # Said here or after the verb.
-    ucxl.add_argument("--json", action="store_true", help="print JSON")
-    ucxl.add_argument("--context", metavar="NAME", help="the mesh that up --context NAME started")
+    _common(ucxl)
     verbs = ucxl.add_subparsers(metavar="VERB", required=True)
 
     def verb(name: str, text: str, address: str, **more: Any) -> ArgumentParser:
         made = verbs.add_parser(name, help=text, description=text, argument_default=argparse.SUPPRESS)
-        made.add_argument("--json", action="store_true", help="print JSON")
-        made.add_argument("--context", metavar="NAME", help="the mesh that up --context NAME started")
+        _common(made)
         made.set_defaults(action=_asking("ucxl", name))
         made.add_argument("address", metavar=address, help="ucxl://agent:role@project:task/*^/path", **more)
         return made
@@ -273,10 +307,14 @@ def _command(
     commands: _SubParsersAction[ArgumentParser], name: str, text: str, action: Action
 ) -> ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--context", metavar="NAME", help="the mesh that up --context NAME started")
+    _common(parser)
     parser.set_defaults(action=action)
     return parser
+
+
+def _common(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--context", metavar="NAME", help="the mesh that up --context NAME started")
 
 
 def _one(parser: ArgumentParser) -> ArgumentParser:

@@ -36,14 +36,6 @@ _PEERS: Final[Columns] = (
     ("address", lambda row: ", ".join(row["addresses"])),
     ("rtt", lambda row: None if row["rtt_ms"] is None else f"{row['rtt_ms']:.1f} ms"),
 )
-_MEMBERS: Final[Columns] = (
-    ("agent", lambda row: row["agent_id"]),
-    ("votes", lambda row: row["voter"]),
-    ("present", lambda row: row["present"]),
-    ("role", lambda row: row["role"]),
-    ("version", lambda row: row["version"]),
-    ("peer", lambda row: row["peer_id"]),
-)
 _AGENTS: Final[Columns] = (
     ("agent", lambda row: row["agent_id"]),
     ("leads", lambda row: row["leader"]),
@@ -114,11 +106,6 @@ def rm(client: Client, arguments: Namespace) -> int:
 def peers(client: Client, arguments: Namespace) -> int:
     """Connected peers."""
     return print_list(client.get("/api/v1/peers"), _PEERS, arguments)
-
-
-def members(client: Client, arguments: Namespace) -> int:
-    """Members of the mesh."""
-    return print_list(client.get("/api/v1/members"), _MEMBERS, arguments)
 
 
 def agents(client: Client, arguments: Namespace) -> int:

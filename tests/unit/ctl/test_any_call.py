@@ -232,7 +232,7 @@ class Stream(io.TextIOWrapper):
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is waited for."""
-    for module in ("follow", "log"):
+    for module in ("follow", "log", "members"):
         monkeypatch.setattr(f"chorus.ctl.{module}.GIVE_UP_S", 0.0)
         monkeypatch.setattr(f"chorus.ctl.{module}.PAUSE_FIRST_S", 0.0001)
     monkeypatch.setattr(endings, "CANCEL_TRIES_S", 0.0)

@@ -55,7 +55,7 @@ ROW = {
     "tasks": {"active": EVIL, "max": EVIL}, "accepting": EVIL, "languages": [EVIL], "hash": HASH,
     "kind": EVIL,
     "path": EVIL, "sha256": EVIL, "attempt": EVIL, "seq": EVIL, "timestamp": 1, "type": EVIL,
-    "data": {EVIL: EVIL},
+    "data": {EVIL: EVIL}, "removed_at": EVIL,
 }  # fmt: skip
 STATUS = {
     "agent_id": EVIL, "version": EVIL, "peer_id": EVIL, "peers": EVIL, "ai": {"detail": EVIL}, "applied": 7,
@@ -71,6 +71,15 @@ BALLOT = {
     "voters": EVIL,
     "ended_at": EVIL, "closes_at": EVIL,
     "votes": [{"choice": EVIL, "agent_id": EVIL, "voter": EVIL, "by": EVIL, "reason": EVIL}],
+}  # fmt: skip
+
+
+RECOVERY = {
+    "mesh": EVIL, "leader": EVIL, "needed": True, "why": EVIL, "longest": EVIL, "bringing": False,
+    "voters": [{"agent_id": EVIL, "peer": EVIL, "present": EVIL, "reachable": EVIL}],
+    "reachable": [{"agent_id": EVIL, "peer": EVIL, "last": EVIL, "term": EVIL}],
+    "this": {"agent_id": EVIL, "peer": EVIL, "last": EVIL, "term": EVIL},
+    "holds": {"tasks": EVIL, "decisions": EVIL, "versions": EVIL},
 }  # fmt: skip
 
 
@@ -105,6 +114,8 @@ def hostile(request: httpx.Request) -> httpx.Response:
         answer = {"response": {"data": VERSION}}
     elif path.endswith("/election"):
         answer = ELECTION
+    elif path.endswith("/recovery"):
+        answer = RECOVERY
     elif path.endswith("/votes"):
         answer = BALLOT
     elif path.endswith("/log"):
@@ -129,7 +140,9 @@ ASKING = [
     ["tasks"], ["task", TASK], ["logs", TASK], ["logs", "-f", TASK], ["cancel", TASK], ["rm", TASK],
     ["retry", TASK],
     ["wait", TASK], ["artifacts", TASK], ["artifacts", TASK, "-o", "out"], ["status"], ["agents"], ["peers"],
-    ["members"], ["election"], ["log"], ["log", "--verify"], ["decisions"], ["decisions", "--graph", "dot"],
+    ["members"], ["members", "--all"], ["members", "remove", "x", "--yes"], ["members", "rejoin", "--yes"],
+    ["members", "recover", "--yes"], ["members", "recover", "--yes", "--force"],
+    ["election"], ["log"], ["log", "--verify"], ["decisions"], ["decisions", "--graph", "dot"],
     ["decisions", "--graph", "json"], ["decision", "show", HASH], ["decision", "verify", HASH],
     ["decision", "verify", "--all"], ["vote", HASH], ["vote", HASH, "approve"], ["ucxl", "query"],
     ["ucxl", "history", "ucxl://a:b@c:d/*^/e"], ["ucxl", "tree"], ["ucxl", "follow"],
@@ -145,8 +158,9 @@ def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Any], No
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHORUS_API_URL", "http://agent")
     monkeypatch.setenv("CHORUS_API_TOKEN", "t")
-    monkeypatch.setattr("chorus.ctl.follow.GIVE_UP_S", 0.0)
-    monkeypatch.setattr("chorus.ctl.follow.PAUSE_FIRST_S", 0.001)
+    for module in ("follow", "members"):
+        monkeypatch.setattr(f"chorus.ctl.{module}.GIVE_UP_S", 0.0)
+        monkeypatch.setattr(f"chorus.ctl.{module}.PAUSE_FIRST_S", 0.001)
     real = httpx.Client
 
     def use(answers: Any) -> None:
