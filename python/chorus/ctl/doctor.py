@@ -26,7 +26,8 @@ DISK_FREE_MIN_BYTES: Final = 2 * 1024**3
 DOCKER_TIMEOUT_S: Final = 5
 HEALTH_TIMEOUT_S: Final = 2.0
 PORT_MAX: Final = 65_535
-_PORTS: Final = (("CHORUS_P2P_PORT", 9000), ("CHORUS_API_PORT", 8080), ("CHORUS_HEALTH_PORT", 8081))
+HEALTH_PORT: Final = ("CHORUS_HEALTH_PORT", 8081)
+_PORTS: Final = (("CHORUS_P2P_PORT", 9000), ("CHORUS_API_PORT", 8080), HEALTH_PORT)
 _IMAGES: Final = ("anthonyrawlins/chorus-base:latest", "anthonyrawlins/chorus-python-dev:latest")
 
 
@@ -123,7 +124,7 @@ def _ports() -> list[Finding]:
     findings = []
     for variable, default in _PORTS:
         setting = os.environ.get(variable) or str(default)
-        if not (setting.isascii() and setting.isdigit() and int(setting[:6]) <= PORT_MAX):
+        if not _is_port(setting):
             remedy = f"set {variable} to a number up to {PORT_MAX}, or not at all"
             findings.append(Finding("port", False, f"{variable}: {setting!r} is no port", remedy))
             continue
@@ -140,6 +141,10 @@ def _ports() -> list[Finding]:
                     Finding("port", False, f"{port} ({variable}): {error.strerror}", remedy, False)
                 )
     return findings
+
+
+def _is_port(setting: str) -> bool:
+    return setting.isascii() and setting.isdigit() and int(setting[:6]) <= PORT_MAX
 
 
 def _disk() -> list[Finding]:
@@ -169,20 +174,44 @@ def _kernel() -> list[Finding]:
 
 
 def _network() -> list[Finding]:
-    """What an agent started with this environment would let in, and what the running ones warn of."""
-    warnings = [_exposed(os.environ)]
+    """What an agent started with this environment would let in."""
+    warning = _exposed(os.environ)
+    if not warning:
+        return [Finding("network", True, "nothing to warn of")]
+    return [Finding("network", False, warning, needed=False)]
+
+
+def _mesh() -> list[Finding]:
+    """What the running agents say of their mesh: each tells in its health what is wrong, and what to do."""
+    findings: dict[str, Finding] = {}
+    running = 0
+    for name, url in _healths().items():
+        try:
+            said = httpx.get(f"{url}/health", timeout=HEALTH_TIMEOUT_S, trust_env=False).json()
+            for part in ("election", "coordinator"):
+                if said[part]["ok"] is not True:
+                    detail = str(said[part]["detail"])
+                    findings.setdefault(detail, Finding("mesh", False, f"{name}: {detail}"))
+            for warning in map(str, said.get("warnings") or ()):
+                findings.setdefault(warning, Finding("mesh", False, warning, needed=False))
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # it does not run or has only begun to, or another program has its port
+        running += 1
+    if not running:
+        return [Finding("mesh", True, "no agent runs here")]
+    return [*findings.values()] or [Finding("mesh", True, "the agents here say that all is well")]
+
+
+def _healths() -> dict[str, str]:
+    """The health addresses of the agents that may run here: those of the last context, else the one that this
+    environment would start.
+    """
     name = os.environ.get("CHORUS_CONTEXT") or contexts.last_name()
     context = contexts.load(name) if name else None
-    for agent in context.agents if context is not None else ():
-        try:
-            said = httpx.get(f"{agent.health}/health", timeout=HEALTH_TIMEOUT_S, trust_env=False).json()
-            warnings += [str(warning) for warning in said.get("warnings") or ()]
-        except (httpx.HTTPError, ValueError, AttributeError):
-            continue  # it does not run, or another program has its port
-    found = sorted({warning for warning in warnings if warning})
-    if not found:
-        return [Finding("network", True, "nothing to warn of")]
-    return [Finding("network", False, warning, needed=False) for warning in found]
+    if context is not None and context.agents:
+        return {agent.agent_id: agent.health for agent in context.agents}
+    port = os.environ.get(HEALTH_PORT[0]) or str(HEALTH_PORT[1])
+    return {"the agent here": f"http://127.0.0.1:{port}"} if _is_port(port) else {}
 
 
 def _exposed(environ: Mapping[str, str]) -> str:
@@ -203,4 +232,5 @@ _LOOKS: Final[tuple[Callable[[], list[Finding]], ...]] = (
     _ports,
     _disk,
     _network,
+    _mesh,
 )
