@@ -62,6 +62,9 @@ class LocalMesh:
         done = self.ctl("up", "-n", str(AGENTS), "--detach", "--json")
         if done.returncode == 0:
             self.agents = json.loads(done.stdout)["agents"]
+        else:
+            # Agents that only a person can make a mesh of go on running.
+            self.down()
         return done
 
     def down(self) -> None:

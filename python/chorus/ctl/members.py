@@ -62,7 +62,7 @@ def remove(client: Client, arguments: Namespace) -> int:
 
 def rejoin(client: Client, arguments: Namespace) -> int:
     """Has one agent leave its mesh for the other one that it meets."""
-    before = _chosen(client, arguments, "/api/v1/status")["mesh"]["id"]
+    before = _in_a_mesh(client, arguments, "/api/v1/status", lambda said: said["mesh"]["id"])["mesh"]["id"]
     _ask(
         arguments,
         f"{_name(client)} leaves mesh {before} for the other one that it meets. What only mesh {before} has "
@@ -82,7 +82,7 @@ def rejoin(client: Client, arguments: Namespace) -> int:
 
 def recover(client: Client, arguments: Namespace) -> int:
     """Founds a new mesh from what one agent has, when a majority of the voters is lost for good."""
-    plan = _chosen(client, arguments, "/api/v1/members/recovery")
+    plan = _in_a_mesh(client, arguments, "/api/v1/members/recovery", lambda said: said["mesh"])
     old = plan["mesh"]
     if not arguments.json:
         _show(plan)
@@ -90,7 +90,7 @@ def recover(client: Client, arguments: Namespace) -> int:
     _ask(
         arguments,
         f"A new mesh is founded from the log of {plan['this']['agent_id']}. What only the lost agents know "
-        "is lost. Other agents of the old mesh join the new one by themselves, also those that come back later, "
+        "is lost. Other agents of the old mesh join the new one by themselves, now or when they come back, "
         "and leave what they had in replaced/. Never recover on two agents of one mesh. Go on?",
     )
     client.post("/api/v1/members/recover", {"mesh": old, "force": arguments.force})
@@ -102,11 +102,15 @@ def recover(client: Client, arguments: Namespace) -> int:
     return _said("start agents in place of the lost ones as usual: they join by themselves")
 
 
-def _chosen(client: Client, arguments: Namespace, path: str) -> Any:
-    """Asks the agent that is named, else the first that answers; from then on that one alone is asked."""
+def _in_a_mesh(client: Client, arguments: Namespace, path: str, mesh: Callable[[Any], Any]) -> Any:
+    """Asks the agent that is named, else the first that is in a mesh; from then on only that one is asked."""
     if arguments.agent is not None:
         client.only(arguments.agent)
-    answer = client.get(path)
+    for _ in client.endpoints:
+        answer = client.get(path)
+        if mesh(answer) is not None:
+            break
+        client.pass_over()
     client.only(None)
     return answer
 

@@ -40,6 +40,12 @@ STOP_TIMEOUT_S: Final = 330.0
 HURRY_TIMEOUT_S: Final = 60.0
 DEFAULT_VOTERS: Final = 5
 LICENCE_RANDOM_BYTES: Final = 16
+# Longer than any agent looks for the mesh that it is to join.
+NEVER_FOUNDS: Final = "365d"
+
+
+class Stuck(CtlError):
+    """The agents run, and only a person can make a mesh of them: they go on running for that."""
 
 
 def up(arguments: Namespace) -> int:
@@ -60,6 +66,12 @@ def up(arguments: Namespace) -> int:
     started: list[Started] = []
     try:
         context = _bring_up(context, arguments, started, alone=fresh)
+    except Stuck as stuck:
+        if arguments.detach:
+            end = f"chorusctl down --context {name}"
+            raise CtlError(f"{stuck}. The agents go on running; {end} ends them") from None
+        note_lines(f"chorusctl: {stuck}. The agents go on running; Ctrl-C ends them")
+        return _until_interrupted(contexts.load(name) or context, started) or FAILED
     except BaseException as error:
         _abandon(started)
         if isinstance(error, KeyboardInterrupt):
@@ -141,7 +153,7 @@ def _bring_up(
             settings["CHORUS_ELECTION_JOIN_WAIT"] = os.environ.get("CHORUS_ELECTION_JOIN_WAIT", "0s")
         elif known and name not in known:
             # It joins the mesh that the others are in and never founds one beside it, however late they are.
-            settings["CHORUS_ELECTION_JOIN_WAIT"] = f"{READY_TIMEOUT_S:g}s"
+            settings["CHORUS_ELECTION_JOIN_WAIT"] = NEVER_FOUNDS
         if started:
             first = without_peer(started[0].entry().multiaddr)
             inherited = os.environ.get("CHORUS_BOOTSTRAP_PEERS", "")
@@ -216,23 +228,29 @@ class _Missing:
         self._started = started
         self._http = http
         self._why: dict[str, str] = {}
+        # The meshes that the agents are in, while they are in more than one.
+        self._apart = ""
         # What the agents warn of in their health.
         self.warnings: set[str] = set()
 
     def none(self) -> bool:
-        """Whether nothing is missing; raises CtlError when waiting cannot help, as with two meshes."""
+        """Whether nothing is missing; raises Stuck when waiting cannot help."""
         self._why = {}
         healths = {agent.agent_id: self._health(agent) for agent in self._context.agents}
         answered = {name: health for name, health in healths.items() if isinstance(health, dict)}
-        if why := two_meshes(answered):
-            raise CtlError(
-                f"{why}; meshes do not merge in this version. Stop the other mesh, or give this one a secret "
-                "of its own: another context, or another CHORUS_CLUSTER_SECRET or CHORUS_LICENSE_ID. What "
-                "this context keeps on disk is removed by: chorusctl down --purge --context "
-                f"{self._context.name}"
+        self._apart = two_meshes(answered)
+        led = any((health.get("election") or {}).get("leader") for health in answered.values())
+        elections = {} if led and not self._apart else self._elections()
+        if self._apart and of_many(elections):
+            name = self._context.name
+            raise Stuck(
+                f"{self._apart}, and meshes of more than one member do not merge. Have each agent of one of "
+                f"them leave it for the other: chorusctl members rejoin --context {name} --agent NAME. That "
+                "mesh's tasks are left behind in replaced/ in the agents' folders. To begin anew without the "
+                f"tasks of both: chorusctl down --purge --context {name}"
             )
-        if why := self._no_majority(answered):
-            raise CtlError(why)
+        if not led and (why := self._no_majority(elections)):
+            raise Stuck(why)
         for agent in self._context.agents:
             health = healths[agent.agent_id]
             if why := health if isinstance(health, str) else self._look(agent, health):
@@ -240,27 +258,32 @@ class _Missing:
                 return False
         return True
 
-    def _no_majority(self, healths: Mapping[str, Mapping[str, Any]]) -> str:
+    def _elections(self) -> dict[str, dict[str, Any]]:
+        """What the agents say of their meshes; without those that do not answer now."""
+        said = {}
+        for agent in self._context.agents:
+            try:
+                said[agent.agent_id] = self._election(agent)
+            except (httpx.HTTPError, ValueError, OSError):
+                continue  # it has only begun to start, or begins anew in another mesh
+        return said
+
+    def _no_majority(self, elections: Mapping[str, Mapping[str, Any]]) -> str:
         """Why the mesh will never have a leader, when every agent has answered and too few votes are here."""
-        if len(healths) < len(self._context.agents) or os.environ.get("CHORUS_BOOTSTRAP_PEERS"):
+        if len(elections) < len(self._context.agents) or os.environ.get("CHORUS_BOOTSTRAP_PEERS"):
             return ""
-        if any((health.get("election") or {}).get("leader") for health in healths.values()):
-            return ""
-        try:
-            elections = {agent.agent_id: self._election(agent) for agent in self._context.agents}
-        except (httpx.HTTPError, ValueError, OSError):
-            return ""  # one has only begun to start
         here = {peer_in(agent.entry().multiaddr): agent.name for agent in self._started}
         why = too_few_votes(elections, here)
         return why and (
-            f"{why}. Put the newest core/raft.redb and identity.key, which belong together, back into the "
-            f"agents' folders in {self._context.folder} (replaced identities' are there in replaced/), "
-            f"or begin anew without the mesh's tasks: chorusctl down --purge --context {self._context.name}"
+            f"{why}. If they are lost for good, go on from what is left: chorusctl members recover --context "
+            f"{self._context.name}. If not, chorusctl down, put the newest core/raft.redb and identity.key, "
+            f"which belong together, back into the agents' folders in {self._context.folder} (replaced "
+            "identities' are there in replaced/), and chorusctl up"
         )
 
     def explain(self, started: list[Started]) -> str:
         """Who is not ready, why, and what its log says last."""
-        lines = [f"the mesh is not complete after {READY_TIMEOUT_S:g} s"]
+        lines = [f"the mesh is not complete after {READY_TIMEOUT_S:g} s", *filter(None, [self._apart])]
         for agent_id, why in self._why.items():
             log = next(agent.log for agent in started if agent.name == agent_id)
             lines += [f"{agent_id}: {why}; its last words:", tail(log)]
@@ -329,6 +352,20 @@ def two_meshes(healths: Mapping[str, Mapping[str, Any]]) -> str:
     where = [f"{mesh} ({', '.join(sorted(names))})" for mesh, names in sorted(mine.items())]
     where += sorted(met - set(mine))
     return f"two meshes with the same cluster secret: {' and '.join(where)}" if len(where) > 1 else ""
+
+
+def of_many(elections: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the agents are in two meshes that go on, both of more than one member: others join by
+    themselves.
+
+    `elections` is what each agent answers to `GET /api/v1/election`.
+    """
+    going_on = {
+        said.get("mesh")
+        for said in elections.values()
+        if said.get("leader") and len(said.get("members") or ()) > 1
+    }
+    return len(going_on - {None}) > 1
 
 
 def too_few_votes(elections: Mapping[str, Mapping[str, Any]], here: Mapping[str, str]) -> str:

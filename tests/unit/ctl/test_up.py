@@ -14,10 +14,11 @@ import httpx
 import pytest
 
 from chorus.ctl import up as up_module
+from chorus.ctl.agents import Started
 from chorus.ctl.contexts import AgentEntry, MeshContext
 from chorus.ctl.doctor import _exposed, _network
 from chorus.ctl.problems import CtlError
-from chorus.ctl.up import too_few_votes, two_meshes, up
+from chorus.ctl.up import Stuck, of_many, too_few_votes, two_meshes, up
 
 LICENCE = "dev-0123456789abcdef"
 SETTINGS = ("CHORUS_LICENSE_ID", "CHORUS_CLUSTER_SECRET", "CHORUS_CLUSTER_SECRET_FILE", "CHORUS_CONTEXT")
@@ -134,18 +135,77 @@ def agent(name: str, port: int) -> AgentEntry:
     return AgentEntry(name, "http://none", f"http://127.0.0.1:{port}", "/ip4", "t", "d", 0)
 
 
-def test_up_ends_as_soon_as_two_meshes_are_seen() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        mesh = "mesh-one" if request.url.port == 1 else "mesh-two"
-        return httpx.Response(503, json={"checks": [], "warnings": [], **election(mesh)})
+def apart(tmp_path: Path, sizes: tuple[int, int]) -> tuple[up_module._Missing, httpx.Client]:
+    """Two agents in two meshes with a leader, which list so many members."""
+    token = tmp_path / "token"
+    token.write_text("t")
 
-    context = MeshContext("c", LICENCE, (agent("agent-1", 1), agent("agent-2", 2)))
-    with httpx.Client(transport=httpx.MockTransport(answer)) as http:
-        missing = up_module._Missing(context, http, [])
-        with pytest.raises(CtlError) as told:
-            missing.none()
-    for word in ("mesh-one (agent-1)", "mesh-two (agent-2)", "CHORUS_CLUSTER_SECRET", "down --purge"):
+    def answer(request: httpx.Request) -> httpx.Response:
+        one = request.url.port == 1
+        if request.url.path == "/health":
+            mesh = election("mesh-one" if one else "mesh-two")
+            return httpx.Response(503, json={"checks": [], "warnings": [], **mesh})
+        members = [
+            {"peer_id": f"p{n}", "agent_id": "x", "voter": True} for n in range(sizes[0 if one else 1])
+        ]
+        said = {"mesh": "mesh-one" if one else "mesh-two", "leader": "x", "members": members}
+        return httpx.Response(200, json=said)
+
+    agents = [
+        AgentEntry(f"agent-{n}", f"http://127.0.0.1:{n}", f"http://127.0.0.1:{n}", "/ip4", str(token), "d", 0)
+        for n in (1, 2)
+    ]
+    http = httpx.Client(transport=httpx.MockTransport(answer))
+    return up_module._Missing(MeshContext("c", LICENCE, tuple(agents)), http, []), http
+
+
+def test_two_meshes_of_more_than_one_member_are_named_with_what_to_do(tmp_path: Path) -> None:
+    missing, http = apart(tmp_path, (2, 3))
+    with http, pytest.raises(Stuck) as told:
+        missing.none()
+    for word in ("mesh-one (agent-1)", "mesh-two (agent-2)", "members rejoin --context c", "down --purge"):
         assert word in str(told.value)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 3), (3, 1)])
+def test_a_mesh_of_one_is_given_time_to_join_the_other(tmp_path: Path, sizes: tuple[int, int]) -> None:
+    missing, http = apart(tmp_path, sizes)
+    with http:
+        assert not missing.none()
+        agent = Started("agent-1", tmp_path, tmp_path / "log", None)  # type: ignore[arg-type]
+        assert "mesh-one (agent-1) and mesh-two (agent-2)" in missing.explain([agent])
+
+
+def test_of_two_meshes_without_a_leader_one_may_go_on_in_the_other() -> None:
+    members = [{"peer_id": "p1"}, {"peer_id": "p2"}]
+    led = {"mesh": "m", "leader": "a", "members": members}
+    assert of_many({"a": led, "b": {**led, "mesh": "n"}})
+    assert not of_many({"a": led, "b": {**led, "mesh": "n", "leader": None}})
+    assert not of_many({"a": led, "b": {"mesh": None, "leader": None, "members": []}})
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_agents_that_only_a_person_can_help_go_on_running(
+    started: list[dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    detach: bool,
+) -> None:
+    def stuck(*_: Any, **__: Any) -> MeshContext:
+        raise Stuck("chorusctl members recover")
+
+    ended: list[str] = []
+    monkeypatch.setattr(up_module, "_bring_up", stuck)
+    monkeypatch.setattr(up_module, "_abandon", lambda _: ended.append("abandoned"))
+    monkeypatch.setattr(up_module, "_until_interrupted", lambda *_: ended.append("interrupted") or 0)
+    arguments = Namespace(context="c", agents=1, detach=detach, json=True)
+    if detach:
+        with pytest.raises(CtlError, match=r"members recover\. The agents go on running; chorusctl down"):
+            up(arguments)
+    else:
+        assert up(arguments) == 1
+        assert "members recover. The agents go on running" in capsys.readouterr().err
+    assert ended == ([] if detach else ["interrupted"])
 
 
 def test_up_waits_for_agents_that_do_not_answer_and_keeps_their_warnings() -> None:
