@@ -82,7 +82,8 @@ async def get_recovery(context: Here) -> Response:
 async def post_recover(context: Here, request: Request) -> Response:
     """Founds a new mesh from this agent's log, for when a majority of the voters is lost for good.
 
-    409 while the mesh has a leader or could have one, or when this agent is in another mesh than is named.
+    409 while the mesh has a leader or could have one, and, without `force`, when another member has more of
+    the log; 422 when this agent is in another mesh than is named.
     """
     body = await read_model(request, RecoverBody)
     reply = await context.hub.call_service("election", "recover", body.model_dump(), timeout=LEAVE_TIMEOUT_S)

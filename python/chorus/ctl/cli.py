@@ -237,7 +237,7 @@ def _members(commands: _SubParsersAction[ArgumentParser]) -> None:
         "--force",
         action="store_true",
         default=False,
-        help="also where the plan says no",
+        help="also where another agent has more of the log",
     )
 
 

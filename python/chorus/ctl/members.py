@@ -39,7 +39,7 @@ _VOTERS: Final[Columns] = (
     ("peer", lambda row: row["peer"]),
 )
 _LOGS: Final[Columns] = (
-    ("reachable", lambda row: row["agent_id"]),
+    ("log of", lambda row: row["agent_id"]),
     ("last entry", lambda row: row["last"]),
     ("of term", lambda row: row["term"]),
 )
@@ -125,21 +125,16 @@ def _show(plan: dict[str, Any]) -> None:
     say(f"mesh {plan['mesh'] or 'none'}: {plan['why']}")
     if plan["voters"]:
         print_table(plan["voters"], _VOTERS)
-    if plan["reachable"]:
-        print_table(plan["reachable"], _LOGS)
+    print_table([plan["this"], *plan["reachable"]], _LOGS)
     say(f"{plan['this']['agent_id']} has {_holds(plan)}; the longest log is that of {plan['longest']}")
 
 
 def _check(plan: dict[str, Any], arguments: Namespace) -> None:
     """Raises CtlError when there is nothing to recover, or another agent has more to recover from."""
-    if plan["mesh"] is None:
-        raise CtlError("this agent is in no mesh: there is nothing to recover")
-    if arguments.force:
-        return
     if plan["needed"] is not True:
         raise CtlError(f"nothing is to be recovered: {visible(str(plan['why']))}")
     this, longest = visible(str(plan["this"]["agent_id"])), visible(str(plan["longest"]))
-    if longest != this:
+    if longest != this and not arguments.force:
         raise CtlError(
             f"{longest} has a longer log than {this}, and what {this} lacks would be lost: recover there, "
             f"with --agent {longest} or on its machine. --force recovers from {this} all the same"

@@ -30,7 +30,7 @@ def plan(**changes: Any) -> dict[str, Any]:
             {"agent_id": name, "peer": f"peer-{name}", "present": name == "a", "reachable": name == "a"}
             for name in "abc"
         ],
-        "reachable": [this], "longest": "a", "this": this,
+        "reachable": [{**this, "agent_id": "b", "last": 80}], "longest": "a", "this": this,
         "holds": {"tasks": 12, "decisions": 9, "versions": 3}, "bringing": False, **changes,
     }  # fmt: skip
 
@@ -147,7 +147,6 @@ def test_a_recovery_shows_its_plan_waits_and_says_what_it_has(
         plan(),
         httpx.ConnectError("refused"),
         503,
-        plan(mesh=None),
         plan(mesh=NEW),
         plan(mesh=NEW, leader="a", bringing=True, holds={"tasks": 1, "decisions": 0, "versions": 0}),
         plan(mesh=NEW, leader="a"),
@@ -155,6 +154,7 @@ def test_a_recovery_shows_its_plan_waits_and_says_what_it_has(
     assert main(["members", "recover"]) == 0
     out, err = capsys.readouterr()
     assert "What only the lost agents know is lost" in " ".join(err.split())
+    assert ["b", "80", "4"] in [line.split() for line in out.splitlines()]
     assert "a has 12 tasks, 9 decision records, 3 UCXL versions" in out
     assert f"mesh {NEW} goes on from mesh {OLD}, with 12 tasks, 9 decision records, 3 UCXL versions" in out
     assert mesh.did() == [("POST", "members/recover", {"mesh": OLD, "force": False})]
@@ -170,25 +170,23 @@ def test_a_recovery_in_json(mesh: Mesh, capsys: pytest.CaptureFixture[str]) -> N
     }
 
 
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"mesh": None}, "in no mesh"),
-        ({"needed": False, "why": "the mesh has a leader"}, "the mesh has a leader"),
-        ({"longest": "b"}, "--agent b"),
-    ],
-)
-def test_a_recovery_that_would_lose_something_is_refused(
-    mesh: Mesh, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], why: str
-) -> None:
-    mesh.plans = [plan(**changes)]
-    assert main(["members", "recover", "--yes"]) == 1
-    assert why in capsys.readouterr().err
+def test_what_is_not_lost_is_not_recovered(mesh: Mesh, capsys: pytest.CaptureFixture[str]) -> None:
+    mesh.plans = [plan(needed=False, why="the mesh has a leader")]
+    assert main(["members", "recover", "--yes", "--force"]) == 1
+    assert "the mesh has a leader" in capsys.readouterr().err
     assert mesh.did() == []
-    if "mesh" not in changes:
-        mesh.plans = [plan(**changes), plan(mesh=NEW, leader="a")]
-        assert main(["members", "recover", "--yes", "--force"]) == 0
-        assert mesh.did() == [("POST", "members/recover", {"mesh": OLD, "force": True})]
+
+
+def test_an_agent_that_knows_less_recovers_only_by_force(
+    mesh: Mesh, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mesh.plans = [plan(longest="b")]
+    assert main(["members", "recover", "--yes"]) == 1
+    assert "--agent b" in capsys.readouterr().err
+    assert mesh.did() == []
+    mesh.plans = [plan(longest="b"), plan(mesh=NEW, leader="a")]
+    assert main(["members", "recover", "--yes", "--force"]) == 0
+    assert mesh.did() == [("POST", "members/recover", {"mesh": OLD, "force": True})]
 
 
 def test_an_agent_rejoins(mesh: Mesh, capsys: pytest.CaptureFixture[str]) -> None:
