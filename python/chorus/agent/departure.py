@@ -110,7 +110,7 @@ def _take_along(paths: Paths, departure: Departure, own: MeshSettings, read_log:
         return []  # a start that ended early came as far as this, or further
     for last in (False, True):
         try:
-            return _carry(paths, departure, own, read_log or _read_log)
+            return _carry(paths, departure, own, read_log)
         except (sqlite3.DatabaseError, ValueError) as error:
             if isinstance(error, sqlite3.Error) and not _is_damage(error):
                 raise
@@ -121,8 +121,9 @@ def _take_along(paths: Paths, departure: Departure, own: MeshSettings, read_log:
     raise AssertionError("unreachable")
 
 
-def _carry(paths: Paths, departure: Departure, own: MeshSettings, read_log: ReadLog) -> list[str]:
+def _carry(paths: Paths, departure: Departure, own: MeshSettings, read_log: ReadLog | None) -> list[str]:
     """Raises sqlite3.DatabaseError and ValueError for a damaged table."""
+    from chorus import core
     from chorus.table.store import TableStore
 
     said = []
@@ -131,7 +132,7 @@ def _carry(paths: Paths, departure: Departure, own: MeshSettings, read_log: Read
         if store.mesh not in (None, departure.mesh):
             raise ValueError(f"the table is of mesh {store.mesh}")
         try:
-            _apply_rest(store, paths.vote_file, departure.mesh, read_log)
+            _apply_rest(store, paths.vote_file, departure.mesh, read_log or core.read_log)
         except _DamagedLog as error:
             said.append(f"Its log cannot be read beyond entry {store.applied} ({error})")
         if departure.kind == "recover":
@@ -168,12 +169,6 @@ def _apply_rest(store: TableStore, vote_file: Path, mesh: str, read_log: ReadLog
         if getattr(error, "code", "") != "tampered":
             raise membership.UnreadableVoteFile(str(error)) from None
         raise _DamagedLog(str(error)) from None
-
-
-def _read_log(path: Path, first: int, limit: int) -> list[bytes]:
-    # Costly, and only a departure needs it.
-    read: ReadLog = import_module("chorus.core").read_log
-    return read(path, first, limit)
 
 
 def _entry(line: bytes, mesh: str) -> Entry:

@@ -32,10 +32,10 @@ class VoteFile:
     index.
 
     `lost` says why its owner's votes count no longer, "" while they do; `removed` why the mesh lists it no
-    longer, "" while it does. `mesh` is None when the owner is in none any more.
+    longer, "" while it does.
     """
 
-    mesh: str | None
+    mesh: str
     owner: str
     last: int
     lost: str
@@ -58,7 +58,7 @@ def read_vote_file(path: Path) -> VoteFile | None:
         return None
     head = orjson.loads(said)
     return VoteFile(
-        head["mesh"], head["owner"] or "", head["last"], head["lost"] or "", head.get("removed") or ""
+        head["mesh"], head["owner"] or "", head["last"], head["lost"] or "", head["removed"] or ""
     )
 
 

@@ -46,7 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
         if text == "in use":
             raise UnreadableVoteFile("in use")
         if text == "removed":
-            return VoteFile(None, PEER, ENTRIES, "", "it was away")
+            return VoteFile("m", PEER, ENTRIES, "", "it was away")
         mesh, owner, last, lost = text.split(" ", 3)
         return VoteFile(mesh, owner, int(last), lost)
 
