@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from chorus.process.departure import Departure, Kind, write_departure
+
 # Generous: other work shares the machine, and nothing here asserts how fast things are.
 DEADLINE_S = 60.0
 HERE = Path(__file__).parent
@@ -287,3 +289,38 @@ def _json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return content
+
+
+@pytest.mark.parametrize("kind", ["removed", "merge"])
+async def test_an_agent_that_leaves_its_mesh_begins_anew_on_the_same_ports(
+    agent: RunningAgent, kind: Kind
+) -> None:
+    def ports() -> list[int]:
+        with contextlib.suppress(OSError, ValueError):
+            said = json.loads((agent.run_dir / "settings.json").read_bytes())
+            return [said[name] for name in ("p2p_port", "api_port", "health_port")]
+        return []
+
+    data = agent.run_dir.parent / "data"
+    before = ports()
+    everybody = agent.pids("node") + agent.pids("worker")
+    write_departure(data / "departure.json", Departure(kind=kind, mesh="mesh-1", why="a test wants it"))
+    await agent.until(lambda: all(len(agent.pids(name)) > 1 for name in PROGRAMS))
+    assert not any(map(lives, everybody))
+    assert not (data / "departure.json").exists()
+    assert ports() == before
+    told = [json.loads(line) for line in agent.log.splitlines()]
+    assert any(line["event"] == "leaving the mesh, and beginning anew" for line in told), told
+    assert any("has left mesh mesh-1: a test wants it" in line["event"] for line in told), told
+    assert await agent.stop() == 0
+
+
+async def test_an_agent_that_is_told_to_stop_while_it_leaves_does_so_at_its_next_start(
+    agent: RunningAgent,
+) -> None:
+    data = agent.run_dir.parent / "data"
+    write_departure(data / "departure.json", Departure(kind="removed", mesh="mesh-1", why="a test wants it"))
+    await agent.until(lambda: b"beginning anew" in agent.log)
+    agent.process.terminate()
+    assert await agent.ended() == 0
+    assert (data / "departure.json").exists()
