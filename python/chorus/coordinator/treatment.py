@@ -104,6 +104,7 @@ ENTRIES: Final[dict[str, dict[str, Treatment]]] = {
     "cancel": {"task_id": _ID, "by": _WORD, "signer": _ID, "reason": _REASON},
     "retry": {"task_id": _ID, "by": _WORD},
     "remove": {"task_id": _ID, "by": _WORD},
+    "holders": {"task_id": _ID, "attempt": Leaf.OPAQUE, "peer": _ID},
     "member": {
         "agent_id": _WORD,
         "role": _WORD,

@@ -28,6 +28,7 @@ PROPOSABLE: Final = frozenset(
         "waiting",
         "decision",
         "version",
+        "holders",
         "ballot",
         "vote",
         "ballot_end",

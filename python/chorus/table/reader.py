@@ -13,6 +13,7 @@ from typing import Any, TypedDict, Unpack
 import orjson
 
 from chorus.config import MeshSettings
+from chorus.table.held import Held
 from chorus.table.rows import (
     FINISHED_STATES,
     LONG_FIELDS,
@@ -104,6 +105,8 @@ class TableReader:
         self._connection: sqlite3.Connection | None = None
         # What lies at UCXL addresses.
         self.ucxl = Versions(self._query)
+        # Who holds what of tasks.
+        self.held = Held(self._query)
 
     def close(self) -> None:
         """Closes the connection; the next question opens another."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +190,22 @@ class Removed:
     by: str
 
 
+# The inputs of a task, where a number of an attempt stands for what that one left.
+INPUTS: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Who holds the inputs of a task, or what an attempt left, once more than the first are named."""
+
+    TABLE: ClassVar[str] = "holdings"
+    KEY: ClassVar[tuple[str, ...]] = ("task_id", "attempt")
+
+    task_id: str
+    attempt: int
+    peers: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """An entry id that was applied, and what came of it: it counts once."""
@@ -354,11 +370,11 @@ class Carried:
 Record = (
     Mesh | Member | Task | Body | Attempt | Change | Counter | Cancel | Known | Decision | Superseded
     | Address | Version | Recorded | Ballot | Vote | Removed | FormerMember
-    | Part | Carried
+    | Part | Carried | Holding
 )  # fmt: skip
 RECORDS: tuple[type[Record], ...] = (
     Mesh, Member, Task, Body, Attempt, Change, Counter, Cancel, Known, Decision, Superseded, Address, Version,
-    Recorded, Ballot, Vote, Removed, FormerMember, Part, Carried,
+    Recorded, Ballot, Vote, Removed, FormerMember, Part, Carried, Holding,
 )  # fmt: skip
 
 R = TypeVar("R", bound=Record)

@@ -2,7 +2,7 @@
 
 No clock (time is the entry's stamp), no randomness, no I/O, so that every agent comes to the same table.
 Decided here: which types count, who may say what, that an entry counts once, and that nothing an entry says
-can raise. `tasks`, `members`, `ucxl`, `votes` and `imports` hold each type's rules.
+can raise. `tasks`, `members`, `ucxl`, `votes`, `imports` and `holders` hold each type's rules.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from chorus.table import import_entries, imports, json_values, members, tasks, ucxl, votes
+from chorus.table import holders, import_entries, imports, json_values, members, tasks, ucxl, votes
 from chorus.table.effects import Beyond, Draft, Outcome, Refuse, TableView
 from chorus.table.entries import FACTS, LEADER_ONLY, UNFIT, Entry, Fact
 from chorus.table.records import Known, Member, Mesh, Version
@@ -21,13 +21,13 @@ from chorus.table.submitted import TIME_MAX_MS
 # An entry id is remembered for so many indexes; an older entry is not applied, so that forgetting is safe.
 SEEN_MAX_AGE: Final = 100_000
 
-_FACTS: dict[str, type[Fact]] = {**FACTS, **votes.FACTS, **import_entries.FACTS}
+_FACTS: dict[str, type[Fact]] = {**FACTS, **votes.FACTS, **import_entries.FACTS, **holders.FACTS}
 _LEADER_ONLY = LEADER_ONLY | votes.LEADER_ONLY
 _RULES: dict[str, Any] = {
-    **members.RULES, **tasks.RULES, **ucxl.RULES, **votes.RULES, **imports.RULES,
+    **members.RULES, **tasks.RULES, **ucxl.RULES, **votes.RULES, **imports.RULES, **holders.RULES,
 }  # fmt: skip
 # The version of the table that a type came with; 1 for those that are not named.
-_SINCE: dict[str, int] = {"removal": 2, **dict.fromkeys(import_entries.FACTS, 2)}
+_SINCE: dict[str, int] = {"removal": 2, "holders": 2, **dict.fromkeys(import_entries.FACTS, 2)}
 
 # Errors of the disk and of the machine: they say nothing about the entry, and stop applying.
 _NOT_THE_ENTRYS: Final = (sqlite3.Error, OSError, MemoryError)

@@ -19,7 +19,7 @@ from chorus.coordinator.treatment import ENTRIES, MADE_BY_CORE, TASK, Leaf, Name
 from chorus.core import Scanner
 from chorus.hub import HubError, HubInvalid
 from chorus.process.logs import Logger
-from chorus.table import entries, import_entries, votes
+from chorus.table import entries, holders, import_entries, votes
 from chorus.table.submitted import SubmittedTask
 from chorus.wire.messages import TASKS
 from chorus.wire.secrets import SEALED_PREFIX
@@ -28,7 +28,7 @@ from chorus.wire.task import TaskSubmission
 TOKEN = "ghp_" + "x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"
 REDACTED = "[REDACTED:github-token]"
 PEER = "12D3KooWBmwkafWE2fqfzS96VoTZgpGp6aJsF4N6cKqTuS1MGUjz"
-FACTS = {**entries.FACTS, **votes.FACTS, **import_entries.FACTS}
+FACTS = {**entries.FACTS, **votes.FACTS, **import_entries.FACTS, **holders.FACTS}
 
 
 def redaction() -> Redaction:
