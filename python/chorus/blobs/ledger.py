@@ -126,6 +126,11 @@ class Ledger:
             place.unlink(missing_ok=True)
             return True
 
+    def all(self) -> list[str]:
+        """The hashes of all blobs."""
+        with self._transaction() as connection:
+            return [str(row[0]) for row in connection.execute("SELECT sha256 FROM blobs ORDER BY sha256")]
+
     def unused_since(self, before_ms: int) -> list[Kept]:
         """The blobs that were last used before then, oldest first."""
         with self._transaction() as connection:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chorus.coordinator.matching import Need, Waiting
-from chorus.table.records import Attempt, Body, Task
+from chorus.table.records import INPUTS, Attempt, Body, Holding, Task
 from chorus.table.rows import OPEN_ATTEMPTS
 from chorus.table.store import TableStore
 from chorus.table.tasks import begins_until, ended_without_success
@@ -100,7 +100,12 @@ class Board:
         if body is None:
             return
         waiting = Waiting(
-            task.task_id, need_of(body.task), task.priority, task.created_at, self._blocked(task, body)
+            task.task_id,
+            need_of(body.task),
+            task.priority,
+            task.created_at,
+            self._blocked(task, body),
+            self._holders(task, body),
         )
         self._waiting[task.task_id] = waiting
         insort(self._order, waiting.rank)
@@ -109,6 +114,13 @@ class Board:
         until = begins_until(task)
         if until is not None:
             self.until[task.task_id] = until
+
+    def _holders(self, task: Task, body: Body) -> tuple[str, ...] | None:
+        source = body.task.get("source")
+        if not (isinstance(source, dict) and source.get("sha256")) and not body.task.get("stdin_sha256"):
+            return None
+        holding = self._store.get(Holding, task.task_id, INPUTS)
+        return task.holders if holding is None else holding.peers
 
     def _blocked(self, task: Task, body: Body) -> tuple[tuple[str, str], ...]:
         blocked = []

@@ -18,13 +18,14 @@ from chorus.coordinator.board import Board
 from chorus.coordinator.exclusions import Exclusions
 from chorus.coordinator.follower import Applied, Follower
 from chorus.coordinator.leases import Leases
-from chorus.coordinator.matching import Candidate, plan
+from chorus.coordinator.matching import LOST, Candidate, plan
 from chorus.coordinator.offers import Offers
 from chorus.coordinator.presence import Presence
 from chorus.coordinator.proposals import Proposals, Settled
 from chorus.hub import Hub, HubError, HubNotLeader, HubRefused, guard
 from chorus.process import Process, metrics
 from chorus.table.entries import WAITING_MAX
+from chorus.table.reader import TableReader
 from chorus.table.records import Member, Mesh, Task
 from chorus.wire.languages import canonical
 
@@ -159,6 +160,8 @@ class Leading:
                 self._note(applied)
             if self.active and applied.outcome.members:
                 self._wake.set()
+                if applied.entry.type == "removal" and not applied.outcome.repeated:
+                    self._spawn(self._name_lost(str(applied.entry.body["peer"]), applied.entry.stamp_ms))
         if self.active:
             self._end_dependents()
             self.round_soon()
@@ -256,6 +259,7 @@ class Leading:
         self._offers.stop_all()
         self.leases.reset((), 0)
         self._reasons.clear()
+        metrics.TASKS_INPUT_LOST.set(0)
         self._process.log.info("no longer leading")
 
     async def _check_presence(self) -> None:
@@ -353,16 +357,39 @@ class Leading:
             body = {"task_id": task_id}
             self._spawn_once(("dependency_failed", task_id), self._say("dependency_failed", body))
 
+    async def _name_lost(self, peer: str, now_ms: int) -> None:
+        """What is lost with a member that was removed; of tasks that wait their reason says it."""
+        since = now_ms - int(self._process.settings.retention_s * 1000)
+
+        def count() -> int:
+            reader = TableReader(self._store.path)
+            try:
+                return reader.held.lost_with(peer, since)
+            finally:
+                reader.close()
+
+        if lost := await asyncio.to_thread(count):
+            metrics.OUTPUTS_LOST.inc(lost)
+            self._process.log.warning(
+                "the output of ended tasks is lost: a removed member alone had it", peer=peer, tasks=lost
+            )
+
     def _say_reasons(self) -> None:
-        fresh = []
+        fresh: list[dict[str, str]] = []
+        lost = 0
         for task_id, reason in self._reasons.items():
             if task_id in self.board.failed_dependency:
                 continue
             task = self._store.get(Task, task_id)
-            if task is not None and task.finished_at is None and task.agent is None and task.reason != reason:
-                fresh.append({"task_id": task_id, "reason": reason})
-                if len(fresh) == WAITING_MAX:
-                    break
+            if task is None or task.finished_at is not None or task.agent is not None:
+                continue
+            lost += reason == LOST
+            if task.reason == reason or len(fresh) == WAITING_MAX:
+                continue
+            fresh.append({"task_id": task_id, "reason": reason})
+            if reason == LOST:
+                self._process.log.warning("the source or input of a task is lost", task_id=task_id)
+        metrics.TASKS_INPUT_LOST.set(lost)
         if fresh:
             self._spawn_once(("waiting",), self._say("waiting", {"tasks": fresh}))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from chorus.wire.languages import BASE, LANGUAGES, canonical
 
@@ -19,6 +20,8 @@ WEIGHT_IMAGE = 0.15
 WEIGHT_LATENCY = 0.1
 # The round trip at which a member's nearness counts half.
 LATENCY_HALF_MS = 50.0
+# Why a task waits that cannot run any more, unless a member comes that still has what it needs.
+LOST: Final = "its source or input is lost: no member holds it any more; submit the task again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class Waiting:
     created_ms: int
     # Tasks that have to be completed first, each with its state now ("" when nobody knows it).
     blocked: tuple[tuple[str, str], ...] = ()
+    # The members that are named as holders of its source and input; None when it has none of its own.
+    holders: tuple[str, ...] | None = None
 
     @property
     def rank(self) -> tuple[int, str]:
@@ -157,6 +162,9 @@ def plan(
             other, state = open_dependencies[0]
             reasons[task.task_id] = f"waits for task {other}, which is {state or 'unknown'}"
             continue
+        if task.holders is not None and (why := _unheld(task.holders, members)) is not None:
+            reasons[task.task_id] = why
+            continue
         if task.need not in fitting:
             fitting[task.need] = [member for member in members if misfit(task.need, member) is None]
         if task.need in full:
@@ -186,6 +194,16 @@ def plan(
             full[task.need] = _why(task.need, members, fitting[task.need])
             reasons[task.task_id] = full[task.need]
     return Plan(tuple(awards), reasons)
+
+
+def _unheld(holders: Sequence[str], members: Sequence[Candidate]) -> str | None:
+    """Why nobody could fetch a task's source and input now; None when somebody can."""
+    listed = [member for member in members if member.peer in holders]
+    if not listed:
+        return LOST
+    if any(member.present for member in listed):
+        return None
+    return f"its source or input is with members that are away: {_some([m.agent_id for m in listed])}"
 
 
 def _why(need: Need, members: Sequence[Candidate], fitting: Sequence[Candidate]) -> str:

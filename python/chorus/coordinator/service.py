@@ -14,6 +14,7 @@ from chorus.coordinator.blob_keeper import BlobKeeper
 from chorus.coordinator.curating import Curating
 from chorus.coordinator.follower import DISK_RETRY_FIRST_S, DISK_RETRY_MAX_S, Follower
 from chorus.coordinator.gossip import Gossip
+from chorus.coordinator.input_copies import InputCopies
 from chorus.coordinator.leading import Leading
 from chorus.coordinator.newest import Newest
 from chorus.coordinator.profile import ProfileKeeper
@@ -84,6 +85,8 @@ class Coordinator:
         self.ballots = Ballots(process, hub, self.follower, self.proposals, self.leading, **wall)
         self.curating = Curating(process, hub, self.follower)
         self.blob_keeper = BlobKeeper(process, hub, self.follower, self.blobs)
+        self.input_copies = InputCopies(process, hub, self.follower, self.blobs, **wall)
+        self.submission.alone = self.input_copies.copies.missed
         self._methods: dict[str, Handler] = {
             "table.submit": self.submission.submit,
             "table.cancel": self.submission.cancel,
@@ -118,6 +121,7 @@ class Coordinator:
                 group.create_task(guard.lasting(self.ballots.run, "record", raising=disk))
                 group.create_task(self.curating.run())
                 group.create_task(guard.lasting(self.blob_keeper.run, "record"))
+                group.create_task(guard.lasting(self.input_copies.copies.run, "record"))
         finally:
             self.store.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -31,7 +32,7 @@ SUBMIT_WAIT_S = 20.0
 SECOND_COPY_S = 2.0
 
 # What other processes of this agent may say through the coordinator; the rest has services of its own.
-PROPOSABLE = frozenset({"decline", "claim", "started", "result", "release", "decision", "version"})
+PROPOSABLE = frozenset({"decline", "claim", "started", "result", "release", "decision", "version", "holders"})
 
 
 class Submission:
@@ -52,6 +53,8 @@ class Submission:
         self._blobs, self._newest = blobs, newest
         self._archives = CheckedArchives()
         self.notes = Notes(process, hub)
+        # Called when a task is taken in whose blobs only this agent has.
+        self.alone: Callable[[], None] = lambda: None
 
     async def submit(self, request: Request) -> dict[str, Any]:
         """`table.submit` {task, submitted_by?, wait_s?} -> {task, created, replicas, notices}.
@@ -226,6 +229,8 @@ class Submission:
                         return [*holders, peer]
         except TimeoutError:
             self._process.log.warning("no second copy in time; the task is accepted with one")
+        if others:
+            self.alone()
         return holders
 
     def _present(self) -> list[str]:

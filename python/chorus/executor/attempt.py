@@ -203,7 +203,7 @@ class Attempt:
             self.task_id,
             self.number,
             self._task,
-            self._row.holders,
+            tuple(holder.peer for holder in self._room.table.held.holders(self.task_id)),
             limits_for(self._task, room.ceiling),
             self._folder,
         )
@@ -320,8 +320,7 @@ class Attempt:
         if summary.fits_entry(items, found.left_out):
             return {"artifacts": items, "left_out": found.left_out}
         try:
-            listed = orjson.dumps({"artifacts": items, "left_out": found.left_out})
-            blob = await self._room.blobs.put_bytes(listed)
+            blob = await self._room.blobs.put_bytes(summary.artifact_list(items, found.left_out))
         except (BlobSpaceFull, OSError) as error:
             why = f"the list of {len(items)} artifacts could not be kept: {error}"
             self._log.error("a list of artifacts is not kept", error=str(error))

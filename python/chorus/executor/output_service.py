@@ -6,7 +6,7 @@ import asyncio
 import base64
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ _NUMBER = re.compile(rb'^\{"id":"\d+-(\d+)"')
 
 Open = Callable[[str, int], Journal | None]
 Over = Callable[[str, int], bool]
+Keep = Callable[[Request, ByteStream], Awaitable[None]]
 
 
 class OutputService:
     """Serves what lies under the tasks folder. `journal` finds the journal of an attempt that is still being
     written to, `over` says whether the mesh has seen an attempt end, `listed` whether a peer is a member, and
-    `gone` why what a task left here was removed.
+    `gone` why what a task left here was removed. `keep` takes copies of what other members' attempts left.
     """
 
     def __init__(
@@ -38,7 +39,9 @@ class OutputService:
         over: Over,
         listed: Callable[[str], bool],
         gone: Callable[[str], str | None] = lambda task_id: None,
+        keep: Keep | None = None,
     ) -> None:
+        self._keep = keep
         self._gone = gone
         self._tasks = tasks
         self._journal = journal
@@ -56,10 +59,13 @@ class OutputService:
         return {"items": items, "left_out": listed.get("left_out", [])}
 
     async def stream(self, request: Request, stream: ByteStream) -> None:
-        """Streams: `events`, `logs`, `artifact` (from `offset` on, `length` bytes), and `artifacts`: all of
-        them one after the other, in the order of their list.
+        """Streams: `events`, `logs`, `artifact` (from `offset` on, `length` bytes), `artifacts`: all of them
+        one after the other, in the order of their list, and `keep`.
         """
         self._check_member(request)
+        if request.method == "keep" and self._keep is not None:
+            await self._keep(request, stream)
+            return
         folder, journal = self._folder(request)
         follow = bool(request.head.get("follow")) and journal is not None and not journal.over
         match request.method:

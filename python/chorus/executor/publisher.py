@@ -1,7 +1,7 @@
 """Says results to the mesh until they are committed or superseded, and then what follows them.
 
-result committed -> `end` event -> decision record (DHT, table, announcement, log) -> `task_complete` and
-log entry.
+second copy of what the attempt left -> result committed -> `end` event -> decision record (DHT, table,
+announcement, log) -> `task_complete` and log entry.
 Every step is in the outbox before it is begun, so that a killed agent goes on where it was.
 """
 
@@ -19,6 +19,7 @@ import orjson
 
 from chorus import decisions
 from chorus.executor import summary
+from chorus.executor.copies import AttemptCopies
 from chorus.executor.journal import ARTIFACTS, RECORD_FILE, Journal, attempt_folder
 from chorus.executor.outbox import Item
 from chorus.executor.proposals import Outcome, propose
@@ -49,8 +50,9 @@ class NameTaken(Exception):
 class Publisher:
     """Works off the outbox."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, copies: AttemptCopies | None = None) -> None:
         self._room = room
+        self._copies = copies
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._working: dict[tuple[str, int], asyncio.Task[Any]] = {}
 
@@ -92,6 +94,7 @@ class Publisher:
         room = self._room
         counted = True
         if item.step == "result":
+            holder = await self._second_copy(item)
             async with self._keeping_list(item):
                 outcome = await propose(room.hub, "result", item.body, entry_id=item.entry_id)
             counted = outcome is not None and outcome.accepted
@@ -100,6 +103,8 @@ class Publisher:
                 counted = outcome is not None and outcome.accepted
             if counted:
                 self._committed(item, journal)
+                if self._copies is not None:
+                    room.spawn(self._copies.after_result(item.task_id, item.attempt, holder))
             else:
                 self._superseded(item, journal, outcome.reason if outcome else "")
             room.journals.pop((item.task_id, item.attempt), None)
@@ -126,6 +131,16 @@ class Publisher:
             wait = min(wait * 2, _RETRY_MAX_S)
             with contextlib.suppress(sqlite3.Error):
                 item = room.outbox.get(item.task_id, item.attempt) or item
+
+    async def _second_copy(self, item: Item) -> str | None:
+        """Before a result counts, two members have what the attempt left, if another takes it in time."""
+        if self._copies is None:
+            return None
+        try:
+            return await self._copies.before_result(item.task_id, item.attempt)
+        except (HubError, OSError, sqlite3.Error) as error:
+            self._room.log.warning("no second copy of a result", task_id=item.task_id, error=str(error))
+            return None
 
     @contextlib.asynccontextmanager
     async def _keeping_list(self, item: Item) -> AsyncIterator[None]:

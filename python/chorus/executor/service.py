@@ -12,6 +12,7 @@ from chorus.blobs import BlobStore
 from chorus.config import MeshSettings
 from chorus.executor import redaction
 from chorus.executor.backend import Limits, SandboxError
+from chorus.executor.copies import AttemptCopies
 from chorus.executor.desk import Desk
 from chorus.executor.docker.backend import DockerBackend
 from chorus.executor.docker.engine import Engine
@@ -81,9 +82,10 @@ class Executor:
             log=process.log,
         )
         self.desk = Desk(self.room)
-        self.publisher = Publisher(self.room)
-        self.watch = BackendWatch(self.room, self.desk)
         self.retention = Retention(self.room, self._busy)
+        self.copies = AttemptCopies(self.room, self.retention.reason_gone)
+        self.publisher = Publisher(self.room, self.copies)
+        self.watch = BackendWatch(self.room, self.desk)
         self.room.publish = self.publisher.publish
         self.room.backend_lost = self.watch.suspect
         self.room.sampled = self._sampled
@@ -99,6 +101,7 @@ class Executor:
                 group.create_task(guard.lasting(self._prewarm, "answer")),
                 group.create_task(guard.lasting(self._sample, "record")),
                 group.create_task(guard.lasting(self.retention.run, "record")),
+                group.create_task(guard.lasting(self.copies.run, "record")),
             ]
             output = OutputService(
                 self.room.settings.paths.tasks,
@@ -106,6 +109,7 @@ class Executor:
                 self._over,
                 lambda peer: self.room.table.member(peer) is not None,
                 self.retention.reason_gone,
+                self.copies.take,
             )
             self.publisher.resume()
             await self.room.hub.offer("output", output.handle, peers=True, streams=output.stream)

@@ -165,6 +165,11 @@ def shorten_commands(commands: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**item, "command": shorten(item["command"], room)} for item in commands]
 
 
+def artifact_list(items: Sequence[object], left_out: Sequence[object]) -> bytes:
+    """The blob that lists the artifacts of a result which they do not fit into: the same on all agents."""
+    return orjson.dumps({"artifacts": items, "left_out": left_out})
+
+
 def fits_entry(items: Sequence[object], left_out: Sequence[object]) -> bool:
     """Whether a list of artifacts may stand in the result's entry itself."""
     few = len(items) <= LISTED_MAX and len(left_out) <= LEFT_OUT_LISTED_MAX

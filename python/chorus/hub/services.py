@@ -39,5 +39,5 @@ SERVICES: Mapping[str, Service] = {
         ),
     ),
     "executor": Service("executor", frozenset({"award"})),
-    "output": Service("executor", frozenset({"artifacts", "events", "logs", "artifact"})),
+    "output": Service("executor", frozenset({"artifacts", "events", "logs", "artifact", "keep"})),
 }

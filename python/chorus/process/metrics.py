@@ -70,6 +70,15 @@ ENTRIES_REFUSED = Counter("chorus_entries_refused_total", "Entries applied as no
 TASK_WAIT = Histogram(
     "chorus_task_wait_seconds", "Time from submission to the claim", buckets=_DURATION_BUCKETS_S
 )
+TASKS_INPUT_LOST = Gauge(
+    "chorus_tasks_input_lost",
+    "Tasks that wait for a source or input which no member holds any more, on the leader",
+    multiprocess_mode="livesum",
+)
+OUTPUTS_LOST = Counter(
+    "chorus_outputs_lost_total",
+    "Ended tasks whose output only a member had that was removed, counted by the leader of that time",
+)
 REJECTED_MESSAGES = Counter(
     "chorus_rejected_messages_total", "Gossip messages and frames refused by the core, by reason", ["reason"]
 )
