@@ -1,7 +1,6 @@
 """Routes for the artifacts of a task: their list, each by its path, and all as one tar.
 
-The agent that ran the task holds them and may be any member's: what it sends is held against the sizes and
-hashes of the result.
+Who holds them may be any member: what it sends is held against the sizes and hashes of the result.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 
 from chorus.api.context import Context, Here
 from chorus.api.header_values import attachment
+from chorus.api.holders import from_holder
 from chorus.api.listing import Listing, listing
 from chorus.api.output import check_kept, holder_away, until_stopped
 from chorus.api.problems import Problem
@@ -150,19 +150,22 @@ async def _open(
     """The stream and its content, whose first bytes are here: before them nothing is promised."""
     check_kept(row)
     head = {"task_id": row.task_id, "attempt": row.attempt, **named}
+    attempt = context.table.attempts(row.task_id)[-1]
+
+    async def ask(peer: str) -> tuple[ByteStream, _Content]:
+        opened = await context.hub.open_stream("output", stream, head, peer=peer, timeout=OPEN_TIMEOUT_S)
+        content = _Content(until_stopped(context, opened))
+        try:
+            await content.fill()
+        except BaseException:
+            await opened.close()
+            raise
+        return opened, content
+
     try:
-        opened = await context.hub.open_stream("output", stream, head, peer=row.agent, timeout=OPEN_TIMEOUT_S)
+        return await from_holder(context.table, attempt, ask)
     except HubError as error:
         raise _not_had(context, row, error) from None
-    content = _Content(until_stopped(context, opened))
-    try:
-        await content.fill()
-    except BaseException as error:
-        await opened.close()
-        if isinstance(error, HubError):
-            raise _not_had(context, row, error) from None
-        raise
-    return opened, content
 
 
 def _not_had(context: Context, row: TaskRow, error: HubError) -> Problem:

@@ -16,7 +16,7 @@ from chorus.table import view
 from chorus.table.entries import ARTIFACTS_BLOB_MAX_BYTES
 from chorus.table.rows import TaskRow
 
-# A list comes from the disk of the agent that ran the task, or of this one.
+# A list comes from the disk of a member that holds what the task left, or of this one.
 LIST_TIMEOUT_S: Final = 30.0
 
 
@@ -34,7 +34,8 @@ async def listing(context: Context, row: TaskRow) -> Listing:
     if blob is None or row.agent is None:
         return Listing(view.artifacts(row.result), view.left_out(row.result))
     sha256 = str(blob.get("sha256"))
-    head = {"sha256": sha256, "holders": [row.agent]}
+    held = context.table.held.holders(row.task_id, row.attempt)
+    head = {"sha256": sha256, "holders": [holder.peer for holder in held]}
     try:
         await context.hub.call_service("coordinator", "blobs.fetch", head, timeout=LIST_TIMEOUT_S)
     except HubError as error:

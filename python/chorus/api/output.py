@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
 
 from chorus.api.context import Context, Here
+from chorus.api.holders import from_holder
 from chorus.api.problems import Problem, from_hub
 from chorus.api.sse import Event, event_stream
 from chorus.api.story import RETRY_FIRST_S, RETRY_MAX_S, Story, parse_place
@@ -92,12 +93,14 @@ async def _open_logs(
     """The stream and what came first on it: an executor that has nothing says so after it was opened."""
     head = {"task_id": attempt.task_id, "attempt": attempt.attempt, "stream": stream, "follow": follow}
     wait = RETRY_FIRST_S
+
+    async def ask(peer: str) -> tuple[ByteStream, bytes]:
+        opened = await context.hub.open_stream("output", "logs", head, peer=peer, timeout=OPEN_TIMEOUT_S)
+        return opened, await _first(opened)
+
     while True:
         try:
-            opened = await context.hub.open_stream(
-                "output", "logs", head, peer=attempt.agent, timeout=OPEN_TIMEOUT_S
-            )
-            return opened, await _first(opened)
+            return await from_holder(context.table, attempt, ask)
         except HubError as error:
             # An executor hears of its claim at about the time that the table shows it.
             if error.code != "not_found" or not attempt.open or wait >= RETRY_MAX_S:

@@ -8,7 +8,7 @@ What cannot be had is named in a `gap`. How events travel to the client is `sse`
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final
@@ -108,7 +108,7 @@ class Story:
             after = self._place.n
             failure: HubError | None = None
             try:
-                async with aclosing(tell(self._context.hub, attempt, after, is_open)) as telling:
+                async with aclosing(self._tell(attempt, after, is_open)) as telling:
                     async for told in telling:
                         wait, tries, warned = RETRY_FIRST_S, 0, False
                         if isinstance(told, Over):
@@ -147,6 +147,11 @@ class Story:
                 return
             await watch.changed(wait)
             wait = min(wait * 2, RETRY_MAX_S)
+
+    def _tell(
+        self, attempt: AttemptRow, after: int, is_open: Callable[[], bool]
+    ) -> AsyncGenerator[list[Event] | Over]:
+        return tell(self._context.hub, self._context.table, attempt, after, is_open)
 
     def _pass(self, events: list[Event]) -> None:
         places = [place_of(event.id) for event in events if event.id is not None]

@@ -74,7 +74,8 @@ class Reason(BaseModel):
 
 def task_view(context: Context, row: TaskRow) -> dict[str, Any]:
     """The task with its attempts, as surface.md shapes it."""
-    return view(row, context.table.attempts(row.task_id), leader=context.leader_id())
+    attempts, lost = context.table.attempts(row.task_id), context.table.held.lost(row.task_id)
+    return view(row, attempts, leader=context.leader_id(), lost=lost)
 
 
 def check_task_id(task_id: str) -> str:

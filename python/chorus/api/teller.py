@@ -1,4 +1,4 @@
-"""What the executor of an attempt tells of it: its numbered events, and its word that no more will come.
+"""What an attempt's executor, or who holds a copy, tells of it: numbered events, and that no more will come.
 
 Its agent may be any member's, so that nothing it says is taken for well-formed.
 """
@@ -14,8 +14,10 @@ from typing import Final
 import orjson
 
 from chorus.api.context import LOOK_AGAIN_S
+from chorus.api.holders import from_holder
 from chorus.api.sse import Event
 from chorus.hub import ByteStream, Hub, HubError
+from chorus.table.reader import TableReader
 from chorus.table.rows import AttemptRow
 
 OPEN_TIMEOUT_S: Final = 5.0
@@ -54,17 +56,28 @@ def place_of(ident: str) -> Place | None:
 
 
 async def tell(
-    hub: Hub, attempt: AttemptRow, after: int, is_open: Callable[[], bool]
+    hub: Hub, table: TableReader, attempt: AttemptRow, after: int, is_open: Callable[[], bool]
 ) -> AsyncGenerator[list[Event] | Over]:
     """The events after number `after` as they come, then `Over` if the attempt is over.
 
     Raises HubError when the executor cannot be asked, or is silent although the attempt has ended.
     """
     head = {"task_id": attempt.task_id, "attempt": attempt.attempt, "after": after, "follow": True}
-    stream = await hub.open_stream("output", "events", head, peer=attempt.agent, timeout=OPEN_TIMEOUT_S)
+
+    async def ask(peer: str) -> tuple[ByteStream, bytes]:
+        stream = await hub.open_stream("output", "events", head, peer=peer, timeout=OPEN_TIMEOUT_S)
+        try:
+            # Who holds an attempt that has ended says at once whether it has something.
+            return stream, b"" if attempt.open else await _read(stream, is_open)
+        except BaseException:
+            await stream.close()
+            raise
+
+    stream, first = await from_holder(table, attempt, ask)
     async with stream:
         rest = b""
-        while chunk := await _read(stream, is_open):
+        while chunk := first or await _read(stream, is_open):
+            first = b""
             *lines, rest = (rest + chunk).split(b"\n")
             if len(rest) > LINE_MAX_BYTES:
                 raise HubError(f"an event is longer than {LINE_MAX_BYTES} bytes", code="too_large")

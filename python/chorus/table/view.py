@@ -11,8 +11,8 @@ from chorus.wire.times import rfc3339
 
 # What may stand in an ETag; whether it is the right hash, its reader finds out.
 _SHA256 = re.compile(r"[0-9a-f]{1,64}")
-# What a list of tasks leaves out, and what it has of a result.
-_LONG = frozenset({*LONG_FIELDS, "attempts"})
+# What a list of tasks leaves out, being long or costly, and what it has of a result.
+_LONG = frozenset({*LONG_FIELDS, "attempts", "lost"})
 _SHORT_RESULT = frozenset({"exit_code", "ended_by", "summary", "decision"})
 _MODE = re.compile(r"0[0-7]{3}")
 _RESULT = ("exit_code", "summary", "commands", "artifacts", "usage", "ended_by")
@@ -24,9 +24,10 @@ def view(
     *,
     leader: str | None = None,
     replicas: int | None = None,
+    lost: Iterable[str] = (),
 ) -> dict[str, Any]:
     """The task as JSON; `leader` is the agent id of the mesh's leader, `replicas` what is known of its
-    copies.
+    copies, `lost` what of it no member holds any more.
     """
     body = {key: value for key, value in task.task.items() if key not in ("task_id", "submitted_by")}
     return {
@@ -45,6 +46,7 @@ def view(
         "started_at": _time(task.started_at),
         "finished_at": _time(task.finished_at),
         "removed_at": _time(task.removed_at),
+        "lost": list(lost),
         "waiting_s": task.waiting_s,
         "pulling_s": task.pulling_s,
         "running_s": task.running_s,

@@ -21,6 +21,7 @@ from chorus.api.service import _server, bind
 from chorus.blobs import BlobStore
 from chorus.config import load_settings
 from chorus.hub import ByteStream, HubInvalid, HubNotFound, HubUnavailable, Request
+from chorus.table.held import Holder
 from chorus.table.rows import (
     AttemptRow,
     FormerRow,
@@ -58,12 +59,32 @@ def attempt_row(number: int = 1, **changes: Any) -> AttemptRow:
 
 
 @dataclass
+class FakeHeld:
+    """What the table says of holders."""
+
+    table: FakeTable
+
+    def holders(self, task_id: str, attempt: int | None = None) -> list[Holder]:
+        return list(self.table.holders)
+
+    def lost(self, task_id: str) -> list[str]:
+        return list(self.table.lost)
+
+
+@dataclass
 class FakeTable:
     """The reader's answers, set by the test."""
 
     row: TaskRow | None = None
     attempt_rows: list[AttemptRow] = field(default_factory=list)
     changes: list[StateChange] = field(default_factory=list)
+    # Who holds what attempts left, and what nobody holds.
+    holders: list[Holder] = field(default_factory=lambda: [Holder("peer-b", "b", True)])
+    lost: list[str] = field(default_factory=list)
+
+    @property
+    def held(self) -> FakeHeld:
+        return FakeHeld(self)
 
     def another(self) -> FakeTable:
         return self

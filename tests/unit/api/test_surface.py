@@ -293,7 +293,7 @@ async def test_a_list_has_tasks_in_short_and_is_read_beside_the_loop(
     whole = (await surface.api.get(f"/api/v1/tasks/{TASK_ID}")).json()
     assert threads != [threading.main_thread()]
     assert len(threads) == 1
-    left_out = {"commands", "description", "source", "env", "attempts"}
+    left_out = {"commands", "description", "source", "env", "attempts", "lost"}
     assert {name: whole[name] for name in whole if name not in left_out | {"result"}} == {
         name: value for name, value in item.items() if name != "result"
     }
