@@ -13,9 +13,10 @@ import itertools
 import os
 import random
 import selectors
+import shutil
+import socket
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,23 +25,35 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, TypeVar
 
-import httpx
-
-from .conftest import GENEROUS_S, bare_environ
-
-T = TypeVar("T")
+from .sites import Site, T
 
 LICENSE = "dev-network-faults"
 PACKET_MAX_BYTES = 2048
 # linux/sched.h, linux/if_tun.h
-CLONE_NEWNET = 0x40000000
+CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 # RFC 791: where a packet says where it goes.
 DESTINATION = slice(16, 20)
 
+# RFC 1035: the length of a message's head; its flags in answers; types of records; their class.
+DNS_HEAD_BYTES, DNS_ANSWER, DNS_NO_SUCH_NAME = 12, 0x8580, 0x8583
+DNS_A, DNS_SOA, DNS_INTERNET = 1, 6, 1
+DNS_MESSAGE_BYTES = 512
+# The public root allows this long to keep the answer that a name does not exist.
+DNS_NEGATIVE_TTL_S = 86_400
+
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def can_make_hosts() -> bool:
+    """Whether this machine lets this user make network namespaces."""
+    return (
+        os.getuid() == 0
+        and shutil.which("ip") is not None
+        and Path("/dev/net/tun").exists()
+        and subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode == 0
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +124,78 @@ class Network:
                 heapq.heappush(self._travelling, (due, next(self._numbers), device, packet))
 
 
-class Host:
-    """One host with its agent. What is asked of the agent is asked on the host."""
+class Names:
+    """A name server on each host, in a thread of its own: what a name leads to changes as tests go on."""
 
-    def __init__(self, number: int, folder: Path, network: Network) -> None:
+    def __init__(self) -> None:
+        self._addresses: dict[str, list[str]] = {}
+        self._servers: list[socket.socket] = []
+        self._selector = selectors.DefaultSelector()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Names:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        for server in self._servers:
+            server.close()
+        self._selector.close()
+
+    def add(self, name: str, address: str) -> None:
+        """From now on the name leads to this address too."""
+        self._addresses[name] = [*self._addresses.get(name, ()), address]
+
+    def serve(self, server: socket.socket) -> None:
+        """From here on this socket's questions are answered."""
+        self._servers.append(server)
+        self._selector.register(server, selectors.EVENT_READ)
+
+    def _serve(self) -> None:
+        while not self._over.is_set():
+            for key, _ in self._selector.select(0.1):
+                server = key.fileobj
+                assert isinstance(server, socket.socket)
+                with suppress(OSError, IndexError, UnicodeDecodeError):
+                    question, client = server.recvfrom(DNS_MESSAGE_BYTES)
+                    server.sendto(self._answer(question), client)
+
+    def _answer(self, question: bytes) -> bytes:
+        labels, place = [], DNS_HEAD_BYTES
+        while length := question[place]:
+            labels.append(question[place + 1 : place + 1 + length].decode())
+            place += 1 + length
+        asked = question[DNS_HEAD_BYTES : place + 5]
+        wanted = int.from_bytes(question[place + 1 : place + 3])
+        found = self._addresses.get(".".join(labels).lower())
+        # A name in a record is written as the place of the question's.
+        name = struct.pack(">H", 0xC000 | DNS_HEAD_BYTES)
+        records = [
+            name + struct.pack(">HHIH", DNS_A, DNS_INTERNET, 0, 4) + IPv4Address(address).packed
+            for address in (found or ())
+            if wanted == DNS_A
+        ]
+        authority = b""
+        if not records:
+            start = b"\0\0" + struct.pack(">5I", 1, 1800, 900, 604_800, DNS_NEGATIVE_TTL_S)
+            head = struct.pack(">HHIH", DNS_SOA, DNS_INTERNET, DNS_NEGATIVE_TTL_S, len(start))
+            authority = b"\0" + head + start
+        code = DNS_NO_SUCH_NAME if found is None else DNS_ANSWER
+        counts = struct.pack(">HHHHH", code, 1, len(records), 1 if authority else 0, 0)
+        return question[:2] + counts + asked + b"".join(records) + authority
+
+
+class Host(Site):
+    """A site on a host of its own. What is asked of the agent is asked on the host."""
+
+    def __init__(self, number: int, folder: Path, network: Network, names: Names | None = None) -> None:
+        super().__init__(f"host-{number}", f"10.213.77.{number}", folder, LICENSE)
         self.number = number
-        self.agent_id = f"host-{number}"
-        self.address = f"10.213.77.{number}"
-        self.data_dir = folder / self.agent_id
-        self._network = network
-        self._process: subprocess.Popen[bytes] | None = None
-        self._client: httpx.Client | None = None
+        self.host = "127.0.0.1"
+        self._network, self._names, self._folder = network, names, folder
         # Only this thread, and the processes it starts, are on the host.
         self._inside = ThreadPoolExecutor(1)
         network.plug(self.address, self._here(self._make))
@@ -134,63 +208,10 @@ class Host:
         """What `cut` did is over."""
         self._network.cuts.discard(self._pair(other))
 
-    def start(self, others: list[Host], **more: str) -> None:
-        """Starts the agent, which knows where the others are."""
-        environ = bare_environ()
-        environ |= {
-            "CHORUS_LICENSE_ID": LICENSE,
-            "CHORUS_AGENT_ID": self.agent_id,
-            "CHORUS_DATA_DIR": str(self.data_dir),
-            "CHORUS_RUN_DIR": str(self.data_dir.parent / f"r{self.number}"),
-            "CHORUS_P2P_HOST": self.address,
-            "CHORUS_MDNS_ENABLED": "false",
-            "CHORUS_BOOTSTRAP_PEERS": ",".join(
-                f"/ip4/{other.address}/tcp/9000" for other in others if other is not self
-            ),
-            **more,
-        }
-        command = [sys.executable, "-m", "chorus.agent"]
-        with (self.data_dir.parent / f"{self.agent_id}.log").open("ab") as log:
-
-            def begin() -> subprocess.Popen[bytes]:
-                return subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
-
-            self._process = self._here(begin)
-
-    def kill(self) -> None:
-        """Ends the agent at once, if there is one."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(GENEROUS_S)
-            self._process = None
-
     def remove(self) -> None:
         """Ends the agent; the host goes with the last process on it."""
-        self.kill()
+        super().remove()
         self._inside.shutdown()
-
-    def ask(self, method: str, path: str, timeout_s: float = 60, **more: Any) -> httpx.Response:
-        """One request to the agent's API; raises httpx.TransportError."""
-
-        def once() -> httpx.Response:
-            if self._client is None:
-                token = (self.data_dir / "api-token").read_text().strip()
-                self._client = httpx.Client(
-                    base_url="http://127.0.0.1:8080",
-                    headers={"Authorization": f"Bearer {token}"},
-                    trust_env=False,
-                )
-            return self._client.request(method, path, timeout=timeout_s, **more)
-
-        return self._here(once)
-
-    def get(self, path: str, **params: Any) -> Any:
-        """The JSON of an answer; None while there is no good one."""
-        try:
-            answer = self.ask("GET", path, params=params)
-        except (httpx.TransportError, OSError):
-            return None
-        return answer.json() if answer.status_code == 200 else None
 
     def _pair(self, other: Host | None) -> frozenset[bytes]:
         return frozenset(IPv4Address(host.address).packed for host in (self, other) if host is not None)
@@ -209,16 +230,32 @@ class Host:
             ("link", "set", "net0", "up"),
         ):
             subprocess.run(["ip", *words], check=True, capture_output=True)
+        if self._names is not None:
+            self._names.serve(self._make_name_server())
         return device
+
+    def _make_name_server(self) -> socket.socket:
+        """A socket that is asked for names by whatever runs on this host, and by nothing else."""
+        if _libc.unshare(CLONE_NEWNS) != 0:
+            raise OSError(ctypes.get_errno(), "no mount namespace can be made")
+        settings = self._folder / "resolv.conf"
+        settings.write_text("nameserver 127.0.0.1\noptions ndots:0\n")
+        for words in (("--make-rprivate", "/"), ("--bind", str(settings), "/etc/resolv.conf")):
+            subprocess.run(["mount", *words], check=True, capture_output=True)
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.bind(("127.0.0.1", 53))
+        return server
 
 
 @contextmanager
-def hosts(count: int, folder: Path, network: Network) -> Iterator[list[Host]]:
-    """So many hosts on the network, without agents yet."""
+def hosts(count: int, folder: Path, network: Network, names: Names | None = None) -> Iterator[list[Host]]:
+    """So many hosts on the network, without agents yet; with `names`, they resolve what it knows."""
     with ExitStack() as stack:
         stack.enter_context(network)
+        if names is not None:
+            stack.enter_context(names)
         made = []
         for number in range(1, count + 1):
-            made.append(Host(number, folder, network))
+            made.append(Host(number, folder, network, names))
             stack.callback(made[-1].remove)
         yield made

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
-from chorus.wire.ids import new_id
-
-from .hosts import Faults, Host, Network, hosts
+from .hosts import Faults, Host, Network, can_make_hosts, hosts
+from .mesh_checks import agreed, check, leader, stream, submitted, voters
 from .test_run import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
@@ -25,15 +19,6 @@ TIMING = {"CHORUS_ELECTION_HEARTBEAT": "300ms", "CHORUS_ELECTION_TIMEOUT": "2s",
 CUTS, TASKS = 4, 12
 # A packet overtakes another that is delayed longer.
 BAD = Faults(loss=0.3, duplicate=0.1, delay_s=(0.1, 0.3))
-
-
-def can_make_hosts() -> bool:
-    return (
-        os.getuid() == 0
-        and shutil.which("ip") is not None
-        and Path("/dev/net/tun").exists()
-        and subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode == 0
-    )
 
 
 @pytest.fixture
@@ -50,61 +35,6 @@ def three(needs: None, short_dir: Path, network: Network) -> Iterator[list[Host]
             host.start(made, **TIMING)
         until(lambda: len(voters(made[0])) == 3 and agreed(made))
         yield made
-
-
-def voters(host: Host) -> list[Any]:
-    return [one for one in (host.get("/api/v1/members") or {}).get("items", ()) if one["voter"]]
-
-
-def leader(host: Host) -> Any:
-    return (host.get("/api/v1/election") or {}).get("leader")
-
-
-def agreed(some: list[Host]) -> Any:
-    """The leader that all name, if they do."""
-    named = {leader(host) for host in some}
-    return len(named) == 1 and named.pop()
-
-
-def submitted(host: Host, title: str) -> str | None:
-    """A task that this host acknowledged."""
-    task = {"task_id": new_id(), "title": title, "commands": ["sleep 0.2; echo done"], "max_attempts": 50}
-    try:
-        answer = host.ask("POST", "/api/v1/tasks", json=task)
-    except httpx.TransportError:
-        return None
-    assert answer.status_code in (201, 503), answer.text
-    return str(task["task_id"]) if answer.status_code == 201 else None
-
-
-def stream(some: list[Host], count: int, name: str) -> list[str]:
-    """Acknowledged tasks, sent to each in turn."""
-    found = (submitted(some[number % len(some)], f"{name} {number}") for number in range(count))
-    return [task_id for task_id in found if task_id is not None]
-
-
-def check(some: list[Host], acknowledged: list[str]) -> None:
-    """Every acknowledged task ended, once, and all hosts tell the same of it."""
-    for task_id in acknowledged:
-        stories = []
-        for host in some:
-
-            def ended(host: Host = host, task_id: str = task_id) -> Any:
-                task = host.get(f"/api/v1/tasks/{task_id}")
-                return task and task["state"] == "completed" and task["result"]["decision"] and task
-
-            task = until(ended)
-            stories.append((task["agent_id"], task["attempt"], task["attempts"], task["result"]["decision"]))
-        assert stories.count(stories[0]) == len(some)
-        attempts = stories[0][2]
-        assert [one["state"] for one in attempts].count("completed") == 1
-        for host in some:
-
-            def listed(host: Host = host, task_id: str = task_id) -> Any:
-                page = host.get("/api/v1/decisions", task_id=task_id, kind="task_result")
-                return page and page["items"]
-
-            assert len(until(listed)) == 1
 
 
 def test_the_leader_is_cut_off_and_comes_back(three: list[Host]) -> None:
