@@ -162,3 +162,20 @@ def records(site: Site) -> dict[str, int]:
     """How many decision records the mesh has, by what `chorusctl decision verify` finds of each."""
     said: dict[str, int] = json.loads(site.ctl("decision", "verify", "--all", "--json", check=False).stdout)
     return said
+
+
+def versions(site: Site, address: str) -> list[str]:
+    """The content of all versions at an address, the oldest first."""
+    found = []
+    for number in itertools.count(1):
+        answer = site.ask("GET", "/ucxi/v1/get", params={"address": address.replace("*^", f"*~{number}")})
+        if answer.status_code != 200:
+            return found
+        found.append(answer.json()["response"]["data"]["content"])
+    raise AssertionError
+
+
+def written(site: Site, address: str, content: str) -> None:
+    """A new version at the address."""
+    answer = site.ask("PUT", "/ucxi/v1/put", params={"address": address}, content=content.encode())
+    assert answer.status_code < 300, answer.text

@@ -46,7 +46,7 @@ class Site:
         # The identities of agents that were killed here.
         self._killed: set[str] = set()
         self._process: subprocess.Popen[bytes] | None = None
-        self._client: httpx.Client | None = None
+        self._client = httpx.Client(trust_env=False)
 
     @property
     def multiaddr(self) -> str:
@@ -95,15 +95,6 @@ class Site:
         while left := self.processes():
             assert time.monotonic() < deadline, f"{self.agent_id}: processes {left} do not end"
             time.sleep(0.02)
-        self._forget_client()
-
-    def stop(self) -> None:
-        """Has the agent stop by itself."""
-        assert self._process is not None
-        self._process.terminate()
-        self._process.wait(GENEROUS_S)
-        self._process = None
-        self._forget_client()
 
     def lose(self) -> None:
         """The machine is gone for good, with its disk and its sandboxes. The address stays."""
@@ -115,6 +106,7 @@ class Site:
     def remove(self) -> None:
         """Ends the agent and removes its sandboxes."""
         self.kill()
+        self._client.close()
         remove_sandboxes(self._killed)
 
     def processes(self) -> list[int]:
@@ -132,14 +124,11 @@ class Site:
         """One request to the agent's API; raises httpx.TransportError, and OSError before the first start."""
 
         def once() -> httpx.Response:
-            if self._client is None:
-                token = (self.data_dir / "api-token").read_text().strip()
-                self._client = httpx.Client(
-                    base_url=f"http://{self.host}:{API_PORT}",
-                    headers={"Authorization": f"Bearer {token}"},
-                    trust_env=False,
-                )
-            return self._client.request(method, path, timeout=timeout_s, **more)
+            # Another agent at this address has another token.
+            token = (self.data_dir / "api-token").read_text().strip()
+            url = f"http://{self.host}:{API_PORT}{path}"
+            headers = {"Authorization": f"Bearer {token}"}
+            return self._client.request(method, url, headers=headers, timeout=timeout_s, **more)
 
         return self._here(once)
 
@@ -193,11 +182,6 @@ class Site:
     def _here(self, what: Callable[[], T]) -> T:
         """Runs something where the agent runs."""
         return what()
-
-    def _forget_client(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
 
 
 def remove_sandboxes(peers: Iterable[str]) -> None:

@@ -22,7 +22,9 @@ from .mesh_checks import (
     record_of,
     records,
     task_body,
+    versions,
     whole,
+    written,
 )
 from .sites import P2P_PORT, Site, sites
 from .test_run import until
@@ -32,9 +34,11 @@ pytestmark = pytest.mark.e2e
 ADDRESS = "ucxl://alice:agent@apart:one/*^/notes.md"
 # What replicas of a service know of each other: a name for all that run.
 NAME = "tasks.test"
-# How long starts lie apart at most, and how long after its start an agent's name leads to it.
-APART_S, UNNAMED_S = 20.0, 5.0
-APART_IN_SHORT_S, UNNAMED_IN_SHORT_S = 6.0, 3.0
+# The spans, in seconds, in which agents start and in which the name leads to each after its start. In the
+# short form each has founded a mesh of its own by then.
+SPANS = ((0.0, 20.0), (0.0, 10.0))
+SPANS_IN_SHORT = ((0.0, 2.0), (5.0, 8.0))
+SEEDS, SEEDS_IN_SHORT = 10, 2
 
 
 def connect(some: Sequence[Site]) -> None:
@@ -44,23 +48,6 @@ def connect(some: Sequence[Site]) -> None:
         await asyncio.gather(*(one.dial(other) for one, other in itertools.combinations(some, 2)))
 
     asyncio.run(dial())
-
-
-def versions(site: Site, address: str) -> list[str]:
-    """The content of all versions at an address, the oldest first."""
-    found = []
-    for number in itertools.count(1):
-        answer = site.ask("GET", "/ucxi/v1/get", params={"address": address.replace("*^", f"*~{number}")})
-        if answer.status_code != 200:
-            return found
-        found.append(answer.json()["response"]["data"]["content"])
-    raise AssertionError
-
-
-def written(site: Site, address: str, content: str) -> None:
-    """A new version at the address."""
-    answer = site.ask("PUT", "/ucxi/v1/put", params={"address": address}, content=content.encode())
-    assert answer.status_code < 300, answer.text
 
 
 def ballot(site: Site, record: str) -> dict[str, Any]:
@@ -168,19 +155,24 @@ def test_two_meshes_of_two_say_what_to_do_and_one_moves_over(four: list[Site]) -
 
 
 @pytest.mark.parametrize(
-    "seed", [seed if seed < 2 else pytest.param(seed, marks=pytest.mark.heavy) for seed in range(10)]
+    ("seed", "spans"),
+    [
+        *((seed, SPANS_IN_SHORT) for seed in range(SEEDS_IN_SHORT)),
+        *(pytest.param(seed, SPANS, marks=pytest.mark.heavy) for seed in range(SEEDS)),
+    ],
 )
-def test_agents_that_learn_of_each_other_late_are_one_mesh(needs: None, short_dir: Path, seed: int) -> None:
+def test_agents_that_learn_of_each_other_late_are_one_mesh(
+    needs: None, short_dir: Path, seed: int, spans: tuple[tuple[float, float], tuple[float, float]]
+) -> None:
     if not can_make_hosts():
         pytest.skip("network namespaces cannot be made here: that takes root and iproute2")
     dice = random.Random(seed)
-    apart_s, unnamed_s = (APART_S, UNNAMED_S) if seed >= 2 else (APART_IN_SHORT_S, UNNAMED_IN_SHORT_S)
     names = Names()
     with hosts(3, short_dir, Network(seed), names) as three:
         steps: list[tuple[float, str, Any]] = []
         for host in three:
-            start = dice.uniform(0, apart_s)
-            steps += [(start, "start", host), (start + dice.uniform(0, unnamed_s), "name", host)]
+            start = dice.uniform(*spans[0])
+            steps += [(start, "start", host), (start + dice.uniform(*spans[1]), "name", host)]
         steps.sort(key=lambda step: step[0])
         began = time.monotonic()
         for due, what, host in steps:
