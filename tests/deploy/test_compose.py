@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.deploy, pytest.mark.heavy]
 T = TypeVar("T")
 TOKEN = "a-token-of-this-test-alone"
 ROLES = ("agent-1", "agent-2", "agent-3")
+# The most that a test's compose file has.
+AGENTS_MAX = 5
 
 
 def until(what: Callable[[], T]) -> T:
@@ -41,7 +43,9 @@ class Deployed:
 
     command: Sequence[str]
     environ: dict[str, str]
+    # In `deploy`, or anywhere by their whole paths.
     files: tuple[str, ...] = field(default=("compose.yaml",))
+    services: tuple[str, ...] = field(default=ROLES)
 
     def compose(self, *words: str) -> str:
         files = [word for name in self.files for word in ("-f", str(DEPLOY / name))]
@@ -50,10 +54,10 @@ class Deployed:
     def down(self) -> None:
         """In order, so that the agents remove their sandboxes themselves; the proxy is the last to go."""
         peers = []
-        for service in ROLES:
+        for service in self.services:
             with contextlib.suppress(httpx.TransportError, AssertionError):
                 peers.append(self.identity(service)[0])
-        self.compose("stop", "-t", "120", *ROLES)
+        self.compose("stop", "-t", "120", *self.services)
         self.compose("down", "-v")
         for peer in peers:
             assert docker("ps", "-aq", "--filter", f"label={LABEL_PEER}={peer}") == ""
@@ -124,7 +128,7 @@ def environment(images: Images, folder: Path, name: str) -> dict[str, str]:
     for variable, value in secrets.items():
         (folder / variable).write_text(value + "\n")
         (folder / variable).chmod(0o444)
-    ports = {f"{what}_PORT_{n}": "0" for what in ("P2P", "API", "HEALTH") for n in (1, 2, 3)}
+    ports = {f"{what}_PORT_{n}": "0" for what in ("P2P", "API", "HEALTH") for n in range(1, AGENTS_MAX + 1)}
     return {
         "COMPOSE_PROJECT_NAME": name,
         "CHORUS_LICENSE_ID": f"dev-{PREFIX}",
