@@ -22,6 +22,7 @@ from chorus.coordinator.matching import LOST, Candidate, plan
 from chorus.coordinator.offers import Offers
 from chorus.coordinator.presence import Presence
 from chorus.coordinator.proposals import Proposals, Settled
+from chorus.coordinator.table_version import next_version
 from chorus.hub import Hub, HubError, HubNotLeader, HubRefused, guard
 from chorus.process import Process, metrics
 from chorus.table.entries import WAITING_MAX
@@ -72,6 +73,9 @@ class Leading:
         self._latency: dict[str, float] = {}
         self._connected: set[str] = set()
         self._reasons: dict[str, str] = {}
+        # Who keeps the table at an older version, and whom that was last said of.
+        self.held_back_by: tuple[str, ...] = ()
+        self._said_of: tuple[str, ...] = ()
         self._round_due = False
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,6 +118,7 @@ class Leading:
         if not self.active:
             return
         await self._check_presence()
+        self._raise_version()
         now = self._clock()
         for task_id, attempt in self.leases.due(now):
             silent = f"nothing heard for {self.leases.lease_s:g} s: the lease is over"
@@ -124,6 +129,23 @@ class Leading:
         self._end_dependents()
         self._round(explain=True)
         self._say_reasons()
+
+    def _raise_version(self) -> None:
+        mesh = self._store.get(Mesh, "mesh")
+        raised = next_version(mesh, self._store.records(Member)) if mesh is not None else None
+        before, self.held_back_by = self.held_back_by, raised.held_back_by if raised is not None else ()
+        if raised is None:
+            return
+        if raised.due:
+            self._spawn_once(("version",), self._say("table_version", {"version": raised.version}))
+        elif before == self.held_back_by != self._said_of:
+            # Not of those that have only just joined: they have said nothing yet.
+            self._said_of = self.held_back_by
+            self._process.log.info(
+                "the table keeps its version: not all members know the next",
+                version=raised.version,
+                held_back_by=", ".join(self.held_back_by),
+            )
 
     async def renew(self, task_id: str, attempt: int, mesh: str, peer: str) -> None:
         """An executor is alive. Acknowledged only after a proof of leadership that began later."""
@@ -260,6 +282,7 @@ class Leading:
         self.leases.reset((), 0)
         self._reasons.clear()
         metrics.TASKS_INPUT_LOST.set(0)
+        self.held_back_by = self._said_of = ()
         self._process.log.info("no longer leading")
 
     async def _check_presence(self) -> None:

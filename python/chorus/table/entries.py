@@ -32,6 +32,11 @@ WAITING_MAX: Final = 256
 RECOVERS_MAX: Final = 64
 # How refusals begin of a body that breaks its schema, for whoever proposed it.
 UNFIT: Final = "the body does not fit"
+# How those begin that say nothing about the entry itself: made anew later, it may count.
+NOT_A_MEMBER: Final = "the author is not a member"
+NOT_FOUNDED: Final = "the mesh is not founded"
+MADE_TOO_LONG_AGO: Final = "made more than"
+OF_A_LATER_VERSION: Final = "unknown: this version of the table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,11 @@ class Entry:
     author: str
     seen: int
     body: Any
+
+
+def may_count_later(reason: str) -> bool:
+    """Whether an entry refused for this reason may count when it is made anew, under another id."""
+    return reason.startswith((NOT_A_MEMBER, NOT_FOUNDED, MADE_TOO_LONG_AGO, OF_A_LATER_VERSION))
 
 
 class Fact(BaseModel):

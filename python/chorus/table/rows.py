@@ -164,6 +164,8 @@ class MemberRow:
     present: bool
     active: int
     joined_at: int
+    # The newest version of the table that it said it knows.
+    table_version: int = 1
 
 
 @dataclass(frozen=True, slots=True)

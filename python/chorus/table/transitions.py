@@ -14,7 +14,17 @@ from pydantic import ValidationError
 
 from chorus.table import holders, import_entries, imports, json_values, members, tasks, ucxl, votes
 from chorus.table.effects import Beyond, Draft, Outcome, Refuse, TableView
-from chorus.table.entries import FACTS, LEADER_ONLY, UNFIT, Entry, Fact
+from chorus.table.entries import (
+    FACTS,
+    LEADER_ONLY,
+    MADE_TOO_LONG_AGO,
+    NOT_A_MEMBER,
+    NOT_FOUNDED,
+    OF_A_LATER_VERSION,
+    UNFIT,
+    Entry,
+    Fact,
+)
 from chorus.table.records import Known, Member, Mesh, Version
 from chorus.table.submitted import TIME_MAX_MS
 
@@ -42,14 +52,14 @@ def apply(view: TableView, entry: Entry) -> Outcome:
         return Outcome(False, entry.type and "not a valid entry")
     mesh = view.get(Mesh, "mesh")
     if entry.type not in _FACTS or _SINCE.get(entry.type, 1) > (mesh.version if mesh is not None else 1):
-        return Outcome(False, "unknown: this version of the table has no entries of that type")
+        return Outcome(False, f"{OF_A_LATER_VERSION} has no entries of that type")
     if json_values.problem_of([entry.id, entry.author]) is not None:
         return Outcome(False, "not a valid entry")
     known = view.get(Known, entry.id)
     if known is not None and entry.index - known.idx <= SEEN_MAX_AGE:
         return Outcome(known.accepted, known.reason, repeated=True)
     if entry.index - entry.seen > SEEN_MAX_AGE:
-        return Outcome(False, f"made more than {SEEN_MAX_AGE} entries ago")
+        return Outcome(False, f"{MADE_TOO_LONG_AGO} {SEEN_MAX_AGE} entries ago")
     draft = Draft(view)
     try:
         touched = _apply(draft, mesh, entry)
@@ -115,8 +125,8 @@ def _may_say(draft: Draft, mesh: Mesh | None, entry: Entry) -> None:
             raise Refuse("the mesh is founded")
         return
     if mesh is None:
-        raise Refuse("the mesh is not founded")
+        raise Refuse(NOT_FOUNDED)
     if draft.get(Member, entry.author) is None:
-        raise Refuse("the author is not a member")
+        raise Refuse(NOT_A_MEMBER)
     if entry.type in _LEADER_ONLY and entry.author != mesh.leader:
         raise Refuse("only the newest leader may say this")
