@@ -213,9 +213,8 @@ class Ballots:
             self._note.unlink()
 
     def _on_applied(self, batch: list[Applied]) -> None:
-        if any(
-            applied.entry.type in ("ballot", "vote", "ballot_end", "decision", "leader") for applied in batch
-        ):
+        concerned = ("ballot", "vote", "ballot_end", "decision", "leader", "import_ballot")
+        if any(applied.entry.type in concerned for applied in batch):
             self._stale = True
             self._wake.set()
 

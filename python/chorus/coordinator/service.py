@@ -14,6 +14,7 @@ from chorus.coordinator.blob_keeper import BlobKeeper
 from chorus.coordinator.curating import Curating
 from chorus.coordinator.follower import DISK_RETRY_FIRST_S, DISK_RETRY_MAX_S, Follower
 from chorus.coordinator.gossip import Gossip
+from chorus.coordinator.importing import Importing
 from chorus.coordinator.input_copies import InputCopies
 from chorus.coordinator.leading import Leading
 from chorus.coordinator.newest import Newest
@@ -78,7 +79,10 @@ class Coordinator:
         self.proposals = Proposals(hub, self.follower, redaction)
         self.leading = Leading(process, hub, self.follower, self.proposals, **leading)
         self.newest = Newest(hub, self.follower, self.leading.proofs)
-        self.submission = Submission(process, hub, self.follower, self.proposals, self.blobs, self.newest)
+        self.importing = Importing(process, hub, self.follower, self.proposals)
+        self.submission = Submission(
+            process, hub, self.follower, self.proposals, self.blobs, self.newest, self.importing
+        )
         self.gossip = Gossip(process, hub, self.follower, self.proposals, self.leading, self.submission)
         self.profile = ProfileKeeper(process, hub, self.follower, self.proposals)
         wall = {"wall_ms": leading["wall_ms"]} if "wall_ms" in leading else {}
@@ -120,6 +124,7 @@ class Coordinator:
                 group.create_task(guard.lasting(self.profile.run, "answer", raising=disk))
                 group.create_task(guard.lasting(self.ballots.run, "record", raising=disk))
                 group.create_task(self.curating.run())
+                group.create_task(self.importing.run())
                 group.create_task(guard.lasting(self.blob_keeper.run, "record"))
                 group.create_task(guard.lasting(self.input_copies.copies.run, "record"))
         finally:
@@ -184,13 +189,16 @@ class Coordinator:
     async def _health(self, request: Request) -> dict[str, Any]:
         mesh = self.store.get(Mesh, "mesh")
         ok = self.follower.error is None
-        detail = self.follower.error or ("applying" if mesh is not None else "in no mesh yet")
+        detail = self.follower.error or self.importing.detail
+        detail = detail or ("applying" if mesh is not None else "in no mesh yet")
         return {
             "ok": ok,
             "detail": detail,
             "applied": self.store.applied,
             "mesh": mesh.mesh if mesh is not None else None,
             "leading": self.leading.active,
+            "table_version": mesh.version if mesh is not None else None,
+            "held_back_by": list(self.leading.held_back_by),
             "waiting": sum(1 for _ in self.leading.board.waiting()) if self.leading.active else None,
             "running": len(self.leading.board.working) if self.leading.active else None,
             "index": {**await self.curating.feed.counts(), "trouble": self.curating.feed.trouble},

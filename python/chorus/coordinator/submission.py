@@ -13,10 +13,11 @@ from chorus.archives.errors import ArchiveRefused
 from chorus.blobs import BlobStore
 from chorus.blobs.exchange import push
 from chorus.coordinator.follower import Follower
+from chorus.coordinator.importing import Importing
 from chorus.coordinator.newest import Newest
 from chorus.coordinator.notes import Notes
 from chorus.coordinator.proposals import Proposals
-from chorus.hub import Hub, HubError, HubInvalid, HubNotFound, HubRefused, Request
+from chorus.hub import Hub, HubError, HubInvalid, HubNotFound, HubRefused, HubUnavailable, Request
 from chorus.process import Process
 from chorus.table import bounds
 from chorus.table.reader import TableReader
@@ -46,11 +47,12 @@ class Submission:
         proposals: Proposals,
         blobs: BlobStore,
         newest: Newest,
+        importing: Importing,
     ) -> None:
         self._process, self._hub, self._follower, self._proposals = process, hub, follower, proposals
         self._store = follower.store
         self._reader = TableReader(follower.store.path)
-        self._blobs, self._newest = blobs, newest
+        self._blobs, self._newest, self._importing = blobs, newest, importing
         self._archives = CheckedArchives()
         self.notes = Notes(process, hub)
         # Called when a task is taken in whose blobs only this agent has.
@@ -73,7 +75,11 @@ class Submission:
     async def take(
         self, task: TaskSubmission, *, submitted_by: str = "", submitter: str | None = None, wait_s: float
     ) -> dict[str, Any]:
-        """Submits a task once; `submitter` is the signer of one heard by gossip, else this agent."""
+        """Submits a task once; `submitter` is the signer of one heard by gossip, else this agent.
+
+        Raises HubUnavailable while a mesh is being recovered: the task may be one that it had.
+        """
+        self._check_recovered()
         task_id = task.task_id or new_id()
         if submitter is not None and any(not v.startswith(SEALED_PREFIX) for v in task.secrets.values()):
             raise HubInvalid("secrets: seal them before they are announced")
@@ -172,9 +178,18 @@ class Submission:
             raise HubInvalid("the payload is not JSON") from None
         if not isinstance(body, dict):
             raise HubInvalid("the payload is not a JSON object")
+        if type == "version":
+            # Those that an address had come first.
+            self._check_recovered()
+        elif self._importing.open and self._store.get(Task, str(body.get("task_id"))) is None:
+            raise HubUnavailable("what this agent carried along is not in the table yet; try again")
         entry_id = request.head.get("id")
         settled = await self._proposals.propose(type, body, request.timeout, entry_id=entry_id)
         return {"index": settled.index, "accepted": settled.accepted, "reason": settled.reason}
+
+    def _check_recovered(self) -> None:
+        if self._importing.recovering:
+            raise HubUnavailable(f"this agent recovers its mesh; try again later ({self._importing.detail})")
 
     def _known(self, task_id: str, same: bool, blobs: int) -> dict[str, Any]:
         if not same:

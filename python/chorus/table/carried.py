@@ -13,6 +13,16 @@ import orjson
 
 from chorus.wire.ids import is_id
 
+# The field that names what an entry is about; a vote is about its decision.
+_SUBJECT = {
+    "import_part": "of",
+    "import_task": "task_id",
+    "import_ballot": "hash",
+    "import_decision": "hash",
+    "import_version": "address",
+    "import_member": "peer",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -41,8 +51,7 @@ class Line:
     @property
     def subject(self) -> str:
         """What the entry is about: those of one subject are proposed one after the other."""
-        names = ("of", "task_id", "address", "peer") if self.type != "import_decision" else ("hash",)
-        return next((str(self.body[name]) for name in names if name in self.body), str(self.body.get("hash")))
+        return str(self.body.get(_SUBJECT.get(self.type, "")))
 
 
 def read_header(line: bytes) -> Header:
