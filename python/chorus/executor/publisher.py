@@ -12,6 +12,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from chorus.executor.journal import ARTIFACTS, RECORD_FILE, Journal, attempt_fol
 from chorus.executor.outbox import Item
 from chorus.executor.proposals import Outcome, propose
 from chorus.executor.room import Room
-from chorus.hub import HubError
+from chorus.hub import HubError, HubRefused
 from chorus.process import metrics
+from chorus.table.entries import may_count_later
 from chorus.wire.ids import new_id
 from chorus.wire.messages import COORDINATION
 
@@ -35,8 +37,10 @@ _RETRY_FIRST_S = 0.5
 _RETRY_MAX_S = 30.0
 # How the table says that a record of this name is listed.
 _KNOWN = "known"
-# How it says that a result came too late; any other refusal is about the result itself.
+# How it says that a result came too late, and that it knows no such attempt: it was of a mesh that this agent
+# has left, with what nobody brought along. Any other refusal is about the result itself.
 _SUPERSEDED = "superseded"
+_NO_SUCH_ATTEMPT = "no such attempt"
 # Blobs that nothing names go after an hour.
 _KEEP_EVERY_S = 600.0
 # Beyond this many at once the DHT is what is waited for.
@@ -96,9 +100,10 @@ class Publisher:
         if item.step == "result":
             holder = await self._second_copy(item)
             async with self._keeping_list(item):
-                outcome = await propose(room.hub, "result", item.body, entry_id=item.entry_id)
+                item, outcome = await self._say_result(item)
             counted = outcome is not None and outcome.accepted
-            if outcome is not None and not counted and not outcome.reason.startswith(_SUPERSEDED):
+            too_late = (_SUPERSEDED, _NO_SUCH_ATTEMPT)
+            if outcome is not None and not counted and not outcome.reason.startswith(too_late):
                 item, outcome = await self._say_less(item, outcome.reason)
                 counted = outcome is not None and outcome.accepted
             if counted:
@@ -142,6 +147,33 @@ class Publisher:
             self._room.log.warning("no second copy of a result", task_id=item.task_id, error=str(error))
             return None
 
+    async def _say_result(self, item: Item) -> tuple[Item, Outcome | None]:
+        """Offers a result until it counts or is refused for what it says.
+
+        That of an agent that was removed meanwhile waits until it is a member again. It is then offered under
+        another id, as the table remembers what it refused: one that is on the disk first.
+        """
+        room, wait = self._room, _RETRY_FIRST_S
+        told = False
+        while True:
+            outcome = await propose(room.hub, "result", item.body, entry_id=item.entry_id)
+            if outcome is None or outcome.accepted or not may_count_later(outcome.reason):
+                return item, outcome
+            if not told:
+                told = True
+                room.log.warning(
+                    "a result waits until this agent is a member again",
+                    task_id=item.task_id,
+                    attempt=item.attempt,
+                    reason=outcome.reason,
+                )
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _RETRY_MAX_S)
+            again = replace(item, entry_id=new_id())
+            with contextlib.suppress(sqlite3.Error):
+                await asyncio.to_thread(room.outbox.put, again)
+                item = again
+
     @contextlib.asynccontextmanager
     async def _keeping_list(self, item: Item) -> AsyncIterator[None]:
         """Keeps the blob of a list of artifacts while nothing names it: a mesh may be without a leader for
@@ -173,7 +205,7 @@ class Publisher:
         # On the disk as it is said, because what follows a result is made of it.
         with contextlib.suppress(sqlite3.Error):
             await asyncio.to_thread(room.outbox.put, less)
-        return less, await propose(room.hub, "result", less.body, entry_id=less.entry_id)
+        return await self._say_result(less)
 
     def _committed(self, item: Item, journal: Journal | None) -> None:
         body = item.body
@@ -201,7 +233,11 @@ class Publisher:
         metrics.TASK_DURATION.observe(float(body["timings"]["running_s"]))
 
     def _superseded(self, item: Item, journal: Journal | None, reason: str) -> None:
-        self._room.log.info("result superseded", task_id=item.task_id, attempt=item.attempt, reason=reason)
+        about = {"task_id": item.task_id, "attempt": item.attempt, "reason": reason}
+        if reason.startswith(_NO_SUCH_ATTEMPT):
+            self._room.log.warning("a result is dropped: this mesh knows nothing of its attempt", **about)
+        else:
+            self._room.log.info("result superseded", **about)
         _close_with(journal, "state", {"state": "superseded", "reason": reason, "at": self._room.now()})
 
     async def _follow(self, item: Item) -> None:
@@ -223,7 +259,13 @@ class Publisher:
 
         async def enter(type: str, entry: dict[str, Any]) -> None:
             outcome = await propose(room.hub, type, entry, entry_id=item.entry_id)
-            if outcome is None or outcome.accepted or not outcome.reason.startswith(_KNOWN):
+            if outcome is None or outcome.accepted:
+                return
+            if may_count_later(outcome.reason):
+                # The table remembers the id that it refused.
+                await asyncio.to_thread(room.outbox.advance, item, "decision", item.record, new_id())
+                raise HubRefused(outcome.reason)
+            if not outcome.reason.startswith(_KNOWN):
                 return
             listed = room.table.decision(entry["hash"])
             if listed is not None and listed.author != room.hub.peer_id:
