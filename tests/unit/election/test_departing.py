@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from chorus.config import MeshSettings
 from chorus.election.departing import REJOIN_S, Other, Own, Patience, Span, by_hand, departure, warnings
+from chorus.election.founding import Join, Met, next_step
 
 PATIENCE = Patience(leaderless_s=30.0, alone_s=30.0)
 LED = Own("m5")
@@ -160,8 +161,10 @@ def test_lone_meshes_that_meet_end_as_one(count: int, early: list[tuple[int, int
         own = mesh[agent]
         around = {name for peer in met if (name := mesh[peer]) is not None and name != own}
         if own is None:
-            if around:
-                joined = min(around, key=lambda name: (peak[name] > 1, name))
+            peers = [Met(f"p{n}", 0, 99, mesh[n], peak.get(mesh[n] or "") == 1) for n in met]
+            step = next_step(f"p{agent}", 99, 0, 3, peers)
+            if isinstance(step, Join):
+                joined = step.mesh
                 mesh[agent] = joined
                 size[joined] += 1
                 peak[joined] = max(peak[joined], size[joined])
