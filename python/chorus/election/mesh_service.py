@@ -107,7 +107,7 @@ class MeshService:
         return {
             "mesh": status.mesh,
             "last": status.last,
-            "term": last_term(status),
+            "term": status.last_term,
             "applied": self._reader.applied(),
         }
 
@@ -121,11 +121,6 @@ class MeshService:
         if status.mesh is None and self._search.founding:
             raise HubUnavailable("founding a mesh right now; ask again")
         return status
-
-
-def last_term(status: RaftStatus) -> int:
-    """The term of the last entry of this agent's log."""
-    return int(status.raw.get("last_term") or status.term)
 
 
 def _read(kind: type[AskedT], head: dict[str, Any]) -> AskedT:

@@ -11,7 +11,6 @@ from typing import Any, Final
 from chorus.election import policy
 from chorus.election.departing import Span
 from chorus.election.departures import Departures
-from chorus.election.mesh_service import last_term
 from chorus.election.neighbours import Neighbours
 from chorus.election.peers import Last, Peers
 from chorus.hub import Hub, HubError, HubInvalid, HubNoMesh, HubRefused, Member, RaftStatus
@@ -155,7 +154,7 @@ class Recovering:
                 reached.discard(peer)  # it is in another mesh now
             elif said is not None:
                 others.append(Log(peer, said.term, said.last, said.applied))
-        own = Log(me, last_term(status), status.last, self._reader.applied())
+        own = Log(me, status.last_term, status.last, self._reader.applied())
         return Survey(status, own, others, reached, unreached(status.members, reached))
 
     async def _last(self, peer: str) -> Last | None:

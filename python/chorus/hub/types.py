@@ -144,6 +144,8 @@ class RaftStatus:
     lost: str = ""
     # Why this agent is a member no more, as its own log says; "" while it is one, or was never removed.
     removed: str = ""
+    # The term of the entry at `last`.
+    last_term: int = 0
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -171,6 +173,7 @@ class RaftStatus:
             founding=head.get("founding") or None,
             lost=str(head.get("lost") or ""),
             removed=str(head.get("removed") or ""),
+            last_term=int(head.get("last_term") or 0),
             raw=head,
         )
 

@@ -78,6 +78,7 @@ class FakeMethods(Hub):
             members,
             mesh.settings,
             mesh.founding,
+            last_term=mesh.term,
         )
 
     async def raft_found(

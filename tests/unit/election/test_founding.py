@@ -15,8 +15,16 @@ NOW, WAIT_S = 100.0, 3.0
 LONG_AGO = NOW - 50
 
 
-def met(peer: str, *, ago: float | None = 0.1, mesh: str | None = None, since: float = LONG_AGO) -> Met:
-    return Met(peer, since, None if ago is None else NOW - ago, mesh)
+def met(
+    peer: str,
+    *,
+    ago: float | None = 0.1,
+    mesh: str | None = None,
+    since: float = LONG_AGO,
+    lone: bool = False,
+    accepting: bool = True,
+) -> Met:
+    return Met(peer, since, None if ago is None else NOW - ago, mesh, lone, accepting)
 
 
 CASES = [
@@ -24,6 +32,7 @@ CASES = [
     ("alone, after the wait", 3.0, [], Found),
     ("a mesh is joined at once", 0.0, [met("a", mesh="m")], Join),
     ("a mesh before a smaller id", 9.0, [met("a"), met("z", mesh="m")], Join),
+    ("a mesh that takes nobody in is waited for", 9.0, [met("a", mesh="m", accepting=False)], Wait),
     ("a smaller id founds", 3.0, [met("a")], Wait),
     ("a larger id does not", 3.0, [met("z")], Found),
     ("an old answer of a larger id may be wrong by now", 3.0, [met("z", ago=2.0)], Wait),
@@ -39,6 +48,18 @@ def test_cases(what: str, age: float, peers: list[Met], kind: type) -> None:
     assert isinstance(step, kind), step
     if isinstance(step, Wait):
         assert step.why
+
+
+def test_the_mesh_that_stays_is_joined() -> None:
+    """A lone mesh joins a larger or an older one."""
+    lone, older, larger = (
+        met("a", mesh="m2", lone=True),
+        met("b", mesh="m1", lone=True),
+        met("c", mesh="m3"),
+    )
+    closed = met("d", mesh="m0", accepting=False)
+    assert next_step("m", NOW, NOW, WAIT_S, [lone, older, larger, closed]) == Join("c", "m3")
+    assert next_step("m", NOW, NOW, WAIT_S, [lone, older, closed]) == Join("b", "m1")
 
 
 @UNHURRIED

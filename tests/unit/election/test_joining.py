@@ -285,7 +285,7 @@ async def test_a_member_that_lost_its_vote_file_asks_for_a_new_identity(tmp_path
         lost = tmp_path / "b" / "identity.lost"
         lost.parent.mkdir()
         search = w.start("b").search
-        await w.until(lost.exists, "asked for")
+        await w.until(lambda: lost.exists() and lost.read_text() != "", "asked for, and why")
         assert "lists it as a member" in lost.read_text()
         assert "identity is being replaced" in search.why
         assert w.members == ["a"]
