@@ -8,11 +8,9 @@ asked for it goes last.
 
 from __future__ import annotations
 
-import itertools
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
-from importlib import import_module
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +21,7 @@ from chorus.agent.problems import INITIALIZE, StartupError
 from chorus.config import MeshSettings, Paths
 from chorus.process import membership
 from chorus.process.departure import Departure, UnreadableDeparture, read_departure
+from chorus.table.carried import Header, read_header, read_line
 
 if TYPE_CHECKING:
     from chorus.table.entries import Entry
@@ -33,23 +32,26 @@ _VOTES = "core/raft.redb"
 # Entries of the log that are read at once; the core bounds their bytes.
 READ_ENTRIES = 1000
 WRITE_BYTES = 1024 * 1024
-HEAD_MAX_BYTES = 4096
+HEADER_MAX_BYTES = 4096
 # SQLite's word for a file that holds something else than it should.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 # Entries of a log that nobody has open, from an index on: at most so many, as JSON.
 ReadLog = Callable[[Path, int, int], list[bytes]]
+PeerOfKey = Callable[[Path], str]
 
 
 class _DamagedLog(Exception):
     """The log holds something else than it should."""
 
 
-def depart_if_asked(paths: Paths, own: MeshSettings, read_log: ReadLog | None = None) -> str:
+def depart_if_asked(
+    paths: Paths, peer_of_key: PeerOfKey, own: MeshSettings, read_log: ReadLog | None = None
+) -> str:
     """Leaves the mesh when that was asked for; says so, or "".
 
-    `own` are the settings for a mesh that this agent founds when those of the old one cannot be read. Raises
-    StartupError when the folder does not let it.
+    `peer_of_key` gives the peer id of an identity key. `own` are the settings for a mesh that this agent
+    founds when those of the old one cannot be read. Raises StartupError when the folder does not let it.
     """
     try:
         departure = read_departure(paths.departure)
@@ -59,7 +61,8 @@ def depart_if_asked(paths: Paths, own: MeshSettings, read_log: ReadLog | None = 
             paths.departure.unlink()
             return f"asked to leave mesh {departure.mesh}, this agent stays in mesh {mesh}, where it is now"
         said = [f"this agent has left mesh {departure.mesh}: {departure.why}"]
-        said += _take_along(paths, departure, own, read_log) if departure.takes_along else []
+        if departure.takes_along:
+            said += _Carrying(paths, departure, peer_of_key, own, read_log).write()
         kept = move_aside(paths, _left_behind(paths, departure), paths.departure)
         paths.departure.unlink()
         sync_folder(paths.data)
@@ -96,79 +99,138 @@ def _left_behind(paths: Paths, departure: Departure) -> list[str]:
     if departure.kind != "recover":
         # To found a mesh, and to bring everything into it, is over with the mesh that this was for.
         names.append(paths.founding_instruction.name)
-        if _head_of(paths.carried).get("recovers") is True:
+        if (header := _header_of(paths.carried)) is not None and header.recovers:
             names.append(paths.carried.name)
     return names
 
 
-# What comes along
+class _Carrying:
+    """What comes along: the carry file and, to found a mesh, what to found it with."""
 
+    def __init__(
+        self,
+        paths: Paths,
+        departure: Departure,
+        peer_of_key: PeerOfKey,
+        own: MeshSettings,
+        read_log: ReadLog | None,
+    ) -> None:
+        self._paths, self._mesh = paths, departure.mesh
+        self._header = Header(departure.mesh, departure.kind == "recover")
+        self._peer_of_key, self._own, self._read_log = peer_of_key, own, read_log
 
-def _take_along(paths: Paths, departure: Departure, own: MeshSettings, read_log: ReadLog | None) -> list[str]:
-    """Writes the carry file and, to found a mesh, what to found it with; says what could not be read."""
-    if _head_of(paths.carried) == _head(departure):
-        return []  # a start that ended early came as far as this, or further
-    for last in (False, True):
+    def write(self) -> list[str]:
+        """Writes both; says, in sentences, what comes along and what could not be read."""
+        if _header_of(self._paths.carried) == self._header:
+            return []  # a start that ended early came as far as this, or further
+        for last in (False, True):
+            try:
+                return self._write()
+            except (sqlite3.DatabaseError, ValueError) as error:
+                if isinstance(error, sqlite3.Error) and not _is_damage(error):
+                    raise
+                if last:
+                    return [f"What its table held does not come along: {error}"]
+                # The log makes the table anew.
+                move_aside(self._paths, _TABLE, self._paths.departure)
+        raise AssertionError("unreachable")
+
+    def _write(self) -> list[str]:
+        """Raises sqlite3.DatabaseError and ValueError for a damaged table."""
+        from chorus.table.store import TableStore
+
+        said = []
+        store = TableStore(self._paths.table_db)
         try:
-            return _carry(paths, departure, own, read_log)
-        except (sqlite3.DatabaseError, ValueError) as error:
-            if isinstance(error, sqlite3.Error) and not _is_damage(error):
-                raise
-            if last:
-                return [f"What its table held does not come along: {error}"]
-            # The log makes the table anew.
-            move_aside(paths, _TABLE, paths.departure)
-    raise AssertionError("unreachable")
+            if store.mesh not in (None, self._mesh):
+                raise ValueError(f"the table is of mesh {store.mesh}")
+            try:
+                self._apply_rest(store)
+            except _DamagedLog as error:
+                said.append(f"Its log cannot be read beyond entry {store.applied} ({error})")
+            if self._header.recovers:
+                instruction = orjson.dumps(self._founding(store)).decode()
+                write_private(self._paths.founding_instruction, instruction + "\n")
+            if store.mesh is None:
+                raise ValueError("there is nothing in it")
+            count = self._write_lines(self._lines(store))
+        finally:
+            store.close()
+        return [*said, f"It brings {count} entries along"]
 
+    def _apply_rest(self, store: TableStore) -> None:
+        """Applies what the log has beyond the table, committed or not.
 
-def _carry(paths: Paths, departure: Departure, own: MeshSettings, read_log: ReadLog | None) -> list[str]:
-    """Raises sqlite3.DatabaseError and ValueError for a damaged table."""
-    from chorus import core
-    from chorus.table.store import TableStore
+        Raises _DamagedLog, and StartupError for a log that only a later release can read.
+        """
+        from chorus import core
+        from chorus.table.store import TableGap, TableTooNew
 
-    said = []
-    store = TableStore(paths.table_db)
-    try:
-        if store.mesh not in (None, departure.mesh):
-            raise ValueError(f"the table is of mesh {store.mesh}")
+        read_log = self._read_log or core.read_log
         try:
-            _apply_rest(store, paths.vote_file, departure.mesh, read_log or core.read_log)
-        except _DamagedLog as error:
-            said.append(f"Its log cannot be read beyond entry {store.applied} ({error})")
-        if departure.kind == "recover":
-            settings, chain = _of_mesh(store, departure.mesh, own)
-            instruction = {"recovers": chain, "settings": settings.to_entry()}
-            write_private(paths.founding_instruction, orjson.dumps(instruction).decode() + "\n")
-        if store.mesh is None:
-            raise ValueError("there is nothing in it")
-        count = _write_carried(paths, departure, store)
-    finally:
-        store.close()
-    return [*said, f"It brings {count} entries along"]
+            while lines := read_log(self._paths.vote_file, store.applied + 1, READ_ENTRIES):
+                store.apply_batch([_entry(line, self._mesh) for line in lines])
+                if store.blocked is not None:
+                    raise store.blocked
+        except TableTooNew as error:
+            raise StartupError(f"{INITIALIZE}: this agent is to leave its mesh, and {error}") from None
+        except TableGap as error:
+            raise _DamagedLog(f"there is a gap in it: {error}") from None
+        except core.CoreError as error:
+            if getattr(error, "code", "") != "tampered":
+                raise membership.UnreadableVoteFile(str(error)) from None
+            raise _DamagedLog(str(error)) from None
 
+    def _founding(self, store: TableStore) -> dict[str, Any]:
+        """What the new mesh is founded with: the settings of the old one, and which meshes it goes on from,
+        the newest first.
+        """
+        from chorus.table.records import Mesh
 
-def _apply_rest(store: TableStore, vote_file: Path, mesh: str, read_log: ReadLog) -> None:
-    """Applies what the log has beyond the table, committed or not. Raises _DamagedLog, and StartupError for
-    a log that only a later release can read.
-    """
-    from chorus.core import CoreError
-    from chorus.table.store import TableGap, TableTooNew
+        known = store.get(Mesh, "mesh")
+        settings = self._own if known is None else MeshSettings.of_entry(known.settings)
+        earlier = () if known is None else known.recovers
+        return {"recovers": [self._mesh, *earlier], "settings": settings.to_entry()}
 
-    if not vote_file.exists():
-        return
-    try:
-        while lines := read_log(vote_file, store.applied + 1, READ_ENTRIES):
-            store.apply_batch([_entry(line, mesh) for line in lines])
-            if store.blocked is not None:
-                raise store.blocked
-    except TableTooNew as error:
-        raise StartupError(f"{INITIALIZE}: this agent is to leave its mesh, and {error}") from None
-    except TableGap as error:
-        raise _DamagedLog(f"there is a gap in it: {error}") from None
-    except CoreError as error:
-        if getattr(error, "code", "") != "tampered":
-            raise membership.UnreadableVoteFile(str(error)) from None
-        raise _DamagedLog(str(error)) from None
+    def _write_lines(self, lines: Iterable[bytes]) -> int:
+        """Writes the carry file in one step, a line at a time; returns how many follow the header."""
+        carried = self._paths.carried
+        aside = carried.with_name(f".{carried.name}.new")
+        aside.unlink(missing_ok=True)
+        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE_MODE)
+        count = 0
+        with os.fdopen(handle, "wb", buffering=WRITE_BYTES) as file:
+            file.write(self._header.encode())
+            for line in lines:
+                file.write(line)
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(carried)
+        sync_folder(self._paths.data)
+        return count
+
+    def _lines(self, store: TableStore) -> Iterator[bytes]:
+        """What the table holds, and what an earlier departure brought and this mesh lacks still."""
+        from chorus.table.export import export
+        from chorus.table.records import Known
+
+        peer = self._peer_of_key(self._paths.identity_key)
+        for line in export(store, origin=self._mesh, recovers=self._header.recovers, own=peer):
+            yield line.encode()
+        if not self._paths.carried.exists():
+            return
+        with self._paths.carried.open("rb") as earlier:
+            earlier.readline()
+            for encoded in earlier:
+                try:
+                    line = read_line(encoded)
+                except ValueError:
+                    continue  # nobody could propose it either
+                # A version that is in the table got another number there, and would come twice. What else is
+                # there already counts once.
+                if line.type != "import_version" or store.get(Known, line.id) is None:
+                    yield line.encode()
 
 
 def _entry(line: bytes, mesh: str) -> Entry:
@@ -182,74 +244,13 @@ def _entry(line: bytes, mesh: str) -> Entry:
     return Entry(said["index"], said["stamp"], said["type"], said["id"], said["author"], said["seen"], body)
 
 
-def _of_mesh(store: TableStore, mesh: str, own: MeshSettings) -> tuple[MeshSettings, list[str]]:
-    """The mesh's settings, and the mesh with those that it went on from, the newest first."""
-    from chorus.table.records import Mesh
-
-    known = store.get(Mesh, "mesh")
-    if known is None:
-        return own, [mesh]
-    return MeshSettings.of_entry(known.settings), [mesh, *getattr(known, "recovers", ())]
-
-
-def _write_carried(paths: Paths, departure: Departure, store: TableStore) -> int:
-    """Writes the carry file in one step; returns the count of its entries."""
-    aside = paths.carried.with_name(f".{paths.carried.name}.new")
-    aside.unlink(missing_ok=True)
-    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE_MODE)
-    count = 0
-    with os.fdopen(handle, "wb", buffering=WRITE_BYTES) as file:
-        for line in itertools.chain([orjson.dumps(_head(departure))], _lines(paths, departure, store)):
-            file.write(line + b"\n")
-            count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(paths.carried)
-    sync_folder(paths.data)
-    return count - 1
-
-
-def _lines(paths: Paths, departure: Departure, store: TableStore) -> Iterator[bytes]:
-    """The entries: what the table holds, then what an earlier departure brought and this mesh lacks still."""
-    export = import_module("chorus.table.export").export
-    recovers = departure.kind == "recover"
-    for line in export(store, origin=departure.mesh, recovers=recovers, own=None):
-        yield orjson.dumps({"id": line.id, "type": line.type, "body": line.body})
-    if paths.carried.exists():
-        yield from _not_brought(paths.carried, store)
-
-
-def _not_brought(carried: Path, store: TableStore) -> Iterator[bytes]:
-    """The lines of an earlier carry file that mean something beside the table's own."""
-    from chorus.table.records import Known
-
-    with carried.open("rb") as earlier:
-        earlier.readline()
-        for line in earlier:
-            try:
-                said = orjson.loads(line)
-                # A version that is in the table got another number there, and would come twice. What else is
-                # there already counts once.
-                brought = said["type"] == "import_version" and store.get(Known, said["id"]) is not None
-            except (ValueError, KeyError, TypeError):
-                continue  # nobody could propose it either
-            if not brought:
-                yield line.rstrip(b"\n")
-
-
-def _head(departure: Departure) -> dict[str, Any]:
-    """The first line of the carry file."""
-    return {"origin": departure.mesh, "recovers": departure.kind == "recover"}
-
-
-def _head_of(path: Path) -> dict[str, Any]:
-    """The first line of a carry file; {} when there is none."""
+def _header_of(carried: Path) -> Header | None:
+    """The header of a carry file; None when there is none."""
     try:
-        with path.open("rb") as file:
-            head = orjson.loads(file.readline(HEAD_MAX_BYTES))
-    except (FileNotFoundError, orjson.JSONDecodeError):
-        return {}
-    return head if isinstance(head, dict) else {}
+        with carried.open("rb") as file:
+            return read_header(file.readline(HEADER_MAX_BYTES))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

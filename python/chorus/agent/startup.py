@@ -72,7 +72,7 @@ def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id
         locks.append(folders.open_data_dir(settings.data_dir))
         BlobStore(settings.paths.blobs).recover()
         # Before the identity is judged: what is left of the old mesh would look like votes that are lost.
-        departed = depart_if_asked(settings.paths, MeshSettings.of_founder(settings))
+        departed = depart_if_asked(settings.paths, load_identity, MeshSettings.of_founder(settings))
         replaced = replace_if_lost(settings.paths, load_identity)
         told = {"departed": departed, "new_identity": replaced}
         settings = _with_identity(settings, load_identity).model_copy(update=told)

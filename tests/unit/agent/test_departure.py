@@ -8,11 +8,8 @@ import json
 import os
 import shutil
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import orjson
@@ -26,9 +23,12 @@ from chorus.core import CoreError
 from chorus.process import membership
 from chorus.process.departure import Departure, Kind, write_departure
 from chorus.process.membership import DamagedVoteFile, UnreadableVoteFile, VoteFile, goes_on, why_lost
+from chorus.table import export
+from chorus.table.carried import Header, Line
 from chorus.table.members import TABLE_VERSION
 from chorus.table.records import Known
 from chorus.table.store import TableStore
+from chorus.wire.ids import new_id
 
 MESH, PEER = "mesh-1", "peer-a"
 OWN = MeshSettings(voters=3)
@@ -36,9 +36,12 @@ OWN = MeshSettings(voters=3)
 APPLIED, LAST = 4, 7
 
 
+ID = "01J0000000000000000000000{}"
+
+
 def entry(index: int, type: str = "cancel", body: Any = None) -> dict[str, Any]:
     return {
-        "index": index, "term": 1, "stamp": index, "type": type, "id": f"id-{index}", "author": PEER,
+        "index": index, "term": 1, "stamp": index, "type": type, "id": ID.format(index), "author": PEER,
         "seen": 0, "body": body or {}, "reason": "",
     }  # fmt: skip
 
@@ -60,15 +63,9 @@ def read_log(path: Path, first: int, limit: int) -> list[bytes]:
     return [orjson.dumps(each) for each in log if each["index"] >= first][: min(limit, 2)]
 
 
-@dataclass
-class Line:
-    id: str
-    type: str
-    body: dict[str, Any]
-
-
-def export(store: TableStore, *, origin: str, recovers: bool, own: str | None) -> Iterator[Line]:
+def export_known(store: TableStore, *, origin: str, recovers: bool, own: str | None) -> Iterator[Line]:
     """In place of the table's: an entry for each one that was applied."""
+    assert own == PEER
     for known in store.records(Known):
         yield Line(f"{origin}/{known.id}", "import_task", {"index": known.idx})
 
@@ -99,9 +96,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
         return VoteFile(MESH, PEER, LAST, "", "removed")
 
     monkeypatch.setattr(membership, "read_vote_file", read)
-    module = ModuleType("chorus.table.export")
-    module.export = export  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "chorus.table.export", module)
+    monkeypatch.setattr(export, "export", export_known)
     return paths
 
 
@@ -114,7 +109,7 @@ def ask(paths: Paths, kind: Kind, mesh: str = MESH) -> None:
 
 
 def depart(paths: Paths) -> str:
-    return depart_if_asked(paths, OWN, read_log)
+    return depart_if_asked(paths, lambda key: key.read_text(), OWN, read_log)
 
 
 def carried(paths: Paths) -> tuple[dict[str, Any], list[int]]:
@@ -294,17 +289,17 @@ def test_a_table_of_a_later_release_is_not_left_behind(paths: Paths) -> None:
 
 def test_what_an_earlier_departure_brought_and_nobody_has_yet_comes_along_too(paths: Paths) -> None:
     def line(id: str, type: str) -> bytes:
-        return orjson.dumps({"id": id, "type": type, "body": {"index": id}})
+        return Line(id, type, {"index": id}).encode()
 
-    lines = [orjson.dumps({"origin": "mesh-0", "recovers": False})]
-    # An entry of the id "id-3" was applied in this mesh: that version is in its table.
-    lines += [line("id-3", "import_version"), line("x", "import_version"), b"[", line("id-2", "import_task")]
-    paths.carried.write_bytes(b"\n".join(lines) + b"\n")
+    known, other = ID.format(3), new_id()
+    lines = [Header("mesh-0", False).encode(), line(known, "import_version"), line(other, "import_version")]
+    # That version is in the mesh's table by an entry of the same id.
+    paths.carried.write_bytes(b"".join([*lines, b"[\n", line(known, "import_task")]))
     ask(paths, "merge")
     depart(paths)
     head, indexes = carried(paths)
     assert head == {"origin": MESH, "recovers": False}
-    assert indexes == [*range(1, LAST + 1), "x", "id-2"]
+    assert indexes == [*range(1, LAST + 1), other, known]
 
 
 @pytest.mark.parametrize(("recovers", "stays"), [(True, False), (False, True)])
