@@ -213,7 +213,7 @@ class _Carrying:
     def _lines(self, store: TableStore) -> Iterator[bytes]:
         """What the table holds, and what an earlier departure brought and this mesh lacks still."""
         from chorus.table.export import export
-        from chorus.table.records import Known
+        from chorus.table.imports import is_there
 
         peer = self._peer_of_key(self._paths.identity_key)
         for line in export(store, origin=self._mesh, recovers=self._header.recovers, own=peer):
@@ -225,11 +225,10 @@ class _Carrying:
             for encoded in earlier:
                 try:
                     line = read_line(encoded)
-                except ValueError:
+                    there = is_there(store, line.type, line.body)
+                except (ValueError, KeyError):
                     continue  # nobody could propose it either
-                # A version that is in the table got another number there, and would come twice. What else is
-                # there already counts once.
-                if line.type != "import_version" or store.get(Known, line.id) is None:
+                if not there:
                     yield line.encode()
 
 

@@ -288,18 +288,22 @@ def test_a_table_of_a_later_release_is_not_left_behind(paths: Paths) -> None:
 
 
 def test_what_an_earlier_departure_brought_and_nobody_has_yet_comes_along_too(paths: Paths) -> None:
-    def line(id: str, type: str) -> bytes:
-        return Line(id, type, {"index": id}).encode()
+    def member(peer: str) -> Line:
+        return Line(new_id(), "import_member", {"peer": peer, "index": peer})
 
-    known, other = ID.format(3), new_id()
-    lines = [Header("mesh-0", False).encode(), line(known, "import_version"), line(other, "import_version")]
-    # That version is in the mesh's table by an entry of the same id.
-    paths.carried.write_bytes(b"".join([*lines, b"[\n", line(known, "import_task")]))
+    # The founder is in the table.
+    lines = [
+        member(PEER).encode(),
+        member("peer-b").encode(),
+        b"[\n",
+        Line(new_id(), "import_part", {}).encode(),
+    ]
+    paths.carried.write_bytes(b"".join([Header("mesh-0", False).encode(), *lines]))
     ask(paths, "merge")
     depart(paths)
     head, indexes = carried(paths)
     assert head == {"origin": MESH, "recovers": False}
-    assert indexes == [*range(1, LAST + 1), other, known]
+    assert indexes == [*range(1, LAST + 1), "peer-b"]
 
 
 @pytest.mark.parametrize(("recovers", "stays"), [(True, False), (False, True)])
