@@ -205,13 +205,22 @@ def target(name: str | None, environ: Mapping[str, str]) -> Target:
 
 
 def _of_context(context: MeshContext) -> Target:
+    """The context's agents, but for those whose data folder is gone; raises CtlError when all are."""
     endpoints = []
+    gone = []
     for agent in context.agents:
         try:
             token = _token(Path(agent.token_file).read_bytes().strip(), agent.token_file)
+        except FileNotFoundError:
+            gone.append(agent.token_file)
+            continue
         except OSError as error:
             raise CtlError(f"the token of {agent.agent_id} cannot be read: {error}") from None
         endpoints.append(Endpoint(agent.api, token, agent.agent_id))
+    if not endpoints:
+        raise CtlError(
+            f"no agent of context {context.name} has a token any more: there is no {', '.join(gone)}"
+        )
     return Target(tuple(endpoints), tuple(Path(agent.data_dir) for agent in context.agents))
 
 

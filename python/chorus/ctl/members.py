@@ -84,9 +84,9 @@ def recover(client: Client, arguments: Namespace) -> int:
     """Founds a new mesh from what one agent has, when a majority of the voters is lost for good."""
     plan = _in_a_mesh(client, arguments, "/api/v1/members/recovery", lambda said: said["mesh"])
     old = plan["mesh"]
+    _check(plan, arguments)
     if not arguments.json:
         _show(plan)
-    _check(plan, arguments)
     _ask(
         arguments,
         f"A new mesh is founded from the log of {plan['this']['agent_id']}. What only the lost agents know "
@@ -122,9 +122,8 @@ def _name(client: Client) -> str:
 
 def _show(plan: dict[str, Any]) -> None:
     """The plan, for people."""
-    say(f"mesh {plan['mesh'] or 'none'}: {plan['why']}")
-    if plan["voters"]:
-        print_table(plan["voters"], _VOTERS)
+    say(plan["why"])
+    print_table(plan["voters"], _VOTERS)
     print_table([plan["this"], *plan["reachable"]], _LOGS)
     say(f"{plan['this']['agent_id']} has {_holds(plan)}; the longest log is that of {plan['longest']}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import itertools
 import json
@@ -181,6 +182,15 @@ def test_which_mesh(state: Path) -> None:
     for bad in ("../x", "", "a b"):
         with pytest.raises(CtlError):
             contexts.load(bad)
+
+
+def test_an_agent_whose_folder_is_lost_does_not_keep_the_others_from_being_asked(state: Path) -> None:
+    lost = dataclasses.replace(entry(state), token_file=str(state / "gone" / "token"))
+    contexts.save(MeshContext("one", "dev-1", (lost, entry(state, "agent-2"))))
+    assert [endpoint.agent_id for endpoint in contexts.target("one", {}).endpoints] == ["agent-2"]
+    contexts.save(MeshContext("one", "dev-1", (lost,)))
+    with pytest.raises(CtlError, match="gone/token"):
+        contexts.target("one", {})
 
 
 def test_the_agent_on_the_default_port_is_found(state: Path) -> None:
