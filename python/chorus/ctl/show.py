@@ -122,7 +122,8 @@ def status(client: Client, arguments: Namespace) -> int:
     rows = [
         ("agent", f"{said['agent_id']} {said['version']}"),
         ("peer id", said["peer_id"]),
-        ("mesh", f"{mesh['id'] or 'none yet'}, {mesh['members']} members, {mesh['voters']} vote"),
+        ("mesh", mesh["id"] or "none yet"),
+        ("members", f"{mesh['present']} of {mesh['members']} are present, {mesh['voters']} vote"),
         ("leader", f"{mesh['leader'] or 'none now'}, term {mesh['term']}; this agent is {mesh['state']}"),
         (
             "tasks",

@@ -59,7 +59,10 @@ ROW = {
 }  # fmt: skip
 STATUS = {
     "agent_id": EVIL, "version": EVIL, "peer_id": EVIL, "peers": EVIL, "ai": {"detail": EVIL}, "applied": 7,
-    "mesh": {"id": EVIL, "members": EVIL, "voters": EVIL, "leader": EVIL, "term": EVIL, "state": EVIL},
+    "mesh": {
+        "id": EVIL, "members": EVIL, "present": EVIL, "voters": EVIL, "leader": EVIL, "term": EVIL,
+        "state": EVIL,
+    },
     "tasks": {"active": EVIL, "max": EVIL, "reason": EVIL},
 }  # fmt: skip
 ELECTION = {
