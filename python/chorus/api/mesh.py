@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
 from starlette.responses import Response
 
+from chorus.api.bodies import read_model
 from chorus.api.context import Here
+from chorus.api.problems import Problem
 from chorus.api.tasks import json_response
-from chorus.hub import HubError
+from chorus.hub import HubError, HubNotLeader
 from chorus.wire.task import rfc3339
 
 # A sibling that does not answer within this is reported as not answering.
 SIBLING_TIMEOUT_S: Final = 2.0
+
+# A hand-over is given up after a second; the leader may have to be reached first.
+TRANSFER_TIMEOUT_S: Final = 15.0
+
+
+class TransferBody(BaseModel):
+    """Who is to lead."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    to: Annotated[str | None, Field(min_length=1, max_length=128)] = None
+
 
 router = APIRouter(prefix="/api/v1", tags=["mesh"])
 
@@ -149,6 +165,24 @@ async def get_election(context: Here) -> Response:
             "detail": said.get("detail", ""),
         }
     )
+
+
+@router.post("/election/transfer")
+async def post_transfer(context: Here, request: Request) -> Response:
+    """Hands leadership over, to a voter that is named by its agent id or peer id, else to the best one.
+
+    Asked of the leader; another agent answers 503 and says who leads.
+    """
+    to = (await read_model(request, TransferBody, empty={})).to
+    head = {} if to is None else {"to": to}
+    try:
+        reply = await context.hub.call_service("election", "transfer", head, timeout=TRANSFER_TIMEOUT_S)
+    except HubNotLeader as error:
+        leader = context.leader_id()
+        ask = f": ask {leader}, which leads the mesh" if leader else ""
+        raise Problem(503, f"{error.message}{ask}", code=error.code) from None
+    peer = reply.head.get("to")
+    return json_response({"to": context.table.agent_names().get(str(peer), peer)})
 
 
 def _ai_detail(provider: str) -> str:

@@ -190,11 +190,11 @@ def _looks(commands: _SubParsersAction[ArgumentParser]) -> None:
         ("status", "the agent that answers, at a glance"),
         ("agents", "who can be given work"),
         ("peers", "whom the agent is connected to"),
-        ("election", "who leads, and since when"),
         ("token", "print the bearer token of the API"),
     ):
         _command(commands, name, text, _asking("show", name))
     _members(commands)
+    _election(commands)
     log = _command(commands, "log", "an agent's signed log, and whether it is genuine", _log)
     log.add_argument("-f", "--follow", action="store_true", help="stay, and print entries as they come")
     log.add_argument("-n", "--lines", type=int, default=20, metavar="N", help="the last N entries (20)")
@@ -239,6 +239,16 @@ def _members(commands: _SubParsersAction[ArgumentParser]) -> None:
         default=False,
         help="also where another agent has more of the log",
     )
+
+
+def _election(commands: _SubParsersAction[ArgumentParser]) -> None:
+    shown = _command(commands, "election", "who leads, and since when", _asking("show", "election"))
+    verbs = shown.add_subparsers(metavar="VERB", required=False)
+    text = "hand leadership over"
+    made = verbs.add_parser("transfer", help=text, description=text, argument_default=argparse.SUPPRESS)
+    _common(made)
+    made.add_argument("to", metavar="AGENT", nargs="?", default=None, help="to this voter (the best one)")
+    made.set_defaults(action=_asking("show", "transfer"))
 
 
 def _decisions(commands: _SubParsersAction[ArgumentParser]) -> None:

@@ -145,6 +145,12 @@ def election(client: Client, arguments: Namespace) -> int:
     return print_pairs(rows)
 
 
+def transfer(client: Client, arguments: Namespace) -> int:
+    """Hands leadership over; the leader does it, whichever of the agents that is."""
+    answer = client.post("/api/v1/election/transfer", {} if arguments.to is None else {"to": arguments.to})
+    return print_json(answer) if arguments.json else _say(f"{answer['to']} leads now")
+
+
 def token(client: Client, arguments: Namespace) -> int:
     """The bearer token of the agent that would be asked."""
     endpoint = client.endpoints[0]

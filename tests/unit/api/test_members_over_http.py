@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chorus.hub import HubNotFound, HubRefused, Request
+from chorus.hub import HubNotFound, HubNotLeader, HubRefused, Request
 from chorus.wire.times import rfc3339
 
 from .conftest import T0, Surface
@@ -23,6 +23,10 @@ async def asked(surface: Surface) -> list[tuple[str, dict[str, Any]]]:
 
     async def election(request: Request) -> dict[str, Any]:
         calls.append((request.method, dict(request.head)))
+        if request.method == "transfer":
+            if request.head.get("to") == "b":
+                raise HubNotLeader("this agent does not lead the mesh")
+            return {"to": "peer-b"}
         if request.method == "remove" and request.head["id"] == "nobody":
             raise HubNotFound("the mesh lists no member nobody")
         if request.method == "remove" and not request.head["force"]:
@@ -104,11 +108,23 @@ async def test_an_agent_rejoins(surface: Surface, asked: list[tuple[str, dict[st
     assert asked[-1][0] == "rejoin"
 
 
+async def test_leadership_is_handed_over_by_the_leader_alone(
+    surface: Surface, asked: list[tuple[str, dict[str, Any]]]
+) -> None:
+    done = await surface.api.post("/api/v1/election/transfer")
+    assert (done.status_code, done.json()) == (200, {"to": "b"})
+    assert asked[-1] == ("transfer", {})
+    other = await surface.api.post("/api/v1/election/transfer", json={"to": "b"})
+    assert (other.status_code, asked[-1]) == (503, ("transfer", {"to": "b"}))
+    assert "ask a, which leads the mesh" in other.json()["detail"]
+
+
 @pytest.mark.parametrize(
     "call",
     [
         lambda api: api.delete("/api/v1/members/b"),
         lambda api: api.post("/api/v1/members/rejoin"),
+        lambda api: api.post("/api/v1/election/transfer"),
         lambda api: api.get("/api/v1/members/recovery"),
         lambda api: api.post("/api/v1/members/recover", json={"mesh": "m"}),
     ],

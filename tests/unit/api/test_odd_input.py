@@ -263,6 +263,7 @@ PATHS = [
     "/api/v1/tasks", "/api/v1/tasks/{}", "/api/v1/tasks/{}/events", "/api/v1/tasks/{}/logs",
     "/api/v1/tasks/{}/artifacts", "/api/v1/tasks/{}/artifacts/{}", "/api/v1/tasks/{}/cancel",
     "/api/v1/tasks/{}/retry", "/api/v1/status", "/api/v1/agents", "/api/v1/peers", "/api/v1/members",
+    "/api/v1/election/transfer",
     "/api/v1/members/{}", "/api/v1/members/rejoin", "/api/v1/members/recovery", "/api/v1/members/recover",
     "/api/v1/election", "/api/v1/decisions", "/api/v1/decisions/{}", "/api/v1/decisions/{}/votes",
     "/api/v1/context", "/api/v1/log", "/api/v1/log/verify", "/metrics", "/docs", "/openapi.json", "/{}",
@@ -288,7 +289,7 @@ JSON = st.recursive(
 FIELDS = [
     "title", "commands", "source", "env", "secrets", "timeout_s", "start_by", "resources", "depends_on",
     "task_id", "priority", "artifacts", "workdir", "stdin", "vote", "reason", "by", "quorum", "open_s",
-    "mesh", "force", "nonsense",
+    "mesh", "force", "to", "nonsense",
 ]  # fmt: skip
 BODIES = st.one_of(
     ODD_BYTES,

@@ -117,6 +117,8 @@ def hostile(request: httpx.Request) -> httpx.Response:
         answer = {"response": {"data": VERSION}}
     elif path.endswith("/election"):
         answer = ELECTION
+    elif path.endswith("/transfer"):
+        answer = {"to": EVIL}
     elif path.endswith("/recovery"):
         answer = RECOVERY
     elif path.endswith("/votes"):
@@ -145,7 +147,8 @@ ASKING = [
     ["wait", TASK], ["artifacts", TASK], ["artifacts", TASK, "-o", "out"], ["status"], ["agents"], ["peers"],
     ["members"], ["members", "--all"], ["members", "remove", "x", "--yes"], ["members", "rejoin", "--yes"],
     ["members", "recover", "--yes"], ["members", "recover", "--yes", "--force"],
-    ["election"], ["log"], ["log", "--verify"], ["decisions"], ["decisions", "--graph", "dot"],
+    ["election"], ["election", "transfer"], ["election", "transfer", "x"],
+    ["log"], ["log", "--verify"], ["decisions"], ["decisions", "--graph", "dot"],
     ["decisions", "--graph", "json"], ["decision", "show", HASH], ["decision", "verify", HASH],
     ["decision", "verify", "--all"], ["vote", HASH], ["vote", HASH, "approve"], ["ucxl", "query"],
     ["ucxl", "history", "ucxl://a:b@c:d/*^/e"], ["ucxl", "tree"], ["ucxl", "follow"],
