@@ -61,14 +61,17 @@ def leading(some: Iterable[Site]) -> Any:
     return len(named) == 1 and named.pop()
 
 
-def whole(some: Sequence[Site], limit: int = 5) -> bool:
-    """Whether these agents are one mesh that lists them alone: all present, with a leader, and as many votes
-    as there can be, up to the limit.
+def whole(some: Sequence[Site]) -> bool:
+    """Whether these agents, at most five, are one mesh that lists them alone: all present, with a leader, and
+    with as many votes as there can be.
     """
     if not agreed(some) or len({mesh_of(site) for site in some}) != 1:
         return False
-    peers = {site.peer for site in some}
-    votes = min(limit, len(some) if len(some) % 2 else len(some) - 1)
+    try:
+        peers = {site.peer for site in some}
+    except OSError:
+        return False  # one of them is starting
+    votes = len(some) - 1 + len(some) % 2
     for site in some:
         listed = members(site)
         if {member["peer_id"] for member in listed} != peers or len(listed) != len(peers):
@@ -78,6 +81,24 @@ def whole(some: Sequence[Site], limit: int = 5) -> bool:
         if sum(member["voter"] for member in listed) != votes:
             return False
     return True
+
+
+def until_whole(some: Sequence[Site]) -> None:
+    """Waits until these agents are one whole mesh; raises AssertionError with what each says instead."""
+    try:
+        until(lambda: whole(some))
+    except AssertionError:
+        raise AssertionError("\n".join(map(_told, some))) from None
+
+
+def _told(site: Site) -> str:
+    listed = [
+        f"{one['agent_id']} {one['peer_id'][-6:]}{' votes' * one['voter']}{' away' * (not one['present'])}"
+        for one in members(site)
+    ]
+    detail = site.health().get("election", {}).get("detail")
+    last = [*site.said('"warning"'), *site.said('"error"')][-3:]
+    return f"{site.agent_id}: mesh {mesh_of(site)}, {detail}, lists {listed}\n  " + "\n  ".join(last)
 
 
 def task_body(title: str, command: str = QUICK, **more: Any) -> dict[str, Any]:

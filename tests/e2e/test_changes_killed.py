@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .mesh_checks import FAST, NOBODY, acknowledged, leading, members, mesh_of, task_body, whole
+from .mesh_checks import FAST, NOBODY, acknowledged, leading, members, mesh_of, task_body, until_whole
 from .sites import Site, sites
 from .test_run import until
 
@@ -73,7 +73,7 @@ def watched(needs: None) -> Iterator[Watched]:
     ):
         for site in three:
             site.start(three, **FASTER)
-        until(lambda: whole(three))
+        until_whole(three)
         made = Watched(three)
         thread = threading.Thread(target=made.watch)
         thread.start()
@@ -101,7 +101,7 @@ def restarted(site: Site, three: Sequence[Site]) -> None:
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_kill_between_the_steps_of_a_change(watched: Watched, seed: int) -> None:
     three, dice = watched.three, random.Random(seed)
-    until(lambda: whole(three))
+    until_whole(three)
     changing = dice.choice(three)
     rest = [site for site in three if site is not changing]
     # The moment is the test's input: nothing is waited for.
@@ -126,7 +126,7 @@ def test_a_kill_between_the_steps_of_a_change(watched: Watched, seed: int) -> No
             changing.start(three, **FASTER)
             time.sleep(moment_s)
             restarted(changing, three)
-    until(lambda: whole(three))
+    until_whole(three)
     watched.read_logs()
     assert {at: peers for at, peers in watched.leaders.items() if len(peers) > 1} == {}
     assert watched.without_votes == []

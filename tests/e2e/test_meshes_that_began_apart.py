@@ -22,8 +22,8 @@ from .mesh_checks import (
     record_of,
     records,
     task_body,
+    until_whole,
     versions,
-    whole,
     written,
 )
 from .sites import P2P_PORT, Site, sites
@@ -88,7 +88,7 @@ def test_three_lone_agents_become_one_mesh_with_all_that_they_had(four: list[Sit
         until(lambda site=site, task_id=task_id: site.get(f"/api/v1/tasks/{task_id}")["state"] == "running")
     began = time.monotonic()
     connect(three)
-    until(lambda: whole(three))
+    until_whole(three)
     print(f"one mesh after {time.monotonic() - began:.1f} s")
     check(three, [*ended, *waiting, *running])
     for site in three:
@@ -114,12 +114,12 @@ def test_a_lone_agent_joins_a_larger_mesh(four: list[Site]) -> None:
     check([lone], own)
     for site in three:
         site.start(three, **FAST)
-    until(lambda: whole(three))
+    until_whole(three)
     theirs = all_acknowledged(three, 2, "of the three")
     waiting = acknowledged(three, task_body("waits", required_role="lone"))
     mesh = mesh_of(three[0])
     connect(four)
-    until(lambda: whole(four))
+    until_whole(four)
     assert mesh_of(lone) == mesh
     check(four, [*own, *theirs, waiting])
 
@@ -130,7 +130,8 @@ def test_two_meshes_of_two_say_what_to_do_and_one_moves_over(four: list[Site]) -
     for pair in pairs:
         for site in pair:
             site.start(pair, **FAST)
-    until(lambda: whole(first) and whole(second))
+    until_whole(first)
+    until_whole(second)
     meshes = [mesh_of(pair[0]) for pair in pairs]
     task_ids = [all_acknowledged(pair, 2, f"of pair {number}") for number, pair in enumerate(pairs)]
     for pair, of_pair in zip(pairs, task_ids, strict=True):
@@ -147,7 +148,7 @@ def test_two_meshes_of_two_say_what_to_do_and_one_moves_over(four: list[Site]) -
     for site in second:
         site.ctl("members", "rejoin", "--yes")
         until(lambda site=site: mesh_of(site) == meshes[0])
-    until(lambda: whole(four))
+    until_whole(four)
     check(four, task_ids[0])
     for site in second:
         # What it had lies where it can be read.
@@ -183,6 +184,6 @@ def test_agents_that_learn_of_each_other_late_are_one_mesh(
             else:
                 names.add(NAME, host.address)
         last = time.monotonic()
-        until(lambda: whole(three))
+        until_whole(three)
         print(f"seed {seed}: one mesh {time.monotonic() - last:.1f} s after the last step")
         check(three, all_acknowledged(three, 3, "of one mesh"))

@@ -20,8 +20,9 @@ from .mesh_checks import (
     record_of,
     records,
     task_body,
+    until_whole,
     versions,
-    whole,
+    voters,
     written,
 )
 from .sites import Site, sites
@@ -91,7 +92,7 @@ def test_one_of_three_goes_on_with_all_that_it_has(five: list[Site]) -> None:
     survivor, *lost = three = five[:3]
     for site, role in zip(three, ("kept", "gone", "gone"), strict=True):
         site.start(three, **FAST, CHORUS_AGENT_ROLE=role)
-    until(lambda: whole(three))
+    until_whole(three)
     mesh = mesh_of(survivor)
     # While there is a leader there is nothing to recover.
     assert survivor.ctl("members", "recover", "--yes", check=False).returncode != 0
@@ -150,7 +151,7 @@ def test_one_of_three_goes_on_with_all_that_it_has(five: list[Site]) -> None:
 
     for site, role in zip(lost, ("later", "gone"), strict=True):
         site.start(three, **FAST, CHORUS_AGENT_ROLE=role)
-    until(lambda: whole(three))
+    until_whole(three)
     check(three, [*ended, waiting, running, own_running, *all_acknowledged(three, 3, "after")])
     for site in three:
         assert kept(site, ended) == before[0]
@@ -160,7 +161,7 @@ def test_one_of_three_goes_on_with_all_that_it_has(five: list[Site]) -> None:
 def test_two_of_five_recover_and_the_second_follows_by_itself(five: list[Site]) -> None:
     for site in five:
         site.start(five, **FAST)
-    until(lambda: whole(five))
+    until_whole(five)
     rest, lost = five[:2], five[2:]
     mesh = mesh_of(rest[0])
     task_ids = all_acknowledged(five, 5, "ended")
@@ -178,7 +179,7 @@ def test_two_of_five_recover_and_the_second_follows_by_itself(five: list[Site]) 
     first = next(site for site in rest if site.agent_id == plan["longest"])
     done = json.loads(first.ctl("members", "recover", "--yes", "--json").stdout)
     assert done
-    until(lambda: whole(rest))
+    until_whole(rest)
     assert mesh_of(first) != mesh
     assert [kept(site, task_ids) for site in rest] == before
     for site in rest:
@@ -186,5 +187,32 @@ def test_two_of_five_recover_and_the_second_follows_by_itself(five: list[Site]) 
         assert site.get(f"/api/v1/tasks/{waiting}")["state"] == "announced"
     lost[0].start(five, **FAST, CHORUS_AGENT_ROLE="later")
     three = [*rest, lost[0]]
-    until(lambda: whole(three))
+    until_whole(three)
     check(three, [*task_ids, waiting, *all_acknowledged(three, 3, "after")])
+
+
+@pytest.mark.parametrize("votes", [True, False], ids=["the one that votes", "the one that does not"])
+def test_one_of_two_is_lost(five: list[Site], votes: bool) -> None:
+    two = five[:2]
+    for site in two:
+        site.start(two, **FAST)
+    until_whole(two)
+    mesh = mesh_of(two[0])
+    (voter,) = (one["peer_id"] for one in voters(two[0]))
+    (lost,) = (site for site in two if (site.peer == voter) == votes)
+    (survivor,) = (site for site in two if site is not lost)
+    task_ids = all_acknowledged(two, 2, "ended")
+    check(two, task_ids)
+    before = kept(survivor, task_ids)
+    lost.lose()
+    if votes:
+        until_said_to_be_lost(survivor, [lost])
+        survivor.ctl("members", "recover", "--yes")
+    # Alone it goes on; the other is removed in time.
+    until_whole([survivor])
+    assert (mesh_of(survivor) != mesh) == votes
+    assert kept(survivor, task_ids) == before
+    check([survivor], all_acknowledged([survivor], 2, "after"))
+    lost.start(two, **FAST)
+    until_whole(two)
+    check(two, task_ids)

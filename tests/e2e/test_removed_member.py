@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from .hosts import Host, Network, can_make_hosts, hosts
-from .mesh_checks import FAST, acknowledged, check, members, task_body, whole
+from .mesh_checks import FAST, acknowledged, check, members, task_body, until_whole
 from .sites import Site, sites
 from .test_run import until
 
@@ -32,7 +32,7 @@ def three_hosts(needs: None, short_dir: Path) -> Iterator[list[Host]]:
         for host in made:
             role = "only" if host is made[-1] else ""
             host.start(made, **FAST | LEASE, CHORUS_AGENT_ROLE=role)
-        until(lambda: whole(made))
+        until_whole(made)
         yield made
 
 
@@ -41,7 +41,7 @@ def three(needs: None, short_dir: Path) -> Iterator[list[Site]]:
     with sites(3, short_dir) as made:
         for site in made:
             site.start(made, **LONG)
-        until(lambda: whole(made))
+        until_whole(made)
         yield made
 
 
@@ -74,13 +74,13 @@ def cut_off_at_work(three: list[Host], role: str) -> tuple[Host, list[Host], str
             return victim, rest, task_id
         # It was done before it was cut off.
         victim.heal()
-        until(lambda: whole(three))
+        until_whole(three)
     raise AssertionError("no task was cut off while it ran")
 
 
 def came_back(three: list[Host], victim: Host, peer: str, raft_id: str) -> None:
     """Waits until the mesh is whole; the removed agent is itself, with its identity, and a new raft id."""
-    until(lambda: whole(three))
+    until_whole(three)
     assert victim.peer == peer
     found = row(three[0], peer)
     assert found is not None
@@ -140,7 +140,7 @@ def test_members_are_removed_by_hand(three: list[Site]) -> None:
     assert first.ctl("members", "remove", third.agent_id, "--yes", check=False).returncode != 0
     first.ctl("members", "remove", old, "--yes")
     removed(three, old)
-    until(lambda: whole(three))
+    until_whole(three)
     listed = json.loads(first.ctl("members", "--all", "--json").stdout)["items"]
     assert {one["peer_id"]: one["state"] for one in listed} == {
         old: "removed",
@@ -157,7 +157,7 @@ def test_members_are_removed_by_hand(three: list[Site]) -> None:
     removed([first, third], peer)
     assert first.ask("DELETE", f"/api/v1/members/{second.agent_id}").status_code == 404
     second.start(three, **LONG)
-    until(lambda: whole(three))
+    until_whole(three)
     assert second.peer == peer
     after = row(first, peer)
     assert after is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .hosts import Network, can_make_hosts, hosts
-from .mesh_checks import FAST, all_acknowledged, check, leading, members, whole
+from .mesh_checks import FAST, all_acknowledged, check, leading, members, until_whole
 from .sites import Site, sites
 from .test_run import until
 
@@ -38,7 +38,7 @@ def replaced_in_turn(three: Sequence[Site], changes: int, tasks: int) -> None:
     """Replaces one agent after the other while so many tasks in all come to the others."""
     for site in three:
         site.start(three, **FAST)
-    until(lambda: whole(three))
+    until_whole(three)
     first = {site.peer for site in three}
     task_ids: list[str] = []
     share = tasks // changes
@@ -54,7 +54,7 @@ def replaced_in_turn(three: Sequence[Site], changes: int, tasks: int) -> None:
             led = time.monotonic() - began
             victim.start(three, **FAST)
             task_ids += working.result()
-            until(lambda: whole(three))
+            until_whole(three)
             print(
                 f"change {number}: a leader after {led:.1f} s, whole after {time.monotonic() - began:.1f} s"
             )
