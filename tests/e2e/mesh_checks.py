@@ -97,7 +97,7 @@ def _told(site: Site) -> str:
         for one in members(site)
     ]
     detail = site.health().get("election", {}).get("detail")
-    last = [*site.said('"warning"'), *site.said('"error"')][-3:]
+    last = [*site.said('"level": "warning"'), *site.said('"level": "error"')][-5:]
     return f"{site.agent_id}: mesh {mesh_of(site)}, {detail}, lists {listed}\n  " + "\n  ".join(last)
 
 
