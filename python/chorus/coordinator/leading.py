@@ -194,6 +194,8 @@ class Leading:
             self.board.refresh(task_id)
             if task_id not in self.board.working:
                 self._offers.stop(task_id)
+        if entry.type == "removal":
+            self._success.pop(entry.body["peer"], None)
         if entry.type not in (
             "award",
             "claim",
