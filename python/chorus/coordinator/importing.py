@@ -29,7 +29,7 @@ ENTRY_TIMEOUT_S: Final = 15.0
 RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
 # Errors that are about the line itself: it will not be taken later either.
-_FINAL: Final = frozenset({"invalid", "too_large", "not_permitted", "refused"})
+_FINAL: Final = frozenset({"invalid", "too_large"})
 
 
 class Importing:

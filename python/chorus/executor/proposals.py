@@ -17,8 +17,9 @@ from chorus.wire.ids import new_id
 _TIMEOUT_S = 15.0
 _RETRY_FIRST_S = 0.1
 _RETRY_MAX_S = 5.0
-# Repeating these changes nothing: the answer is about the entry itself.
-_FINAL = frozenset({"invalid", "refused", "too_large", "not_permitted"})
+# Repeating these changes nothing: the answer is about the entry itself. `refused` and `not_permitted` are
+# about this agent, when it is in another mesh than the leader or in none, and it may be a member again.
+_FINAL = frozenset({"invalid", "too_large"})
 
 
 @dataclass(frozen=True, slots=True)

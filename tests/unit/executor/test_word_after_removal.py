@@ -14,7 +14,7 @@ from test_publisher import BODY, FACTS, TASK_ID, Agent, Killed, settle
 
 from chorus.executor.outbox import Item
 from chorus.executor.room import Room
-from chorus.hub import Request
+from chorus.hub import HubError, HubNoMesh, HubNotPermitted, HubRefused, Request
 from chorus.table.transitions import SEEN_MAX_AGE
 from chorus.wire.ids import new_id
 
@@ -51,6 +51,7 @@ class Table:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries again at once."""
+    monkeypatch.setattr("chorus.executor.proposals._RETRY_FIRST_S", 0.0)
     monkeypatch.setattr("chorus.executor.publisher._RETRY_FIRST_S", 0.0)
 
 
@@ -114,6 +115,34 @@ async def test_a_kill_while_it_waits_loses_nothing(tmp_path: Path, type: str) ->
     assert table.known[[ident for said, ident in table.said if said == type][-1]]["accepted"]
     assert agent.logged() == ["decision_published", "task_completed"]
     assert room.outbox.items() == []
+    room.outbox.close()
+
+
+NOT_TAKEN = [
+    HubNotPermitted("peer-a is no member"),
+    HubRefused("the entry is of mesh m1, not m2"),
+    HubNoMesh("this agent is in no mesh"),
+]
+
+
+@pytest.mark.parametrize("error", NOT_TAKEN, ids=lambda error: error.code)
+async def test_what_no_leader_takes_from_a_removed_agent_waits(tmp_path: Path, error: HubError) -> None:
+    table = Table("", "", times=0)
+    agent, room = await agent_with(tmp_path, table)
+    refused: list[str] = []
+
+    def refuse(ident: str) -> None:
+        if len(refused) < 3:
+            refused.append(ident)
+            raise error
+
+    table.before = refuse
+    await settle(room)
+    assert len(set(refused)) == 1
+    # It was never in the log, and so its id is as good as new.
+    assert table.said[0] == ("result", refused[0])
+    assert agent.logged() == ["decision_published", "task_completed"]
+    assert table.bodies[0]["summary"] == BODY["summary"]
     room.outbox.close()
 
 
