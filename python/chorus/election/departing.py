@@ -16,7 +16,7 @@ from chorus.process.departure import Departure
 
 # A mesh without a leader for so long, in election timeouts, will not have one at once.
 LEADERLESS_ELECTION_TIMEOUTS: Final = 2
-# Nobody of the own mesh and somebody of another one have to have been there for at least so long.
+# After that, and for so long: nobody of the own mesh is there, and somebody of another one is.
 REJOIN_S: Final = 10.0
 
 
@@ -61,13 +61,12 @@ class Patience:
     """Spans in seconds after which a mesh without a leader, or without anybody, counts as that."""
 
     leaderless_s: float
-    alone_s: float
+    alone_s: float = REJOIN_S
 
     @classmethod
     def of(cls, settings: MeshSettings) -> Self:
         """What the mesh's settings make of it."""
-        leaderless_s = LEADERLESS_ELECTION_TIMEOUTS * settings.election_timeout_s
-        return cls(leaderless_s, max(REJOIN_S, leaderless_s))
+        return cls(LEADERLESS_ELECTION_TIMEOUTS * settings.election_timeout_s)
 
 
 def departure(own: Own, others: Iterable[Other], patience: Patience, *, rejoin: bool) -> Departure | None:

@@ -128,7 +128,7 @@ def test_people_are_told_what_to_do(what: str, own: Own, other: Other, rejoin: b
 
 
 def test_patience_follows_the_election_timeout() -> None:
-    assert Patience.of(MeshSettings(election_timeout_ms=15_000)) == Patience(30.0, 30.0)
+    assert Patience.of(MeshSettings(election_timeout_ms=15_000)) == Patience(30.0, REJOIN_S)
     assert Patience.of(MeshSettings(election_timeout_ms=500)) == Patience(1.0, REJOIN_S)
 
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chorus.config import MeshSettings
+from chorus.election.departing import Patience
 from chorus.election.departures import Departures
 from chorus.election.peers import Peers
 from chorus.election.proof import Handshake
@@ -80,7 +81,7 @@ def note(w: World, name: str) -> Departure | None:
 
 
 async def left(w: World, name: str) -> Departure:
-    await w.until(lambda: note(w, name) is not None, "leaves")
+    await w.until(lambda: w.elections[name].departures.under_way is not None, "leaves")
     found = note(w, name)
     assert found is not None
     return found
@@ -282,7 +283,8 @@ async def test_it_stays_where_there_is_a_leader(w: World) -> None:
 async def test_an_agent_of_a_mesh_that_is_gone_joins_another_if_that_is_wanted(
     w: World, rejoin: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chorus.election.departing.REJOIN_S", 0.2)
+    patience = Patience(leaderless_s=0.2, alone_s=0.2)
+    monkeypatch.setattr(Patience, "of", lambda _: patience)
     leaderless(w)
     election = w.start("a", rejoin=rejoin)
     await foreign(w, "x", "mesh-other")
