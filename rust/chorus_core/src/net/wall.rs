@@ -15,8 +15,10 @@ use crate::{Error, Result};
 
 /// The service through which an agent joins.
 const JOINING_SERVICE: &str = "mesh";
-/// What that service offers to strangers.
-const JOINING_METHODS: [&str; 3] = ["info", "challenge", "join"];
+/// What that service tells strangers; one that was removed learns it by `standing`.
+const TOLD_METHODS: [&str; 2] = ["info", "standing"];
+/// What of it only who is about to join calls.
+const CLAIMING_METHODS: [&str; 2] = ["challenge", "join"];
 /// How long a peer that is not listed waits for the log to list it: a new member may ask before the news of its
 /// admission has arrived here. An append and its commit travel in far less.
 const NEWS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -94,12 +96,12 @@ impl Wall {
 
 /// Whether a method is one that strangers may call.
 pub fn is_joining(service: &str, method: &str) -> bool {
-    service == JOINING_SERVICE && JOINING_METHODS.contains(&method)
+    is_claim(service, method) || (service == JOINING_SERVICE && TOLD_METHODS.contains(&method))
 }
 
 /// Whether a call of it claims that the caller is about to join.
 pub fn is_claim(service: &str, method: &str) -> bool {
-    is_joining(service, method) && method != "info"
+    service == JOINING_SERVICE && CLAIMING_METHODS.contains(&method)
 }
 
 #[cfg(test)]
@@ -110,9 +112,16 @@ mod tests {
     #[tokio::test]
     async fn strangers_are_served_what_joining_takes_and_nothing_else() {
         let (member, stranger) = (PeerId::random(), PeerId::random());
-        let asks = [("mesh", "info"), ("mesh", "challenge"), ("mesh", "join")];
-        let refused =
-            [("output", "logs"), ("coordinator", "blobs.get"), ("_raft", "propose"), ("_dht", "get"), ("mesh", "x")];
+        let asks = [("mesh", "info"), ("mesh", "standing"), ("mesh", "challenge"), ("mesh", "join")];
+        assert_eq!(asks.map(|(service, method)| is_claim(service, method)), [false, false, true, true]);
+        let refused = [
+            ("output", "logs"),
+            ("coordinator", "blobs.get"),
+            ("_raft", "propose"),
+            ("_dht", "get"),
+            ("mesh", "last"),
+            ("mesh", "remove"),
+        ];
         // (asked for always, in a mesh) and whether a stranger is kept to what joining takes.
         for (always, in_mesh, stands) in
             [(false, false, false), (true, false, true), (false, true, true), (true, true, true)]

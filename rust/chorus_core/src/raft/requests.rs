@@ -172,6 +172,7 @@ impl Machine {
             commit: raft.raft_log.committed,
             applied: self.applied,
             last: raft.raft_log.last_index(),
+            last_term: raft.raft_log.last_term(),
             members: self.members.listed().iter().map(member).collect(),
             introduced: self.members.introduced(self.applied),
             settings: self.founding.get("settings").cloned().unwrap_or(Value::Null),

@@ -152,6 +152,8 @@ pub struct RaftStatus {
     pub applied: u64,
     /// The last index in the log.
     pub last: u64,
+    /// The term of the entry there.
+    pub last_term: u64,
     /// The listed members.
     pub members: Vec<MemberStatus>,
     /// Members that this agent has heard of and that its log does not list yet.
