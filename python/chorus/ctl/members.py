@@ -43,7 +43,7 @@ _LOGS: Final[Columns] = (
     ("last entry", lambda row: row["last"]),
     ("of term", lambda row: row["term"]),
 )
-_HOLDS: Final = (("tasks", "tasks"), ("decisions", "decision records"), ("versions", "UCXL versions"))
+_HOLDS: Final = (("tasks", "task"), ("decisions", "decision record"), ("versions", "UCXL version"))
 
 
 def members(client: Client, arguments: Namespace) -> int:
@@ -153,7 +153,8 @@ def _mesh_after(before: Any, said: dict[str, Any], key: str) -> str:
 
 
 def _holds(plan: dict[str, Any]) -> str:
-    return ", ".join(f"{plan['holds'][key]} {what}" for key, what in _HOLDS)
+    counts = [(plan["holds"][key], what) for key, what in _HOLDS]
+    return ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts)
 
 
 def _wait(missing: Callable[[], str], given_up: str) -> None:
