@@ -9,6 +9,8 @@ use raft::{
 };
 use serde_json::{Value, json};
 
+#[cfg(test)]
+use super::planted::Bug;
 use super::{
     entry::{self, Draft, JOIN, REMOVAL, VOTER, View},
     handle::Reply,
@@ -274,6 +276,11 @@ impl Machine {
         }
         self.flush(now);
         self.lead(now);
+        #[cfg(test)]
+        if self.has(Bug::TwoChanges) {
+            self.change = None;
+            self.node.raft.pending_conf_index = 0;
+        }
         if self.change.is_some() || self.node.raft.has_pending_conf() {
             return Err(Error::Refused("another member change is under way".into()));
         }
@@ -343,7 +350,10 @@ impl Machine {
             tracing::warn!(index = entry.index, peer = %change.peer, "a member change was ignored: it does not fit");
             return Ok(());
         }
-        let single = single(change.raft_id, change.standing, Vec::new());
+        let standing = change.standing;
+        #[cfg(test)]
+        let standing = if removal && self.has(Bug::RemovedVotes) { Standing::Voter } else { standing };
+        let single = single(change.raft_id, standing, Vec::new());
         let state = match self.node.apply_conf_change(&single) {
             Ok(state) => state,
             Err(error) => {

@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use libp2p::PeerId;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
 use super::{
@@ -55,28 +56,26 @@ pub(super) fn start(config: &RaftConfig, inbox: mpsc::Receiver<Command>) -> Resu
         shared: Arc::clone(&shared),
         transport: Arc::clone(&config.transport),
         keypair: config.keypair.clone(),
+        #[cfg(test)]
+        bug: None,
     };
-    let mut driver = Driver {
-        parts,
-        machine: None,
-        score: 0.5,
-        origin: Instant::now(),
-        started_at: Duration::ZERO,
-        restart_at: Duration::ZERO,
-        pause: RESTART_MIN,
-        restarts: 0,
-        stopping: None,
-    };
-    driver.restart();
+    let origin = Instant::now();
+    let clock = Box::new(move || Now { at: origin.elapsed(), wall_ms: entry::wall_ms() });
+    let driver = Driver::new(parts, clock, rand::random());
     std::thread::Builder::new().name("raft".into()).spawn(move || driver.run(&inbox))?;
     Ok(shared)
 }
 
-struct Driver {
-    parts: Parts,
-    machine: Option<Machine>,
+/// What time it is.
+pub(super) type Clock = Box<dyn Fn() -> Now + Send>;
+
+pub(super) struct Driver {
+    pub(super) parts: Parts,
+    pub(super) machine: Option<Machine>,
     score: f64,
-    origin: Instant,
+    clock: Clock,
+    /// Chance, for the machines that are started here.
+    rng: StdRng,
     started_at: Duration,
     restart_at: Duration,
     pause: Duration,
@@ -86,26 +85,33 @@ struct Driver {
 }
 
 impl Driver {
+    /// Starts the machine of the mesh that is in the store, if there is one.
+    pub(super) fn new(parts: Parts, clock: Clock, seed: u64) -> Self {
+        let mut driver = Self {
+            parts,
+            machine: None,
+            score: 0.5,
+            clock,
+            rng: StdRng::seed_from_u64(seed),
+            started_at: Duration::ZERO,
+            restart_at: Duration::ZERO,
+            pause: RESTART_MIN,
+            restarts: 0,
+            stopping: None,
+        };
+        driver.restart();
+        driver
+    }
+
     fn run(mut self, inbox: &mpsc::Receiver<Command>) {
         while self.stopping.is_none() {
             let now = self.now().at;
-            let wake = match &self.machine {
-                Some(machine) => machine.next_wake(),
-                None if self.parts.shared.store.takes_part() => self.restart_at,
-                None => now + IDLE,
-            };
-            let first = match inbox.recv_timeout(wake.saturating_sub(now).min(IDLE)) {
+            let first = match inbox.recv_timeout(self.next_wake().saturating_sub(now).min(IDLE)) {
                 Ok(command) => Some(command),
                 Err(mpsc::RecvTimeoutError::Timeout) => None,
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
             };
-            // The machine's memory is worth nothing after a panic; its disk is.
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.turn(first, inbox)));
-            match outcome {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => self.failed(&error),
-                Err(_) => self.failed(&Error::Internal("the consensus machine panicked".into())),
-            }
+            self.wake(first, inbox);
         }
         if let Some(machine) = &mut self.machine
             && let Err(error) = machine.save()
@@ -121,7 +127,27 @@ impl Driver {
     }
 
     fn now(&self) -> Now {
-        Now { at: self.origin.elapsed(), wall_ms: entry::wall_ms() }
+        (self.clock)()
+    }
+
+    /// When [`wake`](Self::wake) is due without any command.
+    pub(super) fn next_wake(&self) -> Duration {
+        match &self.machine {
+            Some(machine) => machine.next_wake(),
+            None if self.parts.shared.store.takes_part() => self.restart_at,
+            None => self.now().at + IDLE,
+        }
+    }
+
+    /// Takes `first` and what else waits in the inbox, and gives the machine its turn.
+    pub(super) fn wake(&mut self, first: Option<Command>, inbox: &mpsc::Receiver<Command>) {
+        // The machine's memory is worth nothing after a panic; its disk is.
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.turn(first, inbox)));
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.failed(&error),
+            Err(_) => self.failed(&Error::Internal("the consensus machine panicked".into())),
+        }
     }
 
     fn turn(&mut self, first: Option<Command>, inbox: &mpsc::Receiver<Command>) -> Result<()> {
@@ -156,7 +182,7 @@ impl Driver {
     fn restart(&mut self) {
         let now = self.now();
         let parts = self.parts.clone();
-        let (score, seed) = (self.score, rand::random());
+        let (score, seed) = (self.score, self.rng.random());
         let opened = catch_unwind(AssertUnwindSafe(|| {
             if self.restarts > 0 {
                 parts.shared.store.reopen()?;

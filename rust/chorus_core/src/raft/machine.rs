@@ -17,6 +17,8 @@ use raft::{
 };
 use serde_json::Value;
 
+#[cfg(test)]
+use super::planted::Bug;
 use super::{
     changes::Pending,
     election::{Election, Sight},
@@ -61,6 +63,8 @@ pub(super) struct Parts {
     pub shared: Arc<Shared>,
     pub transport: Arc<dyn RaftTransport>,
     pub keypair: Keypair,
+    #[cfg(test)]
+    pub bug: Option<Bug>,
 }
 
 /// A leadership transfer under way.
@@ -313,6 +317,12 @@ impl Machine {
                 self.send(early);
             }
             self.persist(&ready, &stored, now)?;
+            #[cfg(test)]
+            if self.has(Bug::BeforeCommit) {
+                for entry in ready.entries().iter().filter(|entry| entry.entry_type != EntryType::EntryNormal as i32) {
+                    let _ = self.node.apply_conf_change(&super::changes::decode(entry)?);
+                }
+            }
             late.extend(ready.take_persisted_messages());
             self.send(late);
             for read in ready.take_read_states() {

@@ -11,6 +11,8 @@ mod handle;
 mod leading;
 mod machine;
 mod members;
+#[cfg(test)]
+mod planted;
 mod proposals;
 mod requests;
 mod shared;

@@ -24,6 +24,8 @@ struct State {
     epoch: u64,
     /// Writes and syncs left until the power fails.
     fuse: Option<u64>,
+    /// The power failed, and was not cut since.
+    failed: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -52,11 +54,17 @@ impl Disk {
         self.0.lock().unwrap().fuse = Some(operations);
     }
 
+    /// Whether the fuse burnt.
+    pub(super) fn has_failed(&self) -> bool {
+        self.0.lock().unwrap().failed
+    }
+
     /// Cuts the power: each unsynced change is kept or lost by chance.
     pub(super) fn cut(&self, rng: &mut StdRng) {
         let state = &mut *self.0.lock().unwrap();
         state.epoch += 1;
         state.fuse = None;
+        state.failed = false;
         let changes = std::mem::take(&mut state.unsynced);
         for change in changes.iter().rev() {
             match change {
@@ -91,7 +99,11 @@ impl Disk {
 impl Plug {
     fn with<T>(&self, burns: bool, work: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         let state = &mut *self.disk.0.lock().unwrap();
-        if state.epoch != self.epoch || (burns && state.fuse == Some(0)) {
+        if state.epoch != self.epoch {
+            return Err(io::Error::other("no power"));
+        }
+        if state.failed || (burns && state.fuse == Some(0)) {
+            state.failed = true;
             return Err(io::Error::other("no power"));
         }
         if burns && let Some(fuse) = &mut state.fuse {

@@ -23,13 +23,13 @@ impl Stage {
         sim.run_until(Duration::from_secs(1), "the founder leads", |sim| sim.leader().is_some());
         for node in 1..3 {
             sim.run_until(Duration::from_secs(10), "a member votes", |sim| {
-                if sim.nodes[node].machine.is_none() {
+                if sim.nodes[node].machine().is_none() {
                     sim.add(node);
                 } else {
                     sim.vote(node, true);
                 }
                 sim.run(Duration::from_millis(20));
-                sim.nodes[node].machine.as_ref().is_some_and(Machine::is_voter)
+                sim.nodes[node].machine().is_some_and(Machine::is_voter)
             });
         }
         let leader = sim.leader().unwrap();
@@ -37,7 +37,7 @@ impl Stage {
     }
 
     fn machine(&mut self, node: usize) -> &mut Machine {
-        self.sim.nodes[node].machine.as_mut().unwrap()
+        self.sim.nodes[node].machine_mut().unwrap()
     }
 
     /// Hands `node` a frame as from the peer of `from`; says whether it was taken, and proves that
