@@ -55,13 +55,9 @@ pub async fn resolve(address: &Multiaddr) -> Result<Vec<Multiaddr>> {
         }
     };
     let rest: Vec<Protocol<'_>> = parts.collect();
-    let found = tokio::net::lookup_host((name.as_str(), 0))
-        .await
-        .map_err(|e| Error::Unavailable(format!("`{name}` cannot be resolved: {e}")))?;
+    let found = lookup(&name).await.map_err(|e| Error::Unavailable(format!("`{name}` cannot be resolved: {e}")))?;
     let mut all: Vec<Multiaddr> = Vec::new();
-    for ip in
-        found.map(|socket| socket.ip()).filter(|ip| if ip.is_ipv4() { wants_v4 } else { wants_v6 }).take(RESOLVED_MAX)
-    {
+    for ip in found.into_iter().filter(|ip| if ip.is_ipv4() { wants_v4 } else { wants_v6 }).take(RESOLVED_MAX) {
         let mut resolved = Multiaddr::from(ip);
         rest.iter().for_each(|part| resolved.push(part.clone()));
         if !all.contains(&resolved) {
@@ -72,6 +68,37 @@ pub async fn resolve(address: &Multiaddr) -> Result<Vec<Multiaddr>> {
         return Err(Error::Unavailable(format!("`{name}` has no address of the wanted kind")));
     }
     Ok(all)
+}
+
+/// The IP addresses behind a name. The system is asked each time, and keeps no answer: what its files and its name server
+/// say now counts.
+async fn lookup(name: &str) -> std::io::Result<Vec<IpAddr>> {
+    #[cfg(test)]
+    if let Some(found) = names::of(name) {
+        return Ok(found);
+    }
+    Ok(tokio::net::lookup_host((name, 0)).await?.map(|socket| socket.ip()).collect())
+}
+
+/// Names of a test's own, which stand for other addresses from one moment to the next.
+#[cfg(test)]
+pub mod names {
+    use std::{
+        collections::HashMap,
+        net::IpAddr,
+        sync::{LazyLock, Mutex},
+    };
+
+    static NAMES: LazyLock<Mutex<HashMap<String, Vec<IpAddr>>>> = LazyLock::new(Mutex::default);
+
+    pub fn set(name: &str, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|address| address.parse().expect("an address")).collect();
+        NAMES.lock().expect("no panic").insert(name.into(), addresses);
+    }
+
+    pub fn of(name: &str) -> Option<Vec<IpAddr>> {
+        NAMES.lock().expect("no panic").get(name).cloned()
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ use crate::{Error, Result};
 const RESOLVED_QUEUE: usize = 64;
 /// Addresses remembered as leading back to this agent; they are learnt anew when they are forgotten.
 const OWN_ADDRESSES_MAX: usize = 256;
+/// Peers remembered as having left the mesh.
+const LEFT_MAX: usize = 1024;
 /// Wishes for substreams to one absent peer.
 const WISHES_MAX: usize = 256;
 
@@ -56,6 +58,15 @@ struct Asked {
     also: Option<PeerId>,
 }
 
+/// How it stands with an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    /// It is this agent's own.
+    Own,
+    Connected,
+    Dialled,
+}
+
 type Wish = (StreamProtocol, oneshot::Sender<Result<libp2p::Stream>>);
 
 /// Makes connections.
@@ -68,6 +79,8 @@ pub struct Connector {
     wishes: HashMap<PeerId, Vec<Wish>>,
     /// Addresses that turned out to be our own.
     own: HashSet<Multiaddr>,
+    /// Former members, which are not dialled again of this agent's own accord: who comes back comes by itself.
+    left: HashSet<PeerId>,
     resolved: mpsc::Sender<Resolved>,
 }
 
@@ -88,6 +101,7 @@ impl Connector {
             next_asked: 0,
             wishes: HashMap::new(),
             own: HashSet::new(),
+            left: HashSet::new(),
             resolved,
         };
         (connector, receiver)
@@ -163,12 +177,15 @@ impl Connector {
         let Resolved { purpose, written, outcome } = resolved;
         match outcome {
             Ok(addresses) => {
-                let mut reached = false;
+                let (mut reached, mut others) = (false, false);
                 for address in addresses {
-                    reached |= self.dial_resolved(swarm, shared, &purpose, address);
+                    let stands = self.dial_resolved(swarm, shared, &purpose, address);
+                    reached |= stands == Stands::Connected;
+                    others |= stands != Stands::Own;
                 }
                 match &purpose {
                     Purpose::Plan(target) if reached => self.dialer.succeeded(target, Instant::now()),
+                    Purpose::Plan(target) if !others => self.dialer.nobody(target, Instant::now(), rand::random()),
                     Purpose::Asked(id) if reached => self.answer(*id, Ok(())),
                     _ => {}
                 }
@@ -176,6 +193,9 @@ impl Connector {
             Err(error) => {
                 if let Purpose::Plan(target) = &purpose {
                     self.plan_failed(target, &error.to_string());
+                    if matches!(error, Error::Unavailable(_)) {
+                        self.dialer.nobody(target, Instant::now(), rand::random());
+                    }
                     shared.emit(NetEvent::DialFailed { addr: written, error: error.to_string() });
                 } else if let Purpose::Asked(id) = &purpose
                     && let Some(asked) = self.asked.get_mut(id)
@@ -189,17 +209,17 @@ impl Connector {
         }
     }
 
-    /// Dials one address; true when its peer is connected already.
+    /// Dials one address, unless it leads to this agent itself or to a peer that is connected already.
     fn dial_resolved(
         &mut self,
         swarm: &mut Swarm<Behaviour>,
         shared: &Shared,
         purpose: &Purpose,
         address: Multiaddr,
-    ) -> bool {
+    ) -> Stands {
         let (plain, peer) = without_peer(&address);
         if peer == Some(self.local) || self.own.contains(&plain) || shared.view().listen.contains(&plain) {
-            return false;
+            return Stands::Own;
         }
         let there = match peer.or_else(|| self.dialer.met(&plain)) {
             Some(peer) => swarm.is_connected(&peer),
@@ -210,7 +230,7 @@ impl Connector {
         };
         let in_hand = self.dialling.values().any(|(other, to)| other == purpose && to.as_ref() == Some(&plain));
         if there || in_hand {
-            return there;
+            return if there { Stands::Connected } else { Stands::Dialled };
         }
         let options = match peer {
             Some(peer) => DialOpts::peer_id(peer)
@@ -225,7 +245,7 @@ impl Connector {
             asked.open += 1;
         }
         self.dial(swarm, options, purpose.clone(), Some(plain));
-        false
+        Stands::Dialled
     }
 
     fn dial(&mut self, swarm: &mut Swarm<Behaviour>, options: DialOpts, purpose: Purpose, address: Option<Multiaddr>) {
@@ -254,6 +274,9 @@ impl Connector {
         dialled: Option<&Multiaddr>,
     ) {
         let now = Instant::now();
+        if dialled.is_some() {
+            self.left.remove(&peer);
+        }
         if let Some((purpose, _)) = self.dialling.remove(&connection) {
             match purpose {
                 Purpose::Plan(target) => self.dialer.succeeded(&target, now),
@@ -272,6 +295,26 @@ impl Connector {
                 let _ = reply.send(Err(Error::Unavailable(format!("{peer} is not connected"))));
             }
         }
+    }
+
+    /// A peer has left the mesh: nothing is kept for it.
+    pub fn forget(&mut self, peer: PeerId) {
+        self.dialer.forget_peer(&peer);
+        self.disappoint(peer, &format!("{peer} has left the mesh"));
+        if self.left.len() >= LEFT_MAX {
+            self.left.clear();
+        }
+        self.left.insert(peer);
+    }
+
+    /// A peer is a member again.
+    pub fn welcome(&mut self, peer: &PeerId) {
+        self.left.remove(peer);
+    }
+
+    /// Whether a peer has left the mesh, and has not been dialled or listed since.
+    pub fn has_left(&self, peer: &PeerId) -> bool {
+        self.left.contains(peer)
     }
 
     /// The last connection to a peer closed.
@@ -337,8 +380,10 @@ impl Connector {
             self.dialer.forget(address);
         }
         match purpose {
-            // Finding only oneself behind a name is no failure of it.
-            Purpose::Plan(_) if matches!(error, DialError::LocalPeerId { .. }) => {}
+            // Finding oneself behind a name is no failure of it, and there may be others soon.
+            Purpose::Plan(target) if matches!(error, DialError::LocalPeerId { .. }) => {
+                self.dialer.nobody(target, Instant::now(), rand::random());
+            }
             Purpose::Plan(target) => {
                 self.plan_failed(target, &explain(error));
             }

@@ -10,6 +10,9 @@ use libp2p::{Multiaddr, PeerId};
 
 /// A reached bootstrap address is looked at again after this: the name may stand for more peers by then.
 const AGAIN: Duration = Duration::from_secs(30);
+/// A name that stands for nobody yet, or for this agent alone, is looked up again after this: agents that start together
+/// have to find each other before each founds a mesh of its own. Nobody is dialled for it.
+const NAME_AGAIN: Duration = Duration::from_secs(2);
 /// Backoff of bootstrap addresses that fail, first and at most.
 const BOOTSTRAP_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// Backoff of peers that were connected before.
@@ -158,6 +161,19 @@ impl Dialer {
         }
     }
 
+    /// Forgets a peer, and where it was met.
+    pub fn forget_peer(&mut self, peer: &PeerId) {
+        self.targets.remove(&Target::Peer(*peer));
+        self.met.retain(|_, met| met != peer);
+    }
+
+    /// Whoever is behind this address cannot be told yet: its name stands for nobody, or for this agent alone.
+    pub fn nobody(&mut self, target: &Target, now: Instant, spread: f64) {
+        if let Some(entry) = self.targets.get_mut(target) {
+            entry.next = now + NAME_AGAIN.mul_f64(0.75 + spread.clamp(0.0, 1.0) / 2.0);
+        }
+    }
+
     /// Addresses that were announced for a peer.
     pub fn addresses(&self, peer: PeerId) -> Vec<Multiaddr> {
         self.targets.get(&Target::Peer(peer)).map(|entry| entry.addresses.clone()).unwrap_or_default()
@@ -261,6 +277,34 @@ mod tests {
         assert_eq!(dialer.targets.len(), TARGETS_MAX);
         for target in [Target::Peer(lost), Target::Peer(newcomer), Target::Bootstrap("/dns4/nowhere/tcp/9000".into())] {
             assert!(dialer.targets.contains_key(&target), "{target:?}");
+        }
+    }
+
+    #[test]
+    fn who_has_left_is_forgotten_with_where_it_was_met() {
+        let (mut dialer, now) = (Dialer::default(), Instant::now());
+        let (gone, stays) = (PeerId::random(), PeerId::random());
+        for (peer, port) in [(gone, 1), (stays, 2)] {
+            let address: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+            dialer.add_peer(peer, &address, now);
+            dialer.meet(address, peer);
+        }
+        dialer.forget_peer(&gone);
+        let due: Vec<Target> = dialer.due(now, |_| false).into_iter().map(|(target, _)| target).collect();
+        assert_eq!((due, dialer.met.len()), (vec![Target::Peer(stays)], 1));
+        assert!(dialer.addresses(gone).is_empty());
+    }
+
+    #[test]
+    fn a_name_that_stands_for_nobody_is_looked_up_within_three_seconds() {
+        let (mut dialer, now) = (Dialer::default(), Instant::now());
+        dialer.add_bootstrap("/dns4/tasks.chorus/tcp/9000", now);
+        let target = Target::Bootstrap("/dns4/tasks.chorus/tcp/9000".into());
+        for spread in [0.0, 0.5, 1.0] {
+            // However often nobody was found before.
+            (0..50).for_each(|_| _ = dialer.failed(&target, now, spread));
+            dialer.nobody(&target, now, spread);
+            assert_eq!(dialer.due(now + Duration::from_millis(2750), |_| false).len(), 1);
         }
     }
 

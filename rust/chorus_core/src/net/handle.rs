@@ -232,9 +232,12 @@ impl NetHandle {
         }
     }
 
-    /// Says who is a member of this agent's mesh, and whether it is in one: they are served what strangers are not.
+    /// Says who is a member of this agent's mesh, and whether it is in one: they are served what strangers are not. For
+    /// those that have left nothing is kept.
     pub fn set_members(&self, in_mesh: bool, members: HashSet<PeerId>) {
-        self.inner.shared.wall.set_members(in_mesh, members);
+        for peer in self.inner.shared.wall.set_members(in_mesh, members) {
+            self.inner.lane.forget(&peer);
+        }
     }
 
     /// Holds something against a peer; one that misbehaves again and again is disconnected and kept out for a time.

@@ -91,6 +91,11 @@ impl KnownPeers {
         }
     }
 
+    /// Forgets a peer.
+    pub fn forget(&mut self, peer: &PeerId) {
+        self.changed |= self.peers.remove(peer).is_some();
+    }
+
     /// What is to be written, if anything changed since it was asked last.
     pub fn take_changes(&mut self) -> Option<(PathBuf, Vec<u8>)> {
         if !std::mem::take(&mut self.changed) {
@@ -163,6 +168,18 @@ mod tests {
         let stranger = PeerId::random();
         known.note(stranger, address, false, 99_000);
         assert!(known.peers.len() == PEERS_MAX && known.addresses(&stranger).is_empty());
+    }
+
+    #[test]
+    fn who_is_forgotten_is_not_in_the_file_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut known, peer) = (KnownPeers::load(&folder.path().join("peers.json")), PeerId::random());
+        known.note(peer, "/ip4/127.0.0.1/tcp/1".parse().unwrap(), true, 1);
+        assert!(String::from_utf8(known.take_changes().unwrap().1).unwrap().contains(&peer.to_string()));
+        known.forget(&peer);
+        assert_eq!(known.take_changes().unwrap().1, b"[]");
+        known.forget(&peer);
+        assert!(known.take_changes().is_none());
     }
 
     #[test]

@@ -97,6 +97,17 @@ impl Lane {
         }
     }
 
+    /// Ends the lane to a peer; what waits in it may still go out.
+    pub(super) fn forget(&self, peer: &PeerId) {
+        self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
+    }
+
+    /// The peers that have a lane.
+    #[cfg(test)]
+    pub(super) fn peers(&self) -> Vec<PeerId> {
+        self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
     fn spawn(&self, peer: PeerId) -> Queue {
         let (sender, receiver) = mpsc::channel(QUEUE_FRAMES);
         let bytes = Arc::new(AtomicUsize::new(0));

@@ -262,6 +262,7 @@ impl Service {
             }
         }
         self.swarm.behaviour_mut().slots.tick();
+        self.forget_left();
         self.route();
         // What a peer fills counts on when it connects anew.
         self.served.retain(|peer, served| self.swarm.is_connected(peer) || !served.is_idle());
@@ -274,6 +275,22 @@ impl Service {
                     tracing::warn!(%error, "known peers could not be written");
                 }
             });
+        }
+    }
+
+    fn forget_left(&mut self) {
+        for peer in self.shared.wall.take_left() {
+            tracing::info!(%peer, "a member has left the mesh: it is not looked for any more");
+            self.forget(peer);
+        }
+    }
+
+    /// A peer has left the mesh: its addresses go, and it is not looked for any more. A connection that stands stays.
+    fn forget(&mut self, peer: PeerId) {
+        self.known.forget(&peer);
+        self.connector.forget(peer);
+        if let Some(kademlia) = self.swarm.behaviour_mut().kad.as_mut() {
+            kademlia.remove_peer(&peer);
         }
     }
 
@@ -374,7 +391,15 @@ impl Service {
             if let Some(served) = self.served.get_mut(&peer) {
                 std::mem::take(&mut served.gone).cancel();
             }
-            self.connector.on_lost(peer, self.known.addresses(&peer));
+            self.forget_left();
+            if self.shared.wall.is_member(&peer) {
+                self.connector.welcome(&peer);
+            }
+            if self.connector.has_left(&peer) {
+                self.forget(peer);
+            } else {
+                self.connector.on_lost(peer, self.known.addresses(&peer));
+            }
             self.shared.emit(NetEvent::PeerDown { peer: peer.to_string() });
         }
     }
@@ -434,7 +459,7 @@ impl Service {
         let listens = info.listen_addrs.iter().map(|address| without_peer(address).0);
         let mut addresses: Vec<Multiaddr> = listens.filter(|address| worth_keeping(address, seen)).take(16).collect();
         let member = self.shared.wall.is_member(&peer);
-        for address in &addresses {
+        for address in addresses.iter().filter(|_| member || !self.connector.has_left(&peer)) {
             self.known.note(peer, address.clone(), member, now_ms());
         }
         addresses.extend(dialled);
@@ -489,6 +514,7 @@ impl Service {
         if let Some(mdns) = &mut self.mdns {
             mdns.stop();
         }
+        self.forget_left();
         if let Some((path, bytes)) = self.known.take_changes() {
             let written = tokio::task::spawn_blocking(move || write_atomically(&path, &bytes)).await;
             if let Ok(Err(error)) = written {

@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashSet,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -37,18 +40,41 @@ pub struct Wall {
     state: watch::Sender<State>,
     /// A copy that costs no lock: whether the wall stands at all.
     stands: AtomicBool,
+    /// Who was a member and is none any more, until it is taken.
+    left: Mutex<HashSet<PeerId>>,
 }
 
 impl Wall {
     /// A wall that stands as soon as this node is in a mesh; with `always` before that, too.
     pub fn new(always: bool) -> Self {
-        Self { always, state: watch::Sender::new(State::default()), stands: AtomicBool::new(always) }
+        Self {
+            always,
+            state: watch::Sender::new(State::default()),
+            stands: AtomicBool::new(always),
+            left: Mutex::default(),
+        }
     }
 
-    /// Replaces the list of members.
-    pub fn set_members(&self, in_mesh: bool, members: HashSet<PeerId>) {
+    /// Replaces the list of members; returns those that left the mesh by it. When this node is in none any more, they
+    /// are whom it asks for another.
+    pub fn set_members(&self, in_mesh: bool, members: HashSet<PeerId>) -> HashSet<PeerId> {
+        let gone: HashSet<PeerId> = match in_mesh {
+            true => self.state.borrow().members.difference(&members).copied().collect(),
+            false => HashSet::new(),
+        };
+        {
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            left.retain(|peer| !members.contains(peer));
+            left.extend(&gone);
+        }
         self.state.send_replace(State { in_mesh, members });
         self.stands.store(self.always || in_mesh, Ordering::Release);
+        gone
+    }
+
+    /// Those who were members and are none any more, each told once.
+    pub fn take_left(&self) -> HashSet<PeerId> {
+        std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether strangers are told from others here.
@@ -150,5 +176,22 @@ mod tests {
         assert!(admitted.is_ok());
         wall.set_members(true, HashSet::new());
         assert!(wall.admit(&peer, "coordinator", "renew").await.is_err());
+    }
+
+    #[test]
+    fn who_left_is_told_once_and_not_when_it_came_back_or_when_this_node_left() {
+        let (wall, own, other) = (Wall::new(true), PeerId::random(), PeerId::random());
+        let both = HashSet::from([own, other]);
+        wall.set_members(true, both.clone());
+        assert!(wall.take_left().is_empty());
+        wall.set_members(true, HashSet::from([own]));
+        assert_eq!(wall.take_left(), HashSet::from([other]));
+        assert!(wall.take_left().is_empty());
+        wall.set_members(true, both.clone());
+        wall.set_members(true, HashSet::from([own]));
+        wall.set_members(true, both);
+        assert!(wall.take_left().is_empty());
+        wall.set_members(false, HashSet::new());
+        assert!(wall.take_left().is_empty());
     }
 }

@@ -3,8 +3,9 @@
 use super::kit::{config, connected, event, meet, node, node_beside, node_with, parted, until};
 use crate::{
     Error,
-    net::{NetEvent, NetHandle},
+    net::{NetEvent, NetHandle, addresses::names},
 };
+use bytes::Bytes;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bootstrap_works_without_a_peer_id_and_by_name() {
@@ -80,6 +81,73 @@ async fn known_peers_are_remembered_and_dialled_at_start() {
     drop(b.net);
     let again = NetHandle::start(config(&keypair, &folder)).await.unwrap();
     connected(&again, a.peer()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_resolve_late_lead_to_all_behind_them() {
+    let a = node().await;
+    let (own, name) = (a.bare_address(), "late.test");
+    let port = own.rsplit('/').next().unwrap();
+    // All listen on one port, as the replicas of a service do, each on an address of its own.
+    let here = |ip: &str| format!("/ip4/{ip}/tcp/{port}").parse().unwrap();
+    let by_name = format!("/dns4/{name}/tcp/{port}");
+    names::set(name, &[]);
+    let b = node_with(|config| {
+        config.listen = vec![here("127.0.0.2")];
+        config.bootstrap = vec![by_name.clone()];
+    })
+    .await;
+    let mut events = b.net.events();
+    event(&mut events, |event| matches!(event, NetEvent::DialFailed { error, .. } if error.contains(name))).await;
+    // It finds itself alone behind the name, and then others beside itself.
+    names::set(name, &["127.0.0.2"]);
+    let c = node_with(|config| config.listen = vec![here("127.0.0.3")]).await;
+    names::set(name, &["127.0.0.2", "127.0.0.1", "127.0.0.3"]);
+    meet(&b, &a).await;
+    meet(&b, &c).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn for_a_member_that_was_removed_nothing_is_kept() {
+    let a = node().await;
+    let (b, c) = (node_beside(&a).await, node_beside(&a).await);
+    // Both have said where they listen.
+    until(|| a.net.state().peers.iter().filter(|peer| peer.agent_version.is_some()).count() == 2).await;
+    a.net.set_members(true, [a.peer(), b.peer(), c.peer()].into());
+    for peer in [b.peer(), c.peer()] {
+        a.net.lane().send(peer, Bytes::from_static(b"frame"));
+    }
+    assert_eq!(a.net.lane().peers().len(), 2);
+    a.net.set_members(true, [a.peer(), c.peer()].into());
+    assert_eq!(a.net.lane().peers(), [c.peer()]);
+    // Who is connected stays so, as a stranger, and is not looked for when it goes.
+    assert!(a.net.connected(&b.peer()));
+    b.net.shutdown().await;
+    parted(&a.net, b.peer()).await;
+    a.net.shutdown().await;
+    let kept = std::fs::read_to_string(a.folder.path().join("peers.json")).unwrap_or_default();
+    assert!(!kept.contains(&b.peer().to_string()), "{kept}");
+    assert!(kept.contains(&c.peer().to_string()), "{kept}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_removed_may_come_back_by_itself() {
+    let a = node().await;
+    let b = node_beside(&a).await;
+    a.net.set_members(true, [a.peer(), b.peer()].into());
+    a.net.set_members(true, [a.peer()].into());
+    let (keypair, folder) = (b.keypair.clone(), tempfile::tempdir().unwrap());
+    b.net.shutdown().await;
+    parted(&a.net, b.peer()).await;
+    let mut again = config(&keypair, &folder);
+    again.bootstrap = vec![a.address()];
+    let again = NetHandle::start(again).await.unwrap();
+    connected(&again, a.peer()).await;
+    connected(&a.net, again.local_peer()).await;
+    a.net.set_members(true, [a.peer(), again.local_peer()].into());
+    a.net.lane().send(again.local_peer(), Bytes::from_static(b"frame"));
+    let (from, frame) = again.take_lane().unwrap().recv().await.unwrap();
+    assert_eq!((from, &frame[..]), (a.peer(), &b"frame"[..]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
