@@ -274,6 +274,7 @@ impl Sim {
             agent.driver = Some(Driver::new(parts, Box::new(clock), seed));
         }
         self.look_after(node, Duration::from_millis(20));
+        self.check(node);
     }
 
     /// Crashes a node whose power failed; any other error is one of the machine.

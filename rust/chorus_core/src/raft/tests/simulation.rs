@@ -373,6 +373,31 @@ fn a_removed_member_that_was_cut_off_disturbs_nobody_and_joins_anew() {
 }
 
 #[test]
+fn a_power_cut_leaves_at_most_one_change_that_is_not_known_to_be_committed() {
+    let mut sim = mesh(9, 4);
+    lead(&mut sim, 0);
+    let voters = |sim: &mut Sim, count: usize| {
+        sim.run_until(10 * SECOND, "a vote is given or taken", |sim| {
+            sim.vote(1, count == 4);
+            sim.run(Duration::from_millis(10));
+            sim.listing().voters.len() == count
+        });
+    };
+    for operations in 0..60 {
+        // Two changes come in one message, and the power fails after so many writes.
+        sim.crash(3, FOR_GOOD);
+        voters(&mut sim, 3);
+        voters(&mut sim, 4);
+        sim.nodes[3].disk.set_fuse(operations);
+        sim.start(3);
+        sim.run(Duration::from_millis(100));
+        sim.nodes[3].disk.set_fuse(u64::MAX);
+        sim.run_until(5 * SECOND, "it runs again", |sim| sim.nodes[3].is_running());
+        catches_up(&mut sim, 3, 0);
+    }
+}
+
+#[test]
 fn a_leader_changes_no_member_before_it_has_committed_an_entry_of_its_own() {
     let mut sim = mesh(8, 3);
     let old = sim.leader().unwrap();
