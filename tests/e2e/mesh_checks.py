@@ -185,6 +185,20 @@ def records(site: Site) -> dict[str, int]:
     return said
 
 
+def until_genuine(site: Site, count: int) -> None:
+    """Waits until the mesh has so many decision records, all genuine, as this agent finds."""
+    found: dict[str, int] = {}
+
+    def all_are() -> bool:
+        found.update(records(site))
+        return found == {"genuine": count, "unreadable": 0, "not_genuine": 0}
+
+    try:
+        until(all_are)
+    except AssertionError:
+        raise AssertionError(f"{site.agent_id} finds {found}, not {count} genuine ones") from None
+
+
 def versions(site: Site, address: str) -> list[str]:
     """The content of all versions at an address, the oldest first."""
     found = []

@@ -20,8 +20,8 @@ from .mesh_checks import (
     check,
     mesh_of,
     record_of,
-    records,
     task_body,
+    until_genuine,
     until_whole,
     versions,
     written,
@@ -100,9 +100,8 @@ def test_three_lone_agents_become_one_mesh_with_all_that_they_had(four: list[Sit
             until(lambda site=site, record=record: ballot(site, record).get("approve") == 1)
     assert len({tuple(versions(site, ADDRESS)) for site in three}) == 1
     # A record of each task and of each ballot.
-    everything = {"genuine": 12, "unreadable": 0, "not_genuine": 0}
     for site in three:
-        until(lambda site=site: records(site) == everything)
+        until_genuine(site, 4 * len(three))
 
 
 def test_a_lone_agent_joins_a_larger_mesh(four: list[Site]) -> None:

@@ -20,6 +20,7 @@ from .mesh_checks import (
     record_of,
     records,
     task_body,
+    until_genuine,
     until_whole,
     versions,
     voters,
@@ -116,8 +117,7 @@ def test_one_of_three_goes_on_with_all_that_it_has(five: list[Site]) -> None:
 
     until(lambda: (votes() or {}).get("record"))
     # A record of each result, and of the votes.
-    everything = {"genuine": len(ended) + 1, "unreadable": 0, "not_genuine": 0}
-    until(lambda: records(survivor) == everything)
+    until_genuine(survivor, len(ended) + 1)
     before = (kept(survivor, ended), output(survivor, own), artifact(survivor, own, "report.txt"), votes())
 
     running = [
@@ -147,7 +147,7 @@ def test_one_of_three_goes_on_with_all_that_it_has(five: list[Site]) -> None:
     after = (kept(survivor, ended), output(survivor, own), artifact(survivor, own, "report.txt"), votes())
     assert after == before
     assert versions(survivor, ADDRESS) == ["version 0", "version 1", "version 2"]
-    assert records(survivor)["genuine"] >= everything["genuine"]
+    assert records(survivor)["genuine"] > len(ended)
     assert not (survivor.data_dir / "carried.jsonl").exists()
     assert list((survivor.data_dir / "replaced").iterdir())
 
