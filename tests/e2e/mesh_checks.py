@@ -25,7 +25,7 @@ FAST = {
 }
 ATTEMPTS_MAX = 50
 QUICK = "sleep 0.2; echo done"
-# No agent of these tests has this role unless a test gives it to one.
+# No agent has this expertise: tasks that ask for it wait.
 NOBODY = "nobody"
 
 

@@ -108,7 +108,7 @@ def test_a_kill_between_the_steps_of_a_change(watched: Watched, seed: int) -> No
     moment_s = dice.uniform(0, CHANGE_S)
     peer = changing.peer
     watched.task_ids += [
-        acknowledged(rest, task_body(f"seed {seed}", required_role=NOBODY)) for _ in range(TASKS_EACH)
+        acknowledged(rest, task_body(f"seed {seed}", required_expertise=[NOBODY])) for _ in range(TASKS_EACH)
     ]
     match VICTIMS[seed % len(VICTIMS)]:
         case "leader":

@@ -65,7 +65,7 @@ def test_three_lone_agents_become_one_mesh_with_all_that_they_had(four: list[Sit
     three = four[:3]
     for number, site in enumerate(three):
         # Nobody tells them of one another.
-        site.start(**FAST, CHORUS_AGENT_ROLE=f"role-{number}")
+        site.start(**FAST, CHORUS_AGENT_EXPERTISE=f"skill-{number}")
     until(lambda: all(mesh_of(site) for site in three))
     assert len({mesh_of(site) for site in three}) == 3
     ended = [acknowledged([site], task_body(f"ended on {site.agent_id}")) for site in three]
@@ -77,7 +77,9 @@ def test_three_lone_agents_become_one_mesh_with_all_that_they_had(four: list[Sit
         until(lambda site=site, record=voted[-1]: ballot(site, record).get("record"))
     # Only another of them can have it.
     waiting = [
-        acknowledged([site], task_body(f"waits on {site.agent_id}", required_role=f"role-{(number + 1) % 3}"))
+        acknowledged(
+            [site], task_body(f"waits on {site.agent_id}", required_expertise=[f"skill-{(number + 1) % 3}"])
+        )
         for number, site in enumerate(three)
     ]
     for site in three[:2]:
@@ -107,7 +109,7 @@ def test_three_lone_agents_become_one_mesh_with_all_that_they_had(four: list[Sit
 def test_a_lone_agent_joins_a_larger_mesh(four: list[Site]) -> None:
     *three, lone = four
     # It is the first to be there: its mesh is older than that of the others.
-    lone.start(**FAST, CHORUS_AGENT_ROLE="lone")
+    lone.start(**FAST, CHORUS_AGENT_EXPERTISE="lone")
     until(lambda: mesh_of(lone))
     own = all_acknowledged([lone], 2, "of the lone one")
     check([lone], own)
@@ -115,7 +117,7 @@ def test_a_lone_agent_joins_a_larger_mesh(four: list[Site]) -> None:
         site.start(three, **FAST)
     until_whole(three)
     theirs = all_acknowledged(three, 2, "of the three")
-    waiting = acknowledged(three, task_body("waits", required_role="lone"))
+    waiting = acknowledged(three, task_body("waits", required_expertise=["lone"]))
     mesh = mesh_of(three[0])
     connect(four)
     until_whole(four)

@@ -91,15 +91,17 @@ def until_said_to_be_lost(site: Site, lost: Sequence[Site]) -> None:
 
 def test_one_of_three_goes_on_with_all_that_it_has(five: list[Site]) -> None:
     survivor, *lost = three = five[:3]
-    for site, role in zip(three, ("kept", "gone", "gone"), strict=True):
-        site.start(three, **FAST, CHORUS_AGENT_ROLE=role)
+    for site, skill in zip(three, ("kept", "gone", "gone"), strict=True):
+        site.start(three, **FAST, CHORUS_AGENT_EXPERTISE=skill)
     until_whole(three)
     mesh = mesh_of(survivor)
     # While there is a leader there is nothing to recover.
     assert survivor.ctl("members", "recover", "--yes", check=False).returncode != 0
     own = acknowledged(
         [survivor],
-        task_body("own", "echo out; echo made > report.txt", artifacts=["report.txt"], required_role="kept"),
+        task_body(
+            "own", "echo out; echo made > report.txt", artifacts=["report.txt"], required_expertise=["kept"]
+        ),
     )
     ended = [own, *all_acknowledged(three, 4, "ended")]
     check(three, ended)
@@ -108,7 +110,7 @@ def test_one_of_three_goes_on_with_all_that_it_has(five: list[Site]) -> None:
     assert survivor.ask("POST", f"/api/v1/decisions/{record}/votes", json={"vote": "approve"}).is_success
     for number, site in enumerate((lost[0], survivor, lost[1])):
         written(site, ADDRESS, f"version {number}")
-    waiting = acknowledged(three, task_body("waits", required_role="later"))
+    waiting = acknowledged(three, task_body("waits", required_expertise=["later"]))
     until(lambda: survivor.get(f"/api/v1/tasks/{waiting}"))
     until(lambda: len(versions(survivor, ADDRESS)) == 3)
 
@@ -121,8 +123,8 @@ def test_one_of_three_goes_on_with_all_that_it_has(five: list[Site]) -> None:
     before = (kept(survivor, ended), output(survivor, own), artifact(survivor, own, "report.txt"), votes())
 
     running = [
-        acknowledged(three, task_body(f"runs with role {role}", "sleep 10; echo", required_role=role))
-        for role in ("gone", "kept")
+        acknowledged(three, task_body(f"runs on {skill}", "sleep 10; echo", required_expertise=[skill]))
+        for skill in ("gone", "kept")
     ]
     for task_id in running:
         until(
@@ -151,8 +153,8 @@ def test_one_of_three_goes_on_with_all_that_it_has(five: list[Site]) -> None:
     assert not (survivor.data_dir / "carried.jsonl").exists()
     assert list((survivor.data_dir / "replaced").iterdir())
 
-    for site, role in zip(lost, ("later", "gone"), strict=True):
-        site.start(three, **FAST, CHORUS_AGENT_ROLE=role)
+    for site, skill in zip(lost, ("later", "gone"), strict=True):
+        site.start(three, **FAST, CHORUS_AGENT_EXPERTISE=skill)
     until_whole(three)
     check(three, [*ended, waiting, *running, *all_acknowledged(three, 3, "after")])
     for site in three:
@@ -168,7 +170,7 @@ def test_two_of_five_recover_and_the_second_follows_by_itself(five: list[Site]) 
     mesh = mesh_of(rest[0])
     task_ids = all_acknowledged(five, 5, "ended")
     check(five, task_ids)
-    waiting = acknowledged(five, task_body("waits", required_role="later"))
+    waiting = acknowledged(five, task_body("waits", required_expertise=["later"]))
     for site in rest:
         until(lambda site=site: site.get(f"/api/v1/tasks/{waiting}"))
         written(site, ADDRESS, f"by {site.agent_id}")
@@ -187,7 +189,7 @@ def test_two_of_five_recover_and_the_second_follows_by_itself(five: list[Site]) 
     for site in rest:
         until(lambda site=site: sorted(versions(site, ADDRESS)) == [f"by {one.agent_id}" for one in rest])
         assert site.get(f"/api/v1/tasks/{waiting}")["state"] == "announced"
-    lost[0].start(five, **FAST, CHORUS_AGENT_ROLE="later")
+    lost[0].start(five, **FAST, CHORUS_AGENT_EXPERTISE="later")
     three = [*rest, lost[0]]
     until_whole(three)
     check(three, [*task_ids, waiting, *all_acknowledged(three, 3, "after")])

@@ -30,8 +30,8 @@ def three_hosts(needs: None, short_dir: Path) -> Iterator[list[Host]]:
         pytest.skip("network namespaces cannot be made here: that takes root and iproute2")
     with hosts(3, short_dir, Network(seed=1)) as made:
         for host in made:
-            role = "only" if host is made[-1] else ""
-            host.start(made, **FAST | LEASE, CHORUS_AGENT_ROLE=role)
+            skill = "only" if host is made[-1] else ""
+            host.start(made, **FAST | LEASE, CHORUS_AGENT_EXPERTISE=skill)
         until_whole(made)
         yield made
 
@@ -61,10 +61,10 @@ def state_of(site: Site, task_id: str) -> str | None:
     return (site.get(f"/api/v1/tasks/{task_id}") or {}).get("state")
 
 
-def cut_off_at_work(three: list[Host], role: str) -> tuple[Host, list[Host], str]:
+def cut_off_at_work(three: list[Host], *skills: str) -> tuple[Host, list[Host], str]:
     """The host that is cut off while it runs the task, the rest, and the task's id."""
     for number in range(TRIES):
-        task_id = acknowledged(three, task_body(f"cut off {number}", COMMAND, required_role=role))
+        task_id = acknowledged(three, task_body(f"cut off {number}", COMMAND, required_expertise=skills))
         until(lambda task_id=task_id: state_of(three[0], task_id) in ("running", "completed"))
         agent_id = three[0].get(f"/api/v1/tasks/{task_id}")["agent_id"]
         (victim,) = (host for host in three if host.agent_id == agent_id)
@@ -89,7 +89,7 @@ def came_back(three: list[Host], victim: Host, peer: str, raft_id: str) -> None:
 
 
 def test_a_result_that_another_has_meanwhile_is_superseded(three_hosts: list[Host]) -> None:
-    victim, rest, task_id = cut_off_at_work(three_hosts, "")
+    victim, rest, task_id = cut_off_at_work(three_hosts)
     peer = victim.peer
     before = row(rest[0], peer)
     assert before is not None
