@@ -48,7 +48,7 @@ class Agent:
             agent_id=self.name, peer_id=self.hub.peer_id, version="0", data_dir=self.folder,
             run_dir=self.folder, role=self.role, expertise=(), specialization="general",
             role_keys_file=None, role_grants=(), max_tasks=100,
-            cluster_secret=SecretBytes(SECRET), shhh_rules="",
+            cluster_secret=SecretBytes(SECRET), shhh_rules="", retention_s=86_400.0,
         )  # fmt: skip
 
     @property

@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -41,14 +41,21 @@ ReadLog = Callable[[Path, int, int], list[bytes]]
 PeerOfKey = Callable[[Path], str]
 
 
+class Departed(NamedTuple):
+    """What a start says of a departure, and the mesh that this agent must not join again right away."""
+
+    said: str = ""
+    left: str = ""
+
+
 class _DamagedLog(Exception):
     """The log holds something else than it should."""
 
 
 def depart_if_asked(
     paths: Paths, peer_of_key: PeerOfKey, own: MeshSettings, read_log: ReadLog | None = None
-) -> str:
-    """Leaves the mesh when that was asked for; says so, or "".
+) -> Departed:
+    """Leaves the mesh when that was asked for; says so.
 
     `peer_of_key` gives the peer id of an identity key. `own` are the settings for a mesh that this agent
     founds when those of the old one cannot be read. Raises StartupError when the folder does not let it.
@@ -56,10 +63,12 @@ def depart_if_asked(
     try:
         departure = read_departure(paths.departure)
         if departure is None:
-            return ""
+            return Departed()
         if (mesh := _mesh_of_votes(paths)) not in (None, departure.mesh):
             paths.departure.unlink()
-            return f"asked to leave mesh {departure.mesh}, this agent stays in mesh {mesh}, where it is now"
+            return Departed(
+                f"asked to leave mesh {departure.mesh}, this agent stays in mesh {mesh}, where it is now"
+            )
         said = [f"this agent has left mesh {departure.mesh}: {departure.why}"]
         if departure.takes_along:
             said += _Carrying(paths, departure, peer_of_key, own, read_log).write()
@@ -68,7 +77,7 @@ def depart_if_asked(
         sync_folder(paths.data)
     except UnreadableDeparture as error:
         paths.departure.rename(paths.departure.with_suffix(".unreadable"))
-        return f"{paths.departure} does not say what to do ({error}): this agent stays in its mesh"
+        return Departed(f"{paths.departure} does not say what to do ({error}): this agent stays in its mesh")
     except membership.UnreadableVoteFile as error:
         raise StartupError(
             f"{INITIALIZE}: this agent is to leave its mesh, and its vote file {paths.vote_file}: {error}. "
@@ -79,7 +88,9 @@ def depart_if_asked(
             f"{INITIALIZE}: this agent is to leave its mesh, and {paths.data} does not let it: {error}. "
             "Make the folder writable for this user, and see that its disk has room"
         ) from None
-    return ". ".join([*said, f"What it had there is in {kept}"])
+    # One that was removed joins the same mesh anew.
+    left = "" if departure.kind == "removed" else departure.mesh
+    return Departed(". ".join([*said, f"What it had there is in {kept}"]), left)
 
 
 def _mesh_of_votes(paths: Paths) -> str | None:

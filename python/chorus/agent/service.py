@@ -26,7 +26,7 @@ from chorus.agent.relay import Relay, stderr_writer
 from chorus.agent.restarts import Restarts
 from chorus.agent.startup import LoadPeerId, Prepared, prepare
 from chorus.agent.watchdog import Patience, Watchdog
-from chorus.config import Paths, Settings
+from chorus.config import MeshSettings, Paths, Settings
 from chorus.process import exit_codes, logs
 from chorus.process.alive import SIGN
 from chorus.process.departure import Departure, UnreadableDeparture, read_departure
@@ -310,4 +310,4 @@ def _lease_s(settings: Settings) -> float:
             reader.close()
     except (sqlite3.Error, ValueError):
         mesh = None
-    return settings.task_lease_s if mesh is None else mesh.settings.lease_s
+    return (MeshSettings.of_founder(settings) if mesh is None else mesh.settings).lease_s

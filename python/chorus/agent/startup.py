@@ -74,7 +74,7 @@ def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id
         # Before the identity is judged: what is left of the old mesh would look like votes that are lost.
         departed = depart_if_asked(settings.paths, load_identity, MeshSettings.of_founder(settings))
         replaced = replace_if_lost(settings.paths, load_identity)
-        told = {"departed": departed, "new_identity": replaced}
+        told = {"departed": departed.said, "left_mesh": departed.left, "new_identity": replaced}
         settings = _with_identity(settings, load_identity).model_copy(update=told)
         locks.append(folders.open_run_dir(settings.paths))
         save_run_settings(settings)
@@ -84,7 +84,7 @@ def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id
         for lock in locks:
             lock.close()
         raise
-    notices = [*filter(None, [departed, replaced, exposure(settings)]), *warnings(environ)]
+    notices = [*filter(None, [departed.said, replaced, exposure(settings)]), *warnings(environ)]
     return Prepared(settings, licence, notices, locks, ports)
 
 

@@ -99,6 +99,8 @@ class Settings(BaseModel):
     new_identity: str = ""
     # That this agent left a mesh at this start, and why.
     departed: str = ""
+    # That mesh, when this agent is to join another one; "" otherwise.
+    left_mesh: str = ""
     data_dir: Path
     run_dir: Path
 

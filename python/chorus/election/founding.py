@@ -58,15 +58,23 @@ class Wait:
 Step = Join | Found | Wait
 
 
-def next_step(me: str, now: float, started: float, wait_s: float, met: Iterable[Met]) -> Step:
-    """What an agent without a mesh does now. `wait_s` is the join wait and the agent's stagger."""
+def next_step(me: str, now: float, started: float, wait_s: float, met: Iterable[Met], left: str = "") -> Step:
+    """What an agent without a mesh does now. `wait_s` is the join wait and the agent's stagger; `left` the
+    mesh that it has just left for another one, "" for none.
+    """
     peers = sorted(met, key=lambda peer: peer.peer)
     # A lone mesh joins a larger or an older one by itself: who joins the one that stays need not move again.
-    meshes = sorted((peer.lone, peer.mesh, peer.peer) for peer in peers if peer.mesh and peer.accepting)
+    meshes = sorted(
+        (peer.lone, peer.mesh, peer.peer)
+        for peer in peers
+        if peer.mesh and peer.mesh != left and peer.accepting
+    )
     if meshes:
         _, mesh, at = meshes[0]
         return Join(at, mesh)
     for peer in peers:
+        if peer.mesh is not None and peer.mesh == left:
+            return Wait(f"no mesh is met but {left}, which this agent has left for another one")
         if peer.mesh is not None:
             return Wait(
                 f"mesh {peer.mesh} takes nobody in now, says {peer.peer}: it changes, or is recovered"

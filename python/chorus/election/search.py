@@ -110,6 +110,7 @@ class Search:
                     self._process.settings.join_wait_s,
                     # A stranger's word neither lets this agent join nor keeps it from founding.
                     [met for met in self._met.values() if not self._peers.is_stranger(met.peer)],
+                    self._process.settings.left_mesh,
                 )
                 await self._take(step)
             # Founded as told, and ended before the instruction was removed.

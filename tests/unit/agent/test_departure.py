@@ -109,7 +109,7 @@ def ask(paths: Paths, kind: Kind, mesh: str = MESH) -> None:
 
 
 def depart(paths: Paths) -> str:
-    return depart_if_asked(paths, lambda key: key.read_text(), OWN, read_log)
+    return depart_if_asked(paths, lambda key: key.read_text(), OWN, read_log).said
 
 
 def carried(paths: Paths) -> tuple[dict[str, Any], list[int]]:

@@ -25,7 +25,7 @@ from chorus.executor.output_service import OutputService
 from chorus.executor.room import Room
 from chorus.hub import HubError, HubRefused
 from chorus.process.logs import Logger
-from chorus.table.records import Member
+from chorus.table.records import Mesh
 from chorus.table.store import TableStore
 
 SOURCE = b"a source"
@@ -33,10 +33,14 @@ SHA = hashlib.sha256(SOURCE).hexdigest()
 
 
 async def raise_version(w: World) -> None:
-    """Every agent has said in its profile that it knows version 2."""
+    """The leader raises the table's version once every agent has said that it knows the next."""
     store = w.leader.parts.store
-    await w.leader.until(lambda: all(m.table_version >= 2 for m in store.records(Member)), "profiles")
-    w.mesh.append("table_version", w.leader.peer, {"version": 2})
+
+    def is_raised() -> bool:
+        mesh = store.get(Mesh, "mesh")
+        return mesh is not None and mesh.version >= 2
+
+    await w.leader.until(is_raised, "version 2")
     await settled(w)
 
 
@@ -131,7 +135,10 @@ async def test_a_copy_that_nobody_took_is_made_later(tmp_path: Path) -> None:
         assert holders(w, "a", task_id) == ["peer-a", f"peer-{other}"]
 
 
-async def test_before_version_2_nothing_is_copied_and_nothing_said(tmp_path: Path) -> None:
+async def test_before_version_2_nothing_is_copied_and_nothing_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chorus.coordinator.leading.next_version", lambda mesh, members: None)
     async with world(tmp_path, "abc") as w:
         await submitted(w, "b")
         await remove(w, "b")

@@ -62,6 +62,14 @@ def test_the_mesh_that_stays_is_joined() -> None:
     assert next_step("m", NOW, NOW, WAIT_S, [lone, older, closed]) == Join("b", "m1")
 
 
+def test_the_mesh_that_was_left_for_another_is_not_joined_again() -> None:
+    left, other = met("a", mesh="m1"), met("b", mesh="m2")
+    assert next_step("m", NOW, NOW, WAIT_S, [left, other]) == Join("a", "m1")
+    assert next_step("m", NOW, NOW, WAIT_S, [left, other], "m1") == Join("b", "m2")
+    # Nor does this agent found a third one while that is all it meets.
+    assert isinstance(next_step("m", NOW, NOW - 1000, WAIT_S, [left], "m1"), Wait)
+
+
 @UNHURRIED
 @given(
     starts=st.lists(st.integers(0, 12), min_size=2, max_size=5),
