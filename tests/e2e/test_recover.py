@@ -178,7 +178,7 @@ def test_two_of_five_recover_and_the_second_follows_by_itself(five: list[Site]) 
     for site in rest:
         until_said_to_be_lost(site, lost)
     plan = rest[0].ask("GET", "/api/v1/members/recovery").json()
-    assert {one["agent_id"] for one in plan["reachable"]} == {site.agent_id for site in rest}
+    assert [one["agent_id"] for one in plan["reachable"]] == [rest[1].agent_id]
     first = next(site for site in rest if site.agent_id == plan["longest"])
     done = json.loads(first.ctl("members", "recover", "--yes", "--json").stdout)
     assert done
