@@ -106,6 +106,7 @@ def test_three_lone_agents_become_one_mesh_with_all_that_they_had(four: list[Sit
         until_genuine(site, 4 * len(three))
 
 
+@pytest.mark.heavy
 def test_a_lone_agent_joins_a_larger_mesh(four: list[Site]) -> None:
     *three, lone = four
     # It is the first to be there: its mesh is older than that of the others.

@@ -161,6 +161,7 @@ def test_one_of_three_goes_on_with_all_that_it_has(five: list[Site]) -> None:
         until(lambda site=site: versions(site, ADDRESS) == ["version 0", "version 1", "version 2"])
 
 
+@pytest.mark.heavy
 def test_two_of_five_recover_and_the_second_follows_by_itself(five: list[Site]) -> None:
     for site in five:
         site.start(five, **FAST)
@@ -194,6 +195,7 @@ def test_two_of_five_recover_and_the_second_follows_by_itself(five: list[Site]) 
     check(three, [*task_ids, waiting, *all_acknowledged(three, 3, "after")])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("votes", [True, False], ids=["the one that votes", "the one that does not"])
 def test_one_of_two_is_lost(five: list[Site], votes: bool) -> None:
     two = five[:2]

@@ -94,11 +94,12 @@ class Duties:
     def seen(self, status: RaftStatus) -> list[Seen]:
         """The members as this leader sees them now."""
         now = self._clock()
+        self._steadiness.forget_all_but(member.raft_id for member in status.members)
         members = []
         for member in status.members:
             me = member.peer == self._hub.peer_id
             caught_up = me or status.last - member.match <= CAUGHT_UP_ENTRIES
-            steady, away = self._steadiness.see(member.peer, me or member.recent, caught_up, now)
+            steady, away = self._steadiness.see(member.raft_id, me or member.recent, caught_up, now)
             members.append(Seen(member.peer, member.voter, caught_up, steady, away, me))
         return members
 

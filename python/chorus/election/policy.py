@@ -157,31 +157,39 @@ def lacks_first_votes(members: Iterable[Seen], limit: int) -> bool:
 class Steadiness:
     """Since when each member has been heard and caught up, or away.
 
-    Times are seconds of a clock passed in.
+    A member is known by its raft id: one that was removed and joins anew begins anew. Times are seconds of a
+    clock passed in.
     """
 
     def __init__(self) -> None:
-        self._steady: dict[str, float] = {}
-        self._away: dict[str, float] = {}
+        self._steady: dict[int, float] = {}
+        self._away: dict[int, float] = {}
 
     def reset(self) -> None:
         """A new leader counts from its own start."""
         self._steady.clear()
         self._away.clear()
 
-    def see(self, peer: str, heard: bool, caught_up: bool, now: float) -> tuple[float, float]:
+    def forget_all_but(self, listed: Iterable[int]) -> None:
+        """Keeps nothing of members that are listed no more."""
+        kept = set(listed)
+        for since in (self._steady, self._away):
+            for gone in set(since) - kept:
+                del since[gone]
+
+    def see(self, raft_id: int, heard: bool, caught_up: bool, now: float) -> tuple[float, float]:
         """(steady_s, away_s) of the member now."""
         if heard and caught_up:
-            self._steady.setdefault(peer, now)
+            self._steady.setdefault(raft_id, now)
         else:
-            self._steady.pop(peer, None)
+            self._steady.pop(raft_id, None)
         if heard:
-            self._away.pop(peer, None)
+            self._away.pop(raft_id, None)
         else:
-            self._away.setdefault(peer, now)
-        steady = now - self._steady[peer] if peer in self._steady else 0.0
+            self._away.setdefault(raft_id, now)
+        steady = now - self._steady[raft_id] if raft_id in self._steady else 0.0
         # Away counts from the first time it was missed; just missed is already not here.
-        away = max(now - self._away[peer], 1e-9) if peer in self._away else 0.0
+        away = max(now - self._away[raft_id], 1e-9) if raft_id in self._away else 0.0
         return steady, away
 
 

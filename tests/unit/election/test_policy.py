@@ -197,7 +197,7 @@ class Mesh:
         members = []
         for peer, voter in self.voter.items():
             me = peer == self.leader
-            steady, away = self.steadiness.see(peer, me or peer in self.there, True, self.now)
+            steady, away = self.steadiness.see(int(peer[1:]), me or peer in self.there, True, self.now)
             members.append(Seen(peer, voter, True, steady, away, me))
         return members
 
@@ -279,13 +279,24 @@ def test_odd() -> None:
 
 def test_steadiness_counts_without_a_break() -> None:
     seen = Steadiness()
-    assert seen.see("a", True, True, 0) == (0, 0)
-    assert seen.see("a", True, True, 8) == (8, 0)
-    assert seen.see("a", True, False, 9) == (0, 0)
-    assert seen.see("a", True, True, 10) == (0, 0)
-    assert seen.see("a", False, True, 11)[1] > 0
-    assert seen.see("a", False, True, 41) == (0, 30)
-    assert seen.see("a", True, True, 42) == (0, 0)
+    assert seen.see(7, True, True, 0) == (0, 0)
+    assert seen.see(7, True, True, 8) == (8, 0)
+    assert seen.see(7, True, False, 9) == (0, 0)
+    assert seen.see(7, True, True, 10) == (0, 0)
+    assert seen.see(7, False, True, 11)[1] > 0
+    assert seen.see(7, False, True, 41) == (0, 30)
+    assert seen.see(7, True, True, 42) == (0, 0)
+
+
+def test_one_that_joins_anew_was_never_away_under_its_new_raft_id() -> None:
+    seen = Steadiness()
+    seen.see(7, False, False, 0)
+    assert seen.see(7, False, False, 600)[1] == 600
+    seen.forget_all_but([9])
+    # Not heard yet: it has just been taken in.
+    assert seen.see(9, False, False, 600)[1] < 1
+    # And of the one before nothing is kept.
+    assert seen.see(7, False, False, 601)[1] < 1
 
 
 def test_hand_over_only_to_one_that_is_better_for_the_whole_window() -> None:
