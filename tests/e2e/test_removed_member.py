@@ -88,6 +88,7 @@ def came_back(three: list[Host], victim: Host, peer: str, raft_id: str) -> None:
     assert list((victim.data_dir / "replaced").iterdir())
 
 
+@pytest.mark.heavy
 def test_a_result_that_another_has_meanwhile_is_superseded(three_hosts: list[Host]) -> None:
     victim, rest, task_id = cut_off_at_work(three_hosts)
     peer = victim.peer
