@@ -43,6 +43,9 @@ const INBOX: usize = 4096;
 /// The wall's clock when virtual time begins.
 const WALL_MS: u64 = 1_000_000;
 
+/// Something that a schedule may do to the mesh.
+type Act = Box<dyn Fn(&mut Sim)>;
+
 #[derive(Default)]
 struct Outbox(Mutex<Vec<(PeerId, Bytes)>>);
 
@@ -374,7 +377,7 @@ impl Sim {
         let Some(leader) = self.leader() else { return };
         let machine = self.nodes[leader].machine().unwrap();
         let voters = machine.node.raft.prs().conf().voters();
-        let mut steps: Vec<Box<dyn Fn(&mut Self)>> = Vec::new();
+        let mut steps: Vec<Act> = Vec::new();
         for node in 0..self.nodes.len() {
             let id = machine.members.id_of(&self.nodes[node].peer);
             let votes = id.is_some_and(|id| voters.contains(id));
