@@ -150,24 +150,20 @@ class Publisher:
     async def _say_result(self, item: Item) -> tuple[Item, Outcome | None]:
         """Offers a result until it counts or is refused for what it says.
 
-        That of an agent that was removed meanwhile waits until it is a member again, and that of an agent
-        which came from another mesh until its tasks are in this one. It is then offered under another id, as
-        the table remembers what it refused: one that is on the disk first.
+        That of an agent that was removed meanwhile waits until it is a member again. It is then offered under
+        another id, as the table remembers what it refused: one that is on the disk first. While the agent's
+        tasks are being brought along, the coordinator has it wait.
         """
         room, wait = self._room, _RETRY_FIRST_S
         told = False
         while True:
-            # Asked first: the table knows all attempts only when the last of them has been brought along.
-            coming = room.settings.paths.carried.exists()
             outcome = await propose(room.hub, "result", item.body, entry_id=item.entry_id)
-            if outcome is None or outcome.accepted:
-                return item, outcome
-            if not (may_count_later(outcome.reason) or (coming and outcome.reason == _NO_SUCH_ATTEMPT)):
+            if outcome is None or outcome.accepted or not may_count_later(outcome.reason):
                 return item, outcome
             if not told:
                 told = True
                 room.log.warning(
-                    "a result waits until the mesh can take it",
+                    "a result waits until this agent is a member again",
                     task_id=item.task_id,
                     attempt=item.attempt,
                     reason=outcome.reason,

@@ -158,24 +158,3 @@ async def test_a_result_whose_attempt_this_mesh_does_not_know_is_dropped_and_tol
     assert agent.logged() == []
     assert room.outbox.items() == []
     room.outbox.close()
-
-
-async def test_a_result_waits_for_the_tasks_that_its_agent_brings_along(tmp_path: Path) -> None:
-    table = Table("no such attempt", "result", times=3)
-    agent, room = await agent_with(tmp_path, table)
-    carried = room.settings.paths.carried
-    carried.touch()
-    asked = 0
-
-    def look(ident: str) -> None:
-        nonlocal asked
-        asked += 1
-        if asked == 2:
-            carried.unlink()
-            table.times = 0
-
-    table.before = look
-    await settle(room)
-    assert agent.told() == ["end"]
-    assert room.outbox.items() == []
-    room.outbox.close()
