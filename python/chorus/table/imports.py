@@ -220,25 +220,24 @@ def version(draft: Draft, entry: Entry, fact: ImportVersion) -> Touched:
         raise Refuse(f"{UNFIT}: hash: missing")
     _check_author(draft, entry, [fact.author])
     draft.put(Carried(fact.origin, fact.address, fact.number))
-
-    def made(number: int) -> Version:
-        return Version(
+    ucxl.append(
+        draft,
+        Version(
             address=fact.address,
-            version=number,
-            hash="" if fact.deleted else fact.hash,
-            stored="" if fact.deleted else fact.stored or fact.hash,
+            version=0,
+            hash=fact.hash,
+            stored=fact.stored,
             kind=fact.kind,
-            size=0 if fact.deleted else fact.size,
-            content_type="" if fact.deleted else fact.content_type,
+            size=fact.size,
+            content_type=fact.content_type,
             author=fact.author,
             agent_id=fact.agent_id,
             role=fact.role,
             deleted=fact.deleted,
             idx=entry.index,
             at_ms=fact.at_ms,
-        )
-
-    ucxl.append(draft, entry, fact.address, made)
+        ),
+    )
     return ()
 
 

@@ -76,37 +76,42 @@ def version(draft: Draft, entry: Entry, fact: facts.VersionWritten) -> Touched:
 def add(draft: Draft, entry: Entry, fact: facts.VersionWritten) -> None:
     """Writes the next version of an address that `place_of` knows."""
     author = draft.get(Member, entry.author)
-
-    def made(number: int) -> Version:
-        return Version(
+    append(
+        draft,
+        Version(
             address=fact.address,
-            version=number,
-            hash="" if fact.tombstone else fact.hash,
-            stored="" if fact.tombstone else fact.stored or fact.hash,
+            version=0,
+            hash=fact.hash,
+            stored=fact.stored,
             kind=fact.kind,
-            size=0 if fact.tombstone else fact.size,
-            content_type="" if fact.tombstone else fact.content_type,
+            size=fact.size,
+            content_type=fact.content_type,
             author=entry.author,
             agent_id=author.agent_id if author is not None else "",
             role=author.role if author is not None else "",
             deleted=fact.tombstone,
             idx=entry.index,
             at_ms=entry.stamp_ms,
-        )
+        ),
+    )
 
-    append(draft, entry, fact.address, made)
 
-
-def append(draft: Draft, entry: Entry, address: str, made: Callable[[int], Version]) -> None:
-    """Puts what `made` makes of the next number at an address that `place_of` knows."""
-    place = place_of(address)
+def append(draft: Draft, version: Version) -> None:
+    """Puts the version, under the next number, at its address, which `place_of` knows. A tombstone keeps
+    nothing of what the entry says of content.
+    """
+    place = place_of(version.address)
     assert place is not None
-    known = draft.get(Address, address)
+    known = draft.get(Address, version.address)
     if known is None:
-        known = Address(address, *place, idx=entry.index)
+        known = Address(version.address, *place, idx=version.idx)
         _count(draft, ADDRESSES)
-    version = made(known.latest + 1)
-    draft.put(changed(known, latest=version.version, deleted=version.deleted))
+    number = known.latest + 1
+    if version.deleted:
+        version = changed(version, version=number, hash="", stored="", size=0, content_type="")
+    else:
+        version = changed(version, version=number, stored=version.stored or version.hash)
+    draft.put(changed(known, latest=number, deleted=version.deleted))
     draft.put(version)
     _count(draft, VERSIONS)
 
