@@ -12,7 +12,6 @@ from starlette.responses import Response
 from chorus.api.bodies import read_model
 from chorus.api.context import Here
 from chorus.api.tasks import json_response
-from chorus.hub import RaftStatus
 from chorus.table.rows import FormerRow, MemberRow
 from chorus.wire.task import rfc3339
 
@@ -42,8 +41,8 @@ async def get_members(
     all: Annotated[bool, Query(description="those that were removed too")] = False,
 ) -> Response:
     """Who belongs to the mesh, and who votes; with `all`, who was removed from it too."""
-    raft = await context.hub.raft_status()
-    items = [_member(row, raft) for row in context.table.members()]
+    votes = {member.peer: member.voter for member in (await context.hub.raft_status()).members}
+    items = [_member(row, votes.get(row.peer, row.voter)) for row in context.table.members()]
     if all:
         items += [_former(row) for row in context.table.former_members()]
     return json_response({"items": items, "next": None})
@@ -90,14 +89,13 @@ async def post_recover(context: Here, request: Request) -> Response:
     return json_response(reply.head, 202)
 
 
-def _member(row: MemberRow, raft: RaftStatus) -> dict[str, Any]:
-    machine = next((member for member in raft.members if member.peer == row.peer), None)
+def _member(row: MemberRow, votes: bool) -> dict[str, Any]:
     return {
         "agent_id": row.agent_id,
         "peer_id": row.peer,
         "raft_id": str(row.raft_id),
         "state": "present" if row.present else "away",
-        "voter": row.voter if machine is None else machine.voter,
+        "voter": votes,
         "present": row.present,
         "role": row.role,
         "version": row.version,

@@ -165,7 +165,7 @@ class Duties:
         member = next((member for member in status.members if member.peer == peer), None)
         if member is None:
             raise HubNotFound(f"the mesh lists no member {peer}")
-        name = self._name(peer)
+        name = self._reader.name_of(peer)
         if peer == self._hub.peer_id:
             raise HubRefused(
                 f"{name} leads the mesh, and no leader removes itself: hand leadership over first, with "
@@ -187,10 +187,6 @@ class Duties:
                 await self._tell(Demote(peer))
             await self._hub.raft_remove(peer, "asked for by hand", timeout=CHANGE_TIMEOUT_S)
         await self._tell(Remove(peer))
-
-    def _name(self, peer: str) -> str:
-        member = self._reader.member(peer)
-        return member.agent_id if member is not None and member.agent_id else peer
 
     def _releases(self) -> str:
         return ", ".join(

@@ -213,5 +213,4 @@ class Recovering:
     def _name(self, peer: str) -> str:
         if peer == self._hub.peer_id:
             return self._process.settings.agent_id
-        member = self._reader.member(peer)
-        return member.agent_id if member is not None and member.agent_id else peer
+        return self._reader.name_of(peer)

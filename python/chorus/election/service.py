@@ -293,10 +293,7 @@ class Election:
         return {"left": await self.duties.leave(deadline)}
 
     def _name(self, peer: str | None) -> str | None:
-        if peer is None:
-            return None
-        member = self._reader.member(peer)
-        return member.agent_id if member is not None and member.agent_id else peer
+        return None if peer is None else self._reader.name_of(peer)
 
     @property
     def _settings(self) -> MeshSettings:

@@ -256,6 +256,11 @@ class TableReader:
         rows = self._query(_MEMBER + " WHERE m.peer = ?", peer)
         return _member(rows[0]) if rows else None
 
+    def name_of(self, peer: str) -> str:
+        """The agent id of a member; of any other peer, or of a member that has none, the peer id."""
+        member = self.member(peer)
+        return member.agent_id if member is not None and member.agent_id else peer
+
     def member_by_agent(self, agent_id: str) -> MemberRow | None:
         """The member with that agent id: a present one before one that is away, then the newest to join."""
         order = "ORDER BY m.present DESC, m.raft_id DESC LIMIT 1"
