@@ -8,7 +8,6 @@ asked for it goes last.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,12 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from chorus.agent.folders import PRIVATE_FILE_MODE, move_aside, sync_folder, write_private
+from chorus.agent.folders import move_aside
 from chorus.agent.problems import INITIALIZE, StartupError
 from chorus.config import MeshSettings, Paths
+from chorus.config.files import new_private, sync_folder, write_private
 from chorus.process import membership
 from chorus.process.departure import Departure, UnreadableDeparture, read_departure
-from chorus.table.carried import Header, read_header, read_line
+from chorus.table.carried import Header, header_of, read_line
 
 if TYPE_CHECKING:
     from chorus.table.entries import Entry
@@ -31,8 +31,6 @@ _TABLE = ("table.sqlite", "table.sqlite-wal", "table.sqlite-shm")
 _VOTES = "core/raft.redb"
 # Entries of the log that are read at once; the core bounds their bytes.
 READ_ENTRIES = 1000
-WRITE_BYTES = 1024 * 1024
-HEADER_MAX_BYTES = 4096
 # SQLite's word for a file that holds something else than it should.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -110,7 +108,7 @@ def _left_behind(paths: Paths, departure: Departure) -> list[str]:
     if departure.kind != "recover":
         # To found a mesh, and to bring everything into it, is over with the mesh that this was for.
         names.append(paths.founding_instruction.name)
-        if (header := _header_of(paths.carried)) is not None and header.recovers:
+        if (header := header_of(paths.carried)) is not None and header.recovers:
             names.append(paths.carried.name)
     return names
 
@@ -132,7 +130,7 @@ class _Carrying:
 
     def write(self) -> list[str]:
         """Writes both; says, in sentences, what comes along and what could not be read."""
-        if _header_of(self._paths.carried) == self._header:
+        if header_of(self._paths.carried) == self._header:
             return []  # a start that ended early came as far as this, or further
         for last in (False, True):
             try:
@@ -205,19 +203,12 @@ class _Carrying:
 
     def _write_lines(self, lines: Iterable[bytes]) -> int:
         """Writes the carry file in one step, a line at a time; returns how many follow the header."""
-        carried = self._paths.carried
-        aside = carried.with_name(f".{carried.name}.new")
-        aside.unlink(missing_ok=True)
-        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE_MODE)
         count = 0
-        with os.fdopen(handle, "wb", buffering=WRITE_BYTES) as file:
+        with new_private(self._paths.carried) as file:
             file.write(self._header.encode())
             for line in lines:
                 file.write(line)
                 count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(carried)
         sync_folder(self._paths.data)
         return count
 
@@ -247,20 +238,10 @@ def _entry(line: bytes, mesh: str) -> Entry:
     from chorus.table.entries import Entry
 
     said = orjson.loads(line)
-    body = said["body"]
-    if said["type"] == "found" and isinstance(body, dict):
-        # As the coordinator does: the mesh's id stands in the signed envelope.
-        body = {**body, "mesh": mesh}
-    return Entry(said["index"], said["stamp"], said["type"], said["id"], said["author"], said["seen"], body)
-
-
-def _header_of(carried: Path) -> Header | None:
-    """The header of a carry file; None when there is none."""
-    try:
-        with carried.open("rb") as file:
-            return read_header(file.readline(HEADER_MAX_BYTES))
-    except (FileNotFoundError, ValueError):
-        return None
+    entry = Entry(
+        said["index"], said["stamp"], said["type"], said["id"], said["author"], said["seen"], said["body"]
+    )
+    return entry.of_mesh(mesh)
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

@@ -19,9 +19,9 @@ from typing import Any
 
 from chorus.agent.problems import INITIALIZE, StartupError
 from chorus.config import Paths, Settings
+from chorus.config.files import PRIVATE_FILE_MODE, sync_folder, write_private
 
 PRIVATE_FOLDER_MODE = 0o700
-PRIVATE_FILE_MODE = 0o600
 API_TOKEN_BYTES = 32
 RUN_LOCK = "run.lock"
 
@@ -133,27 +133,6 @@ def api_token(path: Path) -> str:
     token = secrets.token_urlsafe(API_TOKEN_BYTES)
     write_private(path, token + "\n")
     return token
-
-
-def write_private(path: Path, text: str) -> None:
-    """Writes a file that only this user can read, in one step."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE_MODE)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-
-
-def sync_folder(path: Path) -> None:
-    """The names in a folder are on the disk when this returns."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def move_aside(paths: Paths, names: Sequence[str], asked: Path) -> Path:

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from chorus.agent import folders
 from chorus.agent.programs import Program, environment, supervisord_conf
 from chorus.config import Paths
+from chorus.config.files import write_private
 
 # Processes end by themselves when the FIFO closes; those that cannot are killed after this.
 LEFTOVER_GRACE_S = 0.5
@@ -62,7 +62,7 @@ class Generation:
         conf = supervisord_conf(
             self._programs, self._paths, self._events, self.password, as_root=os.getuid() == 0
         )
-        folders.write_private(self._paths.supervisord_conf, conf)
+        write_private(self._paths.supervisord_conf, conf)
         command = [
             sys.executable,
             "-P",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from chorus.agent.folders import move_aside, write_private
+from chorus.agent.folders import move_aside
 from chorus.agent.problems import INITIALIZE, StartupError
 from chorus.config import Paths
+from chorus.config.files import write_private
 from chorus.process import membership
 
 # What is the old identity's own: its key, its votes and log, the table made from that log, the audit log that

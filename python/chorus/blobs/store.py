@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chorus.blobs.ledger import OWN, RESERVE_BYTES, BlobSpaceFull, Ledger
+from chorus.config.files import sync_folder
 from chorus.config.variables import BLOBS_BYTES
 
 # One blob: a source archive or a task's input. What is larger does not belong into a task.
@@ -161,11 +162,7 @@ class BlobStore:
         place.parent.mkdir(exist_ok=True)
         self.ledger.settle(aside, place, owner, size)
         for folder in (place.parent, self.folder):
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            sync_folder(folder)
 
 
 def _take(file: BinaryIO, digest: hashlib._Hash, chunk: bytes) -> None:

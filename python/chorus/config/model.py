@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr
 
 from chorus.config.variables import BLOBS_BYTES
@@ -66,16 +65,6 @@ class Paths:
         self.metrics_dir = run_dir / "metrics"
         self.crashes_json = run_dir / "crashes.json"
         self.journal_boot = run_dir / "journal.boot"
-
-    @property
-    def carried_recovering(self) -> bool:
-        """Whether this agent founded its mesh to go on from another, and not all of that is in it yet."""
-        try:
-            with self.carried.open("rb") as file:
-                header = orjson.loads(file.readline())
-        except (OSError, ValueError):
-            return False
-        return isinstance(header, dict) and header.get("recovers") is True
 
     def alive(self, generation: int) -> Path:
         """The FIFO that the parent holds open while the processes of this generation may live."""

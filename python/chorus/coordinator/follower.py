@@ -64,7 +64,7 @@ class Follower:
         self._hub = hub
         self._listeners: list[Listener] = []
         self._expected: dict[str, list[asyncio.Future[Applied]]] = {}
-        self._mesh: str | None = None
+        self._mesh = ""
         self._advanced: asyncio.Future[None] | None = None
         self._news: dict[str, Any] | None = None
         self._publishing: asyncio.Task[None] | None = None
@@ -164,19 +164,16 @@ class Follower:
                 await asyncio.sleep(0)
 
     def _entry(self, committed: Committed) -> Entry:
-        body = committed.body
-        if committed.type == "found" and isinstance(body, dict):
-            # The mesh's id stands in the signed envelope, which the core has checked and taken off.
-            body = {**body, "mesh": self._mesh}
-        return Entry(
+        entry = Entry(
             committed.index,
             committed.stamp_ms,
             committed.type,
             committed.id,
             committed.author,
             committed.seen,
-            body,
+            committed.body,
         )
+        return entry.of_mesh(self._mesh)
 
     def _apply(self, entries: list[Entry]) -> None:
         outcomes = self.store.apply_batch(entries)

@@ -11,11 +11,12 @@ from typing import Final
 
 from chorus.election import departing
 from chorus.election.departing import Own, Patience, Span
-from chorus.election.lone import brings_in, is_lone
+from chorus.election.lone import is_lone
 from chorus.election.neighbours import Neighbours
 from chorus.hub import Hub, HubError, HubNoMesh, HubRefused, RaftStatus, guard
 from chorus.process import Process
 from chorus.process.departure import Departure, UnreadableDeparture, read_departure, write_departure
+from chorus.table.carried import header_of
 from chorus.table.reader import TableReader
 
 # A second mesh is to be noticed within seconds.
@@ -54,7 +55,8 @@ class Departures:
         if self.under_way is not None:
             return f"this agent is leaving its mesh: {self.under_way.why}"
         try:
-            if brings_in(self._process.settings.paths):
+            header = header_of(self._process.settings.paths.carried)
+            if header is not None and header.recovers:
                 return "the records of the mesh that was lost are being brought in; ask again"
         except OSError as error:
             return f"the carry file cannot be read: {error.strerror}"

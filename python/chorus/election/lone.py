@@ -1,17 +1,9 @@
-"""What an agent says of its own mesh: whether it is lone, and whether it takes agents in."""
+"""What an agent says of its own mesh: whether it is lone, and which meshes it goes on from."""
 
 from __future__ import annotations
 
-from typing import Final
-
-import orjson
-
-from chorus.config import Paths
 from chorus.hub import RaftStatus
 from chorus.table.reader import TableReader
-
-# The first line of a carry file is far shorter.
-HEAD_MAX_BYTES: Final = 4096
 
 
 def recovers(status: RaftStatus) -> tuple[str, ...]:
@@ -28,13 +20,3 @@ def is_lone(status: RaftStatus, reader: TableReader) -> bool:
     # A table that is behind its log, or made anew from it, does not know of earlier members yet.
     known = mesh is not None and mesh.mesh == status.mesh and reader.applied() >= status.commit
     return known and reader.ever_listed() == 1
-
-
-def brings_in(paths: Paths) -> bool:
-    """Whether what a recovered mesh held is still being brought into this one. Raises OSError."""
-    try:
-        with paths.carried.open("rb") as file:
-            head = orjson.loads(file.readline(HEAD_MAX_BYTES))
-    except (FileNotFoundError, ValueError):
-        return False
-    return isinstance(head, dict) and head.get("recovers") is True

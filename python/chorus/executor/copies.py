@@ -22,6 +22,7 @@ from typing import Any, Final
 import orjson
 
 from chorus.blobs.copies import VERSION, Copies, Part, targets
+from chorus.config.files import sync_folder
 from chorus.executor import summary
 from chorus.executor.journal import ARTIFACT_FOLDER, ARTIFACTS, EVENTS, RAW, attempt_folder
 from chorus.executor.retention import may_go
@@ -317,17 +318,9 @@ async def _write(path: Path, chunks: AsyncIterator[bytes]) -> str:
 def _place(aside: Path, folder: Path) -> None:
     """Moves a whole copy to where it is served from."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _sync_folder(aside / ARTIFACT_FOLDER)
-    _sync_folder(aside)
+    sync_folder(aside / ARTIFACT_FOLDER)
+    sync_folder(aside)
     if not folder.exists():
         aside.rename(folder)
-    _sync_folder(folder.parent)
-    _sync_folder(folder.parent.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(folder.parent)
+    sync_folder(folder.parent.parent)

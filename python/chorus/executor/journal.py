@@ -18,6 +18,8 @@ from typing import Any, Final
 
 import orjson
 
+from chorus.config.files import sync_folder
+
 EVENTS: Final = "events.jsonl"
 RAW: Final = ("stdout", "stderr")
 ARTIFACTS: Final = "artifacts.json"
@@ -82,11 +84,7 @@ class Journal:
             for file in self._files.values():
                 if file.size:
                     file.sync()
-            folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self.folder)
 
     def close(self) -> None:
         """No more will come, and what is appended raises OSError; followers end."""

@@ -5,13 +5,12 @@ Who decides that is the election process; who does it is the parent, at its next
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-PRIVATE_FILE_MODE = 0o600
+from chorus.config.files import sync_folder, write_private
 
 # removed: the mesh removed this agent. merge: a mesh of one joins another. rejoin: it leaves its mesh for
 # another. recovered: its mesh goes on as another one. recover: it founds that one.
@@ -52,16 +51,5 @@ def read_departure(path: Path) -> Departure | None:
 
 def write_departure(path: Path, departure: Departure) -> None:
     """Writes the note in one step; on the disk when this returns. Raises OSError."""
-    aside = path.with_name(f".{path.name}.new")
-    aside.unlink(missing_ok=True)
-    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE_MODE)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(departure.model_dump_json() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_private(path, departure.model_dump_json() + "\n")
+    sync_folder(path.parent)

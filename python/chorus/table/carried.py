@@ -7,12 +7,15 @@ propose, `{"id", "type", "body"}`; those about one subject are in the order that
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import orjson
 
 from chorus.wire.ids import is_id
 
+# A header is far shorter.
+HEADER_MAX_BYTES: Final = 4096
 # The field that names what an entry is about; a vote is about its decision.
 _SUBJECT = {
     "import_part": "of",
@@ -60,6 +63,15 @@ def read_header(line: bytes) -> Header:
     if not isinstance(said, dict) or not isinstance(origin := said.get("origin"), str):
         raise ValueError("not the header of a carry file")
     return Header(origin, said.get("recovers") is True)
+
+
+def header_of(path: Path) -> Header | None:
+    """The header of a carry file; None when there is none. Raises OSError."""
+    try:
+        with path.open("rb") as file:
+            return read_header(file.readline(HEADER_MAX_BYTES))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def read_line(line: bytes) -> Line:

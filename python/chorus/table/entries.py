@@ -8,7 +8,7 @@ type; fields that a schema does not name are ignored. Who may say what is decide
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
@@ -50,6 +50,14 @@ class Entry:
     author: str
     seen: int
     body: Any
+
+    def of_mesh(self, mesh: str) -> Entry:
+        """The entry as the table takes it: the id of a mesh that is founded stands in the signed envelope
+        alone, which the core has checked and taken off.
+        """
+        if self.type != "found" or not isinstance(self.body, dict):
+            return self
+        return replace(self, body={**self.body, "mesh": mesh})
 
 
 def may_count_later(reason: str) -> bool:
