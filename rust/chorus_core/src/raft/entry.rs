@@ -22,7 +22,7 @@ const SIGNATURE_CHARS: usize = 88;
 /// A type's name is short; it is a word out of a fixed vocabulary.
 const MAX_KIND_CHARS: usize = 64;
 /// The leader's stamp before an entry.
-const STAMP_BYTES: usize = 8;
+pub(super) const STAMP_BYTES: usize = 8;
 /// Largest number in a body, either way of zero: 2^53.
 const MAX_BODY_NUMBER: u64 = 1 << 53;
 /// Identity multihash of a protobuf-encoded Ed25519 public key: the key itself follows.
