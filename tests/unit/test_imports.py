@@ -15,7 +15,7 @@ ROOT = Path(chorus.__file__).parent
 # What all processes stand on, then what is shared above it, then the processes and programs themselves.
 LOW = {"core", "_core", "config", "hub", "license", "wire"}
 MIDDLE = {"process", "table", "archives", "blobs", "decisions", "curator", "hmmm", "reasoning", "telemetry"}
-TOP = {"agent", "node", "election", "coordinator", "executor", "api", "ctl"}
+TOP = {"agent", "node", "election", "coordinator", "executor", "mind", "api", "ctl"}
 KITS = {"testing", "dev"}
 
 # Modules of these names take time and chance as arguments and do no I/O.

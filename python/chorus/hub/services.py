@@ -40,4 +40,7 @@ SERVICES: Mapping[str, Service] = {
     ),
     "executor": Service("executor", frozenset({"award"})),
     "output": Service("executor", frozenset({"artifacts", "events", "logs", "artifact", "keep"})),
+    # How the model's process works on a goal in its sandbox: the agent's own affair.
+    "session": Service("executor"),
+    "mind": Service("mind"),
 }
