@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from chorus.config.files import write_private
 from chorus.ctl.problems import USAGE, CtlError
 from chorus.license import shown
 
@@ -26,7 +27,6 @@ DEFAULT_URL: Final = "http://127.0.0.1:8080"
 DEFAULT_API_PORT: Final = 8080
 SECRET_BYTES: Final = 32
 PRIVATE_FOLDER_MODE: Final = 0o700
-PRIVATE_FILE_MODE: Final = 0o600
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
@@ -148,14 +148,14 @@ def save(context: MeshContext) -> None:
         folder.chmod(PRIVATE_FOLDER_MODE)
     content = asdict(context)
     content["license"] = shown(content.pop("license_id"))
-    _write(_license_file(context.name), context.license_id)
-    _write(context.folder / "context.json", json.dumps(content, indent=2))
-    _write(contexts_folder() / "last", context.name)
+    write_private(_license_file(context.name), f"{context.license_id}\n")
+    write_private(context.folder / "context.json", json.dumps(content, indent=2) + "\n")
+    write_private(contexts_folder() / "last", f"{context.name}\n")
 
 
 def make_secret(context: MeshContext) -> None:
     """Gives a new context, already saved, a random cluster secret."""
-    _write(context.folder / "cluster-secret", secrets.token_hex(SECRET_BYTES))
+    write_private(context.folder / "cluster-secret", secrets.token_hex(SECRET_BYTES) + "\n")
 
 
 def stopped(context: MeshContext) -> None:
@@ -281,12 +281,3 @@ def _token(content: bytes, where: str) -> str:
 
 def _license_file(name: str) -> Path:
     return contexts_folder() / check_name(name) / "license-id"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE_MODE)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-    temporary.rename(path)
