@@ -8,8 +8,13 @@ import sys
 
 
 def main() -> None:
-    """Answers supervisord's events until it is gone."""
-    events = os.open(sys.argv[1], os.O_WRONLY | os.O_CLOEXEC)
+    """Answers supervisord's events until it is gone, or the parent is."""
+    try:
+        # Without O_NONBLOCK this would wait for a reader, for ever when the parent has just been killed.
+        events = os.open(sys.argv[1], os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    os.set_blocking(events, True)
     while True:
         os.write(1, b"READY\n")
         header = sys.stdin.buffer.readline()
