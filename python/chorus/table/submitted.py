@@ -1,4 +1,4 @@
-"""A task inside a `submit` entry: version 1 of its schema, which is frozen.
+"""A task inside a `submit` entry and a goal inside a `goal` entry, as schemas that are frozen.
 
 What HTTP takes today is `chorus.wire.task`, which fills in defaults and refuses what this release cannot do
 before an entry is made. Here a task is only read, alike by every release: a new meaning of a field, or a new
@@ -27,6 +27,9 @@ VARIABLES_MAX: Final = 128
 VARIABLES_MAX_BYTES: Final = 64 * 1024
 NAMES_MAX: Final = 64
 TIMEOUT_MAX_S: Final = 7 * 24 * 3600
+BUDGET_STEPS_MAX: Final = 10_000
+BUDGET_TOKENS_MAX: Final = 10**12
+BUDGET_USD_MAX: Final = 1_000_000
 # The end of the year 9998, in milliseconds since 1970.
 TIME_MAX_MS: Final = 253_370_764_799_999
 
@@ -176,6 +179,27 @@ class SubmittedTask(Part):
     def body(self, task_id: str) -> dict[str, Any]:
         """The task as the table keeps it, under the id that its entry gives it."""
         return {**self.model_dump(mode="json"), "task_id": task_id}
+
+
+class Budget(Part):
+    """What a goal may cost at most; None leaves it to the agent that runs it."""
+
+    steps: Annotated[int, Field(ge=1, le=BUDGET_STEPS_MAX)] | None = None
+    tokens: Annotated[int, Field(ge=1, le=BUDGET_TOKENS_MAX)] | None = None
+    usd: Annotated[float, Field(gt=0, le=BUDGET_USD_MAX)] | None = None
+
+
+class SubmittedGoal(SubmittedTask):
+    """A task without commands, which a model reaches: of version 3 of the table."""
+
+    commands: Annotated[Commands, Field(max_length=0)] = ()
+    setup: Commands = ()
+    checks: Commands = ()
+    protected: Globs = ()
+    budget: Budget = Field(default_factory=Budget)
+    required_model: Word = ""
+    local_model: bool = False
+    continues: TaskId | None = None
 
 
 def shown(task: dict[str, Any]) -> dict[str, Any]:

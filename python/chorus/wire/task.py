@@ -1,6 +1,7 @@
 """A task as submitted: the fields of `POST /api/v1/tasks` and of a `task_announcement`, with their bounds.
 
-What becomes of it is the table's business.
+A task has commands, or it is a goal, which an agent's model reaches by itself. What becomes of it is the
+table's business.
 """
 
 from __future__ import annotations
@@ -36,7 +37,13 @@ ENV_MAX_NAMES = 128
 TIMEOUT_MAX_S = 7 * 24 * 3600
 DEPENDENCIES_MAX = 64
 ARTIFACTS_MAX = 64
+PROTECTED_MAX = 64
 ATTEMPTS_MAX = 100
+BUDGET_STEPS_MAX = 10_000
+BUDGET_TOKENS_MAX = 10**12
+BUDGET_USD_MAX = 1_000_000
+# Fields that a goal alone may set.
+GOAL_FIELDS = ("setup", "checks", "protected", "budget", "required_model", "local_model", "continues")
 # An entry holds 256 KiB; what is left is for the envelope around the task.
 TASK_MAX_BYTES = 240 * 1024
 
@@ -114,8 +121,28 @@ class Resources(BaseModel):
     disk_mb: Annotated[int, Field(ge=1, le=16 * 1024 * 1024)] = 2048
 
 
+class Budget(BaseModel):
+    """What a goal may cost at most; None leaves it to the agent that runs it.
+
+    `steps` are replies of the model, `tokens` all that it reads and writes, `usd` money in US dollars.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: Annotated[int, Field(ge=1, le=BUDGET_STEPS_MAX)] | None = None
+    tokens: Annotated[int, Field(ge=1, le=BUDGET_TOKENS_MAX)] | None = None
+    usd: Annotated[float, Field(gt=0, le=BUDGET_USD_MAX, allow_inf_nan=False)] | None = None
+
+
 class TaskSubmission(BaseModel):
-    """A task as somebody asks for it. Only `title` is required; unknown fields are refused."""
+    """A task as somebody asks for it. Only `title` is required; unknown fields are refused.
+
+    Without `commands` it is a goal. The fields in `GOAL_FIELDS` belong to goals: `setup` prepares the source,
+    `checks` are commands that must pass on it once it is changed, `protected` are globs of files that the
+    checks take from the source as sent, and `continues` is an ended goal whose patch and story it goes on
+    from. A member takes it that has `required_model`, or, for `local_model`, one that stays on private
+    addresses.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -145,6 +172,13 @@ class TaskSubmission(BaseModel):
     idempotency_key: Annotated[str, Field(max_length=256)] = ""
     submitted_by: Annotated[str, Field(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
     submitted_at: Moment | None = None
+    setup: Annotated[tuple[Command, ...], Field(max_length=COMMANDS_MAX)] = ()
+    checks: Annotated[tuple[Command, ...], Field(max_length=COMMANDS_MAX)] = ()
+    protected: Annotated[tuple[Glob, ...], Field(max_length=PROTECTED_MAX)] = ()
+    budget: Budget = Field(default_factory=Budget)
+    required_model: Word = ""
+    local_model: bool = False
+    continues: TaskId | None = None
 
     @model_validator(mode="after")
     def _together(self) -> TaskSubmission:
@@ -158,15 +192,33 @@ class TaskSubmission(BaseModel):
             raise ValueError("depends_on: a task cannot wait for itself")
         if set(self.env) & set(self.secrets):
             raise ValueError("secrets: a name stands in env too")
+        if self.task_id and self.task_id == self.continues:
+            raise ValueError("continues: a task cannot continue itself")
+        for name in GOAL_FIELDS if self.commands else ():
+            if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True):
+                raise ValueError(f"{name}: only for a goal, which is a task without commands")
         return self
 
     @field_serializer("start_by", "submitted_at", when_used="json")
     def _time(self, value: datetime | None) -> str | None:
         return None if value is None else rfc3339(stamp_of(value))
 
+    @property
+    def is_goal(self) -> bool:
+        """Whether it has no commands, so that a model has to reach it."""
+        return not self.commands
+
+    @property
+    def goal(self) -> str:
+        """What a goal asks for, in words; empty for a task with commands."""
+        return (self.description or self.title) if self.is_goal else ""
+
     def body(self) -> dict[str, Any]:
-        """The JSON of the task as HTTP and gossip carry it, defaults filled in."""
-        return self.model_dump(mode="json")
+        """The JSON of the task as HTTP and gossip carry it, defaults filled in.
+
+        A task with commands has no fields of goals there: releases that know no goals refuse them.
+        """
+        return self.model_dump(mode="json", exclude=None if self.is_goal else set(GOAL_FIELDS))
 
     def entry(self) -> dict[str, Any]:
         """The JSON that the entry carries (`chorus.table.submitted`): times in milliseconds since 1970."""

@@ -10,12 +10,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chorus.table.submitted import SubmittedTask, shown
+from chorus.table.submitted import SubmittedGoal, SubmittedTask, shown
 from chorus.wire.ids import encode, heard_task_id, is_id, new_id
 from chorus.wire.messages import MESSAGES
 from chorus.wire.offload import offload, source_sha256
 from chorus.wire.source import Source
-from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task, rfc3339
+from chorus.wire.task import (
+    GOAL_FIELDS,
+    TaskInvalid,
+    TaskSubmission,
+    check_entry_size,
+    parse_task,
+    rfc3339,
+)
 from chorus.wire.times import TIME_MAX_MS
 
 # Other work shares the machine: how long an example takes says nothing here.
@@ -63,6 +70,21 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"source": {"kind": "inline", "files": {"d/" + "é" * 128: ""}}}, "source.files", "255 bytes"),
     ({"source": {"kind": "blob", "sha256": "xyz"}}, "source.sha256", "pattern"),
     ({"resources": {"cpus": 0}}, "resources.cpus", "greater than 0"),
+    ({"setup": ["x"] * 65}, "setup", "at most 64"),
+    ({"checks": [""]}, "checks.0", "at least 1"),
+    ({"checks": ["x" * (16 * 1024 + 1)]}, "checks.0", "16384"),
+    ({"protected": ["../x"]}, "protected.0", "inside the workspace"),
+    ({"budget": {"steps": 0}}, "budget.steps", "greater than or equal to 1"),
+    ({"budget": {"steps": 10_001}}, "budget.steps", "less than or equal to 10000"),
+    ({"budget": {"tokens": 0}}, "budget.tokens", "greater than or equal to 1"),
+    ({"budget": {"usd": 0}}, "budget.usd", "greater than 0"),
+    ({"budget": {"usd": float("inf")}}, "budget.usd", "finite"),
+    ({"budget": {"hours": 1}}, "budget.hours", "unknown field"),
+    ({"budget": 3}, "budget", "dictionary"),
+    ({"required_model": "x" * 65}, "required_model", "at most 64"),
+    ({"local_model": "very"}, "local_model", "boolean"),
+    ({"continues": "x"}, "continues", "pattern"),
+    ({"task_id": "0" * 26, "continues": "0" * 26}, "continues", "cannot continue itself"),
 ]
 
 
@@ -188,9 +210,51 @@ def test_what_cannot_be_written_as_a_time_is_shown_as_the_nearest() -> None:
     assert rfc3339(2**63) == "9999-12-31T23:59:59.999Z"
 
 
-def test_the_tables_schema_reads_what_http_takes() -> None:
+# A value of each field that a goal alone may set.
+OF_A_GOAL: dict[str, Any] = {
+    "setup": ["pip install -e ."],
+    "checks": ["pytest -q", "ruff check"],
+    "protected": ["tests/**"],
+    "budget": {"steps": 12, "tokens": 50_000, "usd": 0.5},
+    "required_model": "qwen2.5-coder:1.5b",
+    "local_model": True,
+    "continues": "1" * 26,
+}
+
+
+@pytest.mark.parametrize("field", GOAL_FIELDS)
+def test_a_field_of_goals_beside_commands_is_refused_by_name(field: str) -> None:
+    assert OF_A_GOAL.keys() == set(GOAL_FIELDS)
+    assert parse_task({"title": "t", field: OF_A_GOAL[field]}).is_goal
+    with pytest.raises(TaskInvalid) as refused:
+        parse_task({"title": "t", "commands": ["true"], field: OF_A_GOAL[field]})
+    assert refused.value.problems == [(field, "only for a goal, which is a task without commands")]
+
+
+def test_a_task_with_commands_travels_as_releases_without_goals_know_it() -> None:
+    defaults = {"setup": [], "budget": {}, "continues": None, "local_model": False}
+    task = parse_task({"title": "t", "commands": ["true"], **defaults})
+    assert not task.is_goal
+    assert task.goal == ""
+    assert tuple(task.body()) == tuple(task.entry()) == tuple(SubmittedTask.model_fields)
+
+
+def test_a_goal_in_words_is_its_description_or_else_its_title() -> None:
+    assert parse_task({"title": "Fix it"}).goal == "Fix it"
+    assert parse_task({"title": "Fix it", "description": "The test fails."}).goal == "The test fails."
+
+
+def test_the_tables_schema_reads_a_goal_as_http_takes_it() -> None:
     """A field that HTTP gains needs a new version of the table's schema."""
-    assert SubmittedTask.model_fields.keys() == TaskSubmission.model_fields.keys()
+    assert SubmittedGoal.model_fields.keys() == TaskSubmission.model_fields.keys()
+    task = parse_task({"title": "t", "start_by": "2026-01-01T00:00:00Z", **OF_A_GOAL})
+    kept = SubmittedGoal.model_validate(orjson.loads(orjson.dumps(task.entry()))).body("0" * 26)
+    assert kept == {**task.entry(), "task_id": "0" * 26}
+    assert parse_task(shown(kept)) == task.model_copy(update={"task_id": "0" * 26})
+
+
+def test_the_tables_schema_reads_a_task_with_commands_as_http_takes_it() -> None:
+    assert SubmittedTask.model_fields.keys() == TaskSubmission.model_fields.keys() - set(GOAL_FIELDS)
     task = parse_task(
         {
             "title": "t", "commands": ["true"], "source": {"kind": "inline", "files": {"a": "b"}},
