@@ -241,7 +241,7 @@ async def test_what_breaks_after_the_commands_runs_nothing_again(
     assert world.executor
     monkeypatch.setattr(world.executor.room.outbox, "put", fail)
     monkeypatch.setattr("chorus.executor.workspace.choose_artifacts", fail)
-    monkeypatch.setattr("chorus.executor.attempt.usage_view", fail)
+    monkeypatch.setattr("chorus.executor.result._usage_view", fail)
     monkeypatch.setattr("chorus.executor.output.OutputGate.finish", fail)
     monkeypatch.setattr("chorus.executor.docker.sandbox.DockerSandbox.usage", fail)
     row = await world.run(commands=["echo once"], artifacts=["*"])

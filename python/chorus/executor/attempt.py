@@ -17,38 +17,26 @@ from typing import Any
 
 import orjson
 
-from chorus.blobs import BlobSpaceFull
-from chorus.decisions import address
 from chorus.executor import redaction, summary
 from chorus.executor.backend import BackendUnavailable, EndedBy, ImageUnavailable, Sandbox, SandboxError
+from chorus.executor.driver import CommandDriver, Job
 from chorus.executor.earlier import in_time
 from chorus.executor.images import ImageChoice, base_instead
 from chorus.executor.journal import Journal, attempt_folder
 from chorus.executor.lease import Lease, boottime
-from chorus.executor.outbox import Item
 from chorus.executor.output import OutputGate
 from chorus.executor.proposals import propose
+from chorus.executor.result import Result
 from chorus.executor.room import Room
-from chorus.executor.runner import (
-    InputsMissing,
-    Job,
-    Ran,
-    Runner,
-    StopAsked,
-    limits_for,
-    secret_values,
-    until_set,
-    usage_view,
-)
+from chorus.executor.runner import InputsMissing, Ran, Runner, limits_for, secret_values
+from chorus.executor.stopping import StopAsked, until_set
 from chorus.executor.summary import Facts
-from chorus.executor.workspace import Artifacts, Sources
+from chorus.executor.workspace import Sources
 from chorus.hub import HubError
 from chorus.process.logs import Logger
 from chorus.table.rows import TaskRow
-from chorus.wire.ids import new_id
 from chorus.wire.log import LogType
 from chorus.wire.messages import COORDINATION
-from chorus.wire.offload import source_sha256
 from chorus.wire.secrets import open_secrets
 from chorus.wire.task import TaskSubmission
 
@@ -86,6 +74,7 @@ class Attempt:
         self._opened: dict[str, str] = {}
         self._redactor: redaction.StreamRedactor = room.redactor(())
         self._log: Logger = room.log.bind(task_id=row.task_id, attempt=row.attempt)
+        self._result = Result(room, task, row, mesh, self._clean)
         self._started_entry: asyncio.Task[Any] | None = None
         self._earlier: asyncio.Task[list[dict[str, Any]]] | None = None
         self.cpu_cores = 0.0
@@ -209,7 +198,9 @@ class Attempt:
         )
         gate = OutputGate(self.journal, self._redactor)
         sources = Sources(room.hub, room.blobs, self._folder / "scratch")
-        runner = self._runner = Runner(job, sandbox, self.journal, gate, sources, self._clean)
+        runner = self._runner = Runner(
+            job, sandbox, self.journal, gate, sources, self._clean, CommandDriver()
+        )
         environment = {
             "CHORUS_TASK_ID": self.task_id,
             "CHORUS_ATTEMPT": str(self.number),
@@ -248,23 +239,24 @@ class Attempt:
         commands would be run again for their files. Raises nothing.
         """
         why = "the executor was restarted while the artifacts were collected"
-        body = summary.bare(self._outcome(ran, pulling_s), why)
-        await self._to_disk(partial(self._room.outbox.put, self._item(body, "")))
+        body = summary.bare(self._result.outcome(ran, pulling_s), why)
+        await self._to_disk(partial(self._room.outbox.put, self._result.item(body, self._choice, "")))
 
     async def _keep_result(self, ran: Ran, image_digest: str, pulling_s: float) -> None:
         """Into the outbox, and on its way. Raises nothing: how the commands ended is said, whatever else
         breaks.
         """
-        outcome = self._outcome(ran, pulling_s)
+        outcome = self._result.outcome(ran, pulling_s)
         try:
-            body = {**outcome, **await self._details(ran)}
+            context = [] if self._earlier is None else await in_time(self._earlier)
+            body = {**outcome, **await self._result.details(ran, context)}
             with contextlib.suppress(OSError):
                 self.journal.event("usage", {**body["usage"], "total": True})
-            item = self._item(body, image_digest)
+            item = self._result.item(body, self._choice, image_digest)
             await asyncio.to_thread(orjson.dumps, item.body)
         except Exception as error:
             self._log.exception("a result is kept without its details")
-            item = self._item(summary.bare(outcome, str(error)), image_digest)
+            item = self._result.item(summary.bare(outcome, str(error)), self._choice, image_digest)
         # Both on the disk before the result is offered; a result without its last output is still a result.
         await asyncio.gather(
             self._to_disk(self.journal.sync), self._to_disk(partial(self._room.outbox.put, item))
@@ -282,62 +274,6 @@ class Attempt:
             await asyncio.to_thread(write)
         except Exception as error:
             self._log.error("a result is not on the disk", error=str(error), kind=type(error).__name__)
-
-    def _outcome(self, ran: Ran, pulling_s: float) -> dict[str, Any]:
-        """How the attempt ended, without what is large."""
-        facts = ran.facts
-        settings = self._room.settings
-        return {
-            "task_id": self.task_id,
-            "attempt": self.number,
-            "outcome": summary.outcome(facts),
-            "reason": summary.shorten_reason(self._clean(summary.reason(facts))),
-            "exit_code": facts.exit_code,
-            "ended_by": facts.ended_by,
-            "decision": address(
-                settings.agent_id, settings.role, self._task.project, self.task_id, self.number
-            ),
-            "timings": {"pulling_s": round(pulling_s, 3), "running_s": round(facts.running_s, 3)},
-        }
-
-    async def _details(self, ran: Ran) -> dict[str, Any]:
-        facts = ran.facts
-        # Cleaned first: of a secret that is cut in two, the half that stays looks like nothing.
-        commands = [{**item, "command": self._clean(item["command"])} for item in facts.commands]
-        details = {
-            "summary": summary.shorten_summary(self._clean(summary.compose(facts))),
-            "commands": summary.shorten_commands(commands),
-            "usage": usage_view(ran.usage, facts),
-            **await self._list(ran.artifacts),
-        }
-        if self._earlier is not None and (context := await in_time(self._earlier)):
-            details["context"] = [item["address"] for item in context]
-        return details
-
-    async def _list(self, found: Artifacts) -> dict[str, Any]:
-        """The artifacts as the result names them: in itself, or by a blob that lists them."""
-        items = [{key: item[key] for key in ("path", "size", "sha256", "mode")} for item in found.items]
-        if summary.fits_entry(items, found.left_out):
-            return {"artifacts": items, "left_out": found.left_out}
-        try:
-            blob = await self._room.blobs.put_bytes(summary.artifact_list(items, found.left_out))
-        except (BlobSpaceFull, OSError) as error:
-            why = f"the list of {len(items)} artifacts could not be kept: {error}"
-            self._log.error("a list of artifacts is not kept", error=str(error))
-            return {"artifacts": [], "left_out": [{"path": "", "reason": self._clean(why)}]}
-        named = {"sha256": blob.sha256, "size": blob.size, "count": len(items)}
-        return {"artifacts": [], "artifacts_blob": named}
-
-    def _item(self, body: dict[str, Any], image_digest: str) -> Item:
-        record = {
-            "task": {"title": self._clean(self._task.title), "project": self._task.project},
-            "source_sha256": source_sha256(self._task.source),
-            "source_kind": self._task.source.kind if self._task.source else "",
-            "image": self._choice.image,
-            "image_digest": image_digest,
-            "mesh": self._mesh,
-        }
-        return Item(self.task_id, self.number, "result", new_id(), body, record)
 
     async def _give_back(self, reason: str) -> None:
         reason = self._clean(reason)
