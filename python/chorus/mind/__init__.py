@@ -1,0 +1,1 @@
+"""Process: models, the autonomous loop, words for HMMM (the agents' talk about plans)."""
