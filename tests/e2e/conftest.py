@@ -93,8 +93,9 @@ class Agent:
 
 
 def bare_environ() -> dict[str, str]:
-    """This process's environment without any setting of CHORUS."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("CHORUS_")}
+    """This process's environment without any setting of CHORUS but one: its agents have no model."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CHORUS_")}
+    return {**kept, "CHORUS_AI_PROVIDER": "none"}
 
 
 def _heed_sigint() -> None:

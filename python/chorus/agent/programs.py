@@ -43,13 +43,20 @@ def _module(name: str) -> tuple[str, ...]:
 
 # Stopped from the last to the first: work ends, then goodbye and the close of P2P and its cache, and HTTP at
 # last.
-PROGRAMS: tuple[Program, ...] = (
+_ALWAYS: tuple[Program, ...] = (
     Program("api", _module("api"), 10),
     Program("node", _module("node"), 20, stop_wait_s=15),
     Program("election", _module("election"), 30),
     Program("coordinator", _module("coordinator"), 40),
     Program("executor", _module("executor"), 50, stop_wait_s=15),
 )
+# After the executor, whose goals it works on; it has nothing to finish by itself then.
+_MIND = Program("mind", _module("mind"), 45, stop_wait_s=5)
+
+
+def programs_of(provider: str) -> tuple[Program, ...]:
+    """The programs of an agent: `mind` is one of them where there is a provider of models."""
+    return _ALWAYS if provider == "none" else (*_ALWAYS, _MIND)
 
 
 def listener_command(events: Path) -> tuple[str, ...]:

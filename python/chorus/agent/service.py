@@ -21,7 +21,7 @@ from chorus.agent.generation import Generation
 from chorus.agent.identity import load_peer_id
 from chorus.agent.problems import StartupError
 from chorus.agent.proctitle import claim_name
-from chorus.agent.programs import PROGRAMS, Program, stop_seconds
+from chorus.agent.programs import Program, programs_of, stop_seconds
 from chorus.agent.relay import Relay, stderr_writer
 from chorus.agent.restarts import Restarts
 from chorus.agent.startup import LoadPeerId, Prepared, prepare
@@ -47,11 +47,13 @@ SUPERVISORD_SLACK_S = 10.0
 
 
 def start(
-    programs: Sequence[Program] = PROGRAMS,
+    programs: Sequence[Program] | None = None,
     load_identity: LoadPeerId = load_peer_id,
     patience: Patience | None = None,
 ) -> int:
-    """Starts the agent in the foreground; returns the exit code when it has ended."""
+    """Starts the agent in the foreground; returns the exit code when it has ended. `programs`: others than
+    those that its settings ask for.
+    """
     claim_name()
     environ: dict[str, str] = dict(os.environ)
     while True:
@@ -66,7 +68,7 @@ def start(
                 print(line, file=sys.stderr)
             return exit_codes.FAILED
         try:
-            agent = Agent(prepared, programs, patience)
+            agent = Agent(prepared, programs or programs_of(prepared.settings.ai.provider), patience)
             code = asyncio.run(agent.run())
         finally:
             prepared.close()

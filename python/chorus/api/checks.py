@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-# The processes an agent consists of, but for api, which is the one that answers.
+# The processes every agent consists of, but for api, which is the one that answers.
 SIBLINGS: Final = ("node", "election", "coordinator", "executor")
 # A killed process is back within seconds; one that is away for longer is not coming back by itself.
 PROCESS_ABSENCE_MAX_S: Final = 60.0
+
+
+def siblings_of(provider: str) -> tuple[str, ...]:
+    """The processes of an agent but for api: `mind` is one where there is a provider of models."""
+    return SIBLINGS if provider == "none" else (*SIBLINGS, "mind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,6 @@ class Findings:
     term: int
     active: int
     max_tasks: int
-    ai_provider: str
     crashes: Mapping[str, int] = field(default_factory=dict)
     repeating: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -92,8 +96,8 @@ def judge(found: Findings) -> Verdict:
         Check("docker", docker.ok, False, docker.detail),
         Check("capacity", available > 0, False, f"{found.active} of {found.max_tasks} tasks active"),
     ]
-    if found.ai_provider != "none":
-        checks.append(Check("ai", True, False, found.ai_provider))
+    if (mind := found.siblings.get("mind")) is not None:
+        checks.append(Check("ai", mind.ok, False, mind.detail))
     if found.dht_enabled:
         checks.append(Check("dht", found.dht_ok, False, "answering" if found.dht_ok else "no answer"))
     checks.append(

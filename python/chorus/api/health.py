@@ -14,11 +14,11 @@ from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chorus.api.checks import SIBLINGS, Answer, Findings, Verdict, docker_answer, judge
+from chorus.api.checks import Answer, Findings, Verdict, docker_answer, judge, siblings_of
 from chorus.api.context import Context
 from chorus.api.faults import Faults
 from chorus.api.problems import install
-from chorus.config import exposure
+from chorus.config import AiSettings, exposure
 from chorus.hub import HubError, HubNotFound
 from chorus.process import metrics
 from chorus.process.crashes import Crashes, load
@@ -35,6 +35,7 @@ START_S: Final = 30.0
 # The DHT is asked for this agent's own record; more often would only be traffic.
 DHT_PERIOD_S: Final = 30.0
 DHT_DEADLINE_S: Final = 5.0
+NO_MODEL: Final = "no model is configured: this agent takes only tasks with commands"
 # News of our health for watchers of the topic.
 ANNOUNCE_PERIOD_S: Final = 30.0
 
@@ -44,7 +45,8 @@ class Observer:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._seen: dict[str, float] = dict.fromkeys(SIBLINGS, time.monotonic())
+        self._siblings = siblings_of(context.settings.ai.provider)
+        self._seen: dict[str, float] = dict.fromkeys(self._siblings, time.monotonic())
         self._faults = Faults()
         self._dht_ok = False
         self._dht_latency_ms: float | None = None
@@ -79,9 +81,9 @@ class Observer:
         network, raft, *answers = await asyncio.gather(
             _within(context.hub.net_state()),
             _within(context.hub.raft_status()),
-            *(self._ask(name) for name in SIBLINGS),
+            *(self._ask(name) for name in self._siblings),
         )
-        siblings = dict(zip(SIBLINGS, answers, strict=True))
+        siblings = dict(zip(self._siblings, answers, strict=True))
         peers = len((network or {}).get("peers") or ())
         if network is None and siblings["node"].ok:
             siblings["node"] = Answer(False, "the core does not answer")
@@ -110,7 +112,6 @@ class Observer:
             term=0 if raft is None else raft.term,
             active=active,
             max_tasks=settings.max_tasks,
-            ai_provider=settings.ai_provider,
             warnings=_warnings(context, siblings["election"]),
             crashes={name: one.count for name, one in crashes.items()},
             repeating=tuple(sorted(repeating)),
@@ -233,7 +234,7 @@ def health_view(observer: Observer) -> dict[str, Any]:
         "coordinator": {**coordinator.more, "ok": coordinator.ok, "detail": coordinator.detail},
         "api": {"ok": True, "port": settings.api_port},
         "docker": {**docker.more, "ok": docker.ok, "detail": docker.detail},
-        "ai": {"provider": settings.ai_provider, "ok": True, "checked": settings.ai_provider != "none"},
+        "ai": ai_view(settings.ai, found.siblings.get("mind")),
         "tasks": tasks_view(found),
         "last_heartbeat": observer.last_heartbeat,
         "warnings": list(found.warnings),
@@ -250,6 +251,14 @@ def health_view(observer: Observer) -> dict[str, Any]:
             for check in verdict.checks
         ],
     }
+
+
+def ai_view(ai: AiSettings, mind: Answer | None) -> dict[str, Any]:
+    """Provider and model, and what `mind` says of them; without a provider there is nothing to be away."""
+    if mind is None:
+        return {"provider": "none", "model": "", "ok": True, "detail": NO_MODEL}
+    told = {"provider": ai.provider, "model": ai.model_of(ai.provider)}
+    return {**mind.more, **told, "ok": mind.ok, "detail": mind.detail}
 
 
 def _warnings(context: Context, election: Answer) -> tuple[str, ...]:

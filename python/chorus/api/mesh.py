@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from chorus.api.bodies import read_model
 from chorus.api.context import Here
+from chorus.api.health import NO_MODEL
 from chorus.api.problems import Problem
 from chorus.api.tasks import json_response
 from chorus.hub import HubError, HubNotLeader
@@ -55,7 +56,11 @@ async def get_status(context: Here) -> Response:
             "specialization": settings.specialization,
             "license": {"id": settings.license_shown, "kind": settings.license_kind},
             "cluster_id": settings.cluster_id,
-            "ai": {"provider": settings.ai_provider, "detail": _ai_detail(settings.ai_provider)},
+            "ai": {
+                "provider": settings.ai.provider,
+                "detail": ", ".join(f"{name}: {settings.ai.model_of(name)}" for name in settings.ai.providers)
+                or NO_MODEL,
+            },
             "mesh": {
                 "id": raft.mesh,
                 "state": raft.role,
@@ -183,9 +188,3 @@ async def post_transfer(context: Here, request: Request) -> Response:
         raise Problem(503, f"{error.message}{ask}", code=error.code) from None
     peer = reply.head.get("to")
     return json_response({"to": context.table.agent_names().get(str(peer), peer)})
-
-
-def _ai_detail(provider: str) -> str:
-    if provider == "none":
-        return "no model is configured: this agent takes only tasks with commands"
-    return provider

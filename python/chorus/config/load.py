@@ -11,12 +11,12 @@ from typing import Any
 from pydantic import SecretBytes, SecretStr
 
 from chorus.config.directories import default_data_dir, default_run_dir, socket_path_problem
-from chorus.config.model import SandboxSettings, Settings, SettingsError
+from chorus.config.model import AiSettings, SandboxSettings, Settings, SettingsError
 from chorus.config.read import read_values
 from chorus.config.role_keys import role_keys_problem
 from chorus.config.rules import RulesError, read_rules
 from chorus.config.secret import NO_SECRET, SECRET_MIN_BYTES, choose_secret, derive_cluster_id
-from chorus.config.variables import DEFAULT_IMAGES
+from chorus.config.variables import BY_NAME, DEFAULT_IMAGES
 from chorus.license.shown import kind_of, shown
 
 ALL_ADDRESSES = ("0.0.0.0", "::")
@@ -48,6 +48,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     if role_keys_file and (problem := role_keys_problem(role_keys_file, values["CHORUS_AGENT_ROLE"])):
         problems.append(f"CHORUS_ROLE_KEYS_FILE: {problem}")
     _check_rules(values, problems)
+    ai = _ai(values, problems)
     shhh_rules = _shhh_rules(values["CHORUS_SHHH_RULES_FILE"], problems)
     agent_id, p2p_port = values["CHORUS_AGENT_ID"], values["CHORUS_P2P_PORT"]
     data_dir = _folder(values["CHORUS_DATA_DIR"]) or default_data_dir(environ, agent_id, p2p_port)
@@ -90,7 +91,9 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         reports_to=values["CHORUS_AGENT_REPORTS_TO"],
         specialization=values["CHORUS_AGENT_SPECIALIZATION"],
         max_tasks=values["CHORUS_AGENT_MAX_TASKS"],
-        ai_provider="none",
+        ai=ai,
+        hmmm_period_s=values["CHORUS_HMMM_PERIOD"],
+        hmmm_escalation_s=values["CHORUS_HMMM_ESCALATION"],
         heartbeat_s=values["CHORUS_ELECTION_HEARTBEAT"],
         election_timeout_s=values["CHORUS_ELECTION_TIMEOUT"],
         voters=values["CHORUS_VOTERS"],
@@ -137,6 +140,42 @@ def _check_rules(values: dict[str, Any], problems: list[str]) -> None:
         other = ports.setdefault(values[name], name)
         if values[name] and other != name:
             problems.append(f"{name}: expected a port of its own; {values[name]} is also {other}")
+
+
+def _ai(values: dict[str, Any], problems: list[str]) -> AiSettings:
+    ai = AiSettings(
+        provider=values["CHORUS_AI_PROVIDER"],
+        fallback=values["CHORUS_AI_FALLBACK"],
+        ollama_endpoint=values["OLLAMA_ENDPOINT"],
+        ollama_model=values["OLLAMA_MODEL"],
+        resetdata_base_url=values["RESETDATA_BASE_URL"],
+        resetdata_model=values["RESETDATA_MODEL"],
+        resetdata_api_key=SecretStr(values["RESETDATA_API_KEY"]),
+        max_steps=values["CHORUS_AI_MAX_STEPS"],
+        max_tokens=values["CHORUS_AI_MAX_TOKENS"],
+        timeout_s=values["CHORUS_AI_TIMEOUT"],
+        context=values["CHORUS_AI_CONTEXT"],
+        prices=values["CHORUS_AI_PRICES"],
+        daily_usd=values["CHORUS_AI_DAILY_USD"],
+        prompts_dir=Path(values["CHORUS_PROMPTS_DIR"]).expanduser().absolute(),
+    )
+    if ai.fallback != "none" and ai.fallback == ai.provider:
+        problems.append(
+            f"CHORUS_AI_FALLBACK: expected another provider than CHORUS_AI_PROVIDER, {ai.provider}"
+        )
+    if ai.provider == "none":
+        if ai.fallback != "none":
+            problems.append("CHORUS_AI_FALLBACK: expected none, as CHORUS_AI_PROVIDER is none")
+        return ai
+    if "resetdata" in ai.providers:
+        for name in ("RESETDATA_BASE_URL", "RESETDATA_API_KEY", "RESETDATA_MODEL"):
+            if not values[name]:
+                problems.append(f"{name}: expected {BY_NAME[name].form}, as the provider resetdata is in use")
+        if ai.daily_usd is not None and ai.resetdata_model not in ai.prices:
+            problems.append(
+                "CHORUS_AI_PRICES: expected a price for RESETDATA_MODEL, as CHORUS_AI_DAILY_USD counts by it"
+            )
+    return ai
 
 
 def _shhh_rules(path: str, problems: list[str]) -> str:

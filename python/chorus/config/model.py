@@ -34,6 +34,45 @@ class SandboxSettings(BaseModel):
     warm: int
 
 
+ProviderName = Literal["none", "ollama", "resetdata"]
+
+
+class AiSettings(BaseModel):
+    """Which models the agent works with, and how much of them it may use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    provider: ProviderName
+    # Asked when the provider is away.
+    fallback: ProviderName
+    ollama_endpoint: str
+    ollama_model: str
+    resetdata_base_url: str
+    resetdata_model: str
+    resetdata_api_key: SecretStr
+    # Ceilings of one run of a goal.
+    max_steps: int
+    max_tokens: int
+    # Of one call.
+    timeout_s: float
+    # Tokens of question and reply together; None: what is usual for the provider.
+    context: int | None
+    # Model to USD for a million tokens in, and out.
+    prices: dict[str, tuple[float, float]]
+    # What this agent may spend on a day (UTC); None: no limit.
+    daily_usd: float | None
+    prompts_dir: Path
+
+    @property
+    def providers(self) -> tuple[ProviderName, ...]:
+        """Those in use, the first choice first; empty when there is none."""
+        return tuple(name for name in (self.provider, self.fallback) if name != "none")
+
+    def model_of(self, provider: ProviderName) -> str:
+        """The model that is used at a provider."""
+        return self.ollama_model if provider == "ollama" else self.resetdata_model
+
+
 class Paths:
     """The files of an agent, in its data directory (kept) and its run directory (gone with the agent)."""
 
@@ -56,6 +95,7 @@ class Paths:
         self.table_db = data_dir / "table.sqlite"
         self.executor_db = data_dir / "executor.sqlite"
         self.curator_db = data_dir / "curator.sqlite"
+        self.spending = data_dir / "spending.json"
         self.blobs = data_dir / "blobs"
         self.tasks = data_dir / "tasks"
         self.hub_socket = run_dir / "hub.sock"
@@ -132,7 +172,10 @@ class Settings(BaseModel):
     reports_to: str
     specialization: str
     max_tasks: int
-    ai_provider: Literal["none"]
+    ai: AiSettings
+    # How long a plan waits for objections, and for a person's answer.
+    hmmm_period_s: float = 30.0
+    hmmm_escalation_s: float = 600.0
 
     heartbeat_s: float
     election_timeout_s: float

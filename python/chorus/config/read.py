@@ -40,10 +40,6 @@ def warnings(environ: Mapping[str, str]) -> list[str]:
         variable = BY_NAME.get(plain)
         if variable is not None and variable.later:
             found.append(f"{name} is accepted and has no effect in this version")
-        elif plain == "CHORUS_AI_PROVIDER" and environ[name].lower() != "none":
-            found.append(
-                f"{name}: models come in a later version; this one takes only tasks with commands (none)"
-            )
         elif name.startswith("CHORUS_") and not (variable or name in ELSEWHERE):
             near = difflib.get_close_matches(name, [*BY_NAME, *(f"{secret}_FILE" for secret in SECRETS)], n=1)
             found.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))

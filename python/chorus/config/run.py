@@ -17,6 +17,7 @@ def save_run_settings(settings: Settings) -> None:
     content = settings.model_dump(mode="json")
     content["cluster_secret"] = settings.cluster_secret.get_secret_value().hex()
     content["api_token"] = settings.api_token.get_secret_value()
+    content["ai"]["resetdata_api_key"] = settings.ai.resetdata_api_key.get_secret_value()
     write_private(settings.paths.settings_json, json.dumps(content))
 
 

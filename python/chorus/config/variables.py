@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from chorus.config import units
 from chorus.wire.languages import canonical
@@ -22,6 +23,20 @@ _IP = r"/ip4/\d{1,3}(?:\.\d{1,3}){3}|/ip6/[0-9A-Fa-f:.]+"
 _DNS = r"/dns[46]?/[A-Za-z0-9._-]{1,253}"
 DOCKER_HOST = re.compile(r"unix:///\S+|(?:tcp|https?)://[^\s/?#]+/?")
 MULTIADDR = re.compile(rf"(?:{_IP}|{_DNS})/tcp/(\d{{1,5}})(?:/p2p/[1-9A-HJ-NP-Za-km-z]{{40,64}})?")
+
+# A model as its provider calls it, such as llama3.1:8b or org/model.
+MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@+-]{0,127}")
+# It travels in a header.
+API_KEY = re.compile(r"[!-~]{1,4096}")
+
+PROVIDERS = ("ollama", "resetdata")
+STEPS_MAX = 10_000
+TOKENS_MAX = 999_999_999
+# With less, prompt and tools leave no room to work in.
+CONTEXT_MIN = 2_048
+CONTEXT_MAX = 10_000_000
+# Of a million tokens.
+PRICE_MAX_USD = 1_000_000
 
 PORT_MAX = 65_535
 TASKS_MAX = 1_000
@@ -163,6 +178,31 @@ def _url(*schemes: str) -> Parser:
     return _matching(re.compile(rf"(?:{'|'.join(schemes)})://[^\s/?#]+\S*"))
 
 
+def _endpoint(text: str) -> str:
+    parts = urlsplit(text)
+    # A name and a password would be shown with the address; a query or fragment has no meaning there.
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError(text)
+    if parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", text):
+        raise ValueError(text)
+    _ = parts.port  # raises ValueError for one that is none
+    return text.rstrip("/")
+
+
+def _prices(text: str) -> dict[str, tuple[float, float]]:
+    said = json.loads(text)
+    if not isinstance(said, dict):
+        raise ValueError(text)
+    prices = {}
+    for model, price in said.items():
+        if not MODEL.fullmatch(model) or not isinstance(price, dict) or price.keys() != {"in", "out"}:
+            raise ValueError(text)
+        if not all(type(usd) in (int, float) and 0 <= usd < PRICE_MAX_USD for usd in price.values()):
+            raise ValueError(text)
+        prices[model] = (float(price["in"]), float(price["out"]))
+    return prices
+
+
 def _images(text: str) -> dict[str, str]:
     images = json.loads(text)
     if not isinstance(images, dict) or not all(isinstance(value, str) and value for value in images.values()):
@@ -186,6 +226,8 @@ _MULTIADDR_FORM = (
     "comma-separated multiaddrs such as /ip4/192.168.1.100/tcp/9000/p2p/12D3KooW… or /dns4/HOST/tcp/9000"
 )
 _URL_FORM = "a URL such as https://host:port/"
+_ENDPOINT_FORM = "a URL such as https://host:port, without a user or a query"
+_MODEL_FORM = "a model's name such as llama3.1:8b"
 _MIB = 1 << 20
 
 
@@ -272,18 +314,39 @@ VARIABLES: tuple[Variable, ...] = (
     # Memory and talk
     _switch("CHORUS_HMMM_ENABLED", True),
     _switch("CHORUS_UCXI_ENABLED", True),
-    # Models: none in this version
+    _span("CHORUS_HMMM_PERIOD", 30.0, 0.0, "0s"),
+    _span("CHORUS_HMMM_ESCALATION", 600.0, 0.0, "0s"),
+    # Models
+    Variable("CHORUS_AI_PROVIDER", _one_of("none", *PROVIDERS), "none, ollama or resetdata", "ollama"),
+    Variable("CHORUS_AI_FALLBACK", _one_of("none", *PROVIDERS), "none, ollama or resetdata", "none"),
+    Variable("CHORUS_AI_MAX_STEPS", _whole(1, STEPS_MAX), f"a whole number from 1 to {STEPS_MAX}", 25),
     Variable(
-        "CHORUS_AI_PROVIDER", _one_of("none", "ollama", "resetdata"), "none, ollama or resetdata", "none"
+        "CHORUS_AI_MAX_TOKENS",
+        _whole(1, TOKENS_MAX),
+        f"a whole number of tokens from 1 to {TOKENS_MAX}",
+        1_000_000,
     ),
-    Variable("CHORUS_AI_MAX_STEPS", _whole(1, 10_000), "a whole number of at least 1", 25, later=True),
-    _span("CHORUS_AI_TIMEOUT", 120.0, 1.0, "1s", later=True),
-    Variable("CHORUS_PROMPTS_DIR", _text, "a folder", "/prompts", later=True),
-    Variable("OLLAMA_ENDPOINT", _url("https?"), _URL_FORM, "http://localhost:11434", later=True),
-    Variable("OLLAMA_MODEL", _text, "a model's name", "llama3.1:8b", later=True),
-    Variable("RESETDATA_API_KEY", _text, "a key", "", secret=True, later=True),
-    Variable("RESETDATA_BASE_URL", _url("https?"), _URL_FORM, "", later=True),
-    Variable("RESETDATA_MODEL", _text, "a model's name", "", later=True),
+    _span("CHORUS_AI_TIMEOUT", 120.0, 1.0, "1s"),
+    # Unset: what is usual for the provider.
+    Variable(
+        "CHORUS_AI_CONTEXT",
+        _whole(CONTEXT_MIN, CONTEXT_MAX),
+        f"a whole number of tokens from {CONTEXT_MIN} to {CONTEXT_MAX}",
+        None,
+    ),
+    Variable(
+        "CHORUS_AI_PRICES",
+        _prices,
+        'a JSON object from model to USD per million tokens, such as {"MODEL": {"in": 3, "out": 15}}',
+        {},
+    ),
+    Variable("CHORUS_AI_DAILY_USD", _number(0, 1_000_000), "a number of USD such as 5 or 0.5", None),
+    Variable("CHORUS_PROMPTS_DIR", _text, "a folder", "/prompts"),
+    Variable("OLLAMA_ENDPOINT", _endpoint, _ENDPOINT_FORM, "http://localhost:11434"),
+    Variable("OLLAMA_MODEL", _matching(MODEL), _MODEL_FORM, "llama3.1:8b"),
+    Variable("RESETDATA_API_KEY", _matching(API_KEY), "a key: visible characters", "", secret=True),
+    Variable("RESETDATA_BASE_URL", _endpoint, _ENDPOINT_FORM, ""),
+    Variable("RESETDATA_MODEL", _matching(MODEL), _MODEL_FORM, ""),
     Variable("CHORUS_SHHH_RULES_FILE", _text, "a YAML file of rules and exceptions for the sentinel", ""),
     # Services around the mesh: none in this version
     Variable("ASSIGN_URL", _url("https?"), _URL_FORM, "", later=True),

@@ -218,6 +218,7 @@ def more_environ() -> dict[str, str]:
 @pytest.fixture
 async def surface(tmp_path: Path, more_environ: dict[str, str]) -> AsyncIterator[Surface]:
     environ = {"CHORUS_LICENSE_ID": "dev-1", "CHORUS_AGENT_ID": "a", "CHORUS_DATA_DIR": str(tmp_path / "d")}
+    environ["CHORUS_AI_PROVIDER"] = "none"
     environ |= more_environ
     settings = load_settings(environ).model_copy(
         update={"api_token": SecretStr(TOKEN), "peer_id": "peer-a", "version": "0", "run_dir": tmp_path}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from chorus.api.checks import SIBLINGS, Answer, Findings, judge
+from chorus.api.checks import SIBLINGS, Answer, Findings, judge, siblings_of
 
 WELL = Findings(
     license_ok=True,
@@ -21,8 +21,22 @@ WELL = Findings(
     term=1,
     active=0,
     max_tasks=3,
-    ai_provider="none",
 )
+
+
+def test_without_a_model_an_agent_is_healthy_and_not_ready() -> None:
+    assert siblings_of("none") == SIBLINGS
+    assert siblings_of("ollama") == (*SIBLINGS, "mind")
+    assert judge(WELL).ready
+    assert "ai" not in {check.name for check in judge(WELL).checks}
+    there = replace(WELL, siblings={**WELL.siblings, "mind": Answer(True, "qwen answers")})
+    assert judge(there).ready
+    away = replace(WELL, siblings={**WELL.siblings, "mind": Answer(False, "connection refused")})
+    verdict = judge(away)
+    assert (verdict.status, verdict.ready, verdict.alive) == ("healthy", False, True)
+    assert [check.detail for check in verdict.checks if check.name == "ai"] == ["connection refused"]
+    gone = replace(WELL, siblings={**WELL.siblings, "mind": Answer(False, "no answer", away_s=61.0)})
+    assert not judge(gone).alive
 
 
 def detail(found: Findings) -> tuple[bool, str]:

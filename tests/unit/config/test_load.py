@@ -77,10 +77,20 @@ WRONG = {
     "CHORUS_HMMM_ENABLED": "x",
     "CHORUS_UCXI_ENABLED": "x",
     "CHORUS_AI_PROVIDER": "oracle",
+    "CHORUS_AI_FALLBACK": "oracle",
     "CHORUS_AI_MAX_STEPS": "0",
+    "CHORUS_AI_MAX_TOKENS": "0",
     "CHORUS_AI_TIMEOUT": "0s",
+    "CHORUS_AI_CONTEXT": "100",
+    "CHORUS_AI_PRICES": '{"m": {"in": 1}}',
+    "CHORUS_AI_DAILY_USD": "-1",
+    "CHORUS_HMMM_PERIOD": "30",
+    "CHORUS_HMMM_ESCALATION": "10",
     "OLLAMA_ENDPOINT": "localhost",
+    "OLLAMA_MODEL": "a model",
+    "RESETDATA_API_KEY": "two words",
     "RESETDATA_BASE_URL": "x",
+    "RESETDATA_MODEL": "a model",
     "ASSIGN_URL": "x",
     "CHORUS_BACKBEAT_ENABLED": "x",
     "CHORUS_BACKBEAT_ENDPOINT": "ftp://x",
@@ -93,9 +103,6 @@ FREE_TEXT = {
     "CHORUS_KACHING_PUBLIC_KEY",
     "CHORUS_SANDBOX_ALLOW",
     "CHORUS_PROMPTS_DIR",
-    "OLLAMA_MODEL",
-    "RESETDATA_API_KEY",
-    "RESETDATA_MODEL",
     "CHORUS_FETCH_ALLOW",
     "CHORUS_FETCH_CREDENTIALS_FILE",
 }
@@ -120,7 +127,9 @@ def test_a_development_licence_is_all_it_takes() -> None:
     assert settings.election_timeout_s == 15
     assert settings.task_lease_s == 30
     assert settings.dht_cache_bytes == 100 << 20
-    assert settings.ai_provider == "none"
+    assert settings.ai.providers == ("ollama",)
+    assert settings.ai.ollama_endpoint == "http://localhost:11434"
+    assert settings.ai.model_of("ollama") == "llama3.1:8b"
 
 
 def test_every_form_is_checked_and_all_mistakes_are_reported_together() -> None:
@@ -267,18 +276,69 @@ def test_unknown_names_are_pointed_out_with_the_nearest() -> None:
 
 
 def test_what_has_no_effect_yet_is_said() -> None:
-    said = "\n".join(
-        warnings({"ASSIGN_URL": "https://x", "CHORUS_AI_PROVIDER": "ollama", "OLLAMA_MODEL": "m"})
-    )
-    assert all(name in said for name in ("ASSIGN_URL", "CHORUS_AI_PROVIDER", "OLLAMA_MODEL"))
+    said = "\n".join(warnings({"ASSIGN_URL": "https://x", "CHORUS_LEADERLESS": "wait", "OLLAMA_MODEL": "m"}))
+    assert all(name in said for name in ("ASSIGN_URL", "CHORUS_LEADERLESS"))
+    assert "OLLAMA_MODEL" not in said
+
+
+RESETDATA = {
+    "CHORUS_AI_PROVIDER": "resetdata",
+    "RESETDATA_BASE_URL": "https://api.resetdata.example/",
+    "RESETDATA_API_KEY": "a-key-of-ours",
+    "RESETDATA_MODEL": "org/model-1",
+}
+
+
+def test_a_second_provider_is_another_one() -> None:
+    both = load_settings({**DEV, **RESETDATA, "CHORUS_AI_FALLBACK": "ollama"})
+    assert both.ai.providers == ("resetdata", "ollama")
+    assert [both.ai.model_of(name) for name in both.ai.providers] == ["org/model-1", "llama3.1:8b"]
+    assert both.ai.resetdata_base_url == "https://api.resetdata.example"
+    assert "CHORUS_AI_FALLBACK" in problems_of(CHORUS_AI_FALLBACK="ollama")[0]
+    assert "CHORUS_AI_FALLBACK" in problems_of(CHORUS_AI_PROVIDER="none", CHORUS_AI_FALLBACK="ollama")[0]
+    assert load_settings({**DEV, "CHORUS_AI_PROVIDER": "none"}).ai.providers == ()
+
+
+def test_resetdata_needs_address_key_and_model() -> None:
+    for more in ({"CHORUS_AI_PROVIDER": "resetdata"}, {"CHORUS_AI_FALLBACK": "resetdata"}):
+        named = [problem.partition(":")[0] for problem in problems_of(**more)]
+        assert named == ["RESETDATA_BASE_URL", "RESETDATA_API_KEY", "RESETDATA_MODEL"]
+
+
+def test_a_day_s_money_needs_prices() -> None:
+    cap = {**RESETDATA, "CHORUS_AI_DAILY_USD": "2.5"}
+    assert problems_of(**cap)[0].startswith("CHORUS_AI_PRICES: expected a price for RESETDATA_MODEL")
+    prices = '{"org/model-1": {"in": 3, "out": 15.5}}'
+    ai = load_settings({**DEV, **cap, "CHORUS_AI_PRICES": prices}).ai
+    assert (ai.prices, ai.daily_usd) == ({"org/model-1": (3.0, 15.5)}, 2.5)
+
+
+@pytest.mark.parametrize(
+    "prices",
+    ["[]", "{", '{"m": 3}', '{"m": {"in": true, "out": 1}}', '{"m": {"in": -1, "out": 1}}', "[" * 99],
+)
+def test_prices_of_another_form(prices: str) -> None:
+    [problem] = problems_of(CHORUS_AI_PRICES=prices)
+    assert "USD per million tokens" in problem
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["ftp://h", "http://", "http://u:p@h", "http://h:port", "http://h?x=1", "http://h/#x"]
+)
+def test_an_endpoint_is_an_address_and_nothing_more(endpoint: str) -> None:
+    assert problems_of(OLLAMA_ENDPOINT=endpoint)[0].startswith("OLLAMA_ENDPOINT: expected a URL")
 
 
 def test_run_settings_come_back_as_they_were(tmp_path: Path) -> None:
-    settings = load_settings({**DEV, "CHORUS_RUN_DIR": str(tmp_path), "CHORUS_API_TOKEN": "t" * 20})
+    settings = load_settings(
+        {**DEV, **RESETDATA, "CHORUS_RUN_DIR": str(tmp_path), "CHORUS_API_TOKEN": "t" * 20}
+    )
+    assert "a-key-of-ours" not in repr(settings)
     save_run_settings(settings)
     assert settings.paths.settings_json.stat().st_mode & 0o777 == 0o600
     back = load_run_settings(tmp_path)
     assert back == settings
+    assert back.ai.resetdata_api_key.get_secret_value() == "a-key-of-ours"
     assert back.cluster_secret.get_secret_value() == derive_dev_secret("dev-123")
     assert isinstance(back, Settings)
 

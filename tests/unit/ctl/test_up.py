@@ -21,7 +21,14 @@ from chorus.ctl.problems import CtlError
 from chorus.ctl.up import Stuck, of_many, too_few_votes, two_meshes, up
 
 LICENCE = "dev-0123456789abcdef"
-SETTINGS = ("CHORUS_LICENSE_ID", "CHORUS_CLUSTER_SECRET", "CHORUS_CLUSTER_SECRET_FILE", "CHORUS_CONTEXT")
+MODELS = ("CHORUS_AI_PROVIDER", "OLLAMA_ENDPOINT", "OLLAMA_MODEL")
+SETTINGS = (
+    *MODELS,
+    "CHORUS_LICENSE_ID",
+    "CHORUS_CLUSTER_SECRET",
+    "CHORUS_CLUSTER_SECRET_FILE",
+    "CHORUS_CONTEXT",
+)
 
 
 @pytest.fixture
@@ -70,6 +77,30 @@ def test_a_new_context_gets_a_random_secret_that_only_its_user_reads(
     assert (started[1]["CHORUS_CLUSTER_SECRET_FILE"], secret.read_text()) == (str(secret), kept)
     assert started[1]["CHORUS_LICENSE_ID"] == licence
     assert "CHORUS_ELECTION_JOIN_WAIT" not in started[1]
+
+
+@pytest.mark.parametrize(
+    ("said", "provider"),
+    [
+        ({}, "none"),
+        ({"OLLAMA_ENDPOINT": "http://127.0.0.1:1"}, "ollama"),
+        ({"OLLAMA_MODEL": "m"}, "ollama"),
+        ({"OLLAMA_MODEL": "m", "CHORUS_AI_PROVIDER": "none"}, "none"),
+        ({"CHORUS_AI_PROVIDER": "resetdata"}, "resetdata"),
+    ],
+)
+def test_without_a_configured_model_the_provider_is_none_and_that_is_said(
+    started: list[dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    said: dict[str, str],
+    provider: str,
+) -> None:
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    bring_up()
+    assert started[0]["CHORUS_AI_PROVIDER"] == provider
+    assert ("no model is configured" in capsys.readouterr().err) == (provider == "none")
 
 
 @pytest.mark.parametrize("name", ["CHORUS_LICENSE_ID", "CHORUS_CLUSTER_SECRET", "CHORUS_CLUSTER_SECRET_FILE"])

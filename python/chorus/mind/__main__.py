@@ -1,0 +1,7 @@
+"""Runs the process for models: `python -m chorus.mind`."""
+
+from chorus.mind.service import main
+from chorus.process import run
+
+if __name__ == "__main__":
+    run("mind", main)
