@@ -20,6 +20,8 @@ from chorus.ctl.texts import check_arguments
 from chorus.wire.visible import visible
 
 AGENTS_MAX = 16  # what a development licence allows
+# The behaviours of the scripted model (chorus.dev.POLICIES), without loading it.
+MODEL_POLICIES = ("oracle", "looper", "malformer", "truncator", "victim", "slow", "dying", "liar")
 # Set, an unexpected error is shown with its traceback.
 TRACEBACK = "CHORUSCTL_TRACEBACK"
 
@@ -95,6 +97,7 @@ def build_parser() -> ArgumentParser:
     _tasks(commands)
     _looks(commands)
     _ucxl(commands)
+    _dev(commands)
     return parser
 
 
@@ -308,6 +311,25 @@ def _ucxl(commands: _SubParsersAction[ArgumentParser]) -> None:
     follow.add_argument("--since", type=int, metavar="INDEX", default=None, help="those after this index too")
 
 
+def _dev(commands: _SubParsersAction[ArgumentParser]) -> None:
+    dev = commands.add_parser("dev", help="programs for developing and testing CHORUS", description=_DEV)
+    _common(dev)
+    verbs = dev.add_subparsers(metavar="VERB", required=True)
+    text = "serve a scripted model, which Ollama's clients and those of OpenAI's API take for a real one"
+    model = verbs.add_parser("model", help=text, description=text, argument_default=argparse.SUPPRESS)
+    _common(model)
+    model.set_defaults(action=_plain("dev", "model"))
+    what = "its replies, or a folder in which each goal.yaml has some; may be repeated"
+    model.add_argument("--script", metavar="FILE", action="append", default=[], help=what)
+    model.add_argument("--policy", choices=MODEL_POLICIES, default="oracle", help="how it behaves (oracle)")
+    model.add_argument("--port", type=int, default=0, metavar="PORT", help="on 127.0.0.1 (0: any free one)")
+    model.add_argument("--delay", type=float, default=0.0, metavar="S", help="seconds before each answer (0)")
+    model.add_argument("--model", default="scripted", metavar="NAME", help="its name (scripted)")
+    model.add_argument("--window", type=int, default=32768, metavar="TOKENS", help="its context (32768)")
+    model.add_argument("--no-tools", action="store_true", default=False, help="it cannot call tools")
+
+
+_DEV = "Programs for developing and testing CHORUS itself; a mesh at work needs none of them."
 _UCXL = "Read, write and follow what lies at UCXL addresses. `any` in an address stands for every name."
 
 Action = Callable[[Namespace], int]

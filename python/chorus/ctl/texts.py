@@ -9,7 +9,7 @@ from typing import Final
 from chorus.ctl.problems import USAGE, CtlError
 
 # Arguments that name files, whose names may be any bytes, and of `--secret NAME@FILE` the second half.
-FILES: Final = frozenset({"dir", "path", "rules", "allow", "output", "file", "record", "secret"})
+FILES: Final = frozenset({"dir", "path", "rules", "allow", "output", "file", "record", "secret", "script"})
 
 
 def is_text(word: str) -> bool:

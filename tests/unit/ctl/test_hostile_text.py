@@ -155,7 +155,7 @@ ASKING = [
     ["ucxl", "put", "ucxl://a:b@c:d/*^/e", "/dev/null"], ["run", "--", "true"],
 ]  # fmt: skip
 # They ask no agent, or print what is meant to be exact; each has tests of its own.
-OTHERS = {"up", "down", "doctor", "scan", "completion", "token"}
+OTHERS = {"up", "down", "doctor", "scan", "completion", "token", "dev"}
 
 
 @pytest.fixture
