@@ -156,7 +156,7 @@ async def post_cancel(context: Here, task_id: str, request: Request) -> Response
     row = context.table.task(task_id)
     reason = (await read_model(request, Reason, empty={})).reason
     if row is not None and not row.open:
-        raise _ended(row)
+        raise ended(row)
     head = {"task_id": task_id, "by": context.settings.agent_id, "reason": reason or "cancelled over HTTP"}
     reply = await context.hub.call_service("coordinator", "table.cancel", head, timeout=DECIDE_TIMEOUT_S)
     row = context.table.task(task_id)
@@ -165,7 +165,7 @@ async def post_cancel(context: Here, task_id: str, request: Request) -> Response
         why = f"the mesh knows no such task yet; one that comes with this id within {kept_s} s is cancelled"
         return json_response({"task_id": task_id, "state": None, "reason": why}, 202)
     if not reply.head.get("cancelled", True):
-        raise _ended(row)
+        raise ended(row)
     return json_response(task_view(context, row), 202)
 
 
@@ -202,5 +202,6 @@ async def delete_task(context: Here, task_id: str) -> Response:
     return json_response(task_view(context, await context.task(row.task_id)))
 
 
-def _ended(row: TaskRow) -> Problem:
-    return Problem(409, f"task {row.task_id} has ended already: {row.state}", state=row.state)
+def ended(row: TaskRow, more: str = "") -> Problem:
+    """The 409 for what can only be asked of an open task; `more` says what to do instead."""
+    return Problem(409, f"task {row.task_id} has ended already: {row.state}{more}", state=row.state)

@@ -39,7 +39,7 @@ SERVICES: Mapping[str, Service] = {
         ),
     ),
     "executor": Service("executor", frozenset({"award"})),
-    "output": Service("executor", frozenset({"artifacts", "events", "logs", "artifact", "keep"})),
+    "output": Service("executor", frozenset({"artifacts", "events", "logs", "artifact", "keep", "message"})),
     # How the model's process works on a goal in its sandbox: the agent's own affair.
     "session": Service("executor"),
     "mind": Service("mind"),

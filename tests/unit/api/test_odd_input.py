@@ -262,7 +262,8 @@ ODD_BYTES = st.one_of(st.binary(max_size=60), ODD_TEXT.map(lambda text: text.enc
 PATHS = [
     "/api/v1/tasks", "/api/v1/tasks/{}", "/api/v1/tasks/{}/events", "/api/v1/tasks/{}/logs",
     "/api/v1/tasks/{}/artifacts", "/api/v1/tasks/{}/artifacts/{}", "/api/v1/tasks/{}/cancel",
-    "/api/v1/tasks/{}/retry", "/api/v1/status", "/api/v1/agents", "/api/v1/peers", "/api/v1/members",
+    "/api/v1/tasks/{}/retry", "/api/v1/tasks/{}/messages", "/api/v1/status", "/api/v1/agents",
+    "/api/v1/peers", "/api/v1/members",
     "/api/v1/election/transfer",
     "/api/v1/members/{}", "/api/v1/members/rejoin", "/api/v1/members/recovery", "/api/v1/members/recover",
     "/api/v1/election", "/api/v1/decisions", "/api/v1/decisions/{}", "/api/v1/decisions/{}/votes",
@@ -289,7 +290,7 @@ JSON = st.recursive(
 FIELDS = [
     "title", "commands", "source", "env", "secrets", "timeout_s", "start_by", "resources", "depends_on",
     "task_id", "priority", "artifacts", "workdir", "stdin", "vote", "reason", "by", "quorum", "open_s",
-    "mesh", "force", "to", "nonsense",
+    "mesh", "force", "to", "text", "name", "id", "nonsense",
 ]  # fmt: skip
 BODIES = st.one_of(
     ODD_BYTES,
