@@ -15,15 +15,16 @@ from typing import Any
 import httpx
 import pytest
 
+from chorus.ctl import attend, contexts
 from chorus.ctl import client as client_module
-from chorus.ctl import contexts
 from chorus.ctl import run as run_module
 from chorus.ctl.cli import build_parser, main
 from chorus.ctl.client import Client, Unreachable
 from chorus.ctl.contexts import AgentEntry, Endpoint, MeshContext, Target
+from chorus.ctl.exit_codes import exit_code
 from chorus.ctl.follow import follow, parse
 from chorus.ctl.problems import CtlError
-from chorus.ctl.run import exit_code, task_of
+from chorus.ctl.run import task_of
 
 
 def test_events_are_parsed_at_every_cut() -> None:
@@ -323,9 +324,9 @@ def test_only_a_task_that_an_agent_may_have_heard_of_is_cancelled(
         raise error
 
     told: list[str] = []
-    over = run_module.Canceller.over
-    monkeypatch.setattr(run_module, "_taken", lambda client, task_id: True)
-    monkeypatch.setattr(run_module.Canceller, "over", lambda self: (told.append("over"), over(self)))
+    over = attend.Canceller.over
+    monkeypatch.setattr(attend, "taken", lambda client, task_id: True)
+    monkeypatch.setattr(attend.Canceller, "over", lambda self: (told.append("over"), over(self)))
     with served(monkeypatch, answer) as client, pytest.raises(CtlError) as refused:
         run_module.run(client, run_arguments("--", "true"))
     assert ("is cancelled if an agent answers" in str(refused.value)) == cancelled

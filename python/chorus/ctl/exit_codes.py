@@ -1,0 +1,26 @@
+"""How a task's end becomes the exit code of the command that followed it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from chorus.ctl.problems import CANCELLED, MESH_FAILED, TIMED_OUT
+from chorus.ctl.terminal import note
+
+EXIT_CODE_MAX: Final = 255
+
+
+def exit_code(end: dict[str, Any]) -> int:
+    """The code for a task's end: the command's own where it has one."""
+    state, code, ended_by = end.get("state"), end.get("exit_code"), end.get("ended_by")
+    if state == "cancelled":
+        return CANCELLED
+    if ended_by == "timeout":
+        note(f"chorusctl: timed out: {end.get('reason')}")
+        return TIMED_OUT
+    if not isinstance(code, int) or not 0 <= code <= EXIT_CODE_MAX:
+        code = None  # the agent that ran it says so, and may say anything
+    if ended_by in (None, "exit") and code is not None:
+        return code
+    note(f"chorusctl: {state}: {end.get('reason') or ended_by}")
+    return code or MESH_FAILED
