@@ -20,10 +20,9 @@ import orjson
 
 from chorus.hub import Hub, HubError
 from chorus.process.logs import Logger
+from chorus.table.entry_types import SINCE
 from chorus.table.reader import TableReader
 
-# Entries `holders` count from this version of the table on.
-VERSION: Final = 2
 # How often it is looked whether members came or went; nobody waits for a copy.
 CHECK_S: Final = 5.0
 # What could not be copied is tried again after this.
@@ -119,7 +118,7 @@ class Copies:
         """
         status = await self._hub.raft_status()
         mesh = await asyncio.to_thread(self._reader.mesh)
-        if mesh is None or mesh.version < VERSION or status.leader is None:
+        if mesh is None or mesh.version < SINCE["holders"] or status.leader is None:
             return []
         members = await asyncio.to_thread(self._members)
         # A removal takes holders away; one that comes, or the first that comes back, can become one.

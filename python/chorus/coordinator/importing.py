@@ -18,11 +18,13 @@ from chorus.process import Process
 from chorus.table import imports
 from chorus.table.carried import Header, Line, read_header, read_line
 from chorus.table.entries import may_count_later
+from chorus.table.entry_types import SINCE
 from chorus.table.records import Known, Member, Mesh
 from chorus.wire.ids import new_id
 
-# The version of the table from which on entries that bring something along count.
-SINCE_VERSION: Final = 2
+# The version of the table from which on entries that bring something along count; those that bring a goal
+# count later, and are said again until then.
+SINCE_VERSION: Final = SINCE["import_task"]
 # Lines about different things that are under way at once: a commit is waited for by many.
 AT_ONCE: Final = 32
 ENTRY_TIMEOUT_S: Final = 15.0

@@ -158,7 +158,12 @@ class Redaction:
     def _look_at_inputs(self, task: dict[str, Any]) -> list[str]:
         """What is said of secrets in what a task needs to run, which stays whole."""
         source = task.get("source") or {}
-        inputs = {f"commands.{number}": text for number, text in enumerate(task["commands"])}
+        scripts = {name: task.get(name) or () for name in ("commands", "setup", "checks")}
+        inputs = {
+            f"{name}.{number}": text
+            for name, commands in scripts.items()
+            for number, text in enumerate(commands)
+        }
         inputs |= {f"source.files.{path}": text for path, text in source.get("files", {}).items()}
         inputs["stdin"] = task["stdin"]
         notices = []
@@ -166,9 +171,10 @@ class Redaction:
             if found := self._scanner.scan(text.encode("utf-8", "replace")):
                 self._record(found)
                 notices.append(_stays(field, found[0].rule))
-        for number, (before, after) in enumerate(pairwise(task["commands"])):
-            if (rule := self._rule_across(before, after)) is not None:
-                notices.append(_stays(f"commands.{number} and commands.{number + 1} together", rule))
+        for name, commands in scripts.items():
+            for number, (before, after) in enumerate(pairwise(commands)):
+                if (rule := self._rule_across(before, after)) is not None:
+                    notices.append(_stays(f"{name}.{number} and {name}.{number + 1} together", rule))
         return notices
 
     def _rule_across(self, before: str, after: str) -> str | None:

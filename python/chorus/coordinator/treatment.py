@@ -53,7 +53,10 @@ _ADDRESS: Final = Text(1024)
 # Of fields that no model bounds.
 _ANY: Final = Text()
 
-# A task, as it stands in a `submit` entry.
+_COMMAND: Final[Treatment] = {"command": _ANY, "exit_code": Leaf.OPAQUE, "duration_s": Leaf.OPAQUE}
+_LEFT_OUT: Final[Treatment] = {"path": Text(4096), "reason": _REASON}
+
+# A task, as it stands in a `submit` or `goal` entry.
 TASK: Final[dict[str, Treatment]] = {
     "task_id": _ID,
     "title": Text(TITLE_MAX_CHARS),
@@ -87,20 +90,60 @@ TASK: Final[dict[str, Treatment]] = {
     "idempotency_key": Leaf.NAME,
     "submitted_by": Leaf.NAME,
     "submitted_at": Leaf.OPAQUE,
+    "setup": [Leaf.WHOLE],
+    "checks": [Leaf.WHOLE],
+    "protected": [Leaf.NAME],
+    "budget": dict.fromkeys(("steps", "tokens", "usd"), Leaf.OPAQUE),
+    "required_model": Leaf.NAME,
+    "local_model": Leaf.OPAQUE,
+    "continues": _ID,
 }
+
+_SUBMISSION: Final[dict[str, Treatment]] = {
+    "task_id": _ID,
+    "task": TASK,
+    "submitter": _ID,
+    "submitted_by": Leaf.NAME,
+    "vouched_by": _ID,
+    "holders": [_ID],
+    "submitted_at": Leaf.OPAQUE,
+}
+_RESULT: Final[dict[str, Treatment]] = {
+    "task_id": _ID,
+    "attempt": Leaf.OPAQUE,
+    "outcome": Leaf.OPAQUE,
+    "reason": _REASON,
+    "exit_code": Leaf.OPAQUE,
+    "summary": Text(8000),
+    "commands": [_COMMAND],
+    "artifacts": [{"path": _ANY, "size": Leaf.OPAQUE, "sha256": _ID, "mode": Leaf.OPAQUE}],
+    "left_out": [_LEFT_OUT],
+    "artifacts_blob": {"sha256": _ID, "size": Leaf.OPAQUE, "count": Leaf.OPAQUE},
+    "usage": _ANY,
+    "ended_by": Leaf.OPAQUE,
+    "decision": _ADDRESS,
+    "timings": _ANY,
+    "context": [_ADDRESS],
+}
+_GOAL_REPORT: Final[dict[str, Treatment]] = {
+    "provider": _WORD,
+    "model": _WORD,
+    "prompts_sha256": _ID,
+    **dict.fromkeys(
+        ("steps", "calls", "tokens_in", "tokens_out", "usd", "model_s", "unchecked"), Leaf.OPAQUE
+    ),
+    "checks": [_COMMAND],
+    "patch": {"sha256": _ID, "size": Leaf.OPAQUE, "files": Leaf.OPAQUE, "left_out": [_LEFT_OUT]},
+    "transcript_sha256": _ID,
+    "discussion": _ADDRESS,
+}
+_IMPORTED_TASK: Final[dict[str, Treatment]] = dict.fromkeys(("task_id", "why", "story", "parts"), Leaf.OPAQUE)
 
 # Entries that an agent's coordinator proposes. What an agent says of itself and of its attempts is redacted
 # rather than refused, also where it is a name: a result must count and a member be known whatever they hold.
 ENTRIES: Final[dict[str, dict[str, Treatment]]] = {
-    "submit": {
-        "task_id": _ID,
-        "task": TASK,
-        "submitter": _ID,
-        "submitted_by": Leaf.NAME,
-        "vouched_by": _ID,
-        "holders": [_ID],
-        "submitted_at": Leaf.OPAQUE,
-    },
+    "submit": _SUBMISSION,
+    "goal": _SUBMISSION,
     "cancel": {"task_id": _ID, "by": _WORD, "signer": _ID, "reason": _REASON},
     "retry": {"task_id": _ID, "by": _WORD},
     "remove": {"task_id": _ID, "by": _WORD},
@@ -118,6 +161,7 @@ ENTRIES: Final[dict[str, dict[str, Treatment]]] = {
         "version": _WORD,
         "table_version": Leaf.OPAQUE,
     },
+    "models": {"models": [{"provider": _WORD, "model": _WORD, "local": Leaf.OPAQUE}], "reason": _REASON},
     "table_version": {"version": Leaf.OPAQUE},
     "presence": {"peer": _ID, "present": Leaf.OPAQUE, "reason": _REASON},
     "award": {"task_id": _ID, "attempt": Leaf.OPAQUE, "agent": _ID},
@@ -129,23 +173,9 @@ ENTRIES: Final[dict[str, dict[str, Treatment]]] = {
         "image": Text(512),
         "pulling_s": Leaf.OPAQUE,
     },
-    "result": {
-        "task_id": _ID,
-        "attempt": Leaf.OPAQUE,
-        "outcome": Leaf.OPAQUE,
-        "reason": _REASON,
-        "exit_code": Leaf.OPAQUE,
-        "summary": Text(8000),
-        "commands": [{"command": _ANY, "exit_code": Leaf.OPAQUE, "duration_s": Leaf.OPAQUE}],
-        "artifacts": [{"path": _ANY, "size": Leaf.OPAQUE, "sha256": _ID, "mode": Leaf.OPAQUE}],
-        "left_out": [{"path": Text(4096), "reason": _REASON}],
-        "artifacts_blob": {"sha256": _ID, "size": Leaf.OPAQUE, "count": Leaf.OPAQUE},
-        "usage": _ANY,
-        "ended_by": Leaf.OPAQUE,
-        "decision": _ADDRESS,
-        "timings": _ANY,
-        "context": [_ADDRESS],
-    },
+    "result": _RESULT,
+    "goal_result": {**_RESULT, "goal": _GOAL_REPORT},
+    "give_back": {"task_id": _ID, "attempt": Leaf.OPAQUE, "reason": _REASON},
     "release": {"task_id": _ID, "attempt": Leaf.OPAQUE, "reason": _REASON, "cause": Leaf.OPAQUE},
     "reoffer": {"task_id": _ID, "attempt": Leaf.OPAQUE, "reason": _REASON},
     "expire": {"task_id": _ID, "reason": _REASON},
@@ -184,7 +214,8 @@ ENTRIES: Final[dict[str, dict[str, Treatment]]] = {
     "ballot_end": {"hash": _ID, "round": Leaf.OPAQUE},
     # What another mesh had: it was cleaned when it was said there, and stays what it was.
     "import_part": dict.fromkeys(("of", "n", "text"), Leaf.OPAQUE),
-    "import_task": dict.fromkeys(("task_id", "why", "story", "parts"), Leaf.OPAQUE),
+    "import_task": _IMPORTED_TASK,
+    "import_goal": _IMPORTED_TASK,
     "import_ballot": dict.fromkeys(("hash", "story", "parts"), Leaf.OPAQUE),
     "import_decision": dict.fromkeys(
         ("hash", "address", "kind", "task_id", "attempt", "author", "at_ms"), Leaf.OPAQUE

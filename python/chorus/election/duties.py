@@ -27,10 +27,8 @@ from chorus.election.policy import (
 )
 from chorus.hub import Hub, HubError, HubNotFound, HubNotLeader, HubRefused, HubUnavailable, RaftStatus
 from chorus.process import Process
+from chorus.table.entry_types import SINCE
 from chorus.table.reader import TableReader
-
-# From this version of the table on an entry removes a member.
-REMOVAL_VERSION = 2
 
 TRANSFER_TIMEOUT_S = 5.0
 CHANGE_TIMEOUT_S = 10.0
@@ -151,7 +149,7 @@ class Duties:
     def _held_back(self) -> bool:
         """Whether the table does not know removal yet, as a member runs an earlier release."""
         mesh = self._reader.mesh()
-        return mesh is None or mesh.version < REMOVAL_VERSION
+        return mesh is None or mesh.version < SINCE["removal"]
 
     async def remove(self, peer: str, *, force: bool) -> None:
         """Removes a member by hand, on the leader; returns when the mesh lists it no more.
@@ -173,7 +171,7 @@ class Duties:
             )
         if self._held_back():
             raise HubRefused(
-                f"members can be removed from version {REMOVAL_VERSION} of the table on, which every member "
+                f"members can be removed from version {SINCE['removal']} of the table on, which every member "
                 f"has to know first; the releases they run: {self._releases()}"
             )
         if member.recent and not force:

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import orjson
 
-from chorus.blobs.copies import VERSION, Copies, Part, targets
+from chorus.blobs.copies import Copies, Part, targets
 from chorus.config.files import sync_folder
 from chorus.executor import summary
 from chorus.executor.journal import ARTIFACT_FOLDER, ARTIFACTS, EVENTS, RAW, attempt_folder
@@ -39,6 +39,7 @@ from chorus.hub import (
     Request,
     disk_error,
 )
+from chorus.table.entry_types import SINCE
 from chorus.table.reader import TableReader
 from chorus.wire.ids import is_id, new_id
 
@@ -96,7 +97,7 @@ class AttemptCopies:
         mesh = room.table.mesh()
         if (
             mesh is None
-            or mesh.version < VERSION
+            or mesh.version < SINCE["holders"]
             or not attempt_folder(self._tasks, task_id, attempt).is_dir()
         ):
             return None

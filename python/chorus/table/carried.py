@@ -24,6 +24,7 @@ _SUBJECT = {
     "import_decision": "hash",
     "import_version": "address",
     "import_member": "peer",
+    "import_goal": "task_id",
 }
 
 

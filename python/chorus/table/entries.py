@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
 
-from chorus.table.submitted import MaybeSha256, Name, Sha256, SubmittedTask, TaskId
+from chorus.table.submitted import MaybeSha256, Name, Sha256, SubmittedGoal, SubmittedTask, TaskId
 
 Peer = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
 REASON_MAX_CHARS: Final = 2000
@@ -30,6 +30,9 @@ ARTIFACTS_BLOB_MAX_BYTES: Final = 64 * 1024 * 1024
 WAITING_MAX: Final = 256
 # As many meshes as a founding entry says that it goes on from, the newest first.
 RECOVERS_MAX: Final = 64
+# As many models as a member names, and as many files as a result says its patch leaves out.
+MODELS_MAX: Final = 64
+PATCH_LEFT_OUT_MAX: Final = 1000
 # How refusals begin of a body that breaks its schema, for whoever proposed it.
 UNFIT: Final = "the body does not fit"
 # How those begin that say nothing about the entry itself: made anew later, it may count.
@@ -132,6 +135,21 @@ class MemberProfile(Profile):
     table_version: Annotated[int, Field(ge=1, le=2**31)] = 1
 
 
+class Model(Fact):
+    """A model by its provider's name for it; a `local` one answers at loopback or a private address."""
+
+    provider: Name
+    model: Annotated[Name, Field(min_length=1)]
+    local: bool = False
+
+
+class Models(Fact):
+    """A member says which models it reaches goals with, and why they are not more."""
+
+    models: Annotated[tuple[Model, ...], Strict(False), Field(max_length=MODELS_MAX)]
+    reason: Reason = ""
+
+
 class TableVersion(Fact):
     """The leader raises the table's version: types that came with it count from here on."""
 
@@ -156,6 +174,12 @@ class Submit(Fact):
     vouched_by: Peer
     holders: Annotated[tuple[Peer, ...], Strict(False), Field(max_length=64)] = ()
     submitted_at: Number | None = None
+
+
+class SubmitGoal(Submit):
+    """A task without commands, with what a goal alone may ask for."""
+
+    task: SubmittedGoal
 
 
 class Award(Fact):
@@ -231,6 +255,12 @@ Amount = Number | Annotated[float, Field(ge=0, le=2**53, allow_inf_nan=False)]
 Quantities = Annotated[dict[Quantity, Amount], Field(max_length=64)]
 
 
+SandboxEnd = Literal["exit", "timeout", "cancel", "out_of_memory", "pids", "disk", "daemon", "lost"]
+LoopEnd = Literal[
+    "finished", "setup", "checks", "steps", "tokens", "money", "stuck", "gave_up", "format", "model"
+]
+
+
 class Result(Fact):
     """How the attempt ended."""
 
@@ -246,11 +276,50 @@ class Result(Fact):
     # In place of the two lists before, when they are too long.
     artifacts_blob: ArtifactsBlob | None = None
     usage: Quantities = Field(default_factory=dict)
-    ended_by: Literal["exit", "timeout", "cancel", "out_of_memory", "pids", "disk", "daemon", "lost"] = "exit"
+    ended_by: SandboxEnd = "exit"
     decision: Address | None = None
     timings: Quantities = Field(default_factory=dict)
     # Addresses of the earlier decisions that the agent was given with the task.
     context: Annotated[list[Address], Field(max_length=16)] = Field(default_factory=list)
+
+
+class Patch(Fact):
+    """What the attempt changed, in git's form, as a blob of `size` bytes; `left_out` is not in it."""
+
+    sha256: Sha256
+    size: Number
+    files: Number
+    left_out: Annotated[list[LeftOut], Field(max_length=PATCH_LEFT_OUT_MAX)] = Field(default_factory=list)
+
+
+class GoalReport(Fact):
+    """What a model did about a goal, and what it took: `usd` is money where the price is known, `model_s` the
+    model's own time. `unchecked`: the goal had no checks, so that the outcome is the model's word.
+    """
+
+    provider: Name = ""
+    model: Name = ""
+    prompts_sha256: MaybeSha256 = ""
+    steps: Number = 0
+    calls: Number = 0
+    tokens_in: Number = 0
+    tokens_out: Number = 0
+    usd: Seconds | None = None
+    model_s: Seconds = 0
+    unchecked: bool = False
+    checks: Annotated[list[Command], Field(max_length=128)] = Field(default_factory=list)
+    patch: Patch | None = None
+    transcript_sha256: MaybeSha256 = ""
+    # Of the record of the discussion about its plan.
+    discussion: Address | None = None
+
+
+class GoalResult(Result):
+    """How an attempt at a goal ended."""
+
+    # More ends than commands have.
+    ended_by: SandboxEnd | LoopEnd  # type: ignore[assignment]
+    goal: GoalReport
 
 
 class Release(Fact):
@@ -263,6 +332,14 @@ class Release(Fact):
     attempt: Number
     reason: Reason = ""
     cause: Literal["", "unresponsive"] = ""
+
+
+class GiveBack(Fact):
+    """The executor gives an attempt at a goal back that its model never began: it counts as none."""
+
+    task_id: TaskId
+    attempt: Number
+    reason: Reason = ""
 
 
 class Reoffer(Fact):
@@ -383,6 +460,10 @@ FACTS: dict[str, type[Fact]] = {
     "waiting": Waiting,
     "decision": DecisionPublished,
     "version": VersionWritten,
+    "goal": SubmitGoal,
+    "goal_result": GoalResult,
+    "give_back": GiveBack,
+    "models": Models,
 }
 
 # Entries that count only from the author of the newest `leader(term)`.

@@ -33,6 +33,7 @@ from chorus.table.records import (
 from chorus.table.schema import FORMS
 from chorus.table.store import TableStore
 from chorus.wire.ids import encode
+from chorus.wire.task import GOAL_FIELDS
 
 # What is longer comes in parts: an entry holds 256 KiB, its envelope included.
 STORY_MAX_BYTES: Final = 200 * 1024
@@ -82,7 +83,7 @@ class _Export:
                 "removed": next(iter(self._of(Removed, task.task_id)), None),
             }
             head = {"task_id": task.task_id, "why": self._why}
-            yield from self._story("import_task", head, task.task_id, story)
+            yield from self._story(_type_of(story), head, task.task_id, story)
 
     def decisions(self) -> Iterator[Line]:
         """Each decision record and the vote on it."""
@@ -123,6 +124,15 @@ class _Export:
     def _line(self, type: str, body: dict[str, Any], *key: str) -> Line:
         named = "\n".join(("chorus/v1/import", self._origin, type, *key))
         return Line(encode(hashlib.sha256(named.encode()).digest()[:_ID_BYTES]), type, body)
+
+
+def _type_of(story: dict[str, Any]) -> str:
+    """How the story of a task is brought: as a goal's only where it could not be told otherwise, since not
+    every mesh knows goals.
+    """
+    results = [one["result"] for one in (*story["attempts"], *story["superseded"])]
+    reported = any(result is not None and "goal" in result for result in results)
+    return "import_goal" if reported or not story["task"].keys().isdisjoint(GOAL_FIELDS) else "import_task"
 
 
 def _without(record: Record, *names: str) -> dict[str, Any]:

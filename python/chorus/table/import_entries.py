@@ -12,7 +12,15 @@ from pydantic import BeforeValidator, Field
 from chorus.table import entries as facts
 from chorus.table.entries import Address, Fact, Image, Number, Peer, Seconds
 from chorus.table.rows import AttemptState, TaskState
-from chorus.table.submitted import TIME_MAX_MS, MaybeSha256, Name, Sha256, SubmittedTask, TaskId
+from chorus.table.submitted import (
+    TIME_MAX_MS,
+    MaybeSha256,
+    Name,
+    Sha256,
+    SubmittedGoal,
+    SubmittedTask,
+    TaskId,
+)
 from chorus.table.votes import VOTERS_MAX
 
 # As many parts, of so many characters each, as one story takes: a character is four bytes at most, and an
@@ -35,7 +43,15 @@ def _result(value: object) -> facts.Result:
     return facts.Result.model_validate({**value, "task_id": "0" * 26, "attempt": 0})
 
 
+def _goal_result(value: object) -> facts.Result:
+    """A result of a goal, which need not be one with a report of its model."""
+    if not isinstance(value, dict) or "goal" not in value:
+        return _result(value)
+    return facts.GoalResult.model_validate({**value, "task_id": "0" * 26, "attempt": 0})
+
+
 ResultBody = Annotated[facts.Result, BeforeValidator(_result)]
+GoalResultBody = Annotated[facts.Result, BeforeValidator(_goal_result)]
 
 
 class AttemptStory(Fact):
@@ -54,6 +70,12 @@ class AttemptStory(Fact):
     result: ResultBody | None = None
 
 
+class GoalAttemptStory(AttemptStory):
+    """An attempt at a goal."""
+
+    result: GoalResultBody | None = None
+
+
 class ChangeStory(Fact):
     """One step of a task's story."""
 
@@ -69,6 +91,12 @@ class SupersededStory(Fact):
     attempt: AttemptNumber
     author: Peer
     result: ResultBody
+
+
+class GoalSupersededStory(SupersededStory):
+    """A result of a goal that came too late."""
+
+    result: GoalResultBody
 
 
 class RecordedStory(Fact):
@@ -114,6 +142,14 @@ class TaskStory(Fact):
     removed: RemovedStory | None = None
 
 
+class GoalStory(TaskStory):
+    """All that the mesh which is no more knew of a goal."""
+
+    task: SubmittedGoal
+    attempts: list[GoalAttemptStory] = Field(default_factory=list)  # type: ignore[assignment]
+    superseded: list[GoalSupersededStory] = Field(default_factory=list)  # type: ignore[assignment]
+
+
 class VoteStory(Fact):
     """A vote that was cast."""
 
@@ -154,6 +190,10 @@ class ImportTask(Fact):
     why: Why = ""
     story: dict[str, Any] | None = None
     parts: Annotated[int, Field(ge=0, le=PARTS_MAX)] = 0
+
+
+class ImportGoal(ImportTask):
+    """A goal, whose story has fields and results that no other task has."""
 
 
 class ImportBallot(Fact):
@@ -213,4 +253,5 @@ FACTS: dict[str, type[Fact]] = {
     "import_decision": ImportDecision,
     "import_version": ImportVersion,
     "import_member": ImportMember,
+    "import_goal": ImportGoal,
 }

@@ -18,8 +18,10 @@ from chorus.table.effects import Draft, Drop, Refuse, TableView
 from chorus.table.entries import UNFIT, Entry, Fact
 from chorus.table.import_entries import (
     BallotStory,
+    GoalStory,
     ImportBallot,
     ImportDecision,
+    ImportGoal,
     ImportMember,
     ImportPart,
     ImportTask,
@@ -68,7 +70,8 @@ def task(draft: Draft, entry: Entry, fact: ImportTask) -> Touched:
     """A task with all that happened to it. An open one waits anew; it counts even where the mesh is full."""
     if draft.get(Task, fact.task_id) is not None:
         raise Refuse(f"{KNOWN}: there is a task with that id", *_parts_of(entry, fact.task_id, fact.parts))
-    story = _story(draft, entry, TaskStory, fact.task_id, fact)
+    kind = GoalStory if isinstance(fact, ImportGoal) else TaskStory
+    story = _story(draft, entry, kind, fact.task_id, fact)
     actors = [story.vouched_by, *(one.agent for one in story.attempts)]
     _check_author(draft, entry, [*actors, *(one.author for one in story.superseded)])
     ended = story.state in FINISHED_STATES
@@ -266,7 +269,7 @@ def is_there(view: TableView, type: str, body: dict[str, Any]) -> bool:
     match type:
         case "import_part":
             return _has(view, body["of"])
-        case "import_task":
+        case "import_task" | "import_goal":
             return view.get(Task, body["task_id"]) is not None
         case "import_ballot":
             return view.get(Ballot, body["hash"]) is not None
@@ -333,4 +336,5 @@ RULES: dict[str, Callable[[Draft, Entry, Any], Touched]] = {
     "import_decision": decision,
     "import_version": version,
     "import_member": member,
+    "import_goal": task,
 }

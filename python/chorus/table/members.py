@@ -15,6 +15,7 @@ from chorus.table.entries import (
     Join,
     Leader,
     MemberProfile,
+    Models,
     Presence,
     Profile,
     Removal,
@@ -25,8 +26,8 @@ from chorus.table.records import Counter, FormerMember, Member, Mesh, changed
 
 FOUNDER_RAFT_ID = 1
 # The newest version of the table that this release knows. Types that came with a later one than the first are
-# listed with theirs in `chorus.table.transitions`.
-TABLE_VERSION = 2
+# listed with theirs in `chorus.table.entry_types`.
+TABLE_VERSION = 3
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 Touched = tuple[str, ...]
 
@@ -110,6 +111,13 @@ def profile(draft: Draft, entry: Entry, fact: MemberProfile) -> Touched:
     return ()
 
 
+def models(draft: Draft, entry: Entry, fact: Models) -> Touched:
+    """A member names the models that it reaches goals with, or says why it has none."""
+    named = tuple(model.model_dump(mode="json") for model in fact.models)
+    draft.put(changed(_member(draft, entry.author), models=named, model_reason=fact.reason))
+    return ()
+
+
 def presence(draft: Draft, entry: Entry, fact: Presence) -> Touched:
     """The leader lost or found a member."""
     member = _member(draft, fact.peer)
@@ -184,6 +192,7 @@ RULES: dict[str, Callable[[Draft, Entry, Any], Touched]] = {
     "voter": voter,
     "removal": removal,
     "member": profile,
+    "models": models,
     "presence": presence,
     "table_version": table_version,
 }

@@ -76,7 +76,7 @@ _MEMBER = """
 SELECT m.peer, m.raft_id, m.agent_id, m.role, m.expertise, m.specialization, m.max_tasks, m.languages,
   m.images, m.accepting, m.reason, m.version, m.voter, m.present,
   (SELECT count(*) FROM attempts a WHERE a.agent = m.peer AND a.finished_at IS NULL), m.joined_at,
-  m.table_version
+  m.table_version, m.models, m.model_reason
 FROM members m
 """
 _DECISION = f"""
@@ -447,9 +447,11 @@ def _attempt(row: tuple[Any, ...]) -> AttemptRow:
 
 def _member(row: tuple[Any, ...]) -> MemberRow:
     (peer, raft_id, agent_id, role, expertise, specialization, max_tasks, languages, images, accepting,
-     reason, version, voter, present, active, joined_at, table_version) = row  # fmt: skip
+     reason, version, voter, present, active, joined_at, table_version, models,
+     model_reason) = row  # fmt: skip
     return MemberRow(
         peer, raft_id, agent_id, role, tuple(orjson.loads(expertise)), specialization, max_tasks,
         tuple(orjson.loads(languages)), tuple(orjson.loads(images)), bool(accepting), reason, version,
-        bool(voter), bool(present), active, joined_at, table_version,
+        bool(voter), bool(present), active, joined_at, table_version, tuple(orjson.loads(models)),
+        model_reason,
     )  # fmt: skip

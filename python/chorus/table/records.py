@@ -53,6 +53,9 @@ class Member:
     joined_at: int = 0
     # The newest version of the table that it said it knows.
     table_version: int = 1
+    # The models that it reaches goals with, each `{"provider", "model", "local"}`, and why they are not more.
+    models: tuple[dict[str, Any], ...] = ()
+    model_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

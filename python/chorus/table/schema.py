@@ -11,7 +11,7 @@ import orjson
 from chorus.table.records import RECORDS, VALUES, Record
 
 # The form of the file. One of an older form is made anew from the log, one of a newer form refused by name.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 # The project in a decision's address, `ucxl://agent:role@project:task/…`, as index and query both write it.
 _FROM_PROJECT = "substr(address, instr(address, '@') + 1)"

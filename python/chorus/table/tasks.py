@@ -1,8 +1,11 @@
 """The rules for tasks: how each entry moves a task along its states, and what is refused. Pure.
 
+A goal begins with `goal` and may end with `goal_result`; all else is as for a task with commands.
+
 announced --award--> awarded (shown as announced) --claim--> claimed --started--> running
 awarded --decline--> announced          claimed, running --result--> completed | failed
 awarded, claimed, running --release, reoffer--> announced, or failed after max_attempts lost ones
+awarded, claimed, running --give_back--> announced
 any open state --cancel--> cancelled    announced --expire--> expired
 announced --dependency_failed--> failed
 failed, cancelled, expired --retry--> announced
@@ -85,6 +88,16 @@ def submit(draft: Draft, entry: Entry, fact: facts.Submit) -> Touched:
     return (fact.task_id,)
 
 
+def goal(draft: Draft, entry: Entry, fact: facts.SubmitGoal) -> Touched:
+    """A goal begins as announced. Refused as a task is, and when what it continues has not ended."""
+    if (before := fact.task.continues) is not None:
+        known = draft.get(Task, before)
+        if known is None or known.finished_at is None:
+            what = f"there is no task {before}" if known is None else f"task {before} has not ended"
+            raise Refuse(f"invalid: task.continues: {what}")
+    return submit(draft, entry, fact)
+
+
 def cancelled_before(draft: Draft, entry: Entry, task: Task) -> None:
     """Ends a task that comes into the table, if its cancel was there first."""
     cancelled = draft.get(Cancel, task.task_id)
@@ -152,6 +165,13 @@ def started(draft: Draft, entry: Entry, fact: facts.Started) -> Touched:
     return (fact.task_id,)
 
 
+def goal_result(draft: Draft, entry: Entry, fact: facts.GoalResult) -> Touched:
+    """A result as any other, with what a model did."""
+    if not _is_goal(draft, fact.task_id):
+        raise Refuse("only of a task without commands")
+    return result(draft, entry, fact)
+
+
 def result(draft: Draft, entry: Entry, fact: facts.Result) -> Touched:
     """The first result of the newest attempt, by its executor, ends the task; others are superseded."""
     attempt = draft.get(Attempt, fact.task_id, fact.attempt)
@@ -191,6 +211,17 @@ def release(draft: Draft, entry: Entry, fact: facts.Release) -> Touched:
     if fact.cause == "unresponsive" and attempt.state != "awarded":
         task = changed(task, unresponsive=task.unresponsive + 1)
     return _given_back(draft, entry, task, attempt, "released", fact.reason or "given back")
+
+
+def give_back_goal(draft: Draft, entry: Entry, fact: facts.GiveBack) -> Touched:
+    """The executor's model was away before its first step. Not counted in `max_attempts`."""
+    task, attempt = _current(draft, entry, fact.task_id, fact.attempt, tuple(OPEN_ATTEMPTS))
+    if not _is_goal(draft, fact.task_id):
+        raise Refuse("only of a task without commands")
+    reason = fact.reason or "given back"
+    draft.put(changed(attempt, state="released", reason=reason, finished_at=entry.stamp_ms))
+    give_back(draft, entry, task, reason)
+    return (fact.task_id,)
 
 
 def reoffer(draft: Draft, entry: Entry, fact: facts.Reoffer) -> Touched:
@@ -417,6 +448,11 @@ def _task(draft: Draft, task_id: str) -> Task:
     return task
 
 
+def _is_goal(draft: Draft, task_id: str) -> bool:
+    body = draft.get(Body, task_id)
+    return body is not None and not body.task.get("commands")
+
+
 def _open_task(draft: Draft, task_id: str) -> Task:
     task = _task(draft, task_id)
     if task.finished_at is not None:
@@ -464,4 +500,7 @@ RULES: dict[str, Callable[[Draft, Entry, Any], Touched]] = {
     "dependency_failed": dependency_failed,
     "waiting": waiting,
     "decision": decision,
+    "goal": goal,
+    "goal_result": goal_result,
+    "give_back": give_back_goal,
 }

@@ -25,6 +25,7 @@ from chorus.table.entries import (
     Entry,
     Fact,
 )
+from chorus.table.entry_types import SINCE
 from chorus.table.records import Known, Member, Mesh, Version
 from chorus.table.submitted import TIME_MAX_MS
 
@@ -36,8 +37,6 @@ _LEADER_ONLY = LEADER_ONLY | votes.LEADER_ONLY
 _RULES: dict[str, Any] = {
     **members.RULES, **tasks.RULES, **ucxl.RULES, **votes.RULES, **imports.RULES, **holders.RULES,
 }  # fmt: skip
-# The version of the table that a type came with; 1 for those that are not named.
-_SINCE: dict[str, int] = {"removal": 2, "holders": 2, **dict.fromkeys(import_entries.FACTS, 2)}
 
 # Errors of the disk and of the machine: they say nothing about the entry, and stop applying.
 _NOT_THE_ENTRYS: Final = (sqlite3.Error, OSError, MemoryError)
@@ -51,7 +50,7 @@ def apply(view: TableView, entry: Entry) -> Outcome:
     if entry.type in ("", "invalid"):
         return Outcome(False, entry.type and "not a valid entry")
     mesh = view.get(Mesh, "mesh")
-    if entry.type not in _FACTS or _SINCE.get(entry.type, 1) > (mesh.version if mesh is not None else 1):
+    if entry.type not in _FACTS or SINCE.get(entry.type, 1) > (mesh.version if mesh is not None else 1):
         return Outcome(False, f"{OF_A_LATER_VERSION} has no entries of that type")
     if json_values.problem_of([entry.id, entry.author]) is not None:
         return Outcome(False, "not a valid entry")
@@ -107,7 +106,7 @@ def _read(entry: Entry) -> Fact:
         return _FACTS[entry.type].model_validate(entry.body)
     except ValidationError as error:
         place = _place(error)
-    if entry.type == "submit" and place[:1] == ["task"]:
+    if entry.type in ("submit", "goal") and place[:1] == ["task"]:
         raise Refuse(f"invalid: {'.'.join(place)}: not a value of this field")
     raise Refuse(f"{UNFIT}: {place[0] if place else 'it'}: not a value of this field")
 

@@ -121,8 +121,8 @@ def _result(result: dict[str, Any] | None, decision: str | None) -> dict[str, An
         shown["artifacts_blob"] = blob
     shown["usage"] = shown["usage"] if isinstance(shown["usage"], dict) else {}
     shown["decision"] = decision or result.get("decision")
-    if result.get("patch") is not None:
-        shown["patch"] = result["patch"]
+    if isinstance(goal := result.get("goal"), dict):
+        shown["goal"], shown["patch"] = goal, goal.get("patch")
     return shown
 
 

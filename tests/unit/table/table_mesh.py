@@ -6,12 +6,13 @@ from typing import Any
 
 from chorus.table.effects import MemoryView, Outcome
 from chorus.table.entries import Entry
-from chorus.table.records import Attempt, Member, Task
+from chorus.table.members import TABLE_VERSION
+from chorus.table.records import Attempt, Member, Mesh, Task
 from chorus.table.transitions import apply
 from chorus.wire.ids import new_id
 
 A, B, C, STRANGER = "peer-a", "peer-b", "peer-c", "peer-x"
-T1, T2 = (new_id(0, bytes([n]) * 10) for n in (1, 2))
+T1, T2, T3 = (new_id(0, bytes([n]) * 10) for n in (1, 2, 3))
 # Stamps of the log: a hundred milliseconds from entry to entry.
 STEP_MS = 100
 
@@ -56,12 +57,15 @@ class Log:
         self.view.write(outcome.effects)
         return outcome
 
-    def raise_version(self, *members: str) -> None:
-        """The table goes to version 2, which these members know (all three, unless they are named)."""
+    def raise_version(self, *members: str, to: int = TABLE_VERSION) -> None:
+        """The table goes to a version that these members know (all three, unless they are named)."""
         for peer in members or (A, B, C):
             name = peer.removeprefix("peer-")
-            assert self.say(peer, "member", agent_id=name, max_tasks=3, table_version=2).accepted
-        assert self.say(A, "table_version", version=2).accepted
+            assert self.say(peer, "member", agent_id=name, max_tasks=3, table_version=to).accepted
+        mesh = self.view.get(Mesh, "mesh")
+        assert mesh is not None
+        for version in range(mesh.version + 1, to + 1):
+            assert self.say(A, "table_version", version=version).accepted
 
     def remove(self, peer: str, reason: str = "away") -> Outcome:
         """The leader removes a member."""
@@ -73,11 +77,22 @@ class Log:
         self, task_id: str = T1, *, author: str = B, submitter: str | None = None, **task: Any
     ) -> Outcome:
         """A task, by default with one command."""
+        return self._submit("submit", task_id, author, submitter, {"commands": ["true"], **task})
+
+    def goal(
+        self, task_id: str = T1, *, author: str = B, submitter: str | None = None, **task: Any
+    ) -> Outcome:
+        """A task without commands."""
+        return self._submit("goal", task_id, author, submitter, task)
+
+    def _submit(
+        self, type: str, task_id: str, author: str, submitter: str | None, task: dict[str, Any]
+    ) -> Outcome:
         return self.say(
             author,
-            "submit",
+            type,
             task_id=task_id,
-            task={"title": "t", "commands": ["true"], **task},
+            task={"title": "t", **task},
             submitter=submitter or author,
             vouched_by=author,
             submitted_by=task.get("submitted_by", ""),
@@ -96,6 +111,13 @@ class Log:
         return self.say(
             author, "result", task_id=task_id, attempt=attempt, outcome=outcome, exit_code=0, **more
         )
+
+    def goal_result(
+        self, author: str = C, task_id: str = T1, attempt: int = 1, outcome: str = "completed", **more: Any
+    ) -> Outcome:
+        """A result of a goal."""
+        body = {"ended_by": "finished", "goal": {"provider": "ollama", "model": "m", "steps": 3}, **more}
+        return self.say(author, "goal_result", task_id=task_id, attempt=attempt, outcome=outcome, **body)
 
     def task(self, task_id: str = T1) -> Task:
         """The task now."""

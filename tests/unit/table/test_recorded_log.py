@@ -23,9 +23,13 @@ from chorus.table.store import TableStore
 from chorus.table.view import view
 
 VECTORS = Path(__file__).parents[2] / "vectors"
-RELEASES = ["0.5", "0.6"]
+RELEASES = ["0.5", "0.6", "0.7"]
 # Fields of records that came after a release, and what they hold in a table which that release could make.
-ADDED_SINCE: dict[str, dict[tuple[str, str], Any]] = {"0.5": {("mesh", "recovers"): ()}}
+_SINCE_0_6: dict[tuple[str, str], Any] = {("members", "models"): (), ("members", "model_reason"): ""}
+ADDED_SINCE: dict[str, dict[tuple[str, str], Any]] = {
+    "0.5": {("mesh", "recovers"): (), **_SINCE_0_6},
+    "0.6": _SINCE_0_6,
+}
 
 
 def recorded(release: str = RELEASES[-1]) -> list[Entry]:

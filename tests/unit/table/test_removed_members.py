@@ -18,7 +18,7 @@ DECISION = "d" * 64
 @pytest.fixture
 def log() -> Log:
     log = Log()
-    log.raise_version()
+    log.raise_version(to=2)
     return log
 
 

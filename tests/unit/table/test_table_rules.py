@@ -7,6 +7,7 @@ from table_mesh import STEP_MS, STRANGER, T1, T2, A, B, C, Log
 
 from chorus.table import bounds, transitions
 from chorus.table.entry_types import OF_THE_CORE, PROPOSABLE
+from chorus.table.members import TABLE_VERSION
 from chorus.table.records import Change, Counter, Decision, Member, Mesh, Removed, Superseded
 from chorus.table.transitions import SEEN_MAX_AGE
 from chorus.wire.ids import new_id
@@ -232,7 +233,7 @@ def test_a_type_counts_from_the_version_of_the_table_that_it_came_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log = Log()
-    monkeypatch.setattr(transitions, "_SINCE", {"retry": 2})
+    monkeypatch.setattr(transitions, "SINCE", {"retry": 2})
     assert log.say(B, "retry", task_id=T1).reason.startswith("unknown: this version")
     log.raise_version()
     assert log.say(B, "retry", task_id=T1).reason == "unknown: no such task"
@@ -245,11 +246,13 @@ def test_the_tables_version_rises_once_all_members_know_the_next() -> None:
     assert "not every member" in log.say(A, "table_version", version=2).reason
     assert "leader" in log.say(B, "table_version", version=2).reason
     assert "next version" in log.say(A, "table_version", version=3).reason
-    assert log.say(C, "member", agent_id="c", table_version=3).accepted
-    assert log.say(A, "table_version", version=2).accepted
+    beyond = TABLE_VERSION + 1
+    assert log.say(C, "member", agent_id="c", table_version=beyond).accepted
+    for version in range(2, beyond):
+        assert log.say(A, "table_version", version=version).accepted
     # A release that does not know the next stops there, and at nothing else.
-    outcome = log.say(A, "table_version", version=3)
-    assert (outcome.accepted, outcome.beyond, outcome.effects) == (False, 3, ())
+    outcome = log.say(A, "table_version", version=beyond)
+    assert (outcome.accepted, outcome.beyond, outcome.effects) == (False, beyond, ())
 
 
 def test_no_member_can_stop_the_others_with_a_version() -> None:

@@ -17,6 +17,7 @@ from table_mesh import T1, T2, A, B, C, Log
 from chorus.config import MeshSettings
 from chorus.table.effects import MemoryView
 from chorus.table.entries import Entry
+from chorus.table.members import TABLE_VERSION
 from chorus.table.reader import SUMMARY_MAX_CHARS, TableReader
 from chorus.table.records import RECORDS, Attempt, Task
 from chorus.table.rows import LONG_FIELDS, OPEN_ATTEMPTS
@@ -196,14 +197,16 @@ def test_a_version_of_the_table_beyond_this_release_stops_applying(tmp_path: Pat
     log = Log()
     log.raise_version()
     for peer in PEERS:
-        log.say(peer, "member", agent_id="x", table_version=3)
-    log.say(A, "table_version", version=3)
+        log.say(peer, "member", agent_id="x", table_version=TABLE_VERSION + 1)
+    before = len(log.entries)
+    log.say(A, "table_version", version=TABLE_VERSION + 1)
     log.say(A, "retry", task_id=T1)
     store = TableStore(tmp_path / "table.sqlite")
-    assert len(store.apply_batch(log.entries)) == 11
-    assert store.applied == 11
-    with pytest.raises(TableTooNew, match="entry 12 raises the mesh's table to version 3"):
-        store.apply_batch(log.entries[11:])
+    assert len(store.apply_batch(log.entries)) == before
+    assert store.applied == before
+    what = f"entry {before + 1} raises the mesh's table to version {TABLE_VERSION + 1}"
+    with pytest.raises(TableTooNew, match=what):
+        store.apply_batch(log.entries[before:])
 
 
 def test_a_table_of_an_older_form_is_made_anew_and_one_of_a_newer_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from table_mesh import STRANGER, T1, T2, A, B, C, Log
+from table_mesh import STRANGER, T1, T2, T3, A, B, C, Log
 from test_recorded_log import recorded
 
 from chorus.table import transitions
@@ -102,7 +102,7 @@ def said(draw: st.DrawFn) -> Case:
         return draw(st.sampled_from(others)) if draw(st.integers(0, 19)) == 19 else usual
 
     author, type, body = draw(st.sampled_from(TEMPLATES))
-    body = at_hand(body, draw(st.sampled_from([T1, T2, NEW])))
+    body = at_hand(body, draw(st.sampled_from([T1, T2, T3, NEW])))
     if "attempt" in body:
         body["attempt"] = draw(st.integers(1, 2))
     for _ in range(draw(st.sampled_from([0, 1, 1, 2]))):
@@ -130,6 +130,8 @@ def entries_of(cases: list[Case]) -> list[Entry]:
     log.submit()
     log.run()
     log.submit(T2, submitter=STRANGER)
+    log.goal(T3, checks=["true"])
+    log.run(T3)
     start = len(log.entries)
     more = [
         Entry(
