@@ -154,4 +154,6 @@ def need_of(task: dict[str, Any]) -> Need:
         specialization=task.get("specialization") or "",
         language=canonical(task.get("language") or ""),
         goal=not task.get("commands"),
+        required_model=task.get("required_model") or "",
+        local_model=bool(task.get("local_model")),
     )

@@ -35,6 +35,8 @@ PROPOSE_S = 30.0
 # What is heard and waits to be proposed; more is dropped, and said: a flood must not grow memory.
 HEARD_MAX = 1_000
 HEARD_MAX_BYTES = 32 * 1024 * 1024
+# The types of entries by which a task begins.
+SUBMISSIONS = frozenset({"submit", "goal"})
 # The most that a cancel holds.
 CANCEL_BYTES = 1024
 
@@ -106,7 +108,7 @@ class Gossip:
         full = self._usage.full(signer, size, self._now(), stranger=stranger)
         if full is not None:
             self._dropped(full, sender=signer)
-        elif self._later(f"task {task_id}", size, needed, propose, self._dependencies(task)):
+        elif self._later(f"task {task_id}", size, needed, propose, lambda: self._ready(task)):
             self._usage.charge(signer, size, self._now(), stranger=stranger)
 
     def _hear_cancel(self, message: Message) -> None:
@@ -132,7 +134,7 @@ class Gossip:
     def _on_applied(self, batch: list[Applied]) -> None:
         for applied in batch:
             self._charge_others(applied)
-            if applied.entry.type != "submit" or not applied.outcome.accepted:
+            if applied.entry.type not in SUBMISSIONS or not applied.outcome.accepted:
                 continue
             for task_id in applied.outcome.tasks:
                 task = self._store.get(Task, task_id)
@@ -147,7 +149,7 @@ class Gossip:
         anything, and does not.
         """
         entry = applied.entry
-        if entry.type != "submit" or entry.author == self._hub.peer_id or not applied.outcome.accepted:
+        if entry.type not in SUBMISSIONS or entry.author == self._hub.peer_id or not applied.outcome.accepted:
             return
         signer = str(entry.body["submitter"])
         if signer != entry.author:
@@ -201,7 +203,7 @@ class Gossip:
             self._process.log.info("what was announced is not in the table", error=str(error))
 
     async def _wait_for(self, ready: Callable[[], bool]) -> None:
-        """What a task depends on may have been announced just before it."""
+        """What a task depends on may have been announced just before it; a new mesh takes no goals yet."""
         try:
             async with asyncio.timeout(self._patience_s):
                 while not ready():
@@ -209,8 +211,10 @@ class Gossip:
         except TimeoutError:
             return
 
-    def _dependencies(self, task: TaskSubmission) -> Callable[[], bool]:
-        return lambda: all(self._store.get(Task, other) is not None for other in task.depends_on)
+    def _ready(self, task: TaskSubmission) -> bool:
+        """Whether the table has what the task needs to be taken."""
+        known = all(self._store.get(Task, other) is not None for other in task.depends_on)
+        return known and self._submission.why_not_yet(task) is None
 
     def _rank(self) -> int:
         """How many present members would propose before this one."""

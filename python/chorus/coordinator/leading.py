@@ -18,7 +18,7 @@ from chorus.coordinator.board import Board
 from chorus.coordinator.exclusions import Exclusions
 from chorus.coordinator.follower import Applied, Follower
 from chorus.coordinator.leases import Leases
-from chorus.coordinator.matching import LOST, Candidate, plan
+from chorus.coordinator.matching import LOST, Candidate, Model, plan
 from chorus.coordinator.offers import Offers
 from chorus.coordinator.presence import Presence
 from chorus.coordinator.proposals import Proposals, Settled
@@ -137,7 +137,7 @@ class Leading:
         if raised is None:
             return
         if raised.due:
-            self._spawn_once(("version",), self._say("table_version", {"version": raised.version}))
+            self._spawn_once(("version",), self._say_version(raised.version))
         elif before == self.held_back_by != self._said_of:
             # Not of those that have only just joined: they have said nothing yet.
             self._said_of = self.held_back_by
@@ -146,6 +146,12 @@ class Leading:
                 version=raised.version,
                 held_back_by=", ".join(self.held_back_by),
             )
+
+    async def _say_version(self, version: int) -> None:
+        settled = await self._say("table_version", {"version": version})
+        if settled is not None and settled.accepted:
+            # The one after it may be due as well.
+            asyncio.get_running_loop().call_soon(self._wake.set)
 
     async def renew(self, task_id: str, attempt: int, mesh: str, peer: str) -> None:
         """An executor is alive. Acknowledged only after a proof of leadership that began later."""
@@ -201,8 +207,10 @@ class Leading:
             "claim",
             "started",
             "result",
+            "goal_result",
             "decline",
             "release",
+            "give_back",
             "reoffer",
             "cancel",
         ):
@@ -218,9 +226,11 @@ class Leading:
             self.leases.end((task_id, task.attempt if task is not None else 0))
         if entry.type == "decline":
             self.exclusions.add(task_id, entry.author, str(entry.body.get("reason") or "declined"), now)
-        elif entry.type in ("result", "cancel"):
+        elif entry.type == "give_back":
+            self.exclusions.add(task_id, entry.author, str(entry.body.get("reason") or "gave it back"), now)
+        elif entry.type in ("result", "goal_result", "cancel"):
             self.exclusions.forget(task_id)
-        if entry.type == "result":
+        if entry.type in ("result", "goal_result"):
             self._succeeded(entry.author, True)
         elif entry.type == "release":
             self.exclusions.add(task_id, entry.author, "gave it back", now)
@@ -342,6 +352,8 @@ class Leading:
                 reason=member.reason,
                 success=self._success.get(member.peer, 1.0),
                 latency_ms=self._latency.get(member.peer, 0.0),
+                models=tuple(Model(model["model"], model["local"]) for model in member.models),
+                model_reason=member.model_reason,
             )
             for member in self._store.records(Member)
         ]

@@ -34,7 +34,19 @@ class Need:
     required_expertise: tuple[str, ...] = ()
     specialization: str = ""
     language: str = ""
+    # Without commands: a model has to reach it, with this name unless that is empty, and one that answers at
+    # a private address if `local_model`.
     goal: bool = False
+    required_model: str = ""
+    local_model: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that a member has; a `local` one answers at loopback or a private address."""
+
+    name: str
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +87,8 @@ class Candidate:
     reason: str = ""
     success: float = 1.0
     latency_ms: float = 0.0
+    models: tuple[Model, ...] = ()
+    model_reason: str = ""
 
     @property
     def free(self) -> int:
@@ -92,8 +106,8 @@ class Plan:
 
 def misfit(need: Need, member: Candidate) -> str | None:
     """Why this member can never take such a task as it is now; None when it can, load apart."""
-    if need.goal:
-        return "it has no model, and the task has no commands"
+    if need.goal and (why := _without_model(need, member)) is not None:
+        return why
     if need.required_role and need.required_role != member.role:
         return f"its role is not {need.required_role}"
     missing = [item for item in need.required_expertise if item not in member.expertise]
@@ -109,6 +123,18 @@ def misfit(need: Need, member: Candidate) -> str | None:
             return f"its expertise does not cover {need.language}"
         if member.languages and need.language not in member.languages:
             return f"it has no image for {need.language}"
+    return None
+
+
+def _without_model(need: Need, member: Candidate) -> str | None:
+    """Why a member has no model for a goal; None when it has one."""
+    if not member.models:
+        return f"it has no model ({member.model_reason})" if member.model_reason else "it has no model"
+    named = [model for model in member.models if need.required_model in ("", model.name)]
+    if not named:
+        return f"it does not have the model {need.required_model}"
+    if need.local_model and not any(model.local for model in named):
+        return "its model is not on a private address"
     return None
 
 

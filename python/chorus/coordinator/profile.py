@@ -1,16 +1,22 @@
-"""What this member says about itself: the `member` entry, and its availability and capabilities as news."""
+"""What this member says about itself: the entries `member` and `models`, and its availability and
+capabilities as news.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-from chorus.coordinator.follower import Follower
+from pydantic import ValidationError
+
+from chorus.coordinator.follower import Applied, Follower
 from chorus.coordinator.proposals import Proposals
 from chorus.hub import Hub, HubError
 from chorus.process import Process
+from chorus.table.entries import MODELS_MAX, REASON_MAX_CHARS, Model
+from chorus.table.entry_types import SINCE
 from chorus.table.members import TABLE_VERSION
-from chorus.table.records import Member
+from chorus.table.records import Member, Mesh
 from chorus.wire.messages import COORDINATION
 
 # The executor is asked this often while it takes no tasks (it may be about to), and this often when it does.
@@ -32,11 +38,13 @@ class ProfileKeeper:
         self._changed = asyncio.Event()
         self._said: dict[str, Any] | None = None
         self._said_at = 0.0
-        follower.listen(lambda batch: self._look(any(item.outcome.members for item in batch)))
+        follower.listen(self._look)
 
-    def _look(self, members: bool) -> None:
-        # Just admitted, or somebody changed what the table says of us.
-        if members and not self.accepting:
+    def _look(self, batch: list[Applied]) -> None:
+        # Just admitted, or somebody changed what the table says of us; or more can be said from here on.
+        members = any(item.outcome.members for item in batch)
+        raised = any(item.entry.type == "table_version" and item.outcome.accepted for item in batch)
+        if raised or (members and not self.accepting):
             self._changed.set()
 
     @property
@@ -65,16 +73,30 @@ class ProfileKeeper:
             self._changed.clear()
 
     async def say(self) -> None:
-        """Proposes the profile if the table has another."""
+        """Proposes the profile, and the models, if the table has others."""
         member = self._store.get(Member, self._hub.peer_id)
         if member is None:
             return
-        wanted = await self.wanted()
+        said, problem = await self._ask_executor()
+        wanted = self._profile(said, problem)
         if any(_plain(getattr(member, name)) != value for name, value in wanted.items()):
             await self._proposals.propose("member", wanted, ENTRY_TIMEOUT_S)
+        mesh = self._store.get(Mesh, "mesh")
+        if "models" not in said or mesh is None or mesh.version < SINCE["models"]:
+            return
+        models = self._proposals.redaction.entry("models", models_of(said))
+        if (list(member.models), member.model_reason) != (models["models"], models["reason"]):
+            await self._proposals.propose("models", models, ENTRY_TIMEOUT_S)
 
-    async def wanted(self) -> dict[str, Any]:
-        """The profile as it is now."""
+    async def _ask_executor(self) -> tuple[dict[str, Any], str]:
+        """What the executor says of this agent, or nothing and why."""
+        try:
+            reply = await self._hub.call_service("executor", "profile", timeout=ENTRY_TIMEOUT_S)
+        except HubError as error:
+            return {}, f"its executor does not answer ({error.code})"
+        return reply.head, ""
+
+    def _profile(self, said: dict[str, Any], problem: str) -> dict[str, Any]:
         settings = self._process.settings
         profile: dict[str, Any] = {
             "agent_id": settings.agent_id,
@@ -84,20 +106,11 @@ class ProfileKeeper:
             "max_tasks": settings.max_tasks,
             "version": settings.version,
             "table_version": TABLE_VERSION,
-            "languages": [],
-            "images": [],
-            "accepting": False,
-            "reason": "",
+            "languages": sorted(str(item) for item in said.get("languages") or ()),
+            "images": sorted(str(item) for item in said.get("images") or ()),
+            "accepting": bool(said.get("accepting")),
+            "reason": (problem or str(said.get("reason") or ""))[:REASON_MAX_CHARS],
         }
-        try:
-            said = (await self._hub.call_service("executor", "profile", timeout=ENTRY_TIMEOUT_S)).head
-        except HubError as error:
-            profile["reason"] = f"its executor does not answer ({error.code})"
-        else:
-            profile["languages"] = sorted(str(item) for item in said.get("languages") or ())
-            profile["images"] = sorted(str(item) for item in said.get("images") or ())
-            profile["accepting"] = bool(said.get("accepting"))
-            profile["reason"] = str(said.get("reason") or "")[:2000]
         if self.draining:
             profile["accepting"], profile["reason"] = False, DRAINING
         return profile
@@ -135,6 +148,24 @@ class ProfileKeeper:
                     "version": member.version,
                 },
             )
+
+
+def models_of(said: dict[str, Any]) -> dict[str, Any]:
+    """The body of a `models` entry, of what the executor passes on from `mind`.
+
+    Models that no entry can hold are left out.
+    """
+    listed = said["models"] if isinstance(said["models"], list) else []
+    models: list[dict[str, Any]] = []
+    for item in listed:
+        try:
+            models.append(Model.model_validate(item).model_dump())
+        except ValidationError:
+            continue
+    return {
+        "models": models[:MODELS_MAX],
+        "reason": str(said.get("model_reason") or "")[:REASON_MAX_CHARS],
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -17,11 +17,12 @@ from chorus.coordinator.importing import Importing
 from chorus.coordinator.newest import Newest
 from chorus.coordinator.notes import Notes
 from chorus.coordinator.proposals import Proposals
+from chorus.coordinator.table_version import no_goals_yet
 from chorus.hub import Hub, HubError, HubInvalid, HubNotFound, HubRefused, HubUnavailable, Request
 from chorus.process import Process
 from chorus.table import bounds
 from chorus.table.reader import TableReader
-from chorus.table.records import Body, Member, Task
+from chorus.table.records import Body, Member, Mesh, Task
 from chorus.table.view import view
 from chorus.wire.ids import is_id, new_id
 from chorus.wire.secrets import SEALED_PREFIX, seal_secrets
@@ -33,7 +34,20 @@ SUBMIT_WAIT_S = 20.0
 SECOND_COPY_S = 2.0
 
 # What other processes of this agent may say through the coordinator; the rest has services of its own.
-PROPOSABLE = frozenset({"decline", "claim", "started", "result", "release", "decision", "version", "holders"})
+PROPOSABLE = frozenset(
+    {
+        "decline",
+        "claim",
+        "started",
+        "result",
+        "goal_result",
+        "release",
+        "give_back",
+        "decision",
+        "version",
+        "holders",
+    }
+)
 
 
 class Submission:
@@ -77,7 +91,8 @@ class Submission:
     ) -> dict[str, Any]:
         """Submits a task once; `submitter` is the signer of one heard by gossip, else this agent.
 
-        Raises HubUnavailable while a mesh is being recovered: the task may be one that it had.
+        Raises HubUnavailable while a mesh is being recovered, as the task may be one that it had, and for a
+        goal while not every member knows goals.
         """
         self._check_recovered()
         task_id = task.task_id or new_id()
@@ -102,6 +117,8 @@ class Submission:
         known = self._store.get(Body, task_id)
         if known is not None:
             return self._known(task_id, _same(known.task, body), len(task.blobs))
+        if (why := self.why_not_yet(task)) is not None:
+            raise HubUnavailable(why)
         body["secrets"] = await seal_secrets(self._hub, body["secrets"])
         self._check_bounds(submitted_by or submitter or self._process.settings.agent_id, submitter)
         await self._check_dependencies(task, wait_s if submitter is None else 0)
@@ -109,7 +126,7 @@ class Submission:
             await self._check_source(task.source.blob, task.resources.disk_mb)
         holders = await self._copies(task.blobs)
         settled = await self._proposals.propose(
-            "submit",
+            "goal" if task.is_goal else "submit",
             {
                 "task_id": task_id,
                 "task": body,
@@ -132,6 +149,12 @@ class Submission:
             # The table names the field from the entry on, the submitter knows it from the task on.
             raise HubInvalid(settled.reason.removeprefix("invalid: ").removeprefix("task."))
         raise HubRefused(settled.reason)
+
+    def why_not_yet(self, task: TaskSubmission) -> str | None:
+        """Why the table takes no such task yet; None when it does."""
+        if not task.is_goal:
+            return None
+        return no_goals_yet(self._store.get(Mesh, "mesh"), self._store.records(Member))
 
     async def cancel(self, request: Request) -> dict[str, Any]:
         """`table.cancel` {task_id, by?, reason?} -> {state, cancelled}; remembered of an unknown task."""

@@ -17,7 +17,8 @@ from chorus.coordinator.service import Coordinator
 from chorus.hub import Hub, Request
 from chorus.process import Process
 from chorus.process.logs import Logger
-from chorus.table.records import Attempt, Task
+from chorus.table.entry_types import SINCE
+from chorus.table.records import Attempt, Mesh, Task
 from chorus.table.store import TableStore
 from chorus.testing.fake_hub import FakeMesh
 from chorus.wire.ids import new_id
@@ -45,6 +46,9 @@ class Executor:
         self.reachable = True
         self.claims = True
         self.accepting = True
+        # What `mind` says of its models.
+        self.models: list[dict[str, Any]] = []
+        self.model_reason = ""
         self.awards: list[tuple[str, int]] = []
 
     async def start(self) -> None:
@@ -53,7 +57,8 @@ class Executor:
 
     async def serve(self, request: Request) -> dict[str, Any]:
         if request.method == "profile":
-            return {"accepting": self.accepting, "reason": "", "images": ["base"], "languages": []}
+            said = {"accepting": self.accepting, "reason": "", "images": ["base"], "languages": []}
+            return {**said, "models": self.models, "model_reason": self.model_reason}
         assert request.method == "award"
         task_id, attempt = request.head["task_id"], request.head["attempt"]
         self.awards.append((task_id, attempt))
@@ -125,6 +130,15 @@ class Agent:
         except TimeoutError:
             raise AssertionError(f"it did not come to that: {what}") from None
 
+    async def takes_goals(self) -> None:
+        """Waits until the table here takes tasks without commands."""
+
+        def takes() -> bool:
+            mesh = self.parts.store.get(Mesh, "mesh")
+            return mesh is not None and mesh.version >= SINCE["goal"]
+
+        await self.until(takes, "a table that takes goals")
+
     async def state(self, task_id: str, state: str) -> Task:
         """Waits until the task is in a state here."""
 
@@ -160,6 +174,11 @@ class World:
 
     def __getitem__(self, name: str) -> Agent:
         return self.agents[name]
+
+    async def takes_goals(self) -> None:
+        """Waits until the table takes tasks without commands, at every agent."""
+        for agent in self.agents.values():
+            await agent.takes_goals()
 
     @property
     def leader(self) -> Agent:

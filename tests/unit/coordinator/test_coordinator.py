@@ -289,6 +289,7 @@ async def test_remove_is_known_to_all_agents(tmp_path: Path) -> None:
 async def test_why_a_task_waits_can_be_seen(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         task_id = (await w["b"].submit(required_role="pilot"))["task"]["task_id"]
+        await w["b"].takes_goals()
         goal = (await w["b"].submit(commands=[]))["task"]["task_id"]
         first = (await w["b"].submit(depends_on=[task_id]))["task"]["task_id"]
         await w["a"].parts.leading.tick()
@@ -389,6 +390,7 @@ async def test_others_propose_what_the_leader_did_not_hear(
 ) -> None:
     monkeypatch.setattr(gossip.Gossip.__init__, "__kwdefaults__", {"patience_s": 0.01})
     async with world(tmp_path) as w:
+        await w.takes_goals()
         w.mesh.cut("a", "x")
         await w.mesh.hub("x", "foreign").publish("chorus/tasks", "task_announcement", {"title": "heard"})
         await w["c"].until(lambda: bool(list(w["c"].parts.store.open_tasks())), "heard")

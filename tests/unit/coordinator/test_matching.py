@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chorus.coordinator.board import need_of
-from chorus.coordinator.matching import AGING_MS_PER_LEVEL, Candidate, Need, Waiting, misfit, plan
+from chorus.coordinator.matching import AGING_MS_PER_LEVEL, Candidate, Model, Need, Waiting, misfit, plan
 
 # Other work shares the machine: how long an example takes says nothing here.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,6 +24,8 @@ EXPERT = Candidate(
     2,
     languages=frozenset({"python", "rust"}),
 )
+
+THINKER = replace(GENERALIST, models=(Model("small", local=True), Model("big")))
 
 
 def named(language: str) -> Need:
@@ -50,7 +52,19 @@ FITS = [
     ("expertise by another name", named("ts"), replace(EXPERT, expertise=frozenset({"JavaScript"})), "image"),
     ("everybody speaks the shell", named("bash"), replace(EXPERT, languages=frozenset({"base"})), None),
     ("a language nobody knows", named("cobol"), replace(EXPERT, specialization="general"), "image for cobol"),
-    ("a goal needs a model", Need(goal=True), GENERALIST, "model"),
+    ("a goal needs a model", Need(goal=True), GENERALIST, "it has no model"),
+    ("its model is away", Need(goal=True), replace(GENERALIST, model_reason="x is away"), "(x is away)"),
+    ("any model", Need(goal=True), THINKER, None),
+    ("a named model", Need(goal=True, required_model="big"), THINKER, None),
+    ("another model", Need(goal=True, required_model="huge"), THINKER, "does not have the model huge"),
+    ("a near model", Need(goal=True, local_model=True), THINKER, None),
+    (
+        "a named model that is far",
+        Need(goal=True, required_model="big", local_model=True),
+        THINKER,
+        "its model is not on a private address",
+    ),
+    ("commands need none", Need(), GENERALIST, None),
 ]
 
 

@@ -77,7 +77,8 @@ def types(w: World) -> list[str]:
 async def heard_by_all(w: World) -> None:
     """Returns when every coordinator has heard what was published so far, and has proposed what it will."""
     marker = fresh_id()
-    await w["c"].hub.publish("chorus/tasks", "task_announcement", {"title": "marker", "task_id": marker})
+    task = {"title": "marker", "commands": ["true"], "task_id": marker}
+    await w["c"].hub.publish("chorus/tasks", "task_announcement", task)
     for name in w.agents:
         await w[name].until(lambda name=name: w[name].task(marker) is not None, "the marker")  # type: ignore[misc]
         await w[name].until(lambda name=name: not w[name].parts.gossip._heard, "all heard")  # type: ignore[misc]
@@ -88,6 +89,7 @@ async def test_cancels_of_unknown_tasks_stay_out_of_the_log(
 ) -> None:
     monkeypatch.setattr(gossip.Gossip.__init__, "__kwdefaults__", {"patience_s": 0.01})
     async with world(tmp_path) as w:
+        await w.takes_goals()
         x, y = w.mesh.hub("x", "foreign"), w.mesh.hub("y", "foreign")
         wanted, kept, last = fresh_id(), fresh_id(), fresh_id()
         for n in range(500):
@@ -128,6 +130,7 @@ async def test_one_stranger_fills_neither_the_mesh_nor_the_log(
 ) -> None:
     monkeypatch.setattr(gossip.Gossip.__init__, "__kwdefaults__", {"patience_s": 0.01})
     async with world(tmp_path) as w:
+        await w.takes_goals()
         x = w.mesh.hub("x", "foreign")
         before = len(w.mesh.entries)
         for n in range(4 * heard.ENTRIES_MAX_PER_STRANGER):
@@ -152,6 +155,7 @@ async def test_many_strangers_leave_members_their_room(
     monkeypatch.setattr(bounds, "OPEN_MAX_OF_STRANGERS", 7)
     monkeypatch.setattr(bounds, "OPEN_MAX_PER_MESH", 2)
     async with world(tmp_path) as w:
+        await w.takes_goals()
         for name in "uvwxyz":
             hub = w.mesh.hub(name, "foreign")
             for _ in range(5):
@@ -165,6 +169,7 @@ async def test_many_strangers_leave_members_their_room(
 
 async def test_a_strangers_task_that_nobody_takes_is_gone_after_an_hour(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
+        await w.takes_goals()
         x, task_id, mine = w.mesh.hub("x", "foreign"), fresh_id(), fresh_id()
         await x.publish("chorus/tasks", "task_announcement", {"title": "t", "task_id": task_id})
         await w["a"].state(task_id, "announced")
@@ -185,14 +190,15 @@ async def test_a_task_that_waits_for_an_unknown_one_is_refused_before_it_is_prop
         with pytest.raises(HubInvalid, match=f"depends_on: the mesh knows no task {unknown}"):
             await w["b"].submit(depends_on=[unknown])
         x = w.mesh.hub("x", "foreign")
-        await x.publish("chorus/tasks", "task_announcement", {"title": "t", "depends_on": [unknown]})
+        task: dict[str, Any] = {"title": "t", "commands": ["true"]}
+        await x.publish("chorus/tasks", "task_announcement", {**task, "depends_on": [unknown]})
         await heard_by_all(w)
         assert types(w).count("submit") == 1
         # What comes right after what it waits for is in time.
         first, second = fresh_id(), fresh_id()
-        await x.publish("chorus/tasks", "task_announcement", {"title": "t", "task_id": first})
+        await x.publish("chorus/tasks", "task_announcement", {**task, "task_id": first})
         await x.publish(
-            "chorus/tasks", "task_announcement", {"title": "t", "task_id": second, "depends_on": [first]}
+            "chorus/tasks", "task_announcement", {**task, "task_id": second, "depends_on": [first]}
         )
         await w["a"].state(second, "announced")
 
