@@ -30,7 +30,7 @@ from chorus.mind.run import (
     Wait,
 )
 from chorus.mind.run.records import (
-    SUMMARY_MAX_CHARS,
+    SUMMARY_MAX_BYTES,
     bounded,
     discussed_record,
     note,
@@ -182,7 +182,7 @@ class _Driving:
         self._away = Waits(_AWAY_FIRST_S, _AWAY_LAST_S)
         if isinstance(asked, Ask):
             return await self._journal(reply_record(asked.step, reply))
-        return await self._journal(plan_record(bounded(reply.text), spent(reply)))
+        return await self._journal(plan_record(reply.text, spent(reply)))
 
     async def _wait_for_model(self, run: Run, reason: str) -> list[dict[str, Any]] | None:
         """Waits a while for a model that is away, if the run has begun and has time left."""
@@ -238,7 +238,7 @@ class _Driving:
             pass  # the plain list says less, and is enough to go on with
         else:
             text, cost = reply.text.strip() or asked.plain, spent(reply)
-        said = bounded(text)[:SUMMARY_MAX_CHARS]
+        said = bounded(text, SUMMARY_MAX_BYTES)
         return await self._journal(note("summary", f"summary-{asked.upto}", said, upto=asked.upto, **cost))
 
     async def _finish(self, run: Run, end: Finish) -> list[dict[str, Any]] | None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from chorus.hub import Hub, HubError, HubInternal
-from chorus.mind.run.records import bounded, items_of, text_of
+from chorus.mind.run.records import WORDS_MAX_BYTES, bounded, items_of, text_of
 from chorus.mind.session import PASSING, Sleep, Waits
 
 _TIMEOUT_S: Final = 10.0
@@ -24,7 +24,6 @@ _HELP_TIMEOUT_S: Final = 75.0
 # A coordinator that is being restarted is back within this.
 _AWAY_MAX_S: Final = 20.0
 _WORDS_MAX: Final = 16
-_WORD_MAX_CHARS: Final = 4096
 
 
 class NoTalk(Exception):
@@ -114,6 +113,6 @@ def _words(said: list[Any]) -> tuple[dict[str, str], ...]:
     fields = ("from", "name", "intent", "message")
     words = [one for one in said if isinstance(one, dict)]
     return tuple(
-        {key: bounded(text_of(one, key))[:_WORD_MAX_CHARS] for key in fields if text_of(one, key)}
+        {key: bounded(text_of(one, key), WORDS_MAX_BYTES) for key in fields if text_of(one, key)}
         for one in words[:_WORDS_MAX]
     )

@@ -14,7 +14,15 @@ from chorus.mind.run import room, stuck, turns
 from chorus.mind.run.actions import Action, Ask, Call, Discuss, Finish, Help, Note, Plan, Summarise, Wait
 from chorus.mind.run.budget import Budget, Used
 from chorus.mind.run.marks import Marks
-from chorus.mind.run.records import items_of, note, number_of, seconds_of, text_of
+from chorus.mind.run.records import (
+    WORDS_MAX_BYTES,
+    bounded,
+    items_of,
+    note,
+    number_of,
+    seconds_of,
+    text_of,
+)
 from chorus.mind.run.steps import Act, Said, Step, outcome_of, step_of
 from chorus.mind.run.tools import SPECS
 from chorus.mind.thinking import Turn
@@ -25,7 +33,6 @@ _DEADLINE_S: Final = 3600.0
 _TALK_SHARE: Final = 0.5
 # Other agents are asked at most so often in a run: their time is not this run's.
 _QUESTIONS_MAX: Final = 3
-_QUESTION_MAX_CHARS: Final = 4000
 _PLAIN_LINES: Final = 40
 
 
@@ -251,7 +258,7 @@ class Run:
         if step is None or act is None:
             return None
         if act.tool == "ask_peers":
-            question = act.arguments["question"][:_QUESTION_MAX_CHARS]
+            question = bounded(act.arguments["question"], WORDS_MAX_BYTES)
             id = f"answer-{step.number}-{act.call}"
             if self._questions >= _QUESTIONS_MAX:
                 text = f"other agents were asked {_QUESTIONS_MAX} times, which is all a run may"
@@ -295,7 +302,7 @@ class Run:
     def _question(self, circle: str) -> str:
         goal = text_of(self.start, "title") or text_of(self.start, "goal")[:200]
         tried = stuck.tried(self._steps)
-        return f"I am stuck on: {goal}\n{circle}\nTried:\n{tried}"[:_QUESTION_MAX_CHARS]
+        return bounded(f"I am stuck on: {goal}\n{circle}\nTried:\n{tried}", WORDS_MAX_BYTES)
 
     def _opening(self) -> tuple[Turn, Turn]:
         goal = turns.goal(self.start, self._setup, self._marks)
@@ -327,7 +334,8 @@ class Run:
             return Note(smaller)
         if old := self._steps[: -room.STEPS_KEPT]:
             # Half of the window, at about three characters a token.
-            asked = turns.summary_turns(self._summary, old, window * 3 // 2, self._marks)
+            goal = turns.aim(self.start)
+            asked = turns.summary_turns(goal, self._summary, old, window * 3 // 2, self._marks)
             plain = "\n".join(part for part in (self._summary, stuck.tried(old, _PLAIN_LINES)) if part)
             return Summarise(old[-1].number, asked, plain, left)
         smaller = room.shorten_last(self._steps, total, window, count, self._blanked)

@@ -14,9 +14,9 @@ from chorus.mind.thinking import CALLS_MAX, TEXT_MAX_BYTES, Reply
 # Deeper arguments are no tool's.
 _DEPTH_MAX: Final = 16
 _INTEGER_MAX: Final = 2**53
-# A plan is to be short: other agents read it.
-PLAN_MAX_CHARS: Final = 4000
-SUMMARY_MAX_CHARS: Final = 6000
+# What other agents are told at once: plans, questions and answers to them.
+WORDS_MAX_BYTES: Final = 4096
+SUMMARY_MAX_BYTES: Final = 6000
 # Times above this are in milliseconds.
 _SECONDS_MAX: Final = 1e11
 
@@ -51,7 +51,7 @@ def spent(reply: Reply) -> dict[str, Any]:
 
 def plan_record(text: str, cost: dict[str, Any]) -> dict[str, Any]:
     """The plan, before it is talked over; without text there was none."""
-    return {"kind": "plan", "step": 0, "id": "plan", "text": text[:PLAN_MAX_CHARS], **cost}
+    return {"kind": "plan", "step": 0, "id": "plan", "text": bounded(text, WORDS_MAX_BYTES), **cost}
 
 
 def discussed_record(
@@ -62,7 +62,7 @@ def discussed_record(
         "kind": "plan",
         "step": 0,
         "id": "discussed",
-        "text": bounded(plan)[:PLAN_MAX_CHARS],
+        "text": bounded(plan, WORDS_MAX_BYTES),
         "outcome": bounded(outcome),
         "session": session,
         "advice": list(advice),
@@ -74,9 +74,9 @@ def note(kind: str, id: str, text: str, **more: Any) -> dict[str, Any]:
     return {"kind": "note", "kind2": kind, "id": id, "text": bounded(text), **more}
 
 
-def bounded(text: str) -> str:
-    """The text as Unicode, without what is beyond the bound of a reply."""
-    return text.encode("utf-8", "replace")[:TEXT_MAX_BYTES].decode("utf-8", "ignore")
+def bounded(text: str, limit_bytes: int = TEXT_MAX_BYTES) -> str:
+    """The text as Unicode, without what is beyond the limit."""
+    return text.encode("utf-8", "replace")[:limit_bytes].decode("utf-8", "ignore")
 
 
 def plain(value: Any, depth: int = 0) -> Any:

@@ -37,10 +37,7 @@ def system(prompt: str, marks: Marks) -> Turn:
 
 def goal(start: dict[str, Any], setup: dict[str, Any] | None, marks: Marks) -> str:
     """The goal and what is known about its task."""
-    title, words = text_of(start, "title"), text_of(start, "goal")
-    parts = [f"Goal: {title}" if title else "Goal:"]
-    if words and words != title:
-        parts.append(words)
+    parts = [aim(start)]
     known = ((name, text_of(start, name)) for name in ("workdir", "language", "network"))
     facts = [f"{name}: {value}" for name, value in known if value]
     if facts:
@@ -62,6 +59,12 @@ def goal(start: dict[str, Any], setup: dict[str, Any] | None, marks: Marks) -> s
         before = marks.data(continues, "earlier run")
         parts.append(f"This goes on from an earlier run, whose changes are in the files:\n{before}")
     return "\n\n".join(parts)
+
+
+def aim(start: dict[str, Any]) -> str:
+    """The goal in its submitter's words."""
+    title, words = text_of(start, "title"), text_of(start, "goal")
+    return f"Goal: {title}" + (f"\n\n{words}" if words != title else "")
 
 
 def _commands(start: dict[str, Any], field: str, says: str, marks: Marks) -> list[str]:
@@ -174,7 +177,9 @@ def _answer(act: Act, marks: Marks) -> str:
     return "\n".join(says) or "Done."
 
 
-def summary_turns(earlier: str, steps: Sequence[Step], limit: int, marks: Marks) -> tuple[Turn, ...]:
+def summary_turns(
+    goal: str, earlier: str, steps: Sequence[Step], limit: int, marks: Marks
+) -> tuple[Turn, ...]:
     """The question for a summary of older steps, at most about `limit` characters of them."""
     told = [earlier] if earlier else []
     for step in steps:
@@ -184,6 +189,6 @@ def summary_turns(earlier: str, steps: Sequence[Step], limit: int, marks: Marks)
     history = marks.data(shortened("\n\n".join(told), limit), "earlier steps")
     return (
         Turn("system", "You sum up the work of an agent. " + marks.rules()),
-        Turn("user", history),
+        Turn("user", f"{goal}\n\n{history}"),
         Turn("user", _SUMMARISE),
     )
