@@ -127,23 +127,18 @@ def policy(name: str, scripts: Sequence[Script] = ()) -> Policy:
 def unmarked_orders(asked: Conversation) -> list[str]:
     """The orders that stand outside all marks of data, in their order, each once.
 
-    Data stands between two marks, each a line that has one and the same random word. The word is known from
-    the system prompt, the first that says how data is marked.
+    Data stands between `<data WORD …>` and `</data WORD>`; the system prompt says what the word is, and marks
+    with another word are none.
     """
+    system = "\n".join(message.text for message in asked.messages if message.role == "system")
+    named = re.search(r"<data (\w+)", system)
+    data = re.compile(rf"<data {named[1]}\b[^>\n]*>.*?</data {named[1]}>", re.DOTALL) if named else None
     found: dict[str, None] = {}
     for message in asked.messages:
         if message.role in ("user", "tool"):
-            for match in ORDER.finditer(_without_data(message.text)):
+            for match in ORDER.finditer(data.sub("", message.text) if data else message.text):
                 found[match["command"].strip()] = None
     return list(found)
-
-
-# `<data WORD>` … `</data WORD>`: what stands between is from elsewhere.
-_DATA: Final = re.compile(r"<data (?P<word>\w+)[^>\n]*>.*?</data (?P=word)>", re.DOTALL)
-
-
-def _without_data(text: str) -> str:
-    return _DATA.sub("", text)
 
 
 def _always(scripts: Sequence[Script], said: Reply) -> Policy:

@@ -1,0 +1,2 @@
+#!/bin/sh
+printf '%s\n' 9 100 25 7
