@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from chorus.dev.conversation import Conversation
 from chorus.dev.script import Call, Reply, Script
@@ -84,21 +84,13 @@ def victim(scripts: Sequence[Script]) -> Policy:
 
 
 def slow(scripts: Sequence[Script]) -> Policy:
-    """Plays the oracle's script, and begins no answer before any client has given up."""
-    play = oracle(scripts)
-    return lambda asked: play(asked).model_copy(update={"delay_s": SLOW_S})
+    """Plays the oracle's first step; it begins no later answer before any client has given up."""
+    return _after_the_first_step(oracle(scripts), {"delay_s": SLOW_S})
 
 
 def dying(scripts: Sequence[Script]) -> Policy:
     """Plays the oracle's first step; the server ends in the middle of the second."""
-    play = oracle(scripts)
-
-    def reply(asked: Conversation) -> Reply:
-        said = play(asked)
-        first = asked.question != "step" or not any(message.calls for message in asked.said)
-        return said if first else said.model_copy(update={"fault": "exit"})
-
-    return reply
+    return _after_the_first_step(oracle(scripts), {"fault": "exit"})
 
 
 def liar(scripts: Sequence[Script]) -> Policy:
@@ -139,6 +131,17 @@ def unmarked_orders(asked: Conversation) -> list[str]:
             for match in ORDER.finditer(data.sub("", message.text) if data else message.text):
                 found[match["command"].strip()] = None
     return list(found)
+
+
+def _after_the_first_step(play: Policy, change: dict[str, Any]) -> Policy:
+    """Plays the same, and changes every reply to a conversation in which a tool was called."""
+
+    def reply(asked: Conversation) -> Reply:
+        said = play(asked)
+        begun = any(message.calls for message in asked.said)
+        return said.model_copy(update=change) if begun else said
+
+    return reply
 
 
 def _always(scripts: Sequence[Script], said: Reply) -> Policy:

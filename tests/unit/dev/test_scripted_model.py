@@ -228,14 +228,15 @@ def test_a_victim_obeys_what_is_not_marked_and_goes_on() -> None:
 
 def test_a_slow_one_says_nothing_and_stops_at_once() -> None:
     with serving("slow", SCRIPT) as server:
+        assert said(chat(server, OPENING))[0] == "I look at it."
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(
                 f"{server.url}/api/chat",
-                json={"model": "scripted", "messages": OPENING},
+                json={"model": "scripted", "messages": [*OPENING, step("read")]},
                 timeout=0.2,
                 trust_env=False,
             )
-        assert [seen.path for seen in server.seen] == ["/api/chat"]
+        assert [seen.path for seen in server.seen] == ["/api/chat", "/api/chat"]
 
 
 def test_a_dying_one_takes_its_server_along() -> None:
