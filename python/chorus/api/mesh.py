@@ -111,6 +111,8 @@ async def get_agents(context: Here) -> Response:
                 "available": max(0, row.max_tasks - row.active),
             },
             "version": row.version,
+            "models": list(row.models),
+            "model_reason": row.model_reason,
         }
         for row in context.table.members()
     ]

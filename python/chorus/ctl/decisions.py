@@ -192,10 +192,30 @@ def _show(found: VerifiedRecord, arguments: Namespace) -> int:
         ("command", f"{item['exit_code']} in {item['duration_s']:g} s: {item['command']}")
         for item in record["commands"]
     ]
+    rows += _goal_rows(record.get("goal"))
     rows += [("artifact", f"{item['sha256']}  {item['path']}") for item in record["artifacts"]]
     rows += [("usage", f"{name}: {value:g}") for name, value in record["usage"].items()]
     rows += [(link, address) for link, addresses in record["links"].items() for address in addresses]
     return print_pairs(rows)
+
+
+def _goal_rows(goal: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if goal is None:
+        return []
+    tokens = f"{goal['tokens_in']} tokens read, {goal['tokens_out']} written"
+    money = f", {goal['usd']:g} USD" if goal["usd"] is not None else ""
+    rows = [("goal", f"{goal['provider']}: {goal['steps']} steps, {goal['calls']} calls, {tokens}{money}")]
+    rows += [
+        ("check", f"{item['exit_code']} in {item['duration_s']:g} s: {item['command']}")
+        for item in goal["checks"]
+    ]
+    if goal["unchecked"]:
+        rows.append(("check", "none: the outcome is the model's word"))
+    if (patch := goal["patch"]) is not None:
+        rows.append(("patch", f"{patch['sha256']}  {patch['files']} files, {patch['size']} bytes"))
+        rows += [("not in the patch", f"{item['path']}: {item['reason']}") for item in patch["left_out"]]
+    rows += [(name, goal[name]) for name in ("transcript_sha256", "discussion") if goal[name]]
+    return rows
 
 
 def _graph(client: Client, rows: list[Row]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Choice:
 
 def matter_of(task: Mapping[str, Any]) -> Matter:
     """What a task, as submitted, is about."""
-    commands = [str(command) for command in task.get("commands") or ()]
+    commands = [str(command) for name in ("commands", "checks") for command in task.get(name) or ()]
     said = [str(task.get("title") or ""), str(task.get("description") or ""), *commands]
     title = tuple(words(said[0]))
     others = [word for word in words("\n".join(said)[:_COMMANDS_MAX_CHARS]) if word not in title]

@@ -57,7 +57,8 @@ def of_record(
     version: int | None = None,
 ) -> Document:
     """The document of a verified record."""
-    decided, commands = record["decided"], [str(item["command"]) for item in record["commands"]]
+    decided, goal = record["decided"], record.get("goal") or {}
+    commands = [str(item["command"]) for item in (*record["commands"], *goal.get("checks", ()))]
     paths = [str(item["path"]) for item in record["artifacts"]]
     title, summary, reason = record["title"], record["summary"], decided["reason"]
     body = "\n".join([summary, reason, *commands, *paths])

@@ -16,6 +16,8 @@ FILES: Final[dict[Kind, str]] = {
     "hmmm_outcome": "discussion.json",
     "vote": "vote.json",
 }
+# What a result says beside the rest of its goal, and a record among its inputs.
+_OF_INPUTS: Final = frozenset({"model", "prompts_sha256"})
 _COMPONENT = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -62,8 +64,9 @@ def build(
     influenced_by: Sequence[str] = (),
     derived_from: Sequence[str] = (),
     supersedes: Sequence[str] = (),
+    goal: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A record without its signature."""
+    """A record without its signature; `goal` is what a result says of a goal (`table.entries.GoalReport`)."""
     return {
         "schema": SCHEMA,
         "address": address(agent_id, role, project, task_id, attempt, kind),
@@ -77,7 +80,7 @@ def build(
         "role": role,
         "decided": dict(decided),
         "summary": summary,
-        "inputs": dict(inputs),
+        "inputs": {**inputs, **{name: said for name, said in (goal or {}).items() if name in _OF_INPUTS}},
         "commands": [dict(command) for command in commands],
         "artifacts": [dict(artifact) for artifact in artifacts],
         "usage": dict(usage or {}),
@@ -87,6 +90,7 @@ def build(
             "supersedes": list(supersedes),
         },
         "created_at": created_at,
+        **({} if goal is None else {"goal": {n: said for n, said in goal.items() if n not in _OF_INPUTS}}),
     }
 
 

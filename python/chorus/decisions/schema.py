@@ -23,6 +23,8 @@ COMMANDS_MAX = 64
 ARTIFACTS_MAX = 1_000
 LINKS_MAX = 64
 VOTES_MAX = 1_000
+CHECKS_MAX = 128
+LEFT_OUT_MAX = 1_000
 USAGE_MAX = 64
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -93,7 +95,47 @@ class TaskDecided(Part):
     outcome: Literal["completed", "failed", "cancelled"]
     reason: Reason
     exit_code: Annotated[int, Field(ge=-(2**31), lt=2**32)] | None
-    ended_by: Literal["exit", "timeout", "cancel", "out_of_memory", "pids", "disk", "daemon", "lost"]
+    ended_by: Literal[
+        "exit", "timeout", "cancel", "out_of_memory", "pids", "disk", "daemon", "lost",
+        # Of goals alone.
+        "finished", "setup", "checks", "steps", "tokens", "money", "stuck", "gave_up", "format", "model",
+    ]  # fmt: skip
+
+
+class LeftOut(Part):
+    """A path that is not in a patch, and why."""
+
+    path: Annotated[str, Field(max_length=4_096)]
+    reason: Reason
+
+
+class Patch(Part):
+    """What an attempt changed, in git's form: the artifact `patch.diff`."""
+
+    sha256: Sha256
+    size: Count
+    files: Count
+    left_out: Annotated[list[LeftOut], Field(max_length=LEFT_OUT_MAX)]
+
+
+class Goal(Part):
+    """What a model did about a task without commands; model and prompts stand in the record's inputs.
+
+    `unchecked`: the goal had no checks, and the outcome is the model's word.
+    """
+
+    provider: Word
+    steps: Count
+    calls: Count
+    tokens_in: Count
+    tokens_out: Count
+    usd: Annotated[Seconds | None, Field(description="US dollars, where the price is known")]
+    model_s: Seconds
+    unchecked: bool
+    checks: Annotated[list[Command], Field(max_length=CHECKS_MAX)]
+    patch: Patch | None
+    transcript_sha256: MaybeSha256
+    discussion: Annotated[Address | None, Field(description="the record of the discussion about its plan")]
 
 
 class DiscussionDecided(Part):
@@ -160,6 +202,8 @@ class TaskResult(Record):
 
     kind: Literal["task_result"]
     decided: TaskDecided
+    # Absent where there were commands: those records are what they were before there were goals.
+    goal: Goal | None = None
 
 
 class DiscussionOutcome(Record):

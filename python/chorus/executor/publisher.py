@@ -322,6 +322,7 @@ class Publisher:
             usage=body["usage"],
             supersedes=self._earlier(item),
             created_at=room.now(),
+            goal=body.get("goal"),
         )
         return await decisions.redact_and_sign(room.hub, built)
 

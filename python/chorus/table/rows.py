@@ -17,7 +17,10 @@ FINISHED_STATES: frozenset[str] = frozenset({"completed", "failed", "cancelled",
 OPEN_ATTEMPTS: frozenset[str] = frozenset({"awarded", "claimed", "running"})
 
 # What of a task may be long, and is left out of lists.
-LONG_FIELDS = ("description", "commands", "source", "env", "secrets", "stdin", "artifacts")
+LONG_FIELDS = (
+    "description", "commands", "source", "env", "secrets", "stdin", "artifacts",
+    "setup", "checks", "protected",
+)  # fmt: skip
 
 T = TypeVar("T")
 

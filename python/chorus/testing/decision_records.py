@@ -27,6 +27,16 @@ DECIDED: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+GOAL: dict[str, Any] = {
+    "provider": "ollama", "model": "qwen2.5-coder:1.5b", "prompts_sha256": HASH, "steps": 3, "calls": 4,
+    "tokens_in": 4_000, "tokens_out": 300, "usd": None, "model_s": 12.5, "unchecked": False,
+    "checks": [{"command": "pytest -q", "exit_code": 0, "duration_s": 1.25}],
+    "patch": {
+        "sha256": HASH, "size": 321, "files": 1, "left_out": [{"path": "target", "reason": "a build folder"}],
+    },
+    "transcript_sha256": HASH, "discussion": f"ucxl://a-1:agent@my-project:{TASK}/*^/2/discussion.json",
+}  # fmt: skip
+
 
 def made(kind: Any = "task_result", identity: Identity = AUTHOR, **changes: Any) -> dict[str, Any]:
     """A record without its signature; `changes` are those of `build`."""

@@ -16,8 +16,9 @@ pytest.importorskip("chorus._core")
 
 from chorus import decisions
 from chorus.decisions.verify import RECORD_BYTES_MAX, VerifiedRecord, check_role
-from chorus.testing.decision_records import AUTHOR, HASH, NOW, OTHER, TASK, made, signed
+from chorus.testing.decision_records import AUTHOR, DECIDED, GOAL, HASH, NOW, OTHER, TASK, made, signed
 
+BEFORE_GOALS = Path(__file__).parents[2] / "vectors" / "decision_0.6.json"
 SCHEMA_FILE = Path(__file__).parents[3] / "docs" / "decision-record.schema.json"
 
 
@@ -57,6 +58,28 @@ def test_what_is_signed_verifies(kind: decisions.Kind) -> None:
     assert verified.author == AUTHOR.peer_id
     file = {"task_result": "decision", "hmmm_outcome": "discussion", "vote": "vote"}[kind]
     assert verified.record["address"] == f"ucxl://a-1:agent@my-project:{TASK}/*^/2/{file}.json"
+
+
+# How a goal's attempt is decided, and its record.
+FINISHED = {**DECIDED["task_result"], "ended_by": "finished", "exit_code": None}
+OF_A_GOAL = made(decided=FINISHED, goal=GOAL)
+
+
+def test_the_record_of_a_goal_says_what_the_model_did() -> None:
+    record = decisions.verify(signed(OF_A_GOAL)).record
+    assert (record["inputs"]["model"], record["inputs"]["prompts_sha256"]) == ("qwen2.5-coder:1.5b", HASH)
+    assert record["goal"].keys() == GOAL.keys() - {"model", "prompts_sha256"}
+    assert all(record["goal"][name] == GOAL[name] for name in record["goal"])
+    nothing = {**GOAL, "patch": None, "usd": 0.25, "discussion": None, "transcript_sha256": "", "checks": []}
+    assert decisions.verify(signed(made(decided=FINISHED, goal=nothing))).record["goal"]["usd"] == 0.25
+
+
+def test_a_record_of_commands_is_encoded_as_before_there_were_goals() -> None:
+    # Made by the release before; signed by a key that nobody kept.
+    encoded = BEFORE_GOALS.read_bytes()
+    verified = decisions.verify(encoded)
+    assert decisions.hash_of(decisions.encode(verified.record)) == decisions.hash_of(encoded)
+    assert made().keys() == verified.record.keys() - {"sig"}
 
 
 async def test_the_signer_sees_the_record_without_its_signature() -> None:
@@ -122,12 +145,11 @@ def put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.sampled_from(decisions.KINDS), st.data())
+@given(st.sampled_from([*map(made, decisions.KINDS), OF_A_GOAL]), st.data())
 def test_a_field_of_any_other_value_is_refused_or_another_record(
-    kind: decisions.Kind, data: st.DataObject
+    plain: dict[str, Any], data: st.DataObject
 ) -> None:
     """A hostile author signs whatever it likes: it is a record of the published form, or refused by name."""
-    plain = made(kind)
     path = data.draw(st.sampled_from(paths(plain)))
     changed = put(plain, path, data.draw(JSON))
     try:
@@ -176,6 +198,12 @@ def deep(field: str, **changes: Any) -> bytes:
         (deep("links.influenced_by", to=["http://x"]), "malformed"),
         (deep("links.influenced_by", to=[RECORD["address"]] * 65), "malformed"),
         (deep("usage", to={"cpu_s": "much"}), "malformed"),
+        (signed({**RECORD, "goal": {}}), "malformed"),
+        (signed({**made("vote"), "goal": OF_A_GOAL["goal"]}), "malformed"),
+        (signed(put(OF_A_GOAL, ("goal", "steps"), -1)), "malformed"),
+        (signed(put(OF_A_GOAL, ("goal", "patch", "sha256"), "x")), "malformed"),
+        (signed(put(OF_A_GOAL, ("goal", "discussion"), "http://x")), "malformed"),
+        (signed(put(OF_A_GOAL, ("goal", "checks"), [{"command": "x"}])), "malformed"),
         (deep("created_at", to="yesterday"), "malformed"),
         (deep("summary", to="x" * 32_001), "malformed"),
         (signed({**RECORD, "surprise": 1}), "malformed"),
