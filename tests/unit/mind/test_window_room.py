@@ -1,0 +1,117 @@
+"""What is left out when a conversation nears the end of the window, in which order, and what stays."""
+
+from __future__ import annotations
+
+import orjson
+from goal_journal import BEGAN, Story, call, reply, texts
+
+from chorus.mind.run import Action, Ask, Note, Summarise
+from chorus.mind.run.records import note, reply_record
+
+# Ten steps with output of about 500 tokens each, and a person's word after the second.
+OUTPUT = "x" * 2000
+
+
+def ten_steps(output: str = OUTPUT) -> Story:
+    story = Story(budget={}).did("run", f"first {output}", command="ls 1").did("run", output, command="ls 2")
+    story.add(kind="message", id="m1", **{"from": "person"}, name="Ann", text="mind the sign")
+    for number in range(3, 11):
+        story.did("run", f"{number} {output}", command=f"ls {number}")
+    return story
+
+
+def next_of(story: Story, window: int) -> Action:
+    return story.run(window=window).next(BEGAN)
+
+
+def asked(story: Story, window: int) -> str:
+    """What the model is shown once all notes that the loop wants are written."""
+    while isinstance(action := next_of(story, window), Note):
+        story.note(action.record)
+    assert isinstance(action, Ask)
+    return texts(action.turns)
+
+
+def test_with_room_nothing_is_left_out() -> None:
+    assert asked(ten_steps(), 32768).count(OUTPUT) == 10
+
+
+def test_the_oldest_output_goes_first_and_only_as_much_as_needed() -> None:
+    blanked = next_of(ten_steps(), 7800)
+    assert isinstance(blanked, Note)
+    assert (blanked.record["kind2"], blanked.record["kept"]) == ("blanked", 0)
+    step = blanked.record["upto"][0]
+    assert 1 <= step <= 5
+    shown = asked(ten_steps(), 7800)
+    assert "first" not in shown
+    assert shown.count(OUTPUT) == 10 - step
+
+
+def test_then_older_steps_are_summed_up_and_the_last_five_stay() -> None:
+    story = Story(budget={})
+    for number in range(1, 11):
+        story.reply(call("run", command=f"ls {number}"), text=f"thought {number} {OUTPUT}").outcome("a")
+        if number == 2:
+            story.add(kind="message", id="m1", **{"from": "person"}, name="Ann", text="mind the sign")
+    summed = next_of(story, 7000)
+    assert isinstance(summed, Summarise)
+    assert summed.upto == 5
+    assert "thought 5" in texts(summed.turns)
+    assert "thought 6" not in texts(summed.turns)
+    assert "step 5: run ls 5 -> done" in summed.plain
+    story.note(note("summary", "summary-5", "five times ls", upto=5))
+    shown = asked(story, 7000)
+    assert "five times ls" in shown
+    assert "mind the sign" in shown
+    assert "test_sum fails; mend it" in shown
+    assert "thought 5 " not in shown
+    assert all(f"thought {number} " in shown for number in range(6, 11))
+
+
+def test_a_summary_holds_the_one_before() -> None:
+    story = Story(budget={})
+    for number in range(1, 8):
+        story.reply(call("run", command=f"ls {number}"), text=OUTPUT).outcome("a")
+    story.note(note("summary", "summary-1", "it began well", upto=1))
+    summed = next_of(story, 5000)
+    assert isinstance(summed, Summarise)
+    assert "it began well" in texts(summed.turns)
+    assert "it began well" in summed.plain
+
+
+def test_the_last_steps_are_shortened_when_they_alone_are_too_long() -> None:
+    story = Story(budget={})
+    story.reply(*(call("run", command=f"ls {number}") for number in range(1, 17)))
+    for number in range(1, 17):
+        story.outcome(f"begin {number} {'y' * 20_000} end {number}", call=number)
+    shown = asked(story, 8000)
+    assert len(shown) < 8000 * 4
+    assert all(f"begin {number} " in shown and f" end {number}\n" in shown for number in range(1, 17))
+
+
+def test_what_cannot_be_made_smaller_is_asked_as_it_is() -> None:
+    assert "z" * 40_000 in asked(Story(goal="z" * 40_000), 8000)
+
+
+def test_a_restart_in_the_middle_of_making_room_sees_the_same() -> None:
+    story = ten_steps()
+    shown = asked(story, 5000)
+    again = story.run(window=5000).next(BEGAN)
+    assert isinstance(again, Ask)
+    assert texts(again.turns) == shown
+
+
+def test_a_circle_is_seen_also_in_output_that_was_blanked() -> None:
+    story = Story(budget={})
+    for _ in range(4):
+        story.did("run", OUTPUT * 4, command="ls")
+    story.note(note("blanked", "blanked-1", "", upto=[3, 1], kept=200))
+    hint = next_of(story, 32768)
+    assert isinstance(hint, Note)
+    assert hint.record["kind2"] == "hint"
+
+
+def test_what_json_cannot_say_is_journaled_as_text() -> None:
+    odd = call("run", command="\ud800", depth=float("nan"), size=10**30, deep=[[[[]]]])
+    record = reply_record(1, reply(odd, text="a\ud800b"))
+    assert orjson.loads(orjson.dumps(record))["text"] == "a?b"
