@@ -14,6 +14,7 @@ from chorus.coordinator.blob_keeper import BlobKeeper
 from chorus.coordinator.curating import Curating
 from chorus.coordinator.follower import DISK_RETRY_FIRST_S, DISK_RETRY_MAX_S, Follower
 from chorus.coordinator.gossip import Gossip
+from chorus.coordinator.hmmm.service import Hmmm
 from chorus.coordinator.importing import Importing
 from chorus.coordinator.input_copies import InputCopies
 from chorus.coordinator.leading import Leading
@@ -88,6 +89,8 @@ class Coordinator:
         wall = {"wall_ms": leading["wall_ms"]} if "wall_ms" in leading else {}
         self.ballots = Ballots(process, hub, self.follower, self.proposals, self.leading, **wall)
         self.curating = Curating(process, hub, self.follower)
+        clock = (leading["wall_ms"],) if "wall_ms" in leading else ()
+        self.hmmm = Hmmm(process, hub, self.follower, self.proposals, *clock)
         self.blob_keeper = BlobKeeper(process, hub, self.follower, self.blobs)
         self.input_copies = InputCopies(process, hub, self.follower, self.blobs, **wall)
         self.submission.alone = self.input_copies.copies.missed
@@ -109,6 +112,7 @@ class Coordinator:
             "profile.refresh": self._refresh,
             "drain": self._drain,
             "health": self._health,
+            **self.hmmm.methods,
         }
 
     async def run(self) -> None:
@@ -125,9 +129,11 @@ class Coordinator:
                 group.create_task(guard.lasting(self.ballots.run, "record", raising=disk))
                 group.create_task(self.curating.run())
                 group.create_task(self.importing.run())
+                group.create_task(guard.lasting(self.hmmm.run, "gossip"))
                 group.create_task(guard.lasting(self.blob_keeper.run, "record"))
                 group.create_task(guard.lasting(self.input_copies.copies.run, "record"))
         finally:
+            self.hmmm.close()
             self.store.close()
 
     async def _serve(self, request: Request) -> Reply | dict[str, Any] | None:

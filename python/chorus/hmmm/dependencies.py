@@ -121,6 +121,10 @@ class Dependencies:
         if len(self._raised) > RAISED_MAX:
             del self._raised[next(iter(self._raised))]
 
+    def forget(self, ident: str) -> None:
+        """An alert is to be raised by somebody else."""
+        self._raised.pop(ident, None)
+
     def running(self) -> list[str]:
         """The goals that are followed."""
         return list(self._goals)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final
 
-Intent = Literal["proposal", "question", "answer", "update", "objection", "agreement", "escalation"]
-INTENTS: Final[tuple[Intent, ...]] = get_args(Intent)
+from chorus.wire.messages import WORDS_MAX_BYTES, Intent
+
 # What others than the owner may mean by a message. Of plans and escalations only the owner's count.
 INTENTS_OF_OTHERS: Final = frozenset({"question", "answer", "update", "objection", "agreement"})
 
-MESSAGE_MAX_BYTES: Final = 4 * 1024
-CITATIONS_MAX: Final = 16
 # An update of the owner's that begins so ends the discussion: the outcome's name, then the reason.
 _CONCLUSION: Final = re.compile(r"concluded: ([a-z_]{1,32})(?:\n(.*))?", re.DOTALL)
 
@@ -68,7 +66,7 @@ def concluding(outcome: str, reason: str) -> str:
 def fitted(text: str) -> str:
     """The text cut to what a message holds, visibly."""
     raw = text.encode("utf-8", "replace")
-    if len(raw) <= MESSAGE_MAX_BYTES:
+    if len(raw) <= WORDS_MAX_BYTES:
         return raw.decode()
     mark = " …"
-    return raw[: MESSAGE_MAX_BYTES - len(mark.encode())].decode("utf-8", "ignore") + mark
+    return raw[: WORDS_MAX_BYTES - len(mark.encode())].decode("utf-8", "ignore") + mark

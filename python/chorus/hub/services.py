@@ -35,6 +35,7 @@ SERVICES: Mapping[str, Service] = {
                 "table.index",
                 "votes.open",
                 "context.choose",
+                "hmmm.alert",
             }
         ),
     ),

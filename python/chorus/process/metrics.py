@@ -106,6 +106,14 @@ PROCESS_UNRESPONSIVE = Counter(
 HEALTH_CHECK = Gauge(
     "chorus_health_check", "1 while a check of /health passes", ["check"], multiprocess_mode="livemostrecent"
 )
+HMMM_SESSIONS = Counter(
+    "chorus_hmmm_sessions_total", "Discussions that this agent led to an end, by outcome", ["outcome"]
+)
+HMMM_MESSAGES = Counter(
+    "chorus_hmmm_messages_total",
+    "Messages of discussions that this agent said, heard, or did not count as a member's",
+    ["kind"],
+)
 HTTP_REQUESTS = Counter("chorus_http_requests_total", "Answered HTTP requests", ["method", "status"])
 
 CONTRACT: Final = (

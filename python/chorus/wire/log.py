@@ -26,6 +26,9 @@ LogType = Literal[
     "task_completed",
     "decision_published",
     "decision_vote",
+    # Discussions of plans
+    "hmmm_message",
+    "hmmm_concluded",
 ]
 
 LOG_TYPES: Final[tuple[str, ...]] = get_args(LogType)

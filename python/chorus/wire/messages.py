@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from chorus.wire.ids import ID_PATTERN
 
@@ -22,6 +22,23 @@ TaskId = Annotated[str, Field(pattern=ID_PATTERN)]
 Text = Annotated[str, Field(max_length=64 * 1024)]
 Name = Annotated[str, Field(max_length=256)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
+Path = Annotated[str, Field(min_length=1, max_length=1024)]
+Intent = Literal["proposal", "question", "answer", "update", "objection", "agreement", "escalation"]
+
+# What one message of a discussion, a question for help or an advice holds.
+WORDS_MAX_BYTES = 4 * 1024
+CITATIONS_MAX = 16
+# As many paths are named in one message.
+PATHS_MAX = 256
+
+
+def _short(text: str) -> str:
+    if len(text.encode("utf-8", "replace")) > WORDS_MAX_BYTES:
+        raise ValueError(f"at most {WORDS_MAX_BYTES} bytes")
+    return text
+
+
+Words = Annotated[str, Field(min_length=1), AfterValidator(_short)]
 
 
 class Data(BaseModel):
@@ -75,6 +92,8 @@ class TaskProgress(OnAttempt):
     state: Name = "running"
     message: Text = ""
     command: Count | None = None
+    # Of a goal: files that it touched since the message before.
+    paths: Annotated[tuple[Path, ...], Field(max_length=PATHS_MAX)] = ()
 
 
 class TaskComplete(OnAttempt):
@@ -129,19 +148,79 @@ class CoordinationComplete(Data):
 
 
 class DependencyAlert(Data):
-    """A task waits for another one."""
+    """The leader says that two running goals of one project touch the same kind of thing."""
 
+    alert_id: TaskId
     task_id: TaskId
-    depends_on: tuple[TaskId, ...] = ()
+    depends_on: Annotated[tuple[TaskId, ...], Field(min_length=1, max_length=1)]
+    rule: Name
+    paths: Annotated[tuple[Path, ...], Field(max_length=PATHS_MAX)] = ()
+    other_paths: Annotated[tuple[Path, ...], Field(max_length=PATHS_MAX)] = ()
     reason: Text = ""
 
 
-class Discussion(Data):
-    """A contribution to an HMMM discussion, in which agents reason together about a task."""
+class Speaker(Data):
+    """Who speaks: the signer's agent, and the person who spoke through it, if one did."""
 
-    session: Name = ""
-    task_id: TaskId | None = None
-    message: Text = ""
+    agent_id: Name
+    role: Name = ""
+    person: Annotated[str, Field(max_length=128)] = ""
+
+
+class Cited(Data):
+    """An address that a message rests on, and why."""
+
+    ucxl: Annotated[str, Field(pattern=r"^ucxl://", max_length=1024)]
+    reason: Annotated[str, Field(max_length=1000)] = ""
+
+
+class Said(Data):
+    """What a member says in HMMM, in which agents reason together about a task."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    # `from` is a word of Python's.
+    speaker: Speaker = Field(alias="from")
+    timestamp: Annotated[str, Field(max_length=64)]
+
+
+class HmmmMessage(Said):
+    """A contribution to the discussion of one attempt's plan. `parent_id` is the message that it answers."""
+
+    session_id: TaskId
+    message_id: TaskId
+    parent_id: TaskId | None = None
+    message: Words
+    intent: Intent
+    citations: Annotated[tuple[Cited, ...], Field(max_length=CITATIONS_MAX)] = ()
+
+
+class TaskHelpRequest(Said):
+    """Its signer works on an attempt, is stuck, and asks for advice."""
+
+    request_id: TaskId
+    task_id: TaskId
+    attempt: Count
+    question: Words
+
+
+class TaskHelpResponse(Said):
+    """Its signer's advice."""
+
+    request_id: TaskId
+    task_id: TaskId
+    attempt: Count
+    message: Words
+
+
+class EscalationTrigger(Said):
+    """Its signer leaves a question of a discussion to a person. `message_id` is the escalation there."""
+
+    session_id: TaskId
+    message_id: TaskId
+    task_id: TaskId
+    attempt: Count
+    reason: Words
 
 
 class ElectionData(Data):
@@ -239,10 +318,10 @@ MESSAGES: dict[str, dict[str, type[BaseModel]]] = {
         "dependency_alert": DependencyAlert,
     },
     META_DISCUSSION: {
-        "hmmm.message": Discussion,
-        "task_help_request": Discussion,
-        "task_help_response": Discussion,
-        "escalation_trigger": Discussion,
+        "hmmm.message": HmmmMessage,
+        "task_help_request": TaskHelpRequest,
+        "task_help_response": TaskHelpResponse,
+        "escalation_trigger": EscalationTrigger,
     },
     ELECTION: {
         "heartbeat": Heartbeat,

@@ -8,7 +8,8 @@ from typing import Any
 
 from chorus.hmmm.ids import message_id
 from chorus.hmmm.session import HOPS_MAX, Conclude, Escalate, Session, Terms, Think, Wait
-from chorus.hmmm.words import Citation, Intent, Word, concluding
+from chorus.hmmm.words import Citation, Word, concluding
+from chorus.wire.messages import Intent
 
 ID = "S" * 26
 PERIOD_MS = 30_000

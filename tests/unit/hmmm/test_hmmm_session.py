@@ -20,7 +20,8 @@ from chorus.hmmm.session import (
     Think,
     Wait,
 )
-from chorus.hmmm.words import MESSAGE_MAX_BYTES, Intent, concluding, fitted
+from chorus.hmmm.words import concluding, fitted
+from chorus.wire.messages import WORDS_MAX_BYTES, Intent
 
 OUTCOMES = {"alone", "unanimous", "agreed", "period", "answered", "timeout"}
 
@@ -200,7 +201,7 @@ def test_a_long_message_is_cut_visibly_to_what_a_message_holds() -> None:
     assert fitted("short") == "short"
     for text in ("x" * 5000, "ä€" * 3000, "\ud800" * 5000):
         cut = fitted(text)
-        assert len(cut.encode()) <= MESSAGE_MAX_BYTES
+        assert len(cut.encode()) <= WORDS_MAX_BYTES
         assert cut.endswith("…")
 
 

@@ -1,0 +1,269 @@
+"""What the parts of HMMM share: the hub, the table, the file, who is a member, and the attempts under way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+from chorus.coordinator.follower import Applied, Follower
+from chorus.coordinator.hmmm.store import HmmmStore, SessionRow
+from chorus.coordinator.notes import Notes
+from chorus.coordinator.proposals import Proposals
+from chorus.hmmm import participants
+from chorus.hmmm.ids import session_id
+from chorus.hmmm.participants import Candidate, Topic
+from chorus.hmmm.words import fitted
+from chorus.hub import Hub, HubError, guard
+from chorus.process import Process
+from chorus.table.records import Attempt, Body, Member, Task
+from chorus.table.rows import OPEN_ATTEMPTS
+from chorus.wire.messages import Speaker
+from chorus.wire.times import rfc3339
+
+# What tells the other processes of this agent that something was said.
+TOPIC: Final = "local/hmmm"
+GOAL_MAX_CHARS: Final = 8_000
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One attempt at a goal that is under way."""
+
+    task_id: str
+    attempt: int
+    owner: str
+    task: dict[str, Any]
+
+    @property
+    def project(self) -> str:
+        """What the goal belongs to; "" for nothing."""
+        return str(self.task.get("project") or "")
+
+    @property
+    def words(self) -> str:
+        """The goal in words."""
+        return str(self.task.get("description") or self.task.get("title") or "")
+
+    def view(self) -> dict[str, Any]:
+        """What a mind is told of it."""
+        names = ("title", "project", "language", "required_role", "required_expertise")
+        known = {name: self.task[name] for name in names if self.task.get(name)}
+        goal = self.words[:GOAL_MAX_CHARS]
+        return {"task_id": self.task_id, "attempt": self.attempt, "goal": goal, **known}
+
+
+def now_ms() -> Callable[[], int]:
+    """A clock in milliseconds since 1970 that a change of the machine's clock does not move."""
+    offset = time.time_ns() - time.monotonic_ns()
+    return lambda: (time.monotonic_ns() + offset) // 1_000_000
+
+
+def models_of(member: Member) -> tuple[Any, ...]:
+    """The models that a member says it has."""
+    return tuple(getattr(member, "models", ()))
+
+
+class Room:
+    """Shared by the parts of HMMM in one coordinator."""
+
+    def __init__(
+        self,
+        process: Process,
+        hub: Hub,
+        follower: Follower,
+        proposals: Proposals,
+        clock: Callable[[], int],
+    ) -> None:
+        self.process, self.hub, self.follower, self.proposals = process, hub, follower, proposals
+        self.table = follower.store
+        self.now_ms = clock
+        self._file: HmmmStore | None = None
+        self.notes = Notes(process, hub)
+        # Set when something was said or has ended: whoever waits looks again.
+        self.spoken = asyncio.Event()
+        self._waiting: set[asyncio.Event] = set()
+        # The attempts under way: by session, and the session of each task.
+        self._attempts: dict[str, tuple[str, int]] = {}
+        self._sessions: dict[str, str] = {}
+        self._news: set[str] = set()
+        self._telling: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does work that nobody waits for."""
+
+        async def guarded() -> None:
+            with guard.handling("gossip"):
+                await work
+
+        task = asyncio.create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Ends what goes on, and closes the file."""
+        for task in self._tasks:
+            task.cancel()
+        if self._file is not None:
+            self._file.close()
+
+    @property
+    def file(self) -> HmmmStore:
+        """The file of discussions, opened when it is first needed. Raises sqlite3.Error."""
+        if self._file is None:
+            self._file = HmmmStore(self.process.settings.paths.data / "hmmm.sqlite")
+        return self._file
+
+    # The mesh
+
+    def member(self, peer: str) -> Member | None:
+        """A listed member."""
+        return self.table.get(Member, peer)
+
+    def candidates(self) -> list[Candidate]:
+        """The members as HMMM chooses among them."""
+        return [
+            Candidate(
+                peer=member.peer,
+                role=member.role,
+                expertise=frozenset(member.expertise),
+                load=min(1.0, self.table.open_attempts_of(member.peer) / max(1, member.max_tasks)),
+                present=member.present,
+                answers=bool(models_of(member)),
+            )
+            for member in self.table.records(Member)
+        ]
+
+    def chosen(self, goal: Goal, most: int = participants.PARTICIPANTS_MAX) -> tuple[str, ...]:
+        """The fittest members that can answer about a goal, its owner left out."""
+        role, expertise = goal.task.get("required_role"), goal.task.get("required_expertise")
+        topic = Topic(str(role or ""), frozenset(map(str, expertise or ())))
+        return participants.choose(self.candidates(), goal.owner, topic, most)
+
+    def speaker(self, person: str = "") -> dict[str, Any]:
+        """This agent as messages name it."""
+        settings = self.process.settings
+        said = {"agent_id": settings.agent_id, "role": settings.role}
+        return said | ({"person": person} if person else {})
+
+    def is_own(self, peer: str, said: Speaker) -> bool:
+        """Whether a listed member signed it under its own name."""
+        member = self.member(peer)
+        return member is not None and said.agent_id == member.agent_id
+
+    def clean(self, text: str) -> str:
+        """The text without secrets, and no longer than a message."""
+        return fitted(self.proposals.redaction.text(text))
+
+    def stamp(self) -> str:
+        """Now, as messages say it."""
+        return rfc3339(self.now_ms())
+
+    # Attempts under way
+
+    def rebuild(self) -> None:
+        """Reads which attempts are under way."""
+        for task in self.table.open_tasks():
+            self._look_at(task.task_id)
+
+    def on_applied(self, batch: list[Applied]) -> list[str]:
+        """Keeps up with the table; the sessions whose attempt has ended."""
+        ended = []
+        for applied in batch:
+            if applied.entry.type in ("award", "claim"):
+                for task_id in applied.outcome.tasks:
+                    self._look_at(task_id)
+            for task_id in applied.outcome.tasks:
+                known = self._sessions.get(task_id)
+                if known is not None and not self._is_open(*self._attempts[known]):
+                    del self._sessions[task_id], self._attempts[known]
+                    ended.append(known)
+                    self._look_at(task_id)
+        return ended
+
+    def _look_at(self, task_id: str) -> None:
+        task = self.table.get(Task, task_id)
+        if task is not None and task.agent is not None and self._is_open(task_id, task.attempt):
+            made = session_id(task_id, task.attempt)
+            before = self._sessions.get(task_id)
+            if before is not None and before != made:
+                self._attempts.pop(before, None)
+            self._attempts[made], self._sessions[task_id] = (task_id, task.attempt), made
+
+    def _is_open(self, task_id: str, attempt: int) -> bool:
+        found = self.table.get(Attempt, task_id, attempt)
+        return found is not None and found.state in OPEN_ATTEMPTS
+
+    def has_ended(self, row: SessionRow) -> bool:
+        """Whether the attempt of a session is over, as far as the table here knows."""
+        found = self.table.get(Attempt, row.task_id, row.attempt)
+        return found is not None and found.state not in OPEN_ATTEMPTS
+
+    def goal(self, session: str) -> Goal | None:
+        """The attempt under way that a session is of, if it is one at a goal."""
+        known = self._attempts.get(session)
+        return self.goal_of(*known) if known is not None else None
+
+    def goal_of(self, task_id: str, attempt: int) -> Goal | None:
+        """An attempt at a goal that is under way."""
+        found, body = self.table.get(Attempt, task_id, attempt), self.table.get(Body, task_id)
+        if found is None or body is None or body.task.get("commands") or not self._is_open(task_id, attempt):
+            return None
+        return Goal(task_id, attempt, found.agent, body.task)
+
+    def ensure(self, goal: Goal) -> SessionRow:
+        """The session of a goal, made when it is new."""
+        settings = self.process.settings
+        ident = session_id(goal.task_id, goal.attempt)
+        known = self.file.session(ident)
+        if known is not None:
+            return known
+        made = SessionRow(
+            ident,
+            goal.task_id,
+            goal.attempt,
+            goal.owner,
+            str(goal.task.get("title") or ""),
+            goal.words[:GOAL_MAX_CHARS],
+            goal.project,
+            self.chosen(goal),
+            int(getattr(settings, "hmmm_period_s", 30.0) * 1000),
+            int(getattr(settings, "hmmm_escalation_s", 600.0) * 1000),
+            self.now_ms(),
+        )
+        return self.file.begin(made)
+
+    # News
+
+    def tell(self, session: str) -> None:
+        """Something was said in a session: wakes who waits here and in the other processes."""
+        self.spoken.set()
+        for event in self._waiting:
+            event.set()
+        self._news.add(session)
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        while self._news:
+            news, self._news = sorted(self._news), set()
+            with contextlib.suppress(HubError):
+                await self.hub.publish_local(TOPIC, {"sessions": news})
+
+    async def until(self, true: Callable[[], bool], timeout_s: float) -> bool:
+        """Whether something came to hold in time; looked at whenever something is said."""
+        event = asyncio.Event()
+        self._waiting.add(event)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    while not true():
+                        event.clear()
+                        await event.wait()
+        finally:
+            self._waiting.discard(event)
+        return true()

@@ -1,0 +1,439 @@
+"""The discussions of plans: hears what members say, answers for this agent, and leads those that it owns.
+
+What is said is on disk before it is published or answered to anybody, under an id that a repeat makes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from typing import Any, Final
+
+import orjson
+from pydantic import ValidationError
+
+from chorus import decisions
+from chorus.coordinator.hmmm.forms import wire_of, word_of
+from chorus.coordinator.hmmm.recording import Recording
+from chorus.coordinator.hmmm.room import Goal, Room
+from chorus.coordinator.hmmm.store import Item, SessionRow
+from chorus.hmmm.ids import message_id
+from chorus.hmmm.session import HOPS_MAX, Conclude, Escalate, Session, Terms, Think, Wait
+from chorus.hmmm.words import INTENTS_OF_OTHERS, Citation, Word, concluding
+from chorus.hub import HubError, HubInvalid, HubRefused, HubTooLarge, Message, guard
+from chorus.process import metrics
+from chorus.wire.messages import CITATIONS_MAX, META_DISCUSSION, WORDS_MAX_BYTES, Cited, Intent
+
+# A mind's answer may take as long as a model does; its own time limit is shorter.
+DISCUSS_TIMEOUT_S: Final = 180.0
+# What one agent's model reads and writes for one session, estimated; then the agent is silent there.
+TOKENS_MAX: Final = 50_000
+_CHARS_PER_TOKEN: Final = 4
+# A message that came before its attempt was known here, or its session's plan.
+EARLY_MAX: Final = 64
+# What an outcome may be called that no message concluded: the attempt ended first.
+ENDED: Final = "ended"
+
+
+class Talk:
+    """The live discussions of this agent."""
+
+    def __init__(self, room: Room, recording: Recording) -> None:
+        self._room, self._recording = room, recording
+        self._live: dict[str, Session] = {}
+        self._thinking: dict[str, asyncio.Task[None]] = {}
+        self._tokens: dict[str, int] = {}
+        # Messages that this agent's mind had nothing to say to, by session.
+        self._silent: set[tuple[str, str]] = set()
+        self._early: dict[str, Message] = {}
+
+    def resume(self) -> None:
+        """What an earlier life of this process left open."""
+        for row in self._room.file.open_sessions():
+            self._session(row)
+
+    def close(self) -> None:
+        """Stops thinking."""
+        for task in self._thinking.values():
+            task.cancel()
+
+    # Sessions
+
+    def live(self, row: SessionRow) -> Session:
+        """A session as it is now, made of what was said in it."""
+        return self._session(row)
+
+    def _session(self, row: SessionRow) -> Session:
+        session = self._live.get(row.session_id)
+        if session is None:
+            session = Session(Terms(row.owner, row.participants, row.period_ms, row.escalation_ms))
+            for item in self._room.file.items(row.session_id, kind="message"):
+                at_ms = min(item.at_ms, self._room.now_ms())
+                session.take(word_of(item.data, str(item.data["peer"]), at_ms))
+            if not row.outcome:
+                self._live[row.session_id] = session
+        return session
+
+    def open(self, goal: Goal, plan: str) -> str:
+        """The owner's plan opens the discussion; a repeat changes nothing. Returns the session's id."""
+        row = self._room.ensure(goal)
+        if self._session(row).plan is None and not row.outcome:
+            self._say(row, "proposal", None, plan)
+        return row.session_id
+
+    # What others say
+
+    def hear(self, message: Message) -> None:
+        """A message of a discussion. Raises ValidationError for what is none."""
+        word = word_of(message.data, message.sender, self._room.now_ms())
+        ident = str(message.data["session_id"])
+        member = self._room.member(message.sender)
+        if member is None or member.agent_id != word.agent_id:
+            # Only members' words count, and each under its own name.
+            metrics.HMMM_MESSAGES.labels("foreign").inc()
+            return
+        row = self._room.file.session(ident)
+        if row is None:
+            goal = self._room.goal(ident)
+            if goal is None:
+                self._keep_early(ident, message)
+                return
+            row = self._room.ensure(goal)
+        if row.outcome:
+            return
+        session = self._session(row)
+        if session.word(word.message_id) is not None:
+            self._again(row, session, word, message)
+            return
+        for one in session.take(self._cleaned(word, member.role)):
+            self._keep(row, one)
+
+    def _keep_early(self, ident: str, message: Message) -> None:
+        """The table here may be a moment behind."""
+        if len(self._early) >= EARLY_MAX:
+            del self._early[next(iter(self._early))]
+        self._early[message.id] = message
+
+    def hear_early(self) -> None:
+        """Tries again what came before its attempt was known, now that the table has moved on."""
+        early, self._early = self._early, {}
+        for message in early.values():
+            if self._room.goal(str(message.data["session_id"])) is not None:
+                with guard.handling("gossip"):
+                    self.hear(message)
+            elif self._room.now_ms() - message.timestamp_ms < DISCUSS_TIMEOUT_S * 1000:
+                self._early[message.id] = message
+
+    def _cleaned(self, word: Word, role: str) -> Word:
+        cited = (Citation(self._room.clean(c.ucxl), self._room.clean(c.reason)) for c in word.citations)
+        return replace(
+            word,
+            role=role,
+            person=self._room.clean(word.person)[:128],
+            message=self._room.clean(word.message),
+            citations=tuple(cited),
+        )
+
+    def _again(self, row: SessionRow, session: Session, word: Word, message: Message) -> None:
+        """Who says something again has perhaps missed the reply to it."""
+        if word.peer != row.owner:
+            return
+        for item in self._room.file.items(row.session_id, kind="message"):
+            mine = item.published is not None and item.data.get("parent_id") == word.message_id
+            if mine and item.published is not None and 0 < item.published <= HOPS_MAX:
+                self._room.process.log.debug("saying again what was missed", message_id=item.id)
+                self._publishing(item)
+
+    # What this agent says
+
+    def say(self, row: SessionRow, person: str, text: str, intent: Intent | None, parent_id: str) -> Item:
+        """A person speaks through this agent. Raises HubRefused with the reason when that does not count."""
+        session = self._session(row)
+        if row.outcome or session.over:
+            raise HubRefused(f"the discussion is over: {row.outcome or session.outcome}")
+        if session.plan is None:
+            raise HubRefused("there is no plan yet to say something to")
+        if len(text.encode("utf-8", "replace")) > WORDS_MAX_BYTES:
+            raise HubRefused(f"message: at most {WORDS_MAX_BYTES} bytes")
+        parent = session.escalation or session.plan
+        if parent_id:
+            named = session.word(parent_id)
+            if named is None:
+                raise HubRefused(f"parent_id: no message {parent_id} was heard in this discussion")
+            parent = named
+        intent = intent or ("update" if session.escalation is None else "answer")
+        if intent not in INTENTS_OF_OTHERS:
+            raise HubRefused(f"intent: {intent} is the owner's; say {', '.join(sorted(INTENTS_OF_OTHERS))}")
+        item = self._say(row, intent, parent, text, person=person)
+        if item is not None:
+            return item
+        ident = message_id(row.session_id, self._room.hub.peer_id, parent.message_id, "person")
+        known = self._room.file.item(row.session_id, "message", ident)
+        if known is not None and known.data["message"] == self._room.clean(text):
+            return known
+        if session.replied(self._room.hub.peer_id, parent.message_id):
+            raise HubRefused(f"this agent has replied to message {parent.message_id} already")
+        raise HubRefused("nothing more is taken in this discussion now")
+
+    def _say(
+        self,
+        row: SessionRow,
+        intent: Intent,
+        parent: Word | None,
+        text: str,
+        *,
+        person: str = "",
+        cites: tuple[Citation, ...] = (),
+        purpose: str = "",
+    ) -> Item | None:
+        """Says something, on disk first; None when it does not count (said before, or too late)."""
+        room = self._room
+        peer, parent_id = room.hub.peer_id, parent.message_id if parent is not None else ""
+        settings = room.process.settings
+        word = Word(
+            message_id=message_id(row.session_id, peer, parent_id, purpose or ("person" if person else "")),
+            parent_id=parent_id,
+            peer=peer,
+            agent_id=settings.agent_id,
+            role=settings.role,
+            person=room.clean(person)[:128],
+            intent=intent,
+            message=room.clean(text),
+            citations=cites,
+            timestamp=room.stamp(),
+            at_ms=room.now_ms(),
+        )
+        kept = None
+        for one in self._session(row).take(word):
+            kept = self._keep(row, one, own=one is word) or kept
+        return kept
+
+    def _keep(self, row: SessionRow, word: Word, *, own: bool = False) -> Item | None:
+        room = self._room
+        data = {**wire_of(row.session_id, word), "peer": word.peer}
+        # Before it is on disk nobody is told.
+        item = room.file.add(row.session_id, "message", word.message_id, data, word.at_ms, own=own)
+        metrics.HMMM_MESSAGES.labels("said" if own else "heard").inc()
+        session = self._session(row)
+        if session.over:
+            self._concluded(row, session)
+        if own:
+            about = {"session_id": row.session_id, "message_id": word.message_id, "intent": word.intent}
+            room.notes.write("hmmm_message", {**about, "person": word.person})
+        room.tell(row.session_id)
+        return item
+
+    def _concluded(self, row: SessionRow, session: Session) -> None:
+        room = self._room
+        if row.owner == room.hub.peer_id:
+            # The record first: a session that is concluded has one to be published.
+            self._recording.discussion(row, session)
+            metrics.HMMM_SESSIONS.labels(session.outcome).inc()
+        room.file.conclude(row.session_id, session.outcome, session.reason, room.now_ms())
+        self._forget(row.session_id)
+
+    def _forget(self, ident: str) -> None:
+        self._live.pop(ident, None)
+        self._tokens.pop(ident, None)
+        self._silent = {key for key in self._silent if key[0] != ident}
+
+    # Publishing
+
+    async def publish(self) -> None:
+        """Publishes what is on disk and was not published yet."""
+        for item in self._room.file.unpublished():
+            if item.kind != "message":
+                continue
+            try:
+                await self._publish(item)
+            except (HubInvalid, HubRefused, HubTooLarge) as error:
+                # The core would say so every time, and what comes after it is to be heard.
+                self._room.process.log.warning("a message is not published", error=str(error))
+                self._room.file.published(item)
+
+    def _publishing(self, item: Item) -> None:
+        async def work() -> None:
+            with contextlib.suppress(HubError):
+                await self._publish(item)
+
+        self._room.spawn(work())
+
+    async def _publish(self, item: Item) -> None:
+        room = self._room
+        data = {name: value for name, value in item.data.items() if name != "peer"}
+        hop = min(item.published or 0, HOPS_MAX)
+        await room.hub.publish(
+            META_DISCUSSION, "hmmm.message", data, hop_count=hop or None, thread_id=item.session_id
+        )
+        if item.data["intent"] == "escalation" and not hop:
+            await self._trigger(item)
+        room.file.published(item)
+
+    async def _trigger(self, item: Item) -> None:
+        row = self._room.file.session(item.session_id)
+        if row is None:
+            return
+        said = {
+            "session_id": row.session_id,
+            "message_id": item.id,
+            "task_id": row.task_id,
+            "attempt": row.attempt,
+            "from": self._room.speaker(),
+            "reason": item.data["message"],
+            "timestamp": item.data["timestamp"],
+        }
+        await self._room.hub.publish(
+            META_DISCUSSION, "escalation_trigger", said, priority="high", thread_id=row.session_id
+        )
+
+    # Turns
+
+    async def attend(self) -> int | None:
+        """Does what is due in every open session; when the next thing is due, in milliseconds since 1970."""
+        due: list[int] = []
+        for row in self._room.file.open_sessions():
+            with guard.handling("gossip"):
+                until = self._attend(row)
+                if until is not None:
+                    due.append(until)
+        return min(due, default=None)
+
+    def _attend(self, row: SessionRow) -> int | None:
+        session = self._session(row)
+        own = row.owner == self._room.hub.peer_id
+        if session.over:
+            # An earlier life of this process ended between the last message and this.
+            self._concluded(row, session)
+            return None
+        if self._room.goal(row.session_id) is None:
+            if self._room.has_ended(row):
+                self._end(row, session, own)
+            return None
+        if row.session_id in self._thinking or session.plan is None:
+            return None
+        if own:
+            return self._lead(row, session)
+        asked = session.asked(self._room.hub.peer_id)
+        if asked is not None and (row.session_id, asked.message_id) not in self._silent:
+            self._think(row, session, (asked,), owner=False)
+        return None
+
+    def _end(self, row: SessionRow, session: Session, own: bool) -> None:
+        if own and session.plan is not None:
+            text = concluding(ENDED, "the attempt ended first")
+            self._say(row, "update", session.plan, text, purpose="end")
+        else:
+            self._room.file.conclude(row.session_id, ENDED, "the attempt ended first", self._room.now_ms())
+            self._forget(row.session_id)
+        self._room.tell(row.session_id)
+
+    def _lead(self, row: SessionRow, session: Session) -> int | None:
+        assert session.plan is not None
+        match session.step(self._room.now_ms()):
+            case Wait(until):
+                return min(until, self._repeat(row, session) or until)
+            case Think(about):
+                self._think(row, session, about, owner=True)
+            case Escalate(about, reason):
+                asks = f"A person is asked: {reason}.\nThe objection: {about.message}"
+                self._say(row, "escalation", about, f"{asks}\nThe plan: {session.plan.message}")
+                return self._room.now_ms()
+            case Conclude(outcome, reason):
+                self._say(row, "update", session.plan, concluding(outcome, reason), purpose="end")
+        return None
+
+    def _repeat(self, row: SessionRow, session: Session) -> int | None:
+        """Says the owner's newest words again while somebody has not replied; when the next time is."""
+        newest = next((w for w in reversed(session.words) if w.peer == row.owner and not w.person), None)
+        item = self._room.file.item(row.session_id, "message", newest.message_id) if newest else None
+        if newest is None or item is None or not item.published or item.published > HOPS_MAX:
+            return None
+        at = newest.at_ms + row.period_ms * item.published // (HOPS_MAX + 1)
+        if self._room.now_ms() >= at:
+            self._publishing(item)
+            return None
+        return at
+
+    # The mind
+
+    def _think(self, row: SessionRow, session: Session, about: tuple[Word, ...], *, owner: bool) -> None:
+        async def work() -> None:
+            try:
+                with guard.handling("answer"):
+                    await self._discuss(row, session, about, owner)
+            finally:
+                self._thinking.pop(row.session_id, None)
+                self._room.spoken.set()
+
+        self._thinking[row.session_id] = asyncio.create_task(work())
+
+    async def _discuss(self, row: SessionRow, session: Session, about: tuple[Word, ...], owner: bool) -> None:
+        answer = await self._ask(row, session, about, owner)
+        text = answer.get("message")
+        allowed = ("proposal", "answer") if owner else INTENTS_OF_OTHERS
+        intent = answer.get("intent")
+        good = isinstance(text, str) and bool(text.strip()) and intent in allowed
+        if good and intent is not None and session is self._live.get(row.session_id):
+            cites = _cites(row, about) if owner else ()
+            cites += _citations(answer.get("citations"), len(cites))
+            if self._say(row, intent, about[0], str(text), cites=cites) is not None:
+                return
+        if owner:
+            session.give_up(about)
+        else:
+            # Silence is an answer too: the mind is not asked again for this message.
+            self._silent.add((row.session_id, about[0].message_id))
+
+    async def _ask(
+        self, row: SessionRow, session: Session, about: tuple[Word, ...], owner: bool
+    ) -> dict[str, Any]:
+        goal = self._room.goal(row.session_id)
+        plan = session.plan
+        if goal is None or plan is None:
+            return {}
+        head = {
+            "session": {
+                "session_id": row.session_id,
+                "owner": owner,
+                "plan": plan.message,
+                "messages": [wire_of(row.session_id, word) for word in session.words],
+                "answering": [word.message_id for word in about],
+            },
+            "task": goal.view(),
+            "role": self._room.process.settings.role,
+        }
+        spent = self._tokens.get(row.session_id, 0) + len(orjson.dumps(head)) // _CHARS_PER_TOKEN
+        if spent > TOKENS_MAX:
+            self._room.process.log.info("no more tokens for this discussion", session=row.session_id)
+            return {}
+        self._tokens[row.session_id] = spent
+        try:
+            reply = await self._room.hub.call_service("mind", "discuss", head, timeout=DISCUSS_TIMEOUT_S)
+        except HubError as error:
+            self._room.process.log.info("the mind has no words", session=row.session_id, error=str(error))
+            return {}
+        self._tokens[row.session_id] += len(str(reply.head.get("message") or "")) // _CHARS_PER_TOKEN
+        return reply.head
+
+
+def _cites(row: SessionRow, words: tuple[Word, ...]) -> tuple[Citation, ...]:
+    """Citations of the messages that the owner answers."""
+    return tuple(Citation(_address(row, word), f"answers this {word.intent}") for word in words)
+
+
+def _address(row: SessionRow, word: Word) -> str:
+    """Where a message stands among what the mesh remembers, as citations name it."""
+    agent, role = decisions.component(word.agent_id), decisions.component(word.role or "agent")
+    project = decisions.component(row.project or "chorus")
+    return f"ucxl://{agent}:{role}@{project}:{row.task_id}/*^/{row.attempt}/discussion/{word.message_id}"
+
+
+def _citations(said: Any, taken: int) -> tuple[Citation, ...]:
+    """What a mind cites, as far as it can be read."""
+    found: list[Citation] = []
+    for item in said if isinstance(said, list) else ():
+        with contextlib.suppress(ValidationError):
+            cited = Cited.model_validate(item)
+            found.append(Citation(cited.ucxl, cited.reason))
+    return tuple(found[: CITATIONS_MAX - taken])
