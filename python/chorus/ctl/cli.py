@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import traceback
@@ -13,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from chorus.ctl import terminal
+from chorus.ctl import task_options, terminal
 from chorus.ctl.endings import Signalled
 from chorus.ctl.problems import CANCELLED, FAILED, CtlError
 from chorus.ctl.texts import check_arguments
@@ -117,7 +116,9 @@ def _meshes(commands: _SubParsersAction[ArgumentParser]) -> None:
     scan.add_argument("--redact", action="store_true", help="print what comes in, without its secrets")
     scan.add_argument("--rules", metavar="FILE", help="YAML file with rules of your own")
     scan.add_argument("--allow", metavar="FILE", help="YAML file with exceptions")
-    scan.add_argument("--max-size", type=_size, default="64MB", metavar="SIZE", help="largest file (64MB)")
+    scan.add_argument(
+        "--max-size", type=task_options.size, default="64MB", metavar="SIZE", help="largest file (64MB)"
+    )
     scan.add_argument("--binary", action="store_true", help="look into binary files too")
     scan.add_argument("--git", action="store_true", help="look into the objects of .git too")
     completion = _command(commands, "completion", "print completion for a shell", _completion)
@@ -126,41 +127,11 @@ def _meshes(commands: _SubParsersAction[ArgumentParser]) -> None:
 
 def _tasks(commands: _SubParsersAction[ArgumentParser]) -> None:
     run = _command(commands, "run", "run a command in a sandbox of the mesh", _asking("run", "run"))
-    run.add_argument(
-        "--dir", metavar="FOLDER", help="send this folder less what git ignores; the command starts in it"
-    )
-    run.add_argument("--language", default="", help="choose the image by language")
-    run.add_argument("--artifact", action="append", default=[], metavar="GLOB", help="keep these files")
-    run.add_argument(
-        "-o", "--output", metavar="FOLDER", help="save the artifacts here when the command has ended"
-    )
-    run.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set in the sandbox")
-    run.add_argument(
-        "--secret",
-        action="append",
-        default=[],
-        metavar="NAME[@FILE]",
-        help="a variable of the sandbox, sealed on its way: its value is that of NAME here, or in FILE",
-    )
-    run.add_argument(
-        "--include-secrets", action="store_true", help="with --dir: send files that are credentials too"
-    )
-    run.add_argument(
-        "-i",
-        "--interactive",
-        action="store_true",
-        help="pass standard input to the command, all of it before it starts; without -i it reads nothing",
-    )
-    run.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="kill the command after this")
-    run.add_argument("--cpus", type=_cores, metavar="N", help="cores that it may use (1)")
-    run.add_argument("--memory", type=_size, metavar="SIZE", help="memory that it may use (1GB)")
-    run.add_argument(
-        "--disk", type=_size, metavar="SIZE", help="what /workspace, /tmp, /dev/shm hold each (2GB)"
-    )
-    run.add_argument("--pids", type=int, metavar="N", help="processes and threads at a time (128)")
-    run.add_argument("--title", default="", help="what lists show")
-    run.add_argument("--project", default="", help="what the task belongs to")
-    run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command")
+    task_options.run(run)
+    ask = _command(commands, "ask", "have a model reach a goal in a sandbox", _asking("ask", "ask"))
+    task_options.ask(ask)
+    task_options.say(_command(commands, "say", "say something to a goal that runs", _asking("say", "say")))
+    _one(_command(commands, "show", "a task in short, its checks and patch", _asking("report", "show")))
     tasks = _command(commands, "tasks", "list tasks", _asking("show", "tasks"))
     tasks.add_argument("--state")
     tasks.add_argument("--agent")
@@ -350,7 +321,7 @@ def _common(parser: ArgumentParser) -> None:
 
 
 def _one(parser: ArgumentParser) -> ArgumentParser:
-    parser.add_argument("task", type=_task_id, metavar="TASK", help="the task's id")
+    parser.add_argument("task", type=task_options.task_id, metavar="TASK", help="the task's id")
     return parser
 
 
@@ -397,37 +368,6 @@ def _bare(parser: ArgumentParser, arguments: Namespace) -> int:
         return 0
     parser.print_help(sys.stderr)
     return 2
-
-
-def _task_id(text: str) -> str:
-    from chorus.wire.ids import is_id
-
-    if not is_id(text.upper()):
-        raise argparse.ArgumentTypeError("a task's id has 26 letters and digits; chorusctl tasks lists them")
-    return text.upper()
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError("expected a number of seconds above 0")
-    return seconds
-
-
-def _cores(text: str) -> float:
-    cores = float(text)
-    if not 0 < cores < math.inf:
-        raise argparse.ArgumentTypeError("expected a number of cores such as 2 or 0.5")
-    return cores
-
-
-def _size(text: str) -> int:
-    from chorus.config.units import SIZE_FORM, parse_size
-
-    try:
-        return parse_size(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected {SIZE_FORM}") from None
 
 
 def _count(text: str) -> int:

@@ -127,6 +127,12 @@ class Client:
             raise CtlError(f"this mesh has no agent {agent_id}; it has {known}")
         self._endpoints = chosen[:1]
 
+    def prefer(self, agent_id: str | None) -> None:
+        """From now on asks the agent of that name first, if it is known here."""
+        with self._ordering:
+            # The sort is stable: the others keep their order.
+            self._endpoints = tuple(sorted(self._endpoints, key=lambda each: each.agent_id != agent_id))
+
     def pass_over(self) -> None:
         """Puts the agent that was asked last behind the others."""
         self._put_behind(self._endpoints[0])

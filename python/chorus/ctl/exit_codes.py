@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from chorus.ctl.problems import CANCELLED, MESH_FAILED, TIMED_OUT
+from chorus.ctl.problems import CANCELLED, FAILED, MESH_FAILED, TIMED_OUT
 from chorus.ctl.terminal import note
 
 EXIT_CODE_MAX: Final = 255
+# Ends that are the mesh's doing, not the goal's.
+_OF_THE_MESH: Final = frozenset({"daemon", "lost", "unresponsive"})
 
 
 def exit_code(end: dict[str, Any]) -> int:
@@ -24,3 +26,21 @@ def exit_code(end: dict[str, Any]) -> int:
         return code
     note(f"chorusctl: {state}: {end.get('reason') or ended_by}")
     return code or MESH_FAILED
+
+
+def goal_exit_code(end: dict[str, Any]) -> int:
+    """The code for a goal's end: 0 when it was reached, 1 when it was not."""
+    state, ended_by = end.get("state"), end.get("ended_by")
+    if state == "completed":
+        return 0
+    note(f"chorusctl: {state}: {end.get('reason') or ended_by}")
+    if state == "cancelled":
+        return CANCELLED
+    if ended_by == "timeout":
+        return TIMED_OUT
+    return MESH_FAILED if state != "failed" or ended_by in (None, *_OF_THE_MESH) else FAILED
+
+
+def task_exit_code(task: dict[str, Any], end: dict[str, Any]) -> int:
+    """The code for the end of a task of either kind."""
+    return exit_code(end) if task.get("commands") else goal_exit_code(end)

@@ -16,9 +16,11 @@ import httpx
 from chorus.ctl.artifacts import after_run
 from chorus.ctl.attend import attended, follow_to_end, submit
 from chorus.ctl.client import Client
-from chorus.ctl.exit_codes import exit_code
+from chorus.ctl.exit_codes import exit_code, task_exit_code
 from chorus.ctl.follow import TaskEvent, follow
+from chorus.ctl.limits import resources
 from chorus.ctl.problems import MESH_FAILED, USAGE, CtlError
+from chorus.ctl.report import goal_of, result_lines
 from chorus.ctl.source import pack_folder, spool
 from chorus.ctl.standard_input import read_into, unread
 from chorus.ctl.terminal import Output, note, say, say_json, write_bytes
@@ -95,24 +97,9 @@ def task_of(arguments: Namespace) -> dict[str, Any]:
         task["timeout_s"] = arguments.timeout
     if arguments.project:
         task["project"] = arguments.project
-    if resources := _resources(arguments):
-        task["resources"] = resources
+    if limits := resources(arguments):
+        task["resources"] = limits
     return task
-
-
-def _resources(arguments: Namespace) -> dict[str, Any]:
-    """What was asked for; the mesh has defaults for the others, and bounds for all."""
-    asked = {
-        "cpus": arguments.cpus,
-        "memory_mb": _megabytes(arguments.memory),
-        "disk_mb": _megabytes(arguments.disk),
-        "pids": arguments.pids,
-    }
-    return {name: value for name, value in asked.items() if value is not None}
-
-
-def _megabytes(size: int | None) -> int | None:
-    return None if size is None else -(-size // (1024 * 1024))
 
 
 def _show(event: TaskEvent, progress: bool, as_json: bool) -> None:
@@ -135,9 +122,12 @@ def wait(client: Client, arguments: Namespace) -> int:
             task = client.get(f"/api/v1/tasks/{arguments.task}")
             if arguments.json:
                 say_json(task)
-            else:
-                say(f"{task['state']}{': ' + str(task['reason']) if task['reason'] else ''}")
-            return exit_code(event.data)
+                return task_exit_code(task, event.data)
+            say(f"{task['state']}{': ' + str(task['reason']) if task['reason'] else ''}")
+            if goal_of(task):
+                for line in result_lines(task):
+                    say(line.text)
+            return task_exit_code(task, event.data)
     return MESH_FAILED
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import hashlib
 import json
 import os
 import unicodedata
@@ -37,12 +38,40 @@ END = {"state": EVIL, "reason": EVIL, "exit_code": EVIL, "ended_by": EVIL}
 STREAMED = [
     {"id": "1-1", "event": "state", "data": {"state": EVIL, "reason": EVIL}},
     {"id": "1-2", "event": "gap", "data": {"detail": EVIL, "lost": EVIL}},
+    {"id": "1-3", "event": "step", "data": {"step": 0, "plan": {"text": EVIL}, "note": EVIL}},
     {
-        "id": "1-3",
+        "id": "1-4",
+        "event": "step",
+        "data": {
+            "step": 1,
+            "reply": {"text": EVIL, "unreadable": EVIL, "tokens_in": EVIL},
+            "call": {"tool": EVIL, "arguments": {EVIL: EVIL}},
+            "outcome": {"text": EVIL, "exit_code": EVIL},
+            "checks": {"commands": [{"command": EVIL, "exit_code": EVIL, "output": EVIL}]},
+        },
+    },
+    {"id": "1-5", "event": "step", "data": {"call": {"tool": "run", "arguments": {"command": EVIL}}}},
+    {"id": "1-6", "event": "message", "data": {"from": EVIL, "name": EVIL, "text": EVIL}},
+    {
+        "id": "1-7",
         "event": "end",
         "data": {"state": EVIL, "reason": EVIL, "exit_code": EVIL, "ended_by": EVIL},
     },
 ]
+# The names and texts of a patch are those of whoever made it.
+PATCH = (
+    b"diff --git a/x b/x\nrename to " + EVIL.replace("\n", "").encode() + b"\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n"
+)
+GOAL = {
+    "provider": EVIL, "model": EVIL, "steps": EVIL, "tokens_in": EVIL, "tokens_out": EVIL, "usd": 1.0,
+    "unchecked": EVIL, "discussion": EVIL,
+    "checks": [{"command": EVIL, "exit_code": EVIL, "duration_s": EVIL}],
+    "patch": {
+        "sha256": hashlib.sha256(PATCH).hexdigest(), "size": len(PATCH), "files": EVIL,
+        "left_out": [{"path": EVIL, "reason": EVIL}],
+    },
+}  # fmt: skip
+TALKED = {"message_id": EVIL, "from": {"agent_id": EVIL, "name": EVIL}, "intent": EVIL, "message": EVIL}
 VERSION = {
     "address": f"ucxl://a:b@c:d/*^/{EVIL}", "size": EVIL, "deleted": False, "content_type": EVIL,
     "agent_id": EVIL,
@@ -55,7 +84,8 @@ ROW = {
     "tasks": {"active": EVIL, "max": EVIL}, "accepting": EVIL, "languages": [EVIL], "hash": HASH,
     "kind": EVIL,
     "path": EVIL, "sha256": EVIL, "attempt": EVIL, "seq": EVIL, "timestamp": 1, "type": EVIL,
-    "data": {EVIL: EVIL}, "removed_at": EVIL,
+    "data": {EVIL: EVIL}, "removed_at": EVIL, "id": EVIL, "continues": EVIL,
+    "result": {"goal": GOAL, "ended_by": EVIL, "decision": EVIL}, "session_id": EVIL, "messages": [TALKED],
 }  # fmt: skip
 STATUS = {
     "agent_id": EVIL, "version": EVIL, "peer_id": EVIL, "peers": EVIL, "ai": {"detail": EVIL}, "applied": 7,
@@ -107,6 +137,8 @@ def hostile(request: httpx.Request) -> httpx.Response:
             {"id": "2", "event": "end", "data": VERSION},
         ]
         return httpx.Response(200, stream=httpx.ByteStream(sse(events)))
+    if path.endswith("/artifacts/patch.diff"):
+        return httpx.Response(200, stream=httpx.ByteStream(PATCH))
     if path.endswith("/logs"):
         return httpx.Response(200, stream=httpx.ByteStream(RAW_OUTPUT))
     if path.endswith("/status"):
@@ -153,6 +185,8 @@ ASKING = [
     ["decision", "verify", "--all"], ["vote", HASH], ["vote", HASH, "approve"], ["ucxl", "query"],
     ["ucxl", "history", "ucxl://a:b@c:d/*^/e"], ["ucxl", "tree"], ["ucxl", "follow"],
     ["ucxl", "put", "ucxl://a:b@c:d/*^/e", "/dev/null"], ["run", "--", "true"],
+    ["ask", "x"], ["ask", "x", "--detach"], ["ask", "x", "--continue", TASK], ["say", TASK, "x"],
+    ["show", TASK],
 ]  # fmt: skip
 # They ask no agent, or print what is meant to be exact; each has tests of its own.
 OTHERS = {"up", "down", "doctor", "scan", "completion", "token", "dev"}

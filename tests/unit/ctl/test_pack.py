@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chorus.archives.clean import sanitize
-from chorus.ctl import ignored, run
+from chorus.ctl import ignored, source
 from chorus.ctl.cli import build_parser
 from chorus.ctl.left_out import LeftOut, in_short
 from chorus.ctl.pack import CHANGED, LINK_OUT, pack
@@ -515,7 +515,7 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
     write(tmp_path, "x", content=bytes(MIB))
     arguments = build_parser().parse_args(["run", "--dir", str(tmp_path), "--", "true"])
     with Path("/dev/full").open("w+b", buffering=0) as full, pytest.raises(CtlError, match="TMPDIR"):
-        run._pack(arguments, full)
+        source.pack_folder(arguments, full)
 
 
 def test_what_is_left_out_is_said_in_one_line() -> None:
@@ -529,7 +529,7 @@ def test_what_is_left_out_is_said_in_one_line() -> None:
 
 def told(folder: Path, *options: str) -> None:
     arguments = build_parser().parse_args(["run", *options, "--dir", str(folder), "--", "true"])
-    run._pack(arguments, io.BytesIO())
+    source.pack_folder(arguments, io.BytesIO())
 
 
 def test_run_says_what_is_left_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,99 @@
+"""Shows a goal's run as it goes on: as lines, on a terminal above a line that lives, or as JSON."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any, Protocol, Self
+
+from chorus.ctl.follow import TaskEvent
+from chorus.ctl.story import Line, Used, event_lines, talk_lines
+from chorus.ctl.terminal import say, say_json
+
+
+class Display(Protocol):
+    """What is told of a run goes here, from more than one thread."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+
+    def event(self, event: TaskEvent) -> None:
+        """An event of the task."""
+
+    def talk(self, message: dict[str, Any]) -> None:
+        """A message of the discussion of its plan."""
+
+    def line(self, line: Line) -> None:
+        """A line of the account at its end."""
+
+
+class Lines:
+    """Plain lines on standard output."""
+
+    def __init__(self) -> None:
+        self.used = Used()
+        self._one_at_a_time = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def event(self, event: TaskEvent) -> None:
+        """Prints what the event says, if it is for people."""
+        self.used.add(event.event, event.data)
+        for line in event_lines(event.event, event.data):
+            self.line(line)
+
+    def talk(self, message: dict[str, Any]) -> None:
+        """Prints the message."""
+        for line in talk_lines(message):
+            self.line(line)
+
+    def line(self, line: Line) -> None:
+        """Prints a line."""
+        with self._one_at_a_time:
+            self._print(line)
+
+    def _print(self, line: Line) -> None:
+        say(line.text, flush=True)
+
+
+class Json:
+    """A line of JSON for each event, in the form that `run --json` has."""
+
+    def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def event(self, event: TaskEvent) -> None:
+        """Prints the event as it came."""
+        self.told(event.event, event.data, event.id or None)
+
+    def talk(self, message: dict[str, Any]) -> None:
+        """Prints the message as an event `talk`."""
+        self.told("talk", message)
+
+    def line(self, line: Line) -> None:
+        """The account is for people; whoever reads JSON has it in the event `result`."""
+
+    def told(self, event: str, data: dict[str, Any], ident: str | None = None) -> None:
+        """Prints an event of this command's own, which has no id."""
+        with self._one_at_a_time:
+            say_json({"id": ident, "event": event, "data": data}, flush=True)
+
+
+def lines(task: dict[str, Any]) -> Lines:
+    """Lines for people, with what is going on now below them when standard output is a terminal."""
+    if not sys.stdout.isatty():
+        return Lines()
+    # Loaded when it is wanted: most commands show nothing that lives.
+    from chorus.ctl.live import Live
+
+    return Live(task)

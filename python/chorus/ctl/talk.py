@@ -1,0 +1,71 @@
+"""The discussion of a goal's plan, read while the goal runs: each message once, in the order they came."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import httpx
+
+from chorus.ctl.client import Client, Refused
+from chorus.ctl.problems import CtlError
+
+LOOK_AGAIN_S: Final = 1.0
+# At the end, a look that is under way is waited for so long.
+STOP_S: Final = 2.0
+# More than a discussion has.
+MESSAGES_MAX: Final = 1000
+
+
+class Talk:
+    """Asks for the discussion of a task in a thread, and hands each new message on.
+
+    It ends by itself where the agents have no discussions (404), and does no harm when they are away.
+    """
+
+    def __init__(self, client: Client, task_id: str, tell: Callable[[dict[str, Any]], None]) -> None:
+        self._client, self._task_id, self._tell = client, task_id, tell
+        self._told: set[str] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(STOP_S)
+
+    def _run(self) -> None:
+        while self.look() and not self._over.wait(LOOK_AGAIN_S):
+            pass
+
+    def look(self) -> bool:
+        """Tells of what is new; False when there is nothing to come."""
+        try:
+            page = self._client.get("/api/v1/hmmm/sessions", task=self._task_id)
+            for session in _dicts(page, "items"):
+                path = f"/api/v1/hmmm/sessions/{quote(str(session.get('session_id')), safe='')}"
+                for message in _dicts(self._client.get(path), "messages"):
+                    self._tell_once(message)
+        except Refused as error:
+            return error.status >= 500
+        except CtlError:
+            return True  # no agent answers; following the task says so
+        except (httpx.HTTPError, RuntimeError, OSError):
+            return False  # the client was closed, or whoever read the output has gone
+        return True
+
+    def _tell_once(self, message: dict[str, Any]) -> None:
+        ident = str(message.get("message_id"))
+        if ident not in self._told and len(self._told) < MESSAGES_MAX and not self._over.is_set():
+            self._told.add(ident)
+            self._tell(message)
+
+
+def _dicts(value: object, name: str) -> list[dict[str, Any]]:
+    listed = value.get(name) if isinstance(value, dict) else None
+    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
