@@ -21,6 +21,7 @@ from chorus.hub import HubRefused, Reply, Request
 from chorus.process.logs import Logger
 from chorus.process.runner import Health
 from chorus.table.entries import Entry
+from chorus.table.entry_types import SINCE
 from chorus.table.reader import TableReader
 from chorus.table.rows import TaskRow
 from chorus.table.store import TableStore
@@ -138,18 +139,29 @@ class World:
 
     async def submit(self, **fields: Any) -> str:
         """Submits a task and awards its first attempt to the agent."""
-        task = parse_task({"title": "a task", **fields}).body()
+        task = parse_task({"title": "a task", **fields})
+        if task.is_goal:
+            await self.take_goals()
         task_id = new_id()
         holders = [self.peer]
         submitted = {
             "task_id": task_id,
-            "task": {**task, "task_id": task_id},
+            "task": {**task.body(), "task_id": task_id},
             "submitter": self.peer,
             "vouched_by": self.peer,
             "holders": holders,
         }
-        await self.propose("submit", submitted)
+        await self.propose("goal" if task.is_goal else "submit", submitted)
         return task_id
+
+    async def take_goals(self) -> None:
+        """Raises the table to the version that takes goals."""
+        mesh = self.table.mesh()
+        assert mesh is not None
+        if mesh.version < SINCE["goal"]:
+            await self.propose("member", {"agent_id": AGENT, "table_version": SINCE["goal"]})
+        for version in range(mesh.version + 1, SINCE["goal"] + 1):
+            await self.propose("table_version", {"version": version})
 
     async def award(self, task_id: str) -> dict[str, Any]:
         """Awards the next attempt, and asks the executor."""
