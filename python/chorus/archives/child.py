@@ -20,6 +20,7 @@ if __name__ == "__main__":
 
 from chorus.archives import clean
 from chorus.archives.errors import ArchiveRefused, ArchiveTooLarge
+from chorus.archives.index import index
 
 # Some 40 MiB are the interpreter's; remembered links are the most that grows.
 MEMORY_MAX_BYTES = 256 * 1024 * 1024
@@ -41,6 +42,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
                 folder = Path(request["folder"])
                 stored, broken = clean.take(source, set(request["wanted"]), folder, bytes_max=bytes_max)
                 return {"stored": stored, "broken": broken}
+            if request["action"] == "index":
+                return {"files": index(source, bytes_max=bytes_max)}
             into = Path(request["into"]) if request["action"] == "clean" else None
             return {"size": clean.sanitize(source, into, bytes_max=bytes_max)}
     except ArchiveTooLarge as error:

@@ -13,6 +13,7 @@ from typing import Any
 from chorus.archives import child
 from chorus.archives.clean import Stored
 from chorus.archives.errors import ArchiveRefused, ArchiveTooLarge
+from chorus.archives.index import Listed
 
 # The child's processor time is bounded by itself; this is for a machine that has none for it, or a disk that
 # hangs.
@@ -44,6 +45,13 @@ async def take(
     request = {"action": "take", "source": str(source), "wanted": list(wanted), "folder": str(folder)}
     answer = await _ask({**request, "bytes_max": bytes_max})
     return {path: tuple(stored) for path, stored in answer["stored"].items()}, str(answer["broken"])
+
+
+async def index(source: Path) -> dict[str, Listed]:
+    """The files and links of a plain tar, by their paths. Raises ArchiveRefused, ArchiveTooLarge, OSError."""
+    size = (await asyncio.to_thread(source.stat)).st_size
+    answer = await _ask({"action": "index", "source": str(source), "bytes_max": size})
+    return {path: tuple(listed) for path, listed in answer["files"].items()}
 
 
 async def _ask(request: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from chorus.archives.ignore_file import patterns_of
+
 if TYPE_CHECKING:
     from dulwich.ignore import Pattern
 
@@ -30,7 +32,6 @@ _NOT_FOR_GIT: Final = frozenset(
 # A larger ignore file is none.
 _FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 _POINTER: Final = b"gitdir:"
-_UTF8_MARK: Final = b"\xef\xbb\xbf"
 
 
 class Place(NamedTuple):
@@ -268,23 +269,11 @@ def _patterns(path: Path, *, links: bool = True) -> list[Pattern]:
     from dulwich.wildmatch import MalformedPattern
 
     patterns = []
-    for line in content.removeprefix(_UTF8_MARK).split(b"\n"):
-        line = _without_trailing_spaces(line.removesuffix(b"\r"))
-        # Git passes over a malformed pattern too; one that ends with a lone backslash is such.
-        if line and not line.startswith(b"#") and not _escapes_next(line):
-            with contextlib.suppress(MalformedPattern, re.error):
-                patterns.append(Pattern(line))
+    for line in patterns_of(content):
+        # Git passes over a malformed pattern too.
+        with contextlib.suppress(MalformedPattern, re.error):
+            patterns.append(Pattern(line))
     return patterns
-
-
-def _without_trailing_spaces(line: bytes) -> bytes:
-    while line.endswith(b" ") and not _escapes_next(line[:-1]):
-        line = line[:-1]
-    return line
-
-
-def _escapes_next(line: bytes) -> bool:
-    return (len(line) - len(line.rstrip(b"\\"))) % 2 == 1
 
 
 def _verdict(patterns: list[Pattern], path: str, is_folder: bool) -> bool | None:

@@ -61,7 +61,14 @@ class Globs:
     Folders are remembered, so that a path costs no more than its last part. For one thread at a time.
     """
 
-    def __init__(self, globs: Iterable[str], *, steps_max: int = STEPS_MAX) -> None:
+    def __init__(
+        self,
+        globs: Iterable[str],
+        *,
+        steps_max: int = STEPS_MAX,
+        alternatives_max: int = ALTERNATIVES_MAX,
+        alternatives_chars_max: int = ALTERNATIVES_CHARS_MAX,
+    ) -> None:
         # Masks of states. By the character that leads to the next state:
         self._literal: dict[str, int] = {}
         self._any_but_slash = 0
@@ -77,7 +84,7 @@ class Globs:
         start = 0
         # Those whose braces stand for more than is left of the bounds; they fit nothing.
         self.refused: list[str] = []
-        left, chars_left = ALTERNATIVES_MAX, ALTERNATIVES_CHARS_MAX
+        left, chars_left = alternatives_max, alternatives_chars_max
         for glob in dict.fromkeys(globs):
             alternatives = _alternatives(glob, left, chars_left)
             if alternatives is None:
@@ -98,15 +105,18 @@ class Globs:
 
     def match(self, path: str) -> bool:
         """Whether a glob fits the path. Raises TooMuchWork."""
-        cut = path.rfind("/") + 1
-        folder = self._folders[""]
-        if cut > _REMEMBERED_CHARS_MAX:
-            folder = self._move(folder, path[:cut])
-        elif cut:
-            folder = self._folder(path[:cut])
-        fits = self._move(folder, path[cut:]) & self._accept
+        fits = self._reached(path) & self._accept
         self._fitted |= fits
         return bool(fits)
+
+    def naming(self, path: str) -> list[str]:
+        """The globs that fit the path itself, not only a folder that it lies in. Raises TooMuchWork."""
+        reached = self._reached(path)
+        if not reached & self._accept:
+            return []
+        self._spend(len(self._ends) // _RANGES_A_STEP)
+        # Below what a glob names lies one state further than its end.
+        return [glob for glob, ends in self._ends.items() if reached & ends & ~(ends << 1)]
 
     def reaches_below(self, folder: str) -> bool:
         """Whether a path in the folder could fit. Raises TooMuchWork."""
@@ -115,6 +125,16 @@ class Globs:
     def unmatched(self) -> list[str]:
         """The globs that no path has fitted so far."""
         return [glob for glob, ends in self._ends.items() if not ends & self._fitted]
+
+    def _reached(self, path: str) -> int:
+        """The states after a path."""
+        cut = path.rfind("/") + 1
+        folder = self._folders[""]
+        if cut > _REMEMBERED_CHARS_MAX:
+            folder = self._move(folder, path[:cut])
+        elif cut:
+            folder = self._folder(path[:cut])
+        return self._move(folder, path[cut:])
 
     def _add(self, glob: str) -> int:
         """Appends the states of one glob; returns those at its end."""
