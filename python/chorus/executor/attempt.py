@@ -21,7 +21,7 @@ from chorus.executor import redaction, summary
 from chorus.executor.backend import BackendUnavailable, EndedBy, ImageUnavailable, Sandbox, SandboxError
 from chorus.executor.driver import CommandDriver, Job
 from chorus.executor.earlier import in_time
-from chorus.executor.images import ImageChoice, base_instead
+from chorus.executor.images import ImageChoice, instead
 from chorus.executor.journal import Journal, attempt_folder
 from chorus.executor.lease import Lease, boottime
 from chorus.executor.output import OutputGate
@@ -151,15 +151,16 @@ class Attempt:
     async def _acquire(self) -> tuple[Sandbox, float]:
         """The sandbox, got ready while the claim is on its way; nothing of the task runs in it yet."""
         images = self._room.images
-        try:
-            pulling_s = await until_set(images.ensure(self._choice.image), self._stop_asked)
-        except ImageUnavailable as error:
-            # A pull that seemed to go well when the award was taken.
-            base = base_instead(self._choice, self._room.settings.sandbox.images, error.reason)
-            if base is None:
-                raise
-            self._choice = base
-            pulling_s = await until_set(images.ensure(base.image), self._stop_asked)
+        while True:
+            try:
+                pulling_s = await until_set(images.ensure(self._choice.image), self._stop_asked)
+                break
+            except ImageUnavailable as error:
+                # A pull that seemed to go well when the award was taken.
+                following = instead(self._choice, error.reason)
+                if following is None:
+                    raise
+                self._choice = following
         limits = limits_for(self._task, self._room.ceiling)
         return await self._room.backend.acquire(self._choice.image, limits, self._room.lease_s), pulling_s
 

@@ -138,7 +138,7 @@ class Desk:
         return row, state
 
     async def _check(self, row: TaskRow) -> tuple[TaskSubmission, images.ImageChoice]:
-        room, settings = self._room, self._room.settings
+        settings = self._room.settings
         if reason := self.closed_reason or self.backend_reason:
             raise _Decline(reason)
         if (row.task_id, row.attempt) in self.given_back:
@@ -160,26 +160,27 @@ class Desk:
             raise _Decline(str(refused)) from None
         if not images.allowed(choice.image, table, settings.sandbox.allow):
             raise _Decline(f"image {choice.image} is not allowed here")
-        try:
-            await room.images.ensure(choice.image, PULL_PATIENCE_S)
-        except ImageUnavailable as error:
-            base = images.base_instead(choice, table, error.reason)
-            if base is None:
-                raise _Decline(error.reason) from None
-            choice = base
-            await self._ensure(choice.image)
-        except SandboxError as error:
-            raise _Decline(error.reason) from None
+        choice = await self._with_image(choice)
         # While the image was looked for, others may have come.
         if self.closed_reason or self.active >= settings.max_tasks:
             raise _Decline(self.closed_reason or f"busy: {self.active} of {settings.max_tasks} tasks")
         return task, choice
 
-    async def _ensure(self, image: str) -> None:
-        try:
-            await self._room.images.ensure(image, PULL_PATIENCE_S)
-        except SandboxError as error:
-            raise _Decline(error.reason) from None
+    async def _with_image(self, choice: images.ImageChoice) -> images.ImageChoice:
+        """The choice, or the first one after it whose image can be had."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + PULL_PATIENCE_S
+        while True:
+            try:
+                await self._room.images.ensure(choice.image, max(0.0, ends - loop.time()))
+                return choice
+            except ImageUnavailable as error:
+                following = images.instead(choice, error.reason)
+                if following is None:
+                    raise _Decline(error.reason) from None
+                choice = following
+            except SandboxError as error:
+                raise _Decline(error.reason) from None
 
     def _start(self, key: Key, row: TaskRow, task: TaskSubmission, choice: images.ImageChoice) -> None:
         mesh = self._room.table.mesh()

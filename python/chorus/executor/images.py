@@ -1,13 +1,13 @@
-"""Which image a task runs in: the language named, else what the source shows, else what its words say,
-else base.
+"""Which image a task runs in: the language that it names, else what its files show, else what its words say,
+else base. Pure.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from chorus.wire.languages import BASE, canonical
@@ -49,12 +49,14 @@ _TOOLS = {
 
 @dataclass(frozen=True, slots=True)
 class ImageChoice:
-    """The image, the language it is for, and why, in words; `guessed` when the task does not name it."""
+    """The image, the language it is for, and why, in words. `next` is taken when the image cannot be had: a
+    guess has one, a language that the task names has none.
+    """
 
     image: str
     language: str
     why: str
-    guessed: bool = False
+    next: ImageChoice | None = None
 
 
 class ImageRefused(Exception):
@@ -62,8 +64,8 @@ class ImageRefused(Exception):
 
 
 def choose(language: str, files: Iterable[str], words: str, table: Mapping[str, str]) -> ImageChoice:
-    """Four tiers; a language that only the source or the words suggest falls back to base when it has no
-    image.
+    """The image for a task by the language that it names; else for the most likely language, with the others
+    that the source or the words suggest after it, and base as the last.
 
     `table` has the image of each language by its canonical name. Raises ImageRefused.
     """
@@ -72,19 +74,25 @@ def choose(language: str, files: Iterable[str], words: str, table: Mapping[str, 
         if known not in table:
             raise ImageRefused(f"no sandbox image for language {language!r}")
         return ImageChoice(table[known], known, f"the task names {language}")
-    for found in (_by_files(list(files)), _by_words(words)):
-        if found and found[0] in table:
-            return ImageChoice(table[found[0]], *found, guessed=True)
-    if BASE not in table:
+    names = list(files)
+    guesses: dict[str, str] = {}
+    for guess, why in (*_by_manifests(names), *_by_endings(names), *_by_words(words)):
+        if guess in table:
+            guesses.setdefault(guess, why)
+    if BASE in table:
+        guesses.setdefault(BASE, "nothing else is suggested" if guesses else "nothing names a language")
+    choice: ImageChoice | None = None
+    for guess, why in reversed(guesses.items()):
+        choice = ImageChoice(table[guess], guess, why, choice)
+    if choice is None:
         raise ImageRefused("no base image is configured")
-    return ImageChoice(table[BASE], BASE, "nothing names a language")
+    return choice
 
 
-def base_instead(choice: ImageChoice, table: Mapping[str, str], reason: str) -> ImageChoice | None:
-    """The base image for a language that was only guessed and whose image cannot be had; else None."""
-    if not choice.guessed or BASE not in table:
-        return None
-    return ImageChoice(table[BASE], BASE, f"{choice.why}, but {reason}")
+def instead(choice: ImageChoice, reason: str) -> ImageChoice | None:
+    """What is taken for an image that cannot be had for a reason; None when nothing is."""
+    following = choice.next
+    return following and replace(following, why=f"{choice.why}, but {reason}; {following.why}")
 
 
 def allowed(image: str, table: Mapping[str, str], allow: Iterable[str]) -> bool:
@@ -92,25 +100,25 @@ def allowed(image: str, table: Mapping[str, str], allow: Iterable[str]) -> bool:
     return image in table.values() or image in set(allow)
 
 
-def _by_files(names: list[str]) -> tuple[str, str] | None:
+def _by_manifests(names: list[str]) -> Iterator[tuple[str, str]]:
     # A manifest near the root says more than one in a folder of examples.
-    for name in sorted(names, key=lambda name: (len(PurePosixPath(name).parts), name)):
-        base = PurePosixPath(name).name.lower()
-        if base in _MANIFESTS and len(PurePosixPath(name).parts) <= 2:
-            return _MANIFESTS[base], f"the source has {PurePosixPath(name).name}"
+    for name in sorted(names, key=lambda name: (name.count("/"), name)):
+        base = name.rpartition("/")[2]
+        if base.lower() in _MANIFESTS and name.count("/") <= 1:
+            yield _MANIFESTS[base.lower()], f"the source has {base}"
+
+
+def _by_endings(names: list[str]) -> Iterator[tuple[str, str]]:
     counts = Counter(
         language for name in names if (language := _EXTENSIONS.get(PurePosixPath(name).suffix.lower()))
     )
-    if not counts:
-        return None
-    language, number = counts.most_common(1)[0]
-    return language, f"{number} source files are {language}"
+    for language, number in counts.most_common():
+        yield language, f"{number} source files are {language}"
 
 
-def _by_words(words: str) -> tuple[str, str] | None:
-    match = _WORDS.search(words)
-    if match is None:
-        return None
-    word = match.group(0).lower().removesuffix(" program").removesuffix(" module")
-    word = word.removesuffix(" code").removesuffix(" test")
-    return _TOOLS.get(word) or canonical(word), f"its text mentions {match.group(0)}"
+def _by_words(words: str) -> Iterator[tuple[str, str]]:
+    for match in _WORDS.finditer(words):
+        word = match[0].lower()
+        for ending in (" program", " module", " code", " test"):
+            word = word.removesuffix(ending)
+        yield _TOOLS.get(word) or canonical(word), f"its text mentions {match[0]}"

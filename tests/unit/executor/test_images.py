@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chorus.executor.images import ImageRefused, allowed, base_instead, choose
+from chorus.executor.images import ImageChoice, ImageRefused, allowed, choose, instead
 
 TABLE = {"base": "b", "python": "p", "node": "n", "rust": "r", "cpp": "c"}
 
@@ -32,15 +32,26 @@ def test_a_language_without_an_image_is_refused() -> None:
         choose("cobol", [], "", TABLE)
 
 
-def test_a_guess_falls_back_to_base_and_a_named_language_does_not() -> None:
-    guess = choose("", [], "from a JavaScript member", TABLE)
-    assert (guess.image, guess.guessed) == ("n", True)
-    base = base_instead(guess, TABLE, "image n could not be pulled")
+def test_every_guess_is_tried_before_base() -> None:
+    """Manifests first, then the endings of files, then words; each language once."""
+    files = ["main.rs", "a.py", "b.py", "web/package.json", "x.java"]
+    choice: ImageChoice | None = choose("", files, "port it from JavaScript to C++", TABLE)
+    tried = []
+    while choice is not None:
+        tried.append(choice.language)
+        choice = instead(choice, "it is gone")
+    assert tried == ["node", "python", "rust", "cpp", "base"]
+
+
+def test_it_is_said_why_another_image_was_taken() -> None:
+    base = instead(choose("", [], "from a JavaScript member", TABLE), "image n could not be pulled")
     assert base is not None
     assert (base.image, base.language) == ("b", "base")
     assert "mentions JavaScript, but image n could not be pulled" in base.why
-    assert base_instead(base, TABLE, "gone too") is None
-    assert base_instead(choose("js", [], "", TABLE), TABLE, "gone") is None
+
+
+def test_a_named_language_insists() -> None:
+    assert instead(choose("js", ["a.py"], "python", TABLE), "gone") is None
 
 
 @pytest.mark.parametrize(
