@@ -114,6 +114,31 @@ HMMM_MESSAGES = Counter(
     "Messages of discussions that this agent said, heard, or did not count as a member's",
     ["kind"],
 )
+MODEL_CALLS = Counter(
+    "chorus_model_calls_total",
+    "Calls of models, by outcome: answered, unreadable (told to the model) or failed",
+    ["provider", "model", "outcome"],
+)
+MODEL_TOKENS = Counter(
+    "chorus_model_tokens_total", "Tokens of models' questions and replies", ["provider", "model", "direction"]
+)
+MODEL_SECONDS = Histogram(
+    "chorus_model_seconds",
+    "Time that a model took for a reply",
+    ["provider", "model"],
+    buckets=_DURATION_BUCKETS_S,
+)
+MODEL_USD = Counter(
+    "chorus_model_usd_total", "Money for models that have a price in CHORUS_AI_PRICES", ["provider", "model"]
+)
+MODEL_BREAKER = Gauge(
+    "chorus_model_breaker_open",
+    "1 while a provider that failed is left alone",
+    ["provider"],
+    multiprocess_mode="livemostrecent",
+)
+GOALS_ENDED = Counter("chorus_goals_ended_total", "Runs of goals that ended, by cause", ["ended_by"])
+GOAL_STEPS = Counter("chorus_goal_steps_total", "Steps of goals: replies of a model with their calls")
 HTTP_REQUESTS = Counter("chorus_http_requests_total", "Answered HTTP requests", ["method", "status"])
 
 CONTRACT: Final = (
