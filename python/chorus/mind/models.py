@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, Final
 
 from chorus.config import AiSettings
@@ -93,7 +93,7 @@ class Models:
         """One reply, of the first provider that gives one. Raises ModelAway and ModelRefused, which name each
         provider and why it gave none.
         """
-        deadline = time.monotonic() + deadline_s
+        deadline = monotonic() + deadline_s
         reasons, away = list[str](), False
         for side in self._sides:
             try:
@@ -118,7 +118,7 @@ class Models:
         """One reply of one provider, after as many tries as it takes and time allows."""
         failures = 0
         while True:
-            if (wait := side.breaker.wait_s(time.monotonic())) > 0:
+            if (wait := side.breaker.wait_s(monotonic())) > 0:
                 raise ModelAway(f"it failed and is left alone for {wait:.0f} s: {side.provider.detail}")
             await self._wait_for_share(side, deadline)
             try:
@@ -126,7 +126,7 @@ class Models:
             except (Failed, Garbled) as error:
                 failures += 1
                 wait_s = self._after_failure(side, error, failures)
-                if wait_s is None or time.monotonic() + wait_s >= deadline:
+                if wait_s is None or monotonic() + wait_s >= deadline:
                     if isinstance(error, Garbled):
                         raise ModelRefused(f"its answers cannot be read: {error}") from None
                     raise
@@ -140,7 +140,7 @@ class Models:
         """Keeps it; how long to wait before the next try, or None: no more."""
         again, asked_s = (error.again, error.retry_after_s) if isinstance(error, Failed) else (True, None)
         side.provider.told(str(error))
-        self._set_breaker(side, side.breaker.failed(time.monotonic(), asked_s))
+        self._set_breaker(side, side.breaker.failed(monotonic(), asked_s))
         _count(side, "failed")
         return backoff.wait_s(failures, self._chance(), asked_s) if again else None
 
@@ -164,7 +164,7 @@ class Models:
             if on_text is not None:
                 on_text(text)
 
-        begun = time.monotonic()
+        begun = monotonic()
         limit_s = min(self._ai.timeout_s, deadline - begun)
         with self.accounts.charge(provider.model, estimate) as charge:
             try:
@@ -179,7 +179,7 @@ class Models:
                 raise
             tokens_in, tokens_out = answer.tokens_in or estimate, answer.tokens_out or received
             charge.usd = self.accounts.price(provider.model, tokens_in, tokens_out)
-        reply = _reply(provider, answer, tokens_in, tokens_out, time.monotonic() - begun, charge.usd)
+        reply = _reply(provider, answer, tokens_in, tokens_out, monotonic() - begun, charge.usd)
         _measure(reply)
         return reply
 
@@ -187,27 +187,27 @@ class Models:
         """Until a call may be made under the provider's limit for the mesh; counts it. Raises ModelAway."""
         if side.share is None:
             return
-        while (wait := side.share.wait_s(time.monotonic(), self._sharing())) > 0:
-            if time.monotonic() + wait >= deadline:
+        while (wait := side.share.wait_s(monotonic(), self._sharing())) > 0:
+            if monotonic() + wait >= deadline:
                 raise ModelAway(
                     f"its {RESETDATA_CALLS_PER_MINUTE} calls a minute are shared by {self._sharing()} "
                     f"agents, and this one's next is in {wait:.0f} s"
                 )
             await asyncio.sleep(wait)
-        side.share.take(time.monotonic())
+        side.share.take(monotonic())
 
     async def _look(self, side: _Side) -> None:
-        if side.breaker.wait_s(time.monotonic()) > 0:
+        if side.breaker.wait_s(monotonic()) > 0:
             return
         if side.share is not None:
-            if side.share.wait_s(time.monotonic(), self._sharing()) > 0:
+            if side.share.wait_s(monotonic(), self._sharing()) > 0:
                 return  # it is asked enough
-            side.share.take(time.monotonic())
+            side.share.take(monotonic())
         await side.provider.look()
 
     def _set_breaker(self, side: _Side, breaker: Breaker) -> None:
         side.breaker = breaker
-        metrics.MODEL_BREAKER.labels(side.provider.name).set(breaker.wait_s(time.monotonic()) > 0)
+        metrics.MODEL_BREAKER.labels(side.provider.name).set(breaker.wait_s(monotonic()) > 0)
 
 
 def _reply(

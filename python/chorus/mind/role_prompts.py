@@ -50,6 +50,11 @@ class RolePrompts:
 
     def prompt(self, role: str) -> Prompt:
         """The prompt of a role, as the files are now. A role that no file knows is a developer's."""
+        text = "\n\n".join(self._looked_up(role)) + "\n"
+        return Prompt(text, hashlib.sha256(text.encode()).hexdigest())
+
+    def _looked_up(self, role: str) -> tuple[str, str]:
+        """The role's text and that of `defaults.md`."""
         roles, defaults = dict(self._roles), self._defaults
         problems = list[str]()
         for path in self._files(problems):
@@ -59,8 +64,11 @@ class RolePrompts:
             elif said is not None:
                 defaults = said
         self.problems = tuple(problems)
-        text = f"{roles.get(role, roles[DEFAULT_ROLE]).strip()}\n\n{defaults.strip()}\n"
-        return Prompt(text, hashlib.sha256(text.encode()).hexdigest())
+        return roles.get(role, roles[DEFAULT_ROLE]).strip(), defaults.strip()
+
+    def role(self, role: str) -> str:
+        """The text of a role alone, without what `defaults.md` says about working on a goal."""
+        return self._looked_up(role)[0]
 
     def _files(self, problems: list[str]) -> list[Path]:
         try:

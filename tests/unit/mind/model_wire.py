@@ -41,12 +41,14 @@ class Wire:
     # Set whenever an answer has been sent as far as it goes, or its reader has gone.
     told: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -89,6 +91,8 @@ async def wire(*script: Answer) -> AsyncIterator[Wire]:
         yield made
     finally:
         server.close()
+        for writer in made.writers:
+            writer.close()
 
 
 def lines(*said: object, end: Literal["whole", "broken", "open"] = "whole", **more: Any) -> Answer:
