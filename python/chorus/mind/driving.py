@@ -190,9 +190,7 @@ class _Driving:
         if not run.begun or run.left_s(self._parts.clock()) - wait < _AWAY_LEFT_S:
             await self.end("model", reason)
             return None
-        done = []
-        if self._away.tries == 1:
-            done = await self._journal(note("away", f"away-{run.step + 1}", reason))
+        done = await self._journal(note("away", f"away-{run.step + 1}", reason))
         await self._parts.sleep(wait)
         return done
 

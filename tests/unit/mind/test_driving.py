@@ -91,6 +91,8 @@ async def test_it_goes_on_after_a_restart_between_any_two_records(talks: bool) -
         assert world.executor.records == whole.executor.records
         assert world.executor.done == whole.executor.done
         assert (world.executor.ended, world.executor.reason) == ("finished", "mended the sum")
+        # What was under way is asked again, what is in the journal is not.
+        assert len(world.model.asked) <= len(whole.model.asked) + 1
 
 
 async def killed_at(number: int, talks: bool) -> World:

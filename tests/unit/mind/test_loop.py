@@ -296,6 +296,11 @@ def test_words_come_in_once_and_before_the_next_step() -> None:
     assert (last.role, last.text.count("use gcc")) == ("user", 1)
 
 
+def test_the_first_outcome_of_a_call_counts() -> None:
+    story = Story().did("run", "as it was", command="ls").outcome("as it was told later")
+    assert "as it was told later" not in texts(asked(story).turns)
+
+
 def test_records_that_come_twice_count_once() -> None:
     story = Story(budget={"steps": 4}).did("run", "a", command="ls").did("run", "b", command="pwd")
     once, twice = asked(story), run_of(*[record for record in story.records for _ in (1, 2)]).next(NOW)

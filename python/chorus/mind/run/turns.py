@@ -16,10 +16,6 @@ _DECISION_MAX_CHARS: Final = 1500
 _WORD_MAX_CHARS: Final = 1500
 _NAMES_MAX: Final = 200
 
-_HOW: Final = """\
-You work on a goal in a sandbox, by calling tools. Each command starts in a new shell: the file system alone \
-lasts from one to the next, no variables and no working folder. When the goal is reached, call finish: the \
-checks then run on your changes in a fresh sandbox, and nothing but the changed files counts."""
 _PLAN: Final = (
     "Before you begin: write your plan in at most ten lines. Other agents will read it and may object. "
     "Do not act yet."
@@ -31,8 +27,8 @@ _SUMMARISE: Final = (
 
 
 def system(prompt: str, marks: Marks) -> Turn:
-    """The role's prompt, and the rules of this run."""
-    return Turn("system", "\n\n".join(part for part in (prompt.strip(), _HOW, marks.rules()) if part))
+    """The role's prompt, and the rules about the marks of this run."""
+    return Turn("system", f"{prompt.strip()}\n\n{marks.rules()}".strip())
 
 
 def goal(start: dict[str, Any], setup: dict[str, Any] | None, marks: Marks) -> str:
