@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 Question = Literal["step", "plan", "discuss", "advise", "summary"]
 
-# Words of the last turn by which a question that is not a step of a run is told. Only a request without tools
-# is looked at: a step offers tools, unless its model has none.
-_ASKED: Final[tuple[tuple[Question, re.Pattern[str]], ...]] = (
-    ("discuss", re.compile(r'"intent"')),
-    ("summary", re.compile(r"\bsummar(y|ise)\b", re.IGNORECASE)),
-    ("advise", re.compile(r"\b(advice|advise)\b", re.IGNORECASE)),
-    ("plan", re.compile(r"\bplan\b", re.IGNORECASE)),
+# The words of `mind` in the last turn by which a question that is not a step of a run is told. Only a request
+# without tools is looked at: a step offers tools, unless its model has none.
+_ASKED: Final[tuple[tuple[Question, str], ...]] = (
+    ("discuss", '{"intent":'),
+    ("advise", "asks for your advice"),
+    ("summary", "Write a summary of"),
+    ("plan", "write your plan"),
 )
 
 
@@ -61,4 +60,4 @@ class Conversation:
         if self.tools:
             return "step"
         last = next((m.text for m in reversed(self.messages) if m.role == "user"), "")
-        return next((kind for kind, words in _ASKED if words.search(last)), "step")
+        return next((kind for kind, words in _ASKED if words in last), "step")

@@ -15,7 +15,21 @@ import httpx
 import pytest
 
 from chorus.ctl.cli import MODEL_POLICIES, main
-from chorus.dev import POLICIES, Call, ModelServer, Reply, Script, ScriptInvalid, load_scripts, policy
+from chorus.dev import (
+    POLICIES,
+    Call,
+    Conversation,
+    Message,
+    ModelServer,
+    Reply,
+    Script,
+    ScriptInvalid,
+    load_scripts,
+    policy,
+)
+from chorus.mind.run.marks import Marks
+from chorus.mind.run.turns import plan_question, summary_turns
+from chorus.mind.words import advise_turns, discuss_turns
 
 GOAL = "Mend the sum"
 SCRIPT = Script(
@@ -86,7 +100,7 @@ def test_a_script_is_played_by_the_turns_of_the_request() -> None:
 
 def test_the_plan_is_no_step() -> None:
     with serving("oracle", SCRIPT) as server:
-        asked = [*OPENING, {"role": "user", "content": "Say your plan first."}]
+        asked = [*OPENING, {"role": "user", "content": "Before you begin: write your plan in ten lines."}]
         assert said(chat(server, asked, tools=None)) == (SCRIPT.plan, [])
         after = [*OPENING, {"role": "assistant", "content": SCRIPT.plan}, {"role": "user", "content": "Go."}]
         assert said(chat(server, after))[0] == "I look at it."
@@ -325,3 +339,16 @@ def test_the_command_says_what_is_missing(capfd: pytest.CaptureFixture[str], tmp
         assert "--port 0" in capfd.readouterr().err
     assert main(["dev", "model", "--script", str(tmp_path / "none")]) != 0
     assert "No such file" in capfd.readouterr().err
+
+
+def test_it_knows_the_questions_of_the_loop_by_their_words() -> None:
+    """The words are those of the mind's own prompts."""
+    for kind, turns in (
+        ("plan", [plan_question()]),
+        ("summary", summary_turns("goal", "", [], 100, Marks("w0rd"))),
+        ("discuss", discuss_turns({"plan": "p"}, {"title": "t"}, "", "w0rd")),
+        ("discuss", discuss_turns({"plan": "p", "owner": True}, {"title": "t"}, "", "w0rd")),
+        ("advise", advise_turns("q", {"title": "t"}, "", "w0rd")),
+    ):
+        asked = Conversation(tuple(Message(turn.role, turn.text) for turn in turns))
+        assert asked.question == kind
