@@ -10,7 +10,19 @@ from fastapi.security import HTTPBearer
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
-from chorus.api import artifacts, decisions, log, members, mesh, messages, output, tasks, ucxi, ucxi_find
+from chorus.api import (
+    artifacts,
+    decisions,
+    hmmm,
+    log,
+    members,
+    mesh,
+    messages,
+    output,
+    tasks,
+    ucxi,
+    ucxi_find,
+)
 from chorus.api.context import Context
 from chorus.api.guard import Guard
 from chorus.api.problems import MEDIA_TYPE, install
@@ -61,7 +73,7 @@ def api_app(context: Context) -> FastAPI:
         dependencies=[bearer],
     )
     app.state.context = context
-    for part in (tasks, messages, output, artifacts, mesh, members, decisions, log):
+    for part in (tasks, messages, output, artifacts, mesh, members, decisions, hmmm, log):
         app.include_router(part.router, responses=_PROBLEMS)
     if context.settings.ucxi_enabled:
         app.include_router(ucxi.router)

@@ -26,6 +26,8 @@ from chorus.table.rows import TaskRow
 T = TypeVar("T")
 
 TABLE_TOPIC: Final = "local/table"
+# News of discussions, by the id of their session.
+HMMM_TOPIC: Final = "local/hmmm"
 # What to watch instead of a task's id for new versions at UCXL addresses.
 UCXL: Final = "ucxl"
 # News of the table may be lost (a gap, a restarted coordinator); whoever waits looks again after this.
@@ -37,14 +39,14 @@ CATCH_UP_PAUSE_S: Final = 2.0
 
 
 class Changes:
-    """Wakes those who wait for a task to change; fed from the coordinator's topic."""
+    """Wakes those who wait for a task or a discussion to change; fed from the coordinator's topics."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Event]] = {}
 
     async def follow(self, hub: Hub) -> None:
         """Runs until cancelled."""
-        async with hub.subscribe(TABLE_TOPIC) as messages:
+        async with hub.subscribe(TABLE_TOPIC, HMMM_TOPIC) as messages:
             await guard.each(messages, self._hear, "event")
 
     def _hear(self, message: Message) -> None:
@@ -53,11 +55,13 @@ class Changes:
             self._wake(list(self._waiting))
         tasks = data.get("tasks")
         self._wake([str(task) for task in tasks] if isinstance(tasks, list) else [])
+        sessions = data.get("sessions")
+        self._wake([str(session) for session in sessions] if isinstance(sessions, list) else [])
         if data.get("versions"):
             self._wake([UCXL])
 
     def watch(self, task_id: str) -> Watch:
-        """Registers interest in a task; use as a context manager."""
+        """Registers interest in a task or a discussion, by its id; use as a context manager."""
         return Watch(self._waiting, task_id)
 
     def _wake(self, tasks: list[str]) -> None:

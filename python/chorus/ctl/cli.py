@@ -95,6 +95,7 @@ def build_parser() -> ArgumentParser:
     _meshes(commands)
     _tasks(commands)
     _looks(commands)
+    _hmmm(commands)
     _ucxl(commands)
     _dev(commands)
     return parser
@@ -250,6 +251,37 @@ def _decisions(commands: _SubParsersAction[ArgumentParser]) -> None:
     vote.add_argument("--open", metavar="DURATION", help="how long the first vote leaves it open (24h)")
 
 
+def _hmmm(commands: _SubParsersAction[ArgumentParser]) -> None:
+    text = "what agents say to each other about plans; your own word in it"
+    listed = _command(commands, "hmmm", text, _asking("hmmm", "sessions"))
+    listed.add_argument("--task", type=task_options.task_id, metavar="TASK", help="only of this task")
+    listed.add_argument("--limit", type=int, default=50)
+    verbs = listed.add_subparsers(metavar="VERB", required=False)
+
+    def verb(name: str, function: str, text: str) -> ArgumentParser:
+        made = verbs.add_parser(name, help=text, description=text, argument_default=argparse.SUPPRESS)
+        _common(made)
+        made.set_defaults(action=_asking("hmmm", function))
+        return made
+
+    listing = verb("list", "sessions", "list discussions")
+    listing.add_argument("--task", type=task_options.task_id, metavar="TASK", help="only of this task")
+    listing.add_argument("--limit", type=int)
+    for name, text in (("show", "show a discussion"), ("follow", "print a discussion as it goes on")):
+        _session(verb(name, name, text))
+    said = verb("say", "speak", "say something, as a person through the agent")
+    _session(said)
+    said.add_argument("message", metavar="TEXT", help="at most 4 KiB")
+    intents = ("question", "answer", "update", "objection", "agreement")
+    said.add_argument("--intent", choices=intents, default=None, help="what you mean by it")
+    said.add_argument("--name", default="", metavar="NAME", help="who speaks (your user name)")
+    said.add_argument("--to", default=None, metavar="MESSAGE", help="the message answered (the plan)")
+
+
+def _session(parser: ArgumentParser) -> None:
+    parser.add_argument("session", type=_session_id, metavar="SESSION", help="the discussion's id")
+
+
 def _ucxl(commands: _SubParsersAction[ArgumentParser]) -> None:
     ucxl = commands.add_parser("ucxl", help="what the mesh remembers, by address", description=_UCXL)
     # Said here or after the verb.
@@ -368,6 +400,16 @@ def _bare(parser: ArgumentParser, arguments: Namespace) -> int:
         return 0
     parser.print_help(sys.stderr)
     return 2
+
+
+def _session_id(text: str) -> str:
+    from chorus.wire.ids import is_id
+
+    if not is_id(text.upper()):
+        raise argparse.ArgumentTypeError(
+            "a discussion's id has 26 letters and digits; chorusctl hmmm lists them"
+        )
+    return text.upper()
 
 
 def _count(text: str) -> int:

@@ -84,7 +84,7 @@ ROW = {
     "tasks": {"active": EVIL, "max": EVIL}, "accepting": EVIL, "languages": [EVIL], "hash": HASH,
     "kind": EVIL,
     "path": EVIL, "sha256": EVIL, "attempt": EVIL, "seq": EVIL, "timestamp": 1, "type": EVIL,
-    "data": {EVIL: EVIL}, "removed_at": EVIL, "id": EVIL, "continues": EVIL,
+    "data": {EVIL: EVIL}, "removed_at": EVIL, "id": EVIL, "continues": EVIL, "opened_at": EVIL, "outcome": EVIL,
     "result": {"goal": GOAL, "ended_by": EVIL, "decision": EVIL}, "session_id": EVIL, "messages": [TALKED],
 }  # fmt: skip
 STATUS = {
@@ -116,6 +116,17 @@ RECOVERY = {
 }  # fmt: skip
 
 
+SAID = {
+    "at": EVIL, "message_id": EVIL, "request_id": EVIL, "alert_id": EVIL, "record": EVIL, "address": EVIL,
+    "rule": EVIL, "intent": EVIL, "message": EVIL, "question": EVIL, "reason": EVIL, "outcome": EVIL,
+    "depends_on": [EVIL], "from": {"agent_id": EVIL, "role": EVIL, "person": EVIL},
+}  # fmt: skip
+SAID_KINDS = ("message", "help", "advice", "alert", "record", EVIL)
+DISCUSSION = {
+    **ROW, "participants": [EVIL], "record": EVIL, "items": [{**SAID, "kind": kind} for kind in SAID_KINDS],
+}  # fmt: skip
+
+
 def sse(events: list[dict[str, Any]]) -> bytes:
     return b"".join(
         b"id: %s\nevent: %s\ndata: %s\n\n" % (e["id"].encode(), e["event"].encode(), orjson.dumps(e["data"]))
@@ -126,6 +137,13 @@ def sse(events: list[dict[str, Any]]) -> bytes:
 def hostile(request: httpx.Request) -> httpx.Response:
     """An agent that is well formed and means ill."""
     path = request.url.path
+    if "/hmmm/sessions/" in path:
+        if path.endswith("/events"):
+            told = [{"id": "1", "event": kind, "data": SAID} for kind in SAID_KINDS[:-1]]
+            told.append({"id": "end", "event": "end", "data": DISCUSSION})
+            return httpx.Response(200, stream=httpx.ByteStream(sse(told)))
+        said: Any = SAID if request.method == "POST" else DISCUSSION
+        return httpx.Response(200, content=orjson.dumps(said))
     if path.endswith("/events"):
         return httpx.Response(200, stream=httpx.ByteStream(sse(STREAMED)))
     if path.endswith("/log/verify"):
@@ -187,6 +205,7 @@ ASKING = [
     ["ucxl", "put", "ucxl://a:b@c:d/*^/e", "/dev/null"], ["run", "--", "true"],
     ["ask", "x"], ["ask", "x", "--detach"], ["ask", "x", "--continue", TASK], ["say", TASK, "x"],
     ["show", TASK],
+    ["hmmm"], ["hmmm", "show", TASK], ["hmmm", "follow", TASK], ["hmmm", "say", TASK, "hello"],
 ]  # fmt: skip
 # They ask no agent, or print what is meant to be exact; each has tests of its own.
 OTHERS = {"up", "down", "doctor", "scan", "completion", "token", "dev"}
