@@ -20,8 +20,8 @@ class Display(Protocol):
     def event(self, event: TaskEvent) -> None:
         """An event of the task."""
 
-    def talk(self, message: dict[str, Any]) -> None:
-        """A message of the discussion of its plan."""
+    def talk(self, item: dict[str, Any]) -> None:
+        """A thing of its discussion."""
 
     def line(self, line: Line) -> None:
         """A line of the account at its end."""
@@ -46,9 +46,9 @@ class Lines:
         for line in event_lines(event.event, event.data):
             self.line(line)
 
-    def talk(self, message: dict[str, Any]) -> None:
-        """Prints the message."""
-        for line in talk_lines(message):
+    def talk(self, item: dict[str, Any]) -> None:
+        """Prints what was said."""
+        for line in talk_lines(item):
             self.line(line)
 
     def line(self, line: Line) -> None:
@@ -76,9 +76,9 @@ class Json:
         """Prints the event as it came."""
         self.told(event.event, event.data, event.id or None)
 
-    def talk(self, message: dict[str, Any]) -> None:
-        """Prints the message as an event `talk`."""
-        self.told("talk", message)
+    def talk(self, item: dict[str, Any]) -> None:
+        """Prints what was said as an event `talk`."""
+        self.told("talk", item)
 
     def line(self, line: Line) -> None:
         """The account is for people; whoever reads JSON has it in the event `result`."""

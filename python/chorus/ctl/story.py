@@ -77,13 +77,21 @@ def event_lines(event: str, data: Data) -> Iterator[Line]:
         yield from _step(data)
 
 
-def talk_lines(message: Data) -> Iterator[Line]:
-    """The lines of one message of the discussion of the plan."""
-    said_by = message.get("from")
+def talk_lines(item: Data) -> Iterator[Line]:
+    """The lines of one thing of a goal's discussion: a message, a call for help, advice, an alert."""
+    said_by = item.get("from")
     who = said_by if isinstance(said_by, dict) else {}
-    name = _text(who.get("name") or who.get("agent_id") or "somebody")
-    intent = _text(message.get("intent") or "says")
-    yield from _block("talk", f"{name}, {intent}: ", message.get("message"), WORDS_LINES_MAX)
+    person = f"{_text(who['person'])} through " if who.get("person") else ""
+    name = f"{person}{_text(who.get('agent_id') or 'somebody')}"
+    kind = item.get("kind")
+    if kind == "record":
+        return  # the account at the end names it
+    if kind == "alert":
+        yield from _block("bad", f"alert, {_text(item.get('rule'))}: ", item.get("reason"), OUTPUT_LINES_MAX)
+        return
+    how = {"help": "asks for help", "advice": "advises"}.get(str(kind)) or _text(item.get("intent") or "says")
+    words = item.get("question") if kind == "help" else item.get("message")
+    yield from _block("talk", f"{name}, {how}: ", words, WORDS_LINES_MAX)
 
 
 def _step(data: Data) -> Iterator[Line]:

@@ -1,4 +1,4 @@
-"""The discussion of a goal's plan, read while the goal runs: each message once, in the order they came."""
+"""The discussion of a goal, read while the goal runs: each thing that was said once, in the order it came."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ LOOK_AGAIN_S: Final = 1.0
 # At the end, a look that is under way is waited for so long.
 STOP_S: Final = 2.0
 # More than a discussion has.
-MESSAGES_MAX: Final = 1000
+ITEMS_MAX: Final = 1000
+_IDS: Final = ("message_id", "request_id", "alert_id", "record")
 
 
 class Talk:
-    """Asks for the discussion of a task in a thread, and hands each new message on.
+    """Asks for the discussion of a task in a thread, and hands each new thing on.
 
     It ends by itself where the agents have no discussions (404), and does no harm when they are away.
     """
 
     def __init__(self, client: Client, task_id: str, tell: Callable[[dict[str, Any]], None]) -> None:
         self._client, self._task_id, self._tell = client, task_id, tell
-        self._told: set[str] = set()
-        self._over = threading.Event()
+        self._told: set[tuple[str, ...]] = set()
+        self._ending = threading.Event()
+        self._over = False
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
@@ -36,21 +38,24 @@ class Talk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._ending.set()
         self._thread.join(STOP_S)
+        self._over = True
 
     def _run(self) -> None:
-        while self.look() and not self._over.wait(LOOK_AGAIN_S):
-            pass
+        while self.look():
+            if self._ending.wait(LOOK_AGAIN_S):
+                self.look()  # for what was said last
+                return
 
     def look(self) -> bool:
         """Tells of what is new; False when there is nothing to come."""
         try:
-            page = self._client.get("/api/v1/hmmm/sessions", task=self._task_id)
-            for session in _dicts(page, "items"):
+            page = self._client.get("/api/v1/hmmm/sessions", task_id=self._task_id)
+            for session in _dicts(page):
                 path = f"/api/v1/hmmm/sessions/{quote(str(session.get('session_id')), safe='')}"
-                for message in _dicts(self._client.get(path), "messages"):
-                    self._tell_once(message)
+                for item in _dicts(self._client.get(path)):
+                    self._tell_once(item)
         except Refused as error:
             return error.status >= 500
         except CtlError:
@@ -59,13 +64,14 @@ class Talk:
             return False  # the client was closed, or whoever read the output has gone
         return True
 
-    def _tell_once(self, message: dict[str, Any]) -> None:
-        ident = str(message.get("message_id"))
-        if ident not in self._told and len(self._told) < MESSAGES_MAX and not self._over.is_set():
+    def _tell_once(self, item: dict[str, Any]) -> None:
+        # Each agent numbers what it heard by itself: the ids are the same everywhere.
+        ident = tuple(str(item.get(name)) for name in ("kind", *_IDS, "from"))
+        if ident not in self._told and len(self._told) < ITEMS_MAX and not self._over:
             self._told.add(ident)
-            self._tell(message)
+            self._tell(item)
 
 
-def _dicts(value: object, name: str) -> list[dict[str, Any]]:
-    listed = value.get(name) if isinstance(value, dict) else None
+def _dicts(page: object) -> list[dict[str, Any]]:
+    listed = page.get("items") if isinstance(page, dict) else None
     return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []

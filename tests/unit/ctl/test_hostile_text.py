@@ -71,7 +71,10 @@ GOAL = {
         "left_out": [{"path": EVIL, "reason": EVIL}],
     },
 }  # fmt: skip
-TALKED = {"message_id": EVIL, "from": {"agent_id": EVIL, "name": EVIL}, "intent": EVIL, "message": EVIL}
+TALKED = {
+    "kind": EVIL, "message_id": EVIL, "from": {"agent_id": EVIL, "person": EVIL}, "intent": EVIL,
+    "message": EVIL,
+}  # fmt: skip
 VERSION = {
     "address": f"ucxl://a:b@c:d/*^/{EVIL}", "size": EVIL, "deleted": False, "content_type": EVIL,
     "agent_id": EVIL,
@@ -85,7 +88,8 @@ ROW = {
     "kind": EVIL,
     "path": EVIL, "sha256": EVIL, "attempt": EVIL, "seq": EVIL, "timestamp": 1, "type": EVIL,
     "data": {EVIL: EVIL}, "removed_at": EVIL, "id": EVIL, "continues": EVIL, "opened_at": EVIL, "outcome": EVIL,
-    "result": {"goal": GOAL, "ended_by": EVIL, "decision": EVIL}, "session_id": EVIL, "messages": [TALKED],
+    "result": {"goal": GOAL, "ended_by": EVIL, "decision": EVIL}, "session_id": EVIL,
+    "messages": [TALKED], "items": [TALKED],
 }  # fmt: skip
 STATUS = {
     "agent_id": EVIL, "version": EVIL, "peer_id": EVIL, "peers": EVIL, "ai": {"detail": EVIL}, "applied": 7,

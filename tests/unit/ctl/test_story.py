@@ -81,14 +81,15 @@ ANYTHING = st.recursive(
     | st.integers(-(2**63), 2**64)
     | st.floats()
     | st.text(max_size=8)
-    | st.sampled_from([EVIL, "x" * 5000, "a\n" * 500, "1e9", "run", "search"]),
+    | st.sampled_from([EVIL, "x" * 5000, "a\n" * 500, "1e9", "run", "search", "help", "alert", "record"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
                 ["step", "reply", "call", "outcome", "checks", "setup", "plan", "note", "text", "tool",
                  "arguments", "command", "commands", "exit_code", "duration_s", "from", "name", "agent_id",
-                 "message", "intent", "state", "reason", "tokens_in", "usd", "path", "left_out", "files",
+                 "message", "intent", "kind", "person", "rule", "question",
+                 "state", "reason", "tokens_in", "usd", "path", "left_out", "files",
                  "size", "goal", "patch", "result", "unreadable", "output", "detail", "unchecked"]
             ),
             inner,
