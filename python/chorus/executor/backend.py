@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -65,6 +65,23 @@ class CommandEnd:
     exit_code: int
     ended_by: EndedBy
     duration_s: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupEnd:
+    """How a command with a process group of its own ended. `size` is the bytes of its output, which are in
+    `file` of the sandbox; `cut` is whether it was killed for writing too much, `ended_by` a stop of the
+    sandbox, or a limit that its failure is laid to.
+    """
+
+    exit_code: int
+    ended_by: EndedBy
+    duration_s: float
+    timed_out: bool
+    cut: bool
+    size: int
+    file: str
     note: str = ""
 
 
@@ -137,6 +154,25 @@ class Sandbox(Protocol):
 
         Raises SandboxGone when the task has ended its sandbox, SandboxLost when somebody else has.
         """
+
+    async def run_group(
+        self,
+        number: int,
+        command: str,
+        take: Callable[[bytes], None],
+        *,
+        timeout_s: float,
+        workdir: str = "/workspace",
+        stdin: str = "/dev/null",
+    ) -> GroupEnd:
+        """Runs one command by `sh -c` in a process group of its own, which ends with it or at the time limit.
+
+        What it left in other groups lives on, and its later output is dropped. `take` gets stdout and stderr
+        in the order in which they were written, on a thread of the backend. Raises SandboxGone, SandboxLost.
+        """
+
+    async def forget(self, files: Sequence[str]) -> None:
+        """Removes files with the output of commands."""
 
     async def stop(self, why: EndedBy) -> None:
         """Kills every process of the task; a running command ends with `why`. Files stay readable."""

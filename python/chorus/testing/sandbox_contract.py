@@ -13,10 +13,12 @@ import hashlib
 import io
 import os
 import tarfile
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from chorus.executor.backend import CommandEnd, Limits, Sandbox, SandboxError, Stream
+from chorus.executor.backend import CommandEnd, GroupEnd, Limits, Sandbox, SandboxError, Stream
 
 Acquire = Callable[[Limits], Awaitable[Sandbox]]
 
@@ -70,6 +72,30 @@ class Bench:
             end = await self.sandbox.run(self._number, command, **how)
         assert self.sink.ended[-1:] == [self._number], "all output comes before the end"
         return end
+
+    async def group(
+        self,
+        command: str,
+        *,
+        timeout_s: float = COMMAND_DEADLINE_S,
+        heard: asyncio.Event | None = None,
+        keep: int = 64 * MIB,
+        workdir: str = "/workspace",
+    ) -> tuple[GroupEnd, bytes]:
+        """Runs the next command in a group of its own; its end and its output. `heard` is set by output."""
+        self._number += 1
+        said, loop = bytearray(), asyncio.get_running_loop()
+
+        def take(data: bytes) -> None:
+            said.extend(data[: keep - len(said)])
+            if heard is not None:
+                loop.call_soon_threadsafe(heard.set)
+
+        async with asyncio.timeout(COMMAND_DEADLINE_S):
+            end = await self.sandbox.run_group(
+                self._number, command, take, timeout_s=timeout_s, workdir=workdir
+            )
+        return end, bytes(said)
 
 
 async def bench(
@@ -265,6 +291,82 @@ class SandboxContract:
         # What listens at ::1 is reached there; without IPv6 on the interface the address could not be used.
         assert (await box.run("grep -q '^0*1 .* lo$' /proc/net/if_inet6")).exit_code == 0
         assert (await box.run("getent ahosts example.com")).exit_code != 0
+
+    # ---- commands with a process group of their own ----------------------------------------------
+
+    async def test_a_group_has_its_output_in_order_and_its_exit_code(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        end, said = await box.group("printf 'a\\0'; printf b >&2; printf 'c\\377'; exit 3")
+        assert (end.exit_code, end.ended_by, said, end.size) == (3, "exit", b"a\0bc\xff", 5)
+        end, said = await box.group("true")
+        assert (end.exit_code, end.ended_by, said, end.size) == (0, "exit", b"", 0)
+        end, said = await box.group("pwd", workdir="/workspace/missing")
+        assert (end.exit_code, said) == (126, b"no such directory: /workspace/missing\n")
+        assert box.sink.total == 0
+
+    async def test_a_group_ends_with_its_command(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        end, said = await box.group("sleep 1000 >/dev/null 2>&1 & echo $!")
+        assert end.exit_code == 0
+        assert (await box.group(f"kill -0 {int(said)} 2>/dev/null"))[0].exit_code != 0
+
+    async def test_what_left_the_group_lives_on_unheard(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        wait = "while [ ! -e {} ]; do sleep 0.01; done"
+        left = f"setsid sh -c 'touch up; {wait.format('go')}; echo late; touch done; exec sleep 1000' &"
+        _, said = await box.group(f"{left} {wait.format('up')}; echo first")
+        assert said == b"first\n"
+        end, said = await box.group(f"touch go; {wait.format('done')}; echo second; pgrep -x sleep | wc -l")
+        assert (end.exit_code, said) == (0, b"second\n1\n")
+
+    async def test_a_time_limit_ends_the_group_alone(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        end, said = await box.group("setsid sleep 1000 & echo on; sleep 1000", timeout_s=1)
+        assert (end.timed_out, end.exit_code, end.ended_by, said) == (True, 137, "exit", b"on\n")
+        end, said = await box.group("pgrep -x sleep | wc -l")
+        assert (end.timed_out, end.exit_code, said) == (False, 0, b"1\n")
+
+    async def test_the_output_of_a_group_comes_while_it_runs_and_stays_in_its_file(
+        self, acquire: Acquire
+    ) -> None:
+        box = await bench(acquire)
+        heard = asyncio.Event()
+        running = asyncio.create_task(
+            box.group("echo go; while [ ! -e on ]; do sleep 0.01; done; seq 100000", heard=heard)
+        )
+        async with asyncio.timeout(COMMAND_DEADLINE_S):
+            await heard.wait()
+        # The session takes requests while a command runs.
+        await box.sandbox.put(tar_of(Path(tempfile.mkdtemp()), {"on": b""}))
+        end, said = await running
+        numbers = b"".join(b"%d\n" % number for number in range(1, 100_001))
+        assert said == b"go\n" + numbers
+        assert end.size == len(said)
+        _, again = await box.group(f"cat {end.file}")
+        assert again == said
+        await box.sandbox.forget([end.file])
+        assert (await box.group(f"cat {end.file}"))[0].exit_code != 0
+
+    async def test_a_flood_ends_its_group(self, acquire: Acquire) -> None:
+        box = await bench(acquire, replace(SMALL, disk_bytes=256 * MIB))
+        end, said = await box.group("head -c 100000000 /dev/zero; sleep 1000", keep=MIB)
+        assert (end.cut, end.exit_code, said) == (True, 137, bytes(MIB))
+
+    async def test_a_stop_ends_a_group_with_its_output_kept(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        heard = asyncio.Event()
+        running = asyncio.create_task(box.group("echo go; sleep 1000", heard=heard))
+        async with asyncio.timeout(COMMAND_DEADLINE_S):
+            await heard.wait()
+        await box.sandbox.stop("cancel")
+        end, said = await running
+        assert (end.ended_by, end.exit_code, said) == ("cancel", 137, b"go\n")
+
+    async def test_a_memory_bomb_of_a_group_is_named(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        end, _ = await box.group("head -c 1000000000 /dev/zero | tail")
+        assert (end.ended_by, end.exit_code != 0) == ("out_of_memory", True)
+        assert (await box.group("true"))[0].exit_code == 0
 
     async def test_usage_is_counted(self, acquire: Acquire) -> None:
         box = await bench(acquire)

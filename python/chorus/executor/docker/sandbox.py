@@ -15,6 +15,7 @@ from chorus.executor.backend import (
     CommandEnd,
     EndedBy,
     FileEntry,
+    GroupEnd,
     Kind,
     Limits,
     NoSpace,
@@ -28,6 +29,7 @@ from chorus.executor.backend import (
 from chorus.executor.docker.channel import ENDED
 from chorus.executor.docker.container import SESSION_CUT_OFF, SHARED_MEMORY, TEMPORARY, WORKSPACE
 from chorus.executor.docker.engine import Engine
+from chorus.executor.docker.group import GroupRun
 from chorus.executor.docker.session import Ended, Session
 from chorus.executor.docker.stats import read_sample
 
@@ -137,6 +139,34 @@ class DockerSandbox:
         end = await self._judge(ended)
         self._last = _Seen(ended.out_of_memory_kills, ended.process_limit_hits)
         return end
+
+    async def run_group(
+        self,
+        number: int,
+        command: str,
+        take: Callable[[bytes], None],
+        *,
+        timeout_s: float,
+        workdir: str = WORKSPACE,
+        stdin: str = "/dev/null",
+    ) -> GroupEnd:
+        run = GroupRun(self.session, take)
+        self._running = True
+        try:
+            ended = await self._checked(run.run(number, command, workdir, stdin, timeout_s))
+        except (SandboxGone, SandboxLost) as error:
+            if self._stopping:
+                return run.end(CommandEnd(137, self._stopping, 0.0, error.reason))
+            raise
+        finally:
+            self._running = False
+        end = await self._judge(ended)
+        self._last = _Seen(ended.out_of_memory_kills, ended.process_limit_hits)
+        return run.end(end)
+
+    async def forget(self, files: Sequence[str]) -> None:
+        if files and self.alive:
+            self.session.forget(files)
 
     async def stop(self, why: EndedBy) -> None:
         if self._stopping is None:

@@ -13,7 +13,7 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +51,8 @@ class Ended:
     out_of_memory_kills: int
     process_limit_hits: int
     duration_s: float
+    # Bytes of output when it ended, of a command with a group of its own; None when it was killed with all.
+    size: int | None = None
 
 
 @dataclass(slots=True)
@@ -61,12 +63,24 @@ class _Running:
     """
 
     number: int
-    future: asyncio.Future[tuple[int, int, int]]
+    future: asyncio.Future[tuple[int, ...]]
     success: str = field(default_factory=_token)
     failure: str = field(default_factory=_token)
-    counted: tuple[int, int, int] | None = None
+    counted: tuple[int, ...] | None = None
     stderr_ended: bool = False
     told: bool = False
+
+
+@dataclass(slots=True)
+class _Group(_Running):
+    """A command with a process group of its own, and no hold of the session's streams.
+
+    `begun` is told the group's id; `live` gets what is written while the file of its output is followed.
+    """
+
+    begun: asyncio.Future[int] = field(kw_only=True)
+    live: Collector = field(kw_only=True)
+    begun_token: str = field(default_factory=_token)
 
 
 @dataclass(slots=True)
@@ -146,6 +160,55 @@ class Session:
         finally:
             # A `stop` that came too late says the command's end once more.
             self._stopped, self._running = running, None
+
+    async def group(
+        self,
+        number: int,
+        command: str,
+        workdir: str,
+        stdin: str,
+        file: str,
+        begun: asyncio.Future[int],
+        live: Collector,
+    ) -> Ended:
+        """Runs a command in a process group of its own, its output going into `file`, to its end.
+
+        `begun` becomes the group's id; `live` is called on the channel's thread.
+        """
+        if self._running is not None:
+            raise RuntimeError("a session runs one command at a time")
+        running = self._running = _Group(number, self._loop.create_future(), begun=begun, live=live)
+        self._number = number
+        try:
+            tokens = f"{running.success} {running.failure} {running.begun_token}"
+            words = b" ".join(bash_word(word) for word in (workdir, stdin, file, command))
+            self._write(f"group {number} {tokens} ".encode() + words + b"\n")
+            started = time.monotonic()
+            code, oom, full, *size = await self._or_gone(running.future)
+            return Ended(code, oom, full, time.monotonic() - started, size[0] if size else None)
+        finally:
+            self._stopped, self._running = running, None
+
+    def end_group(self, group: int) -> None:
+        """Kills a command's process group."""
+        self._write(b"endgroup %d\n" % group)
+
+    def follow(self, file: str) -> None:
+        """What is in the file of a command's output, and what comes, goes to its `live`."""
+        self._write(b"follow %s\n" % bash_word(file))
+
+    async def unfollow(self) -> None:
+        """All that was read of the file has been handed on when this returns."""
+        await self._ask("unfollow", b"", "unfollowed")
+
+    async def rest(self, file: str, offset: int, count: int, collector: Collector) -> int:
+        """So many bytes of a file at most; returns the exit code of what read it."""
+        words = b"%d %d %s" % (offset, count, bash_word(file))
+        return self._code(await self._ask("rest", words, "rested", collector, _TRANSFER_TIMEOUT_S))
+
+    def forget(self, files: Iterable[str]) -> None:
+        """Removes files."""
+        self._write(b"forget " + b" ".join(bash_word(file) for file in files) + b"\n")
 
     def stop(self) -> None:
         """Kills every process of the task; a running command then ends with code 137.
@@ -304,6 +367,9 @@ class Session:
         if self._collecting and stream == 1:
             if self._collector is not None:
                 self._collector(data)
+        elif isinstance(self._running, _Group):
+            if stream == 1:
+                self._running.live(data)
         elif self._sink is not None:
             self._sink.write(_STREAMS[stream], self._number, data)
 
@@ -315,6 +381,12 @@ class Session:
                 if running is self._running:
                     self._on_end(running, stream, token == running.success, words)
                 return True
+        running = self._running
+        if isinstance(running, _Group) and token == running.begun_token:
+            if len(words) != 2 or words[0] != "begun" or (group := counter(words[1])) < 2:
+                raise MarkError("a beginning that names no process group")
+            self._loop.call_soon_threadsafe(self._finish, running.begun, group)
+            return True
         if stream == 1 and token in self._alive:
             self._alive.discard(token)
             self._heard_at = time.monotonic()
@@ -323,7 +395,7 @@ class Session:
         if stream == 2 or asked is None or token != asked.token or asked.future.done():
             return False
         match words:
-            case ("list" | "get",):
+            case ("list" | "get" | "rest",):
                 self._collecting = True
             case (reply, *rest) if reply == asked.reply:
                 self._collecting = False
@@ -338,15 +410,17 @@ class Session:
         elif running.counted is None:
             if words[:2] != ("end", str(running.number)):
                 raise MarkError(f"an end that is not of command {running.number}")
-            if len(words) != 5:
+            # A stop kills a command whatever kind it is, and says no size.
+            if len(words) != 5 and not (isinstance(running, _Group) and len(words) == 6):
                 raise MarkError(f"an end of {len(words)} words where 5 belong")
             code = counter(words[2], EXIT_CODE_MAX)
             if (code == 0) != success:
                 raise MarkError("an end whose code is not that of its token")
-            running.counted = (code, counter(words[3]), counter(words[4]))
-        if running.counted and running.stderr_ended and not running.told:
+            running.counted = (code, *(counter(word) for word in words[3:]))
+        alone = isinstance(running, _Group)
+        if running.counted and (running.stderr_ended or alone) and not running.told:
             running.told = True
-            if self._sink is not None:
+            if self._sink is not None and not alone:
                 self._sink.end(running.number)
             self._loop.call_soon_threadsafe(self._finish, running.future, running.counted)
 

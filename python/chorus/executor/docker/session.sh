@@ -9,7 +9,7 @@
 # own reply, and `run` names two, of which only the one that is true is ever written. Both shells are a bash whose file
 # its user may not read: the kernel then gives their memory, environment and descriptors to nobody (proc(5), PR_SET_DUMPABLE).
 # Programs that these shells start are not so protected: none of them is given a descriptor of the session beside its output.
-lease=$1 nonce='' current=0 failure='' worker_id=''
+lease=$1 nonce='' current=0 failure='' worker_id='' follower=''
 bash=/usr/lib/chorus/session-bash
 # Once only: a file that may be read after all would lead here again.
 if [ "$2" != again ] && [ -x $bash ]; then
@@ -78,6 +78,28 @@ run() {
     ended "$2" "$3" "$1" $?
 }
 
+# group NUMBER SUCCESS FAILURE BEGUN WORKDIR STDIN FILE COMMAND: a command of a goal. Its process group ends with it; what
+# it left in other groups lives on. Its output goes into a file: what is written later reaches nobody, and ends nobody.
+group() {
+    local code=125 size=0 token=$3
+    [ -d /tmp/.chorus ] || mkdir -p /tmp/.chorus
+    {
+        (
+            cd -- "$5" >/dev/null 2>&1 || { printf 'no such directory: %s\n' "$5"; exit 126; }
+            exec 5<&-
+            exec /bin/sh -c "{ echo 1000 >/proc/self/oom_score_adj; } 2>/dev/null; $first$8" <"$6" 3>&- 7>&- 8>&-
+        ) >&3 2>&3 &
+        mark "$4" begun $!
+        wait $!
+        code=$?
+        kill -9 -- -$!
+        [ -s "$7" ] && size=$(stat -c %s -- "$7" 7>&- 8>&-)
+    } 3>>"$7"
+    [ $code = 0 ] && token=$2
+    limits_hit
+    mark "$token" end "$1" $code "$oom" "$full" "${size:-0}"
+}
+
 worker() {
     exec 5<&0 0</dev/null 9>&-
     set -m
@@ -102,6 +124,36 @@ stop() {
     wait
     [ "$current" = 0 ] || ended '' "$failure" "$current" 137
     current=0
+}
+
+# endgroup ID: kills the group of a command of a goal, and its shell, which may have left the group.
+endgroup() {
+    kill -9 -- "-$1" "$1"
+}
+
+# follow FILE: its bytes, as they are written, until `unfollow TOKEN`.
+follow() {
+    tail -c +1 -f -- "$1" >&7 </dev/null 6>&- 7>&- 8>&- 9>&- &
+    follower=$!
+}
+
+unfollow() {
+    kill -9 $follower
+    wait $follower
+    mark "$1" unfollowed
+}
+
+# rest TOKEN OFFSET BYTES FILE. The task may have put anything in the file's place: a FIFO must not hold this shell up.
+rest() {
+    mark "$1" rest
+    dd if="$4" iflag=skip_bytes,count_bytes,nonblock skip="$2" count="$3" bs=65536 status=none \
+        >&7 </dev/null 6>&- 7>&- 8>&- 9>&-
+    mark "$1" rested $?
+}
+
+# forget FILE...
+forget() {
+    rm -rf -- "$@" </dev/null 6>&- 7>&- 8>&- 9>&-
 }
 
 # put TOKEN BYTES DIRECTORY: a tar archive of so many bytes follows. It was cleaned: no name in it leads out, also
@@ -164,10 +216,10 @@ hello() {
 while IFS= read -r -t "$lease" line; do
     case $line in
     export\ * | first=*) printf '%s\n' "$line" >&6 ;;
-    run\ *)
-        rest=${line#run }
-        current=${rest%% *} rest=${rest#* * }
-        failure=${rest%% *}
+    run\ * | group\ *)
+        words=${line#* }
+        current=${words%% *} words=${words#* * }
+        failure=${words%% *}
         printf '%s\n' "$line" >&6
         ;;
     *) eval "$line" ;;
