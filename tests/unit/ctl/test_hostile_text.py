@@ -87,8 +87,8 @@ ROW = {
     "tasks": {"active": EVIL, "max": EVIL}, "accepting": EVIL, "languages": [EVIL], "hash": HASH,
     "kind": EVIL,
     "path": EVIL, "sha256": EVIL, "attempt": EVIL, "seq": EVIL, "timestamp": 1, "type": EVIL,
-    "data": {EVIL: EVIL}, "removed_at": EVIL, "id": EVIL, "continues": EVIL, "opened_at": EVIL, "outcome": EVIL,
-    "result": {"goal": GOAL, "ended_by": EVIL, "decision": EVIL}, "session_id": EVIL,
+    "data": {EVIL: EVIL}, "removed_at": EVIL, "id": EVIL, "continues": EVIL, "opened_at": EVIL,
+    "outcome": EVIL, "result": {"goal": GOAL, "ended_by": EVIL, "decision": EVIL}, "session_id": EVIL,
     "messages": [TALKED], "items": [TALKED],
 }  # fmt: skip
 STATUS = {
