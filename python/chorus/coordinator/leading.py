@@ -137,7 +137,7 @@ class Leading:
         if raised is None:
             return
         if raised.due:
-            self._spawn_once(("version",), self._say_version(raised.version))
+            self._spawn_once(("version",), self._say("table_version", {"version": raised.version}))
         elif before == self.held_back_by != self._said_of:
             # Not of those that have only just joined: they have said nothing yet.
             self._said_of = self.held_back_by
@@ -146,12 +146,6 @@ class Leading:
                 version=raised.version,
                 held_back_by=", ".join(self.held_back_by),
             )
-
-    async def _say_version(self, version: int) -> None:
-        settled = await self._say("table_version", {"version": version})
-        if settled is not None and settled.accepted:
-            # The one after it may be due as well.
-            asyncio.get_running_loop().call_soon(self._wake.set)
 
     async def renew(self, task_id: str, attempt: int, mesh: str, peer: str) -> None:
         """An executor is alive. Acknowledged only after a proof of leadership that began later."""

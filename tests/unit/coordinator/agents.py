@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from pydantic import SecretBytes
@@ -40,6 +40,8 @@ class Clock:
 class Executor:
     """Stands in for an agent's executor: takes or declines awards, says what it is told to."""
 
+    MODELS: ClassVar[list[dict[str, Any]]] = []
+
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self.decline: str | None = None
@@ -47,7 +49,7 @@ class Executor:
         self.claims = True
         self.accepting = True
         # What `mind` says of its models.
-        self.models: list[dict[str, Any]] = []
+        self.models = self.MODELS
         self.model_reason = ""
         self.awards: list[tuple[str, int]] = []
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from agents import Agent, world
+from agents import Agent, Executor, world
 
-from chorus.coordinator import profile
+from chorus.coordinator import leading, profile
 from chorus.coordinator.table_version import Raise, next_version
 from chorus.table.members import TABLE_VERSION
 from chorus.table.records import Member, Mesh
@@ -44,6 +45,31 @@ async def test_a_mesh_of_this_release_has_its_version(tmp_path: Path) -> None:
             await agent.until(lambda agent=agent: version_of(agent) == TABLE_VERSION)  # type: ignore[misc]
         health = await mesh.leader.call("health")
         assert (health["table_version"], health["held_back_by"]) == (TABLE_VERSION, [])
+
+
+async def test_a_new_mesh_comes_to_its_version_without_waiting_for_a_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The leader's rounds and the members' looks at themselves are further apart than this test waits.
+    monkeypatch.setattr(leading, "TICK_S", 3600.0)
+    monkeypatch.setattr(profile, "ASK_S", 3600.0)
+    async with world(tmp_path) as mesh:
+        await mesh["b"].until(lambda: version_of(mesh["b"]) == TABLE_VERSION)
+
+
+async def test_models_are_said_as_soon_as_the_table_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profile, "ASK_S", 3600.0)
+    made = {"provider": "ollama", "model": "m", "local": True}
+    monkeypatch.setattr(Executor, "MODELS", [made])
+    async with world(tmp_path, "a") as mesh:
+
+        def models() -> list[Any]:
+            member = mesh["a"].parts.store.get(Member, mesh["a"].peer)
+            return list(member.models) if member is not None else []
+
+        await mesh["a"].until(lambda: models() == [made])
 
 
 async def test_members_of_an_older_release_hold_it_back_and_are_named(
