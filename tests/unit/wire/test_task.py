@@ -111,7 +111,11 @@ def test_all_mistakes_at_once() -> None:
 
 
 @UNHURRIED
-@given(JSON | st.fixed_dictionaries({"title": JSON, "source": JSON, "commands": JSON, "env": JSON}))
+@given(
+    JSON
+    | st.fixed_dictionaries({"title": JSON, "source": JSON, "commands": JSON, "env": JSON})
+    | st.fixed_dictionaries({"title": st.just("t")}, optional=dict.fromkeys(GOAL_FIELDS, JSON))
+)
 def test_no_json_breaks_it(value: object) -> None:
     with suppress(TaskInvalid):
         parse_task(value)
