@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from table_mesh import T1, A, B, C, Log
 
@@ -154,6 +154,7 @@ _PATH = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(_WORD, _WORD, _WORD, _WORD, st.sampled_from(["*^", "*^", "*^", "*~", "*~1", "~~1", "^^0", ""]), _PATH)
 def test_the_rules_take_what_the_parser_takes(
     agent: str, role: str, project: str, task: str, temporal: str, path: str
