@@ -247,6 +247,7 @@ async def main():
     await models.look()
     assert models.providers[0].there, models.providers[0].detail
     assert not loaded("pydantic_ai"), "a look loads the model library"
+    assert not loaded("httpx"), "a look loads more of HTTP than it needs"
     from chorus.mind.thinking import Turn
     await models.ask([Turn("user", "hello")], (), deadline_s=60)
     assert loaded("pydantic_ai")

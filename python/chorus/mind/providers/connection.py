@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
-import httpx
+import httpcore
 import orjson
 
 from chorus.mind.providers.addresses import local_address
@@ -22,6 +22,7 @@ from chorus.mind.thinking import ModelRefused
 # A server that is there accepts at once.
 CONNECT_S: Final = 10.0
 ERROR_MAX_BYTES: Final = 16 * 1024
+_BROKEN: Final = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
 
 
 class Connection:
@@ -35,18 +36,12 @@ class Connection:
         self._authority = parts.netloc
         # Compressed answers could be far larger than they look.
         self._headers = {"Accept-Encoding": "identity", **(headers or {})}
-        self._client = httpx.AsyncClient(
-            # No read timeout: whoever asks has a deadline for the whole.
-            timeout=httpx.Timeout(None, connect=CONNECT_S),
-            # Certificates are loaded, some megabytes of them, only where one will be looked at.
-            verify=parts.scheme == "https",
-            trust_env=False,
-            follow_redirects=False,
-        )
+        # No proxies of the environment and no redirects; certificates are loaded where one is looked at.
+        self._pool = httpcore.AsyncConnectionPool()
 
     async def close(self) -> None:
         """Ends all connections."""
-        await self._client.aclose()
+        await self._pool.aclose()
 
     async def local(self) -> bool:
         """Whether its server is on this machine or in a private network."""
@@ -69,28 +64,27 @@ class Connection:
     @asynccontextmanager
     async def _answer(
         self, method: str, path: str, body: bytes | None, *, local_only: bool
-    ) -> AsyncIterator[httpx.Response]:
-        url, headers, extensions = self.base_url + path, dict(self._headers), {}
+    ) -> AsyncIterator[httpcore.Response]:
+        url, headers = self.base_url + path, {**self._headers, "Host": self._authority}
+        # No read timeout: whoever asks has a deadline for the whole.
+        extensions: dict[str, Any] = {"timeout": {"connect": CONNECT_S}}
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
         if local_only:
             # Connected to by the address that was judged: a name may have another one a moment later.
-            headers["Host"] = self._authority
-            extensions = {"sni_hostname": self._host}
+            extensions["sni_hostname"] = self._host
             url = self._at(await self._local_address()) + path
         try:
-            async with self._client.stream(
-                method, url, content=body, headers=headers, extensions=extensions
+            async with self._pool.stream(
+                method, url, headers=[*headers.items()], content=body, extensions=extensions
             ) as response:
-                if response.status_code != 200:
+                if response.status != 200:
                     await _raise_status(response)
-                if response.headers.get("content-encoding", "identity") != "identity":
+                if _header(response, b"content-encoding") not in (None, "identity"):
                     raise Garbled("its answer is compressed, which was not asked for")
                 yield response
-        except httpx.HTTPError as error:
+        except _BROKEN as error:
             raise Failed(_said(error)) from None
-        except httpx.InvalidURL as error:
-            raise ModelRefused(f"the address cannot be used: {error}") from None
 
     async def _local_address(self) -> str:
         try:
@@ -109,31 +103,31 @@ class Connection:
         return urlunsplit(parts._replace(netloc=f"{host}:{self._port}"))
 
 
-async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+async def _lines(response: httpcore.Response) -> AsyncIterator[bytes]:
     lines = Lines()
-    async for data in response.aiter_raw():
+    async for data in response.aiter_stream():
         for line in lines.feed(data):
             yield line
     for line in lines.end():
         yield line
 
 
-async def _read(response: httpx.Response, most: int) -> bytes:
+async def _read(response: httpcore.Response, most: int) -> bytes:
     """Raises Garbled for more."""
     read = bytearray()
-    async for data in response.aiter_raw():
+    async for data in response.aiter_stream():
         read += data
         if len(read) > most:
             raise Garbled(f"its answer is longer than {most} bytes")
     return bytes(read)
 
 
-async def _raise_status(response: httpx.Response) -> None:
+async def _raise_status(response: httpcore.Response) -> None:
     """Raises what a status other than 200 means: ModelRefused where the operator has to change something."""
-    status = response.status_code
+    status = response.status
     if 300 <= status < 400:
         raise ModelRefused(
-            f"it answered {status}, a redirect to {str(response.headers.get('location'))[:200]!r}, which is "
+            f"it answered {status}, a redirect to {str(_header(response, b'location'))[:200]!r}, which is "
             "not followed: give the address itself"
         )
     try:
@@ -145,7 +139,7 @@ async def _raise_status(response: httpx.Response) -> None:
         raise_known(said)
     reason = f"it answered {status}: {said[:SHOWN_CHARS]}"
     if status in (408, 425, 429) or status >= 500:
-        wait_s = retry_after_s(response.headers.get("retry-after"))
+        wait_s = retry_after_s(_header(response, b"retry-after"))
         raise Failed(reason, retry_after_s=wait_s, status=status)
     if status in (404, 405):
         # No such model, or not yet: it may be pulled while the agent runs.
@@ -165,12 +159,13 @@ def _message(body: bytes) -> str:
     return error if isinstance(error, str) else body.decode(errors="replace")
 
 
-def _said(error: httpx.HTTPError) -> str:
-    words: dict[type[httpx.HTTPError], str] = {
-        httpx.ConnectError: "no connection",
-        httpx.ConnectTimeout: f"no connection within {CONNECT_S:g} s",
-        httpx.RemoteProtocolError: "the connection broke off",
-        httpx.ReadError: "the connection broke off",
-    }
-    what = words.get(type(error), type(error).__name__)
+def _header(response: httpcore.Response, name: bytes) -> str | None:
+    found = (value for key, value in response.headers if key.lower() == name)
+    return next((value.decode("latin-1") for value in found), None)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, httpcore.ConnectTimeout):
+        return f"no connection within {CONNECT_S:g} s"
+    what = "no connection" if isinstance(error, httpcore.ConnectError) else "the connection broke off"
     return f"{what}: {error}" if str(error) else what
