@@ -14,6 +14,7 @@ from chorus.config import AiSettings
 from chorus.mind import backoff
 from chorus.mind.accounting import Accounts
 from chorus.mind.breaker import Breaker
+from chorus.mind.outgoing import Redact, redacted
 from chorus.mind.providers.failures import Failed, Garbled
 from chorus.mind.providers.provider import Answer, Provider
 from chorus.mind.rate import RESETDATA_CALLS_PER_MINUTE, Share
@@ -41,18 +42,22 @@ class _Side:
 
 
 class Models:
-    """The models of one agent. `sharing` tells how many agents share a limit of calls, this one included."""
+    """The models of one agent. `sharing` tells how many agents share a limit of calls, this one included;
+    `redact` cuts secrets out of what is asked.
+    """
 
     def __init__(
         self,
         ai: AiSettings,
         accounts: Accounts,
         sharing: Callable[[], int] = lambda: 1,
+        redact: Redact = bytes,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._ai = ai
         self.accounts = accounts
         self._sharing = sharing
+        self._redact = redact
         self._chance = chance
         self._sides = [_Side(Provider(name, ai)) for name in ai.providers if name != "none"]
 
@@ -67,7 +72,7 @@ class Models:
 
     def count(self, text: str) -> int:
         """How many tokens the text has, rather too many than too few."""
-        return len(text.encode()) // BYTES_PER_TOKEN + 1
+        return len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN + 1
 
     def calls_tools(self) -> bool:
         """Whether the first choice calls tools by itself."""
@@ -95,6 +100,7 @@ class Models:
         """
         deadline = monotonic() + deadline_s
         reasons, away = list[str](), False
+        turns = redacted(turns, self._redact)
         for side in self._sides:
             try:
                 return await self._ask(side, turns, tools, deadline, local_only, on_text)

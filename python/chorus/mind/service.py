@@ -20,6 +20,7 @@ from chorus.mind.role_prompts import RolePrompts
 from chorus.mind.thinking import ModelAway, ModelRefused, Turn
 from chorus.mind.watch import Watch
 from chorus.process import Process
+from chorus.process.sentinel import scanner_of
 from chorus.table.reader import TableReader
 
 Driver = Callable[[Parts, str, int, Mapping[str, Any], str], Awaitable[None]]
@@ -42,7 +43,8 @@ class Mind:
         self._driver = driver
         self._table = TableReader(settings.paths.table_db)
         accounts = Accounts(settings.paths.spending, settings.ai.prices, settings.ai.daily_usd)
-        self.models = Models(settings.ai, accounts, self._sharing)
+        redact = scanner_of(settings).redact
+        self.models = Models(settings.ai, accounts, self._sharing, redact)
         self._prompts = RolePrompts(settings.ai.prompts_dir)
         self._watch = Watch(self.models, self._prompts, process.log)
         self._runs: dict[_Key, asyncio.Task[None]] = {}

@@ -21,6 +21,7 @@ from chorus.mind import backoff
 from chorus.mind.driving import Parts
 from chorus.mind.role_prompts import RolePrompts
 from chorus.mind.service import Mind
+from chorus.mind.thinking import ToolCall, Turn
 from chorus.process import Process
 from chorus.process.logs import Logger
 from chorus.testing.fake_hub import FakeHub, FakeMesh
@@ -174,6 +175,17 @@ async def test_words_for_a_discussion(tmp_path: Path) -> None:
     assert asked["messages"][0]["content"].startswith("You are a software architect.")
     assert "call `finish`" not in asked["messages"][0]["content"]
     assert "No lock." in asked["messages"][1]["content"]
+
+
+async def test_no_secret_goes_out(tmp_path: Path) -> None:
+    token = "ghp_" + "x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"
+    async with served(tmp_path, lines(text("Well."), done())) as (w, server):
+        call = ToolCall("write", {"path": "a", "parts": [f"key={token}"]})
+        turns = [Turn("user", f"It is {token}"), Turn("assistant", "\ud800", (call,))]
+        assert (await w.mind.models.ask(turns, (), deadline_s=GENEROUS_S)).text == "Well."
+    said = json.dumps(server.asked[1].body)
+    assert token not in said
+    assert said.count("[REDACTED:github-token]") == 2
 
 
 async def test_without_a_model_there_are_no_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
