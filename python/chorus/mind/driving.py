@@ -46,8 +46,6 @@ from chorus.process.logs import Logger
 # A model that is away is asked again after such waits, doubled each time.
 _AWAY_FIRST_S: Final = 1.0
 _AWAY_LAST_S: Final = 30.0
-# With less of the task's time left, nobody waits for a model that is away.
-_AWAY_LEFT_S: Final = 5.0
 # While there is nothing to do: the journal has not begun, or the executor is about to end the attempt.
 _IDLE_S: Final = 0.5
 
@@ -187,7 +185,7 @@ class _Driving:
     async def _wait_for_model(self, run: Run, reason: str) -> list[dict[str, Any]] | None:
         """Waits a while for a model that is away, if the run has begun and has time left."""
         wait = self._away.next_s()
-        if not run.begun or run.left_s(self._parts.clock()) - wait < _AWAY_LEFT_S:
+        if not run.begun or run.left_s(self._parts.clock()) <= wait:
             await self.end("model", reason)
             return None
         done = await self._journal(note("away", f"away-{run.step + 1}", reason))

@@ -30,7 +30,7 @@ def test_nothing_is_done_before_the_journal_begins() -> None:
 
 def test_the_first_step_shows_prompt_and_goal() -> None:
     ask = asked(Story())
-    assert (ask.step, ask.deadline_s) == (1, 890)
+    assert (ask.step, ask.deadline_s) == (1, 885)
     assert [turn.role for turn in ask.turns] == ["system", "user"]
     assert "You are a developer." in ask.turns[0].text
     assert "test_sum fails; mend it" in ask.turns[1].text
@@ -112,6 +112,15 @@ def test_a_reply_cut_by_length_is_told_as_that() -> None:
     assert "was cut" in asked(Story().reply(text="I will", finish="length")).turns[-1].text
 
 
+def test_replies_that_are_cut_go_in_circles_and_are_not_called_unreadable() -> None:
+    story = Story()
+    for _ in range(3):
+        story.reply(text="```bash", finish="length", unreadable="no end")
+    hint = next_of(story)
+    assert isinstance(hint, Note)
+    assert hint.record["kind2"] == "hint"
+
+
 @pytest.mark.parametrize(
     ("budget", "ended_by"),
     [({"steps": 2}, "steps"), ({"tokens": 240}, "tokens"), ({"usd": 0.5}, "money")],
@@ -143,14 +152,14 @@ def test_the_model_is_told_when_its_time_runs_out() -> None:
     assert isinstance(told, Note)
     run.apply(told.record)
     assert isinstance(run.next(BEGAN + 722), Ask)
-    assert run.next(BEGAN + 900) == Wait(over=False)
+    assert run.next(BEGAN + 895) == Wait(over=False)
 
 
 @pytest.mark.parametrize("at", [BEGAN, BEGAN * 1000, "2027-01-15T08:00:00.000Z"])
 def test_the_time_counts_from_the_first_record(at: Any) -> None:
     ask = run_of(start(at=at)).next(NOW)
     assert isinstance(ask, Ask)
-    assert ask.deadline_s == pytest.approx(890)
+    assert ask.deadline_s == pytest.approx(885)
 
 
 class TestPlan:
@@ -162,7 +171,7 @@ class TestPlan:
         assert isinstance(plan, Plan)
         assert "plan" in plan.turns[-1].text
         story = Story().note(plan_record("1. read 2. mend", {}))
-        assert next_of(story, talks=True) == Discuss("1. read 2. mend", 445)
+        assert next_of(story, talks=True) == Discuss("1. read 2. mend", 442.5)
 
     def test_it_is_talked_over_after_a_restart_that_finds_nobody(self) -> None:
         assert isinstance(next_of(Story().note(plan_record("read", {}))), Discuss)

@@ -9,6 +9,8 @@ from chorus.mind.run.records import note, number_of
 
 # From here on the model is told, once for each budget.
 TELL_AT: Final = 0.8
+_MARGIN_MAX_S: Final = 5.0
+_MARGIN_SHARE: Final = 0.1
 
 # By budget: the name in `ended_by`.
 _ENDS: Final = {"steps": "steps", "tokens": "tokens", "usd": "money"}
@@ -59,6 +61,14 @@ class Budget:
         if self.timeout_s is None or self.began is None:
             return None
         return self.began + self.timeout_s - now
+
+    @property
+    def margin_s(self) -> float:
+        """How long before the end of the task's time nothing is begun any more.
+
+        A model that is away until then ends the run as that, and not as a task that took too long.
+        """
+        return min(_MARGIN_MAX_S, _MARGIN_SHARE * (self.timeout_s or 0.0))
 
     def ended(self, used: Used) -> tuple[str, str] | None:
         """`ended_by` and the reason, when a budget is used up."""

@@ -98,9 +98,9 @@ class Run:
         return self._used.steps
 
     def left_s(self, now: float) -> float:
-        """Seconds of the task's time that are left at `now` (seconds since 1970)."""
+        """Seconds at `now` (since 1970) until nothing is begun any more: the task's time is nearly over."""
         left = self._budget.left_s(now)
-        return _DEADLINE_S if left is None else left
+        return _DEADLINE_S if left is None else left - self._budget.margin_s
 
     def known(self, step: int, call: int) -> bool:
         """Whether that call has an outcome."""

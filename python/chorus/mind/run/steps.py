@@ -74,8 +74,8 @@ class Step:
 
     @property
     def format_wrong(self) -> bool:
-        """Whether it cannot be read as an action, although it was meant as one."""
-        return self.idle and bool(self.acts or self.unreadable)
+        """Whether it cannot be read as an action, although it is whole and was meant as one."""
+        return self.idle and not self.cut and bool(self.acts or self.unreadable)
 
     def open(self) -> Act | None:
         """The first call that has no outcome yet."""

@@ -144,10 +144,10 @@ def of_step(step: Step, marks: Marks) -> list[Turn]:
     turns = [Turn("assistant", step.text, calls)]
     turns += [Turn("tool", _answer(act, marks), tool=act.tool) for act in step.acts]
     after = []
-    if step.cut:
-        after.append("Your reply was cut because it was too long. Write less at a time.")
     if step.unreadable:
         after.append(step.unreadable)
+    elif step.cut:
+        after.append("Your reply was cut because it was too long. Write less at a time.")
     elif not step.acts:
         after.append("Your reply called no tool. Call a tool, or finish when the goal is reached.")
     after += said(step.said, marks)
