@@ -121,15 +121,15 @@ class _Driving:
             prompt=self._parts.prompt(role),
             window=thinking.window(),
             count=thinking.count,
-            talks=talks and await self._audience(records) > 0,
+            talks=talks and await self._audience() > 0,
         )
         run = Run(settings)
         for record in records:
             run.apply(record)
         return run
 
-    async def _audience(self, records: list[dict[str, Any]]) -> int:
-        """How many could answer a plan; that nobody can be asked is added to the journal and the records."""
+    async def _audience(self) -> int:
+        """How many could answer a plan; a note says so if nobody can be asked."""
         try:
             return await self._peers.audience()
         except NoTalk as error:
