@@ -118,3 +118,14 @@ def test_what_json_cannot_say_is_journaled_as_text() -> None:
     odd = call("run", command="\ud800", depth=float("nan"), size=10**30, deep=[[[[]]]])
     record = reply_record(1, reply(odd, text="a\ud800b"))
     assert orjson.loads(orjson.dumps(record))["text"] == "a?b"
+
+
+def test_what_is_known_of_a_task_is_bounded() -> None:
+    story = Story(
+        checks=["c" * 16_000] * 64,
+        files={"count": 9000, "names": ["n" * 1000] * 200},
+        context=[{"title": "t" * 9000, "summary": "s" * 9000}] * 50,
+        continues="r" * 60_000,
+    )
+    story.add(kind="setup", commands=[{"output": "o" * 20_000}] * 64)
+    assert len(asked(story, 32768)) < 50_000

@@ -10,11 +10,11 @@ from chorus.mind.run.records import items_of, text_of
 from chorus.mind.run.steps import Act, Said, Step, shortened
 from chorus.mind.thinking import ToolCall, Turn
 
-# A setup's output, an earlier decision and a peer's word each take at most this much of the window.
-_SETUP_MAX_CHARS: Final = 4000
+# What is known of a task takes at most this much of the window, each part of it: names of files, checks,
+# output of the setup, earlier decisions, an earlier run.
+_PART_MAX_CHARS: Final = 8000
 _DECISION_MAX_CHARS: Final = 1500
 _WORD_MAX_CHARS: Final = 1500
-_NAMES_MAX: Final = 200
 
 _PLAN: Final = (
     "Before you begin: write your plan in at most ten lines. Other agents will read it and may object. "
@@ -38,53 +38,53 @@ def goal(start: dict[str, Any], setup: dict[str, Any] | None, marks: Marks) -> s
     facts = [f"{name}: {value}" for name, value in known if value]
     if facts:
         parts.append("Facts: " + "; ".join(facts))
-    parts += _commands(start, "checks", "The checks that decide, run after finish:", marks)
     if not items_of(start, "checks"):
         parts.append("There are no checks: your own word is the outcome, so check your work yourself.")
-    parts += _commands(start, "setup", "Run before the checks, and done already here:", marks)
-    parts += _commands(start, "protected", "Files that the checks take as they were sent:", marks)
-    parts += _files(start, marks)
-    if setup is not None:
-        for done in items_of(setup, "commands"):
-            if isinstance(done, dict) and (output := text_of(done, "output").strip()):
-                parts.append(marks.data(shortened(output, _SETUP_MAX_CHARS), "output of setup"))
-    if earlier := [line for one in items_of(start, "context") if (line := _decision(one))]:
-        decisions = marks.data("\n\n".join(earlier), "earlier decisions")
-        parts.append(f"Earlier decisions that may help:\n{decisions}")
-    if continues := text_of(start, "continues"):
-        before = marks.data(continues, "earlier run")
-        parts.append(f"This goes on from an earlier run, whose changes are in the files:\n{before}")
+    for says, what, lines in (
+        ("The checks that decide, run after finish:", "checks", items_of(start, "checks")),
+        ("Run before the checks, and done already here:", "setup", items_of(start, "setup")),
+        ("Files that the checks take as they were sent:", "protected", items_of(start, "protected")),
+        (_files_said(start), "names of files", _files(start)),
+        ("What the setup said:", "output of setup", _outputs(setup)),
+        ("Earlier decisions that may help:", "earlier decisions", _decisions(start)),
+        ("This goes on from an earlier run; its changes are in the files:", "earlier run", _before(start)),
+    ):
+        if text := "\n".join(map(str, lines)).strip():
+            parts.append(f"{says}\n{marks.data(shortened(text, _PART_MAX_CHARS), what)}")
     return "\n\n".join(parts)
 
 
 def aim(start: dict[str, Any]) -> str:
     """The goal in its submitter's words."""
     title, words = text_of(start, "title"), text_of(start, "goal")
-    return f"Goal: {title}" + (f"\n\n{words}" if words != title else "")
+    return f"Goal: {title}" + (f"\n\n{words}" if words not in ("", title) else "")
 
 
-def _commands(start: dict[str, Any], field: str, says: str, marks: Marks) -> list[str]:
-    lines = [str(line) for line in items_of(start, field)]
-    return [f"{says}\n{marks.data(chr(10).join(lines), field)}"] if lines else []
-
-
-def _files(start: dict[str, Any], marks: Marks) -> list[str]:
+def _files(start: dict[str, Any]) -> list[Any]:
     files = start.get("files")
-    if not isinstance(files, dict):
-        return []
-    names = [str(name) for name in items_of(files, "names")[:_NAMES_MAX]]
-    if not names:
-        return []
-    count = files.get("count")
-    shown = f"the first {len(names)} of {count}" if isinstance(count, int) and count > len(names) else "all"
-    return [f"Files in the working folder ({shown}):\n{marks.data(chr(10).join(names), 'names of files')}"]
+    return items_of(files, "names") if isinstance(files, dict) else []
 
 
-def _decision(one: object) -> str:
-    if not isinstance(one, dict):
-        return ""
-    words = [text_of(one, name) for name in ("title", "summary", "address")]
-    return "\n".join(shortened(word, _DECISION_MAX_CHARS) for word in words if word)
+def _files_said(start: dict[str, Any]) -> str:
+    files, names = start.get("files"), _files(start)
+    count = files.get("count") if isinstance(files, dict) else None
+    more = isinstance(count, int) and count > len(names)
+    return f"Files in the working folder ({f'the first {len(names)} of {count}' if more else 'all'}):"
+
+
+def _outputs(setup: dict[str, Any] | None) -> list[str]:
+    done = items_of(setup or {}, "commands")
+    return [output for one in done if isinstance(one, dict) and (output := text_of(one, "output").strip())]
+
+
+def _decisions(start: dict[str, Any]) -> list[str]:
+    known = [one for one in items_of(start, "context") if isinstance(one, dict)]
+    texts = [[text_of(one, name) for name in ("title", "summary", "address")] for one in known]
+    return [shortened("\n".join(filter(None, text)), _DECISION_MAX_CHARS) + "\n" for text in texts]
+
+
+def _before(start: dict[str, Any]) -> list[str]:
+    return [text_of(start, "continues")]
 
 
 def plan_question() -> Turn:
