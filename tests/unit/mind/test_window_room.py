@@ -114,6 +114,13 @@ def test_a_circle_is_seen_also_in_output_that_was_blanked() -> None:
     assert hint.record["kind2"] == "hint"
 
 
+def test_calls_that_the_journal_would_not_take_are_not_made() -> None:
+    record = reply_record(1, reply(*[call("write", path="a", text="x" * 60_000)] * 16))
+    assert len(orjson.dumps(record)) < 1024 * 1024
+    assert record["calls"] == []
+    assert "none was made" in asked(Story().add(**record), 32768)
+
+
 def test_what_json_cannot_say_is_journaled_as_text() -> None:
     odd = call("run", command="\ud800", depth=float("nan"), size=10**30, deep=[[[[]]]])
     record = reply_record(1, reply(odd, text="a\ud800b"))

@@ -9,11 +9,17 @@ import math
 from datetime import datetime
 from typing import Any, Final
 
+import orjson
+
 from chorus.mind.thinking import CALLS_MAX, TEXT_MAX_BYTES, Reply
 
 # Deeper arguments are no tool's.
 _DEPTH_MAX: Final = 16
 _INTEGER_MAX: Final = 2**53
+# What the executor takes as one record, less room for the other fields.
+_CALLS_MAX_BYTES: Final = 768 * 1024
+_TOOL_MAX_BYTES: Final = 200
+_TOO_LARGE: Final = "Your calls were too long together, and none was made. Write less in one reply."
 # What other agents are told at once: plans, questions and answers to them.
 WORDS_MAX_BYTES: Final = 4096
 SUMMARY_MAX_BYTES: Final = 6000
@@ -23,15 +29,17 @@ _SECONDS_MAX: Final = 1e11
 
 def reply_record(step: int, reply: Reply) -> dict[str, Any]:
     """A model's reply as step `step`; its calls are numbered from 1."""
+    calls = [
+        {"call": number, "tool": bounded(call.tool, _TOOL_MAX_BYTES), "arguments": plain(call.arguments)}
+        for number, call in enumerate(reply.calls[:CALLS_MAX], 1)
+    ]
+    too_large = len(orjson.dumps(calls)) > _CALLS_MAX_BYTES
     return {
         "kind": "reply",
         "step": step,
         "text": bounded(reply.text),
-        "calls": [
-            {"call": number, "tool": bounded(call.tool), "arguments": plain(call.arguments)}
-            for number, call in enumerate(reply.calls[:CALLS_MAX], 1)
-        ],
-        "unreadable": bounded(reply.unreadable),
+        "calls": [] if too_large else calls,
+        "unreadable": _TOO_LARGE if too_large else bounded(reply.unreadable),
         "finish": reply.finish,
         **spent(reply),
     }
