@@ -49,6 +49,7 @@ class Agent:
             run_dir=self.folder, role=self.role, expertise=(), specialization="general",
             role_keys_file=None, role_grants=(), max_tasks=100,
             cluster_secret=SecretBytes(SECRET), shhh_rules="", retention_s=86_400.0,
+            hmmm_enabled=True,
         )  # fmt: skip
 
     @property

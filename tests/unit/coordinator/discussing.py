@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import pytest
-from agents import DEADLINE_S, Agent, World, fresh_id, world
+from agents import DEADLINE_S, Agent, World, world
 
-from chorus.coordinator.hmmm import room
 from chorus.hmmm.ids import session_id
 from chorus.hub import Request
-from chorus.table.records import Attempt, Member
+from chorus.table.records import Member
 from chorus.wire.messages import META_DISCUSSION
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
@@ -53,14 +51,9 @@ class Talking:
         return self.minds[name]
 
     async def goal(self, agent: str, **task: Any) -> str:
-        """A goal that the agent has claimed; its id. The table does not award goals by itself here."""
-        owner, task_id = self[agent], fresh_id()
-        body = {"title": "mend it", "project": "p", **task, "task_id": task_id}
-        api = self.world.mesh.hub(agent, "api")
-        await api.call_service("coordinator", "table.submit", {"task": body}, timeout=DEADLINE_S)
-        award = {"task_id": task_id, "attempt": 1, "agent": owner.peer}
-        self.world.mesh.append("award", str(self.world.mesh.leader), award)
-        assert (await owner.executor.say("claim", task_id=task_id, attempt=1))["accepted"]
+        """A goal that the agent has claimed, because it alone has the model for it; the goal's id."""
+        body = {"title": "mend it", "project": "p", "commands": [], "required_model": agent, **task}
+        task_id = str((await self[agent].submit(**body))["task"]["task_id"])
         for other in self.world.agents.values():
             await other.until(lambda other=other: self._claimed(other, task_id), "claimed")  # type: ignore[misc]
         return task_id
@@ -72,7 +65,7 @@ class Talking:
 
     async def end(self, agent: str, task_id: str) -> None:
         said = await self[agent].executor.say(
-            "result", task_id=task_id, attempt=1, outcome="completed", exit_code=0
+            "goal_result", task_id=task_id, attempt=1, outcome="completed", ended_by="finished", goal={}
         )
         assert said["accepted"], said
 
@@ -140,21 +133,23 @@ class Talking:
 
 
 @asynccontextmanager
-async def talking(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, names: str = "abc", models: str = "abc"
-) -> AsyncIterator[Talking]:
-    """Agents in one mesh; those in `models` have a model, as the table will say of members."""
-    have = {f"peer-{name}" for name in models}
-
-    def models_of(member: Member) -> tuple[Any, ...]:
-        return ("a model",) if member.peer in have else ()
-
-    monkeypatch.setattr(room, "models_of", models_of)
+async def talking(folder: Path, names: str = "abc", models: str = "abc") -> AsyncIterator[Talking]:
+    """Agents in one mesh; those in `models` have a model, which has the name of its agent."""
     async with world(folder, names) as w:
         made = Talking(w)
+        await w.takes_goals()
+        for name in models:
+            w[name].executor.models = [{"provider": "ollama", "model": name, "local": True}]
+            w[name].parts.profile.refresh()
+        for agent in w.agents.values():
+            await agent.until(lambda agent=agent: _models(agent) == set(models), "models")  # type: ignore[misc]
         for mind in made.minds.values():
             await mind.start()
         yield made
+
+
+def _models(agent: Agent) -> set[str]:
+    return {member.agent_id for member in agent.parts.store.records(Member) if member.models}
 
 
 def agrees(head: dict[str, Any]) -> dict[str, Any]:
@@ -174,4 +169,4 @@ def changes(head: dict[str, Any]) -> dict[str, Any]:
     return {"intent": "proposal", "message": "a better plan"}
 
 
-__all__ = ["Attempt", "Talking", "agrees", "changes", "objects_once", "talking"]
+__all__ = ["Talking", "agrees", "changes", "objects_once", "talking"]

@@ -13,11 +13,9 @@ from chorus.hmmm.ids import message_id
 from chorus.hub import HubNotFound, HubRefused
 from chorus.wire.messages import META_DISCUSSION
 
-MP = pytest.MonkeyPatch
 
-
-async def test_unanimity_cuts_the_period_short(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch) as t:
+async def test_unanimity_cuts_the_period_short(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
         for name in "bc":
             t.mind(name).discuss = agrees
         task = await t.goal("a")
@@ -59,8 +57,8 @@ def _version() -> Any:
     return Version
 
 
-async def test_an_objection_changes_the_plan(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch) as t:
+async def test_an_objection_changes_the_plan(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
         t.mind("a").discuss, t.mind("b").discuss, t.mind("c").discuss = changes, objects_once, agrees
         session = await t.open("a", await t.goal("a"))
         said = await t.result("a", session)
@@ -74,8 +72,8 @@ async def test_an_objection_changes_the_plan(tmp_path: Path, monkeypatch: MP) ->
         assert "changed 1 times" in t.record("a", session)["summary"]
 
 
-async def test_the_period_passes_in_silence(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch) as t:
+async def test_the_period_passes_in_silence(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
         session = await t.open("a", await t.goal("a"))
         await t["a"].until(lambda: bool(t.mind("b").asked) and bool(t.mind("c").asked), "asked")
         assert not (await t["a"].call("hmmm.result", session_id=session, wait_s=0))["over"]
@@ -83,16 +81,16 @@ async def test_the_period_passes_in_silence(tmp_path: Path, monkeypatch: MP) -> 
         assert (await t.result("a", session))["outcome"] == "period"
 
 
-async def test_nobody_to_answer_costs_nothing(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch, models="a") as t:
+async def test_nobody_to_answer_costs_nothing(tmp_path: Path) -> None:
+    async with talking(tmp_path, models="a") as t:
         task = await t.goal("a")
         assert await t["a"].call("hmmm.audience", task_id=task, attempt=1) == {"members": 0}
         said = await t.result("a", await t.open("a", task))
         assert (said["outcome"], said["plan"]) == ("alone", "the plan")
 
 
-async def test_a_person_answers_an_escalation_through_another_agent(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch) as t:
+async def test_a_person_answers_an_escalation_through_another_agent(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
         t.mind("b").discuss = lambda head: {"intent": "objection", "message": "no"}
         t.mind("a").discuss = changes
         session = await t.open("a", await t.goal("a"))
@@ -113,8 +111,8 @@ async def test_a_person_answers_an_escalation_through_another_agent(tmp_path: Pa
             await t["a"].call("hmmm.say", session_id=session, message="too late")
 
 
-async def test_an_unanswered_escalation_goes_on_with_the_plan(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch) as t:
+async def test_an_unanswered_escalation_goes_on_with_the_plan(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
         # The owner's mind has no answer to the objection.
         t.mind("b").discuss = lambda head: {"intent": "objection", "message": "no"}
         session = await t.open("a", await t.goal("a"))
@@ -125,8 +123,8 @@ async def test_an_unanswered_escalation_goes_on_with_the_plan(tmp_path: Path, mo
         assert "goes on" in t.record("a", session)["decided"]["reason"]
 
 
-async def test_a_person_objects_before_agents_do(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch, models="ab") as t:
+async def test_a_person_objects_before_agents_do(tmp_path: Path) -> None:
+    async with talking(tmp_path, models="ab") as t:
         t.mind("a").discuss = changes
         session = await t.open("a", await t.goal("a"))
         await t.until_shown("c", session, lambda s: bool(s["session"]["plan"]))
@@ -140,8 +138,8 @@ async def test_a_person_objects_before_agents_do(tmp_path: Path, monkeypatch: MP
             await t["c"].call("hmmm.say", session_id="Z" * 26, message="x")
 
 
-async def test_forged_words_count_for_nothing(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch) as t:
+async def test_forged_words_count_for_nothing(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
         session = await t.open("a", await t.goal("a"))
         await t.until_shown("b", session, lambda s: bool(s["session"]["plan"]))
         plan = message_id(session, "peer-a", "", "")
@@ -171,8 +169,8 @@ async def test_forged_words_count_for_nothing(tmp_path: Path, monkeypatch: MP) -
         assert shown["session"]["state"] == "open"
 
 
-async def test_a_discussion_goes_on_after_a_restart(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch) as t:
+async def test_a_discussion_goes_on_after_a_restart(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
         t.mind("b").discuss = agrees
         task = await t.goal("a")
         session = await t.open("a", task)
@@ -187,8 +185,8 @@ async def test_a_discussion_goes_on_after_a_restart(tmp_path: Path, monkeypatch:
         assert len({data["message_id"] for data in proposals}) == 1
 
 
-async def test_one_record_whatever_step_it_is_killed_at(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch, models="a") as t:
+async def test_one_record_whatever_step_it_is_killed_at(tmp_path: Path) -> None:
+    async with talking(tmp_path, models="a") as t:
         for step in ("dht_put", "publish", "log_append", "redact"):
             task = await t.goal("a")
             agent = t["a"]
@@ -208,6 +206,7 @@ async def test_one_record_whatever_step_it_is_killed_at(tmp_path: Path, monkeypa
             listed = [d for d in _decisions(t) if d.task_id == task]
             assert [d.kind for d in listed] == ["hmmm_outcome"]
             assert listed[0].address == said["address"]
+            await t.end("a", task)
 
 
 def _decisions(t: Any) -> list[Any]:
@@ -216,8 +215,8 @@ def _decisions(t: Any) -> list[Any]:
     return list(t["c"].parts.store.select(Decision))
 
 
-async def test_the_end_of_the_attempt_ends_the_discussion(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch) as t:
+async def test_the_end_of_the_attempt_ends_the_discussion(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
         task = await t.goal("a")
         session = await t.open("a", task)
         for name in "bc":
@@ -230,9 +229,9 @@ async def test_the_end_of_the_attempt_ends_the_discussion(tmp_path: Path, monkey
             await t.open("a", task)
 
 
-async def test_secrets_are_neither_stored_nor_sent(tmp_path: Path, monkeypatch: MP) -> None:
+async def test_secrets_are_neither_stored_nor_sent(tmp_path: Path) -> None:
     token = "ghp_" + "x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"
-    async with talking(tmp_path, monkeypatch) as t:
+    async with talking(tmp_path) as t:
         for name in "bc":
             t.mind(name).discuss = lambda head: {"intent": "agreement", "message": f"use {token}"}
         session = await t.open("a", await t.goal("a"), f"log in with {token}")
@@ -243,8 +242,8 @@ async def test_secrets_are_neither_stored_nor_sent(tmp_path: Path, monkeypatch: 
         assert token not in repr([value.payload for value in t.world.mesh.records.values()])
 
 
-async def test_only_the_attempts_agent_opens_and_the_switch_is_off(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch) as t:
+async def test_only_the_attempts_agent_opens_and_the_switch_is_off(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
         task = await t.goal("a")
         with pytest.raises(HubNotFound):
             await t["b"].call("hmmm.open", task_id=task, attempt=1, plan="mine")
@@ -254,13 +253,15 @@ async def test_only_the_attempts_agent_opens_and_the_switch_is_off(tmp_path: Pat
             await t.open("a", task)
 
 
-async def test_pages_of_sessions(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch, models="a") as t:
+async def test_pages_of_sessions(tmp_path: Path) -> None:
+    async with talking(tmp_path, models="a") as t:
         made = []
         for _ in range(3):
             t.world.mesh.now_ms += 1
             task = await t.goal("a")
             made.append(await t.open("a", task))
+            await t.result("a", made[-1])
+            await t.end("a", task)
         first = await t["a"].call("hmmm.list", limit=2)
         rest = await t["a"].call("hmmm.list", limit=2, cursor=first["next"])
         assert [item["session_id"] for item in (*first["items"], *rest["items"])] == made[::-1]

@@ -12,8 +12,6 @@ from chorus.hmmm.ids import alert_id, session_id
 from chorus.hub import HubRefused
 from chorus.wire.messages import COORDINATION, META_DISCUSSION
 
-MP = pytest.MonkeyPatch
-
 
 async def ask(t: Talking, task: str, ident: str = "q1") -> list[dict[str, Any]]:
     said = await t["a"].call("hmmm.help", task_id=task, attempt=1, question="how?", id=ident)
@@ -21,8 +19,8 @@ async def ask(t: Talking, task: str, ident: str = "q1") -> list[dict[str, Any]]:
     return advice
 
 
-async def test_helpers_advise_and_the_same_question_is_asked_once(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch) as t:
+async def test_helpers_advise_and_the_same_question_is_asked_once(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
         for name in "bc":
             t.mind(name).advise = lambda head, name=name: {"message": f"ask {name}"}  # type: ignore[misc]
         task = await t.goal("a")
@@ -42,16 +40,14 @@ async def test_helpers_advise_and_the_same_question_is_asked_once(tmp_path: Path
         assert [item["kind"] for item in heard["items"]] == ["help", "advice", "advice"]
 
 
-async def test_nobody_is_asked_where_nobody_has_a_model(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch, models="a") as t:
+async def test_nobody_is_asked_where_nobody_has_a_model(tmp_path: Path) -> None:
+    async with talking(tmp_path, models="a") as t:
         assert await ask(t, await t.goal("a")) == []
         assert t.said("task_help_request") == []
 
 
-async def test_a_question_under_another_name_and_uncalled_advice_count_for_nothing(
-    tmp_path: Path, monkeypatch: MP
-) -> None:
-    async with talking(tmp_path, monkeypatch) as t:
+async def test_a_question_under_another_name_and_uncalled_advice_count_for_nothing(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
         task = await t.goal("a")
         said = {
             "request_id": "1" * 26, "task_id": task, "attempt": 1, "timestamp": "t",
@@ -80,8 +76,8 @@ def alerts(t: Talking) -> list[tuple[str, dict[str, Any]]]:
     return [(name, data) for name, _, kind, data in t.world.mesh.published if kind == "dependency_alert"]
 
 
-async def test_the_leader_alerts_once_for_a_pair(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch) as t:
+async def test_the_leader_alerts_once_for_a_pair(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
         first, second, other = await t.goal("a"), await t.goal("b"), await t.goal("b", project="else")
         await progress(t, "a", first, "src/main.py", "api/users.py")
         await progress(t, "b", other, "api/users.py")
@@ -102,8 +98,8 @@ async def test_the_leader_alerts_once_for_a_pair(tmp_path: Path, monkeypatch: MP
         assert (record["decided"]["outcome"], record["task_id"]) == ("alerted", second)
 
 
-async def test_a_new_leader_repeats_no_alert(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch) as t:
+async def test_a_new_leader_repeats_no_alert(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
         first, second = await t.goal("a"), await t.goal("b")
         await progress(t, "a", first, "api/users.py")
         await progress(t, "b", second, "api/orders.py")
@@ -119,8 +115,8 @@ async def test_a_new_leader_repeats_no_alert(tmp_path: Path, monkeypatch: MP) ->
         assert len(alerts(t)) == 3
 
 
-async def test_only_the_leader_alerts(tmp_path: Path, monkeypatch: MP) -> None:
-    async with talking(tmp_path, monkeypatch) as t:
+async def test_only_the_leader_alerts(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
         task = await t.goal("a")
         said = {"alert_id": "1" * 26, "task_id": task, "depends_on": [task], "rule": "security"}
         member = t.world.mesh.hub("c", "node")

@@ -62,11 +62,6 @@ def now_ms() -> Callable[[], int]:
     return lambda: (time.monotonic_ns() + offset) // 1_000_000
 
 
-def models_of(member: Member) -> tuple[Any, ...]:
-    """The models that a member says it has."""
-    return tuple(getattr(member, "models", ()))
-
-
 class Room:
     """Shared by the parts of HMMM in one coordinator."""
 
@@ -133,7 +128,7 @@ class Room:
                 expertise=frozenset(member.expertise),
                 load=min(1.0, self.table.open_attempts_of(member.peer) / max(1, member.max_tasks)),
                 present=member.present,
-                answers=bool(models_of(member)),
+                answers=bool(member.models),
             )
             for member in self.table.records(Member)
         ]
@@ -144,11 +139,10 @@ class Room:
         topic = Topic(str(role or ""), frozenset(map(str, expertise or ())))
         return participants.choose(self.candidates(), goal.owner, topic, most)
 
-    def speaker(self, person: str = "") -> dict[str, Any]:
+    def speaker(self) -> dict[str, Any]:
         """This agent as messages name it."""
         settings = self.process.settings
-        said = {"agent_id": settings.agent_id, "role": settings.role}
-        return said | ({"person": person} if person else {})
+        return {"agent_id": settings.agent_id, "role": settings.role}
 
     def is_own(self, peer: str, said: Speaker) -> bool:
         """Whether a listed member signed it under its own name."""
@@ -231,8 +225,8 @@ class Room:
             goal.words[:GOAL_MAX_CHARS],
             goal.project,
             self.chosen(goal),
-            int(getattr(settings, "hmmm_period_s", 30.0) * 1000),
-            int(getattr(settings, "hmmm_escalation_s", 600.0) * 1000),
+            int(settings.hmmm_period_s * 1000),
+            int(settings.hmmm_escalation_s * 1000),
             self.now_ms(),
         )
         return self.file.begin(made)

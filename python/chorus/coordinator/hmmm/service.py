@@ -109,7 +109,7 @@ class Hmmm:
         clock: Callable[[], int] | None = None,
     ) -> None:
         self._process, self._hub = process, hub
-        self.enabled = bool(getattr(process.settings, "hmmm_enabled", True))
+        self.enabled = process.settings.hmmm_enabled
         self.room = Room(process, hub, follower, proposals, clock or now_ms())
         self.recording = Recording(self.room)
         self.talk = Talk(self.room, self.recording)
