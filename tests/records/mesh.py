@@ -39,6 +39,8 @@ class Agent:
         self.node: Node | None = None
         self.coordinator: Coordinator | None = None
         self.accepting = True
+        # What its `mind` says of its models.
+        self.models: list[dict[str, Any]] = []
         self._running: asyncio.Task[None] | None = None
         self._hubs: list[Hub] = []
 
@@ -126,7 +128,8 @@ class Agent:
 
     async def _serve(self, request: Request) -> dict[str, Any]:
         if request.method == "profile":
-            return {"accepting": self.accepting, "reason": "", "images": ["base"], "languages": []}
+            said = {"accepting": self.accepting, "reason": "", "images": ["base"], "languages": []}
+            return {**said, "models": self.models, "model_reason": ""}
         if request.method == "award":
             claim = await self.propose(
                 "claim", task_id=request.head["task_id"], attempt=request.head["attempt"]
