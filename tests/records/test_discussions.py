@@ -19,7 +19,7 @@ from chorus.wire.messages import META_DISCUSSION
 
 
 class Mind:
-    """Stands in for an agent's model: objects to the first plan, or agrees; as owner it makes another plan."""
+    """Stands in for an agent's model: objects to the first plan, or agrees; as owner it makes another."""
 
     def __init__(self, objects: bool) -> None:
         self.objects = objects

@@ -17,6 +17,7 @@ from chorus.coordinator.gossip import HEARD_MAX
 from chorus.hub import Message, guard
 from chorus.hub.services import SERVICES
 from chorus.testing.anything import OBJECTS, RAW, SPOILED, VALUES, ask, examples, raw_message, spoil
+from chorus.wire.messages import MESSAGES, META_DISCUSSION
 
 
 @pytest.mark.parametrize("spoiled", SPOILED.values(), ids=SPOILED)
@@ -78,6 +79,19 @@ class Lived:
         assert not self.world["a"].running.done()
         self._runner.run(self._count())
 
+    def hear_discussed(self, message: Message) -> None:
+        """One message as the part for discussions takes it."""
+
+        async def heard() -> None:
+            async def one() -> Any:
+                yield message
+
+            await guard.each(one(), self.world["a"].parts.hmmm.hear, "gossip")
+
+        self._runner.run(heard())
+        assert not self.world["a"].running.done()
+        self._runner.run(self._count())
+
     def ask(self, method: str, head: Any, body: bytes) -> None:
         """One request and one stream."""
         parts = self.world["a"].parts
@@ -97,8 +111,21 @@ def test_gossip_of_any_content_ends_nothing(tmp_path: Path) -> None:
         run()
 
 
+def test_discussions_of_any_content_end_nothing(tmp_path: Path) -> None:
+    types = [*MESSAGES[META_DISCUSSION], "task_progress", "dependency_alert"]
+    with Lived(tmp_path) as lived:
+
+        @examples
+        @given(st.sampled_from(types), RAW)
+        def run(type: str, data: bytes) -> None:
+            lived.hear_discussed(raw_message(META_DISCUSSION, type, data))
+
+        run()
+
+
 def test_requests_of_any_content_are_answered(tmp_path: Path) -> None:
-    methods = [*sorted(SERVICES["coordinator"].peers), "table.submit", "nonsense"]
+    talked = ["hmmm.open", "hmmm.help", "hmmm.result", "hmmm.list", "hmmm.show", "hmmm.say", "hmmm.progress"]
+    methods = [*sorted(SERVICES["coordinator"].peers), "table.submit", *talked, "nonsense"]
     with Lived(tmp_path) as lived:
 
         @examples

@@ -123,6 +123,30 @@ async def test_an_unanswered_escalation_goes_on_with_the_plan(tmp_path: Path) ->
         assert "goes on" in t.record("a", session)["decided"]["reason"]
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"intent": ["agreement"], "message": "yes"},
+        {"intent": "proposal", "message": "mine is better"},
+        {"intent": "agreement", "message": " "},
+        {"intent": "agreement", "message": {"text": "yes"}},
+        {"intent": "agreement", "message": "yes", "citations": [1, {"ucxl": "http://x"}, {}]},
+        {"intent": "agreement", "message": "yes" * 10_000},
+    ],
+)
+async def test_a_mind_of_any_words_is_asked_once(tmp_path: Path, odd: dict[str, Any]) -> None:
+    async with talking(tmp_path) as t:
+        t.mind("b").discuss = lambda head: odd
+        session = await t.open("a", await t.goal("a"))
+        await t["a"].until(lambda: bool(t.mind("b").asked) and bool(t.mind("c").asked), "asked")
+        t.pass_time(31)
+        await t.result("a", session)
+        assert len(t.mind("b").asked) == 1
+        for _, word in t.said():
+            assert len(word["message"].encode()) <= 4096
+            assert word["citations"] == []
+
+
 async def test_a_person_objects_before_agents_do(tmp_path: Path) -> None:
     async with talking(tmp_path, models="ab") as t:
         t.mind("a").discuss = changes

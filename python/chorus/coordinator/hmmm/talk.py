@@ -8,13 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
-import orjson
-from pydantic import ValidationError
-
-from chorus import decisions
 from chorus.coordinator.hmmm.forms import wire_of, word_of
+from chorus.coordinator.hmmm.minds import Minds
 from chorus.coordinator.hmmm.recording import Recording
 from chorus.coordinator.hmmm.room import Goal, Room
 from chorus.coordinator.hmmm.store import Item, SessionRow
@@ -23,15 +20,11 @@ from chorus.hmmm.session import HOPS_MAX, Conclude, Escalate, Session, Terms, Th
 from chorus.hmmm.words import INTENTS_OF_OTHERS, Citation, Word, concluding
 from chorus.hub import HubError, HubInvalid, HubRefused, HubTooLarge, Message, guard
 from chorus.process import metrics
-from chorus.wire.messages import CITATIONS_MAX, META_DISCUSSION, WORDS_MAX_BYTES, Cited, Intent
+from chorus.wire.messages import META_DISCUSSION, WORDS_MAX_BYTES, Intent
 
-# A mind's answer may take as long as a model does; its own time limit is shorter.
-DISCUSS_TIMEOUT_S: Final = 180.0
-# What one agent's model reads and writes for one session, estimated; then the agent is silent there.
-TOKENS_MAX: Final = 50_000
-_CHARS_PER_TOKEN: Final = 4
 # A message that came before its attempt was known here, or its session's plan.
 EARLY_MAX: Final = 64
+EARLY_KEPT_MS: Final = 60_000
 # What an outcome may be called that no message concluded: the attempt ended first.
 ENDED: Final = "ended"
 
@@ -43,7 +36,7 @@ class Talk:
         self._room, self._recording = room, recording
         self._live: dict[str, Session] = {}
         self._thinking: dict[str, asyncio.Task[None]] = {}
-        self._tokens: dict[str, int] = {}
+        self._minds = Minds(room)
         # Messages that this agent's mind had nothing to say to, by session.
         self._silent: set[tuple[str, str]] = set()
         self._early: dict[str, Message] = {}
@@ -122,18 +115,20 @@ class Talk:
             if self._room.goal(str(message.data["session_id"])) is not None:
                 with guard.handling("gossip"):
                     self.hear(message)
-            elif self._room.now_ms() - message.timestamp_ms < DISCUSS_TIMEOUT_S * 1000:
+            elif self._room.now_ms() - message.timestamp_ms < EARLY_KEPT_MS:
                 self._early[message.id] = message
 
     def _cleaned(self, word: Word, role: str) -> Word:
-        cited = (Citation(self._room.clean(c.ucxl), self._room.clean(c.reason)) for c in word.citations)
         return replace(
             word,
             role=role,
             person=self._room.clean(word.person)[:128],
             message=self._room.clean(word.message),
-            citations=tuple(cited),
+            citations=self._clean_cites(word.citations),
         )
+
+    def _clean_cites(self, cited: tuple[Citation, ...]) -> tuple[Citation, ...]:
+        return tuple(Citation(self._room.clean(one.ucxl), self._room.clean(one.reason)) for one in cited)
 
     def _again(self, row: SessionRow, session: Session, word: Word, message: Message) -> None:
         """Who says something again has perhaps missed the reply to it."""
@@ -200,7 +195,7 @@ class Talk:
             person=room.clean(person)[:128],
             intent=intent,
             message=room.clean(text),
-            citations=cites,
+            citations=self._clean_cites(cites),
             timestamp=room.stamp(),
             at_ms=room.now_ms(),
         )
@@ -235,7 +230,7 @@ class Talk:
 
     def _forget(self, ident: str) -> None:
         self._live.pop(ident, None)
-        self._tokens.pop(ident, None)
+        self._minds.forget(ident)
         self._silent = {key for key in self._silent if key[0] != ident}
 
     # Publishing
@@ -359,81 +354,25 @@ class Talk:
 
     def _think(self, row: SessionRow, session: Session, about: tuple[Word, ...], *, owner: bool) -> None:
         async def work() -> None:
+            said = False
             try:
                 with guard.handling("answer"):
-                    await self._discuss(row, session, about, owner)
+                    said = await self._answer(row, session, about, owner)
             finally:
                 self._thinking.pop(row.session_id, None)
-                self._room.spoken.set()
+            if not said and owner:
+                session.give_up(about)
+            elif not said:
+                # Silence is an answer too: the mind is not asked again for this message.
+                self._silent.add((row.session_id, about[0].message_id))
+            self._room.spoken.set()
 
         self._thinking[row.session_id] = asyncio.create_task(work())
 
-    async def _discuss(self, row: SessionRow, session: Session, about: tuple[Word, ...], owner: bool) -> None:
-        answer = await self._ask(row, session, about, owner)
-        text = answer.get("message")
-        allowed = ("proposal", "answer") if owner else INTENTS_OF_OTHERS
-        intent = answer.get("intent")
-        good = isinstance(text, str) and bool(text.strip()) and intent in allowed
-        if good and intent is not None and session is self._live.get(row.session_id):
-            cites = _cites(row, about) if owner else ()
-            cites += _citations(answer.get("citations"), len(cites))
-            if self._say(row, intent, about[0], str(text), cites=cites) is not None:
-                return
-        if owner:
-            session.give_up(about)
-        else:
-            # Silence is an answer too: the mind is not asked again for this message.
-            self._silent.add((row.session_id, about[0].message_id))
-
-    async def _ask(
-        self, row: SessionRow, session: Session, about: tuple[Word, ...], owner: bool
-    ) -> dict[str, Any]:
-        goal = self._room.goal(row.session_id)
-        plan = session.plan
-        if goal is None or plan is None:
-            return {}
-        head = {
-            "session": {
-                "session_id": row.session_id,
-                "owner": owner,
-                "plan": plan.message,
-                "messages": [wire_of(row.session_id, word) for word in session.words],
-                "answering": [word.message_id for word in about],
-            },
-            "task": goal.view(),
-            "role": self._room.process.settings.role,
-        }
-        spent = self._tokens.get(row.session_id, 0) + len(orjson.dumps(head)) // _CHARS_PER_TOKEN
-        if spent > TOKENS_MAX:
-            self._room.process.log.info("no more tokens for this discussion", session=row.session_id)
-            return {}
-        self._tokens[row.session_id] = spent
-        try:
-            reply = await self._room.hub.call_service("mind", "discuss", head, timeout=DISCUSS_TIMEOUT_S)
-        except HubError as error:
-            self._room.process.log.info("the mind has no words", session=row.session_id, error=str(error))
-            return {}
-        self._tokens[row.session_id] += len(str(reply.head.get("message") or "")) // _CHARS_PER_TOKEN
-        return reply.head
-
-
-def _cites(row: SessionRow, words: tuple[Word, ...]) -> tuple[Citation, ...]:
-    """Citations of the messages that the owner answers."""
-    return tuple(Citation(_address(row, word), f"answers this {word.intent}") for word in words)
-
-
-def _address(row: SessionRow, word: Word) -> str:
-    """Where a message stands among what the mesh remembers, as citations name it."""
-    agent, role = decisions.component(word.agent_id), decisions.component(word.role or "agent")
-    project = decisions.component(row.project or "chorus")
-    return f"ucxl://{agent}:{role}@{project}:{row.task_id}/*^/{row.attempt}/discussion/{word.message_id}"
-
-
-def _citations(said: Any, taken: int) -> tuple[Citation, ...]:
-    """What a mind cites, as far as it can be read."""
-    found: list[Citation] = []
-    for item in said if isinstance(said, list) else ():
-        with contextlib.suppress(ValidationError):
-            cited = Cited.model_validate(item)
-            found.append(Citation(cited.ucxl, cited.reason))
-    return tuple(found[: CITATIONS_MAX - taken])
+    async def _answer(self, row: SessionRow, session: Session, about: tuple[Word, ...], owner: bool) -> bool:
+        """Has the mind answer these; whether it did."""
+        thought = await self._minds.think(row, session, about, owner=owner)
+        if thought is None or session is not self._live.get(row.session_id):
+            return False
+        said = self._say(row, thought.intent, about[0], thought.message, cites=thought.citations)
+        return said is not None
