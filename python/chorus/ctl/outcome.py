@@ -39,7 +39,14 @@ class Outcome:
 
     def tell(self, display: Display, code: int) -> int:
         """Shows how the goal ended, saves and applies what is asked for; the exit code, `code` at first."""
-        patch = self._patch()
+        applies = self.arguments.apply or self.arguments.apply_unchecked
+        try:
+            patch = self._patch()
+        except CtlError as error:
+            if applies and not code:
+                raise
+            note(f"chorusctl: {error}")
+            patch = None
         if isinstance(display, Json):
             told = {name: self.task.get(name) for name in ("task_id", "state", "reason", "result")}
             display.told("result", told)
@@ -48,7 +55,7 @@ class Outcome:
         saved = 0
         if self.arguments.artifact or self.arguments.output:
             saved = after_run(self.client, self._task_id, self.arguments)
-        if self.arguments.apply or self.arguments.apply_unchecked:
+        if applies:
             if code:
                 note("chorusctl: --apply: nothing was changed, as the goal was not reached")
             elif patch is None:

@@ -86,7 +86,11 @@ def cancel(client: Client, arguments: Namespace) -> int:
 def retry(client: Client, arguments: Namespace) -> int:
     """Offers an ended task again."""
     answer = client.post(f"/api/v1/tasks/{arguments.task}/retry")
-    return print_json(answer) if arguments.json else _say(f"{arguments.task}: {answer['state']}")
+    if arguments.json:
+        return print_json(answer)
+    if not answer.get("commands"):
+        note(f"it begins from nothing; chorusctl ask GOAL --continue {arguments.task} goes on from its patch")
+    return _say(f"{arguments.task}: {answer['state']}")
 
 
 def rm(client: Client, arguments: Namespace) -> int:

@@ -84,7 +84,8 @@ def root(tmp_path: Path) -> Path:
             "deep/er/old.txt": "old\n",
             "dos.txt": "a\r\nb\r\n",
             "é ü.txt": "umlaut\n",
-            ".gitattributes": "*.txt text eol=lf\n*.py filter=evil ident\n",
+            "unix.txt": "a\nb\n$Id$\n",
+            ".gitattributes": "*.txt text eol=crlf ident\n*.py filter=evil ident\n",
         },
     )
     (made / "a.py").chmod(0o640)
@@ -100,6 +101,7 @@ def much(folder: Path) -> None:
     (folder / "deep" / "er").rmdir()
     (folder / "deep").rmdir()
     (folder / "dos.txt").write_bytes(b"a\r\nB\r\n")
+    (folder / "unix.txt").write_bytes(b"a\nB\n$Id$\n")
     (folder / "é ü.txt").rename(folder / "tab\tname.txt")
     (folder / "link").unlink()
     (folder / "link").symlink_to("run.sh")
@@ -262,6 +264,13 @@ def test_a_hostile_patch_changes_nothing(tmp_path: Path, root: Path, name: str) 
     assert not Path("/tmp/chorusctl-out").exists()
 
 
+@pytest.mark.parametrize("path", [".git/config", "sub/.git/hooks/x", "sub/.GIT/config", ".git"])
+def test_a_repository_is_out_of_reach_whatever_git_says(path: str) -> None:
+    with pytest.raises(PatchRefused, match="reaches into a repository"):
+        apply_module._check_names(["a.py", path])
+    apply_module._check_names([".gitignore", "sub/x.git"])
+
+
 def test_what_cannot_be_written_leaves_the_folder_as_it_was(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,8 +297,8 @@ def test_what_cannot_be_written_leaves_the_folder_as_it_was(
             assert state(root) == before
         else:
             break
-    # Seven files were moved aside and eight to their place.
-    assert failing == 15
+    # Eight files were moved aside and nine to their place.
+    assert failing == 17
     assert state(root).keys() == after.keys()
 
 

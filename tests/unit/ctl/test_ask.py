@@ -325,6 +325,26 @@ def test_a_patch_that_is_another_is_not_applied(agent: Agent, tmp_path: Path) ->
     assert (tmp_path / "work" / "a.py").read_text() == "one\n"
 
 
+def test_a_patch_that_cannot_be_had_keeps_nothing_else_from_being_shown(
+    agent: Agent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent.patch = b""
+    assert main(["ask", "x"]) == 0
+    said = capsys.readouterr()
+    assert "check passed (1.2 s): pytest -q" in said.out
+    assert "the patch arrived damaged" in said.err
+
+
+def test_a_retry_of_a_goal_says_how_to_go_on_instead(
+    agent: Agent, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for commands, said in (([], True), (["true"], False)):
+        shown = {"state": "announced", "commands": commands}
+        monkeypatch.setattr(client_module.Client, "post", lambda *_, shown=shown: shown)
+        assert main(["retry", TASK]) == 0
+        assert (f"--continue {TASK}" in capsys.readouterr().err) is said
+
+
 def test_a_goal_goes_on_from_an_ended_one(agent: Agent) -> None:
     agent.before = {
         "task_id": TASK, "source": {"kind": "blob", "sha256": "0" * 64, "url": "", "files": {}},
