@@ -17,7 +17,7 @@ LOOK_AGAIN_S: Final = 1.0
 STOP_S: Final = 2.0
 # More than a discussion has.
 ITEMS_MAX: Final = 1000
-_IDS: Final = ("message_id", "request_id", "alert_id", "record")
+_IDS: Final = ("message_id", "request_id", "alert_id", "hash")
 
 
 class Talk:
@@ -51,10 +51,12 @@ class Talk:
     def look(self) -> bool:
         """Tells of what is new; False when there is nothing to come."""
         try:
-            page = self._client.get("/api/v1/hmmm/sessions", task_id=self._task_id)
-            for session in _dicts(page):
+            page = self._client.get("/api/v1/hmmm/sessions", task=self._task_id)
+            for session in _dicts(page, "items"):
                 path = f"/api/v1/hmmm/sessions/{quote(str(session.get('session_id')), safe='')}"
-                for item in _dicts(self._client.get(path)):
+                said = self._client.get(path)
+                items = [*_dicts(said, "messages"), *_dicts(said, "others")]
+                for item in sorted(items, key=_number):
                     self._tell_once(item)
         except Refused as error:
             return error.status >= 500
@@ -72,6 +74,12 @@ class Talk:
             self._tell(item)
 
 
-def _dicts(page: object) -> list[dict[str, Any]]:
-    listed = page.get("items") if isinstance(page, dict) else None
+def _dicts(value: object, name: str) -> list[dict[str, Any]]:
+    listed = value.get(name) if isinstance(value, dict) else None
     return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+
+
+def _number(item: dict[str, Any]) -> int:
+    """In which place the agent heard it."""
+    number = item.get("n")
+    return number if isinstance(number, int) else 0

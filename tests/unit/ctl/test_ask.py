@@ -41,12 +41,12 @@ TALK = [
      "intent": "proposal", "message": "so"},
     {"n": 2, "kind": "message", "message_id": "m2", "from": {"agent_id": "b", "role": "r"},
      "intent": "objection", "message": "why?"},
-    {"n": 3, "kind": "message", "message_id": "m3", "from": {"agent_id": "b", "person": "Ada"},
+    {"n": 4, "kind": "message", "message_id": "m3", "from": {"agent_id": "b", "name": "Ada"},
      "intent": "answer", "message": "yes"},
-    {"n": 4, "kind": "help", "request_id": "h1", "from": {"agent_id": "a"}, "question": "how?"},
+    {"n": 3, "kind": "help", "request_id": "h1", "from": {"agent_id": "a"}, "question": "how?"},
     {"n": 5, "kind": "advice", "request_id": "h1", "from": {"agent_id": "c"}, "message": "thus"},
     {"n": 6, "kind": "alert", "alert_id": "l1", "rule": "security", "reason": "both change auth"},
-    {"n": 7, "kind": "record", "record": "0" * 64, "outcome": "agreed"},
+    {"n": 7, "kind": "record", "hash": "0" * 64, "outcome": "agreed"},
 ]  # fmt: skip
 
 
@@ -99,7 +99,12 @@ class Agent:
             return httpx.Response(404, json={"detail": "there is nothing"})
         if path.endswith("/sessions"):
             return httpx.Response(200, json={"items": [{"session_id": "s1"}], "next": None})
-        return httpx.Response(200, json={"session_id": "s1", "items": self.talk})
+        said = {
+            "session_id": "s1",
+            "messages": [item for item in self.talk if item["kind"] == "message"],
+            "others": [item for item in self.talk if item["kind"] != "message"],
+        }
+        return httpx.Response(200, json=said)
 
     def events(self) -> bytes:
         events = [*STEPS, ("end", self.end)]
@@ -194,7 +199,7 @@ def test_the_discussion_is_shown_once(
     monkeypatch.setattr(talk_module, "STOP_S", 60)
     assert main(["ask", "x"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    said = ["a, proposal: so", "b, objection: why?", "Ada through b, answer: yes", "a, asks for help: how?",
+    said = ["a, proposal: so", "b, objection: why?", "a, asks for help: how?", "Ada through b, answer: yes",
             "c, advises: thus", "alert, security: both change auth"]  # fmt: skip
     assert [line for line in lines if line in said] == said
 

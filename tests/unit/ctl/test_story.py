@@ -88,7 +88,7 @@ ANYTHING = st.recursive(
             st.sampled_from(
                 ["step", "reply", "call", "outcome", "checks", "setup", "plan", "note", "text", "tool",
                  "arguments", "command", "commands", "exit_code", "duration_s", "from", "name", "agent_id",
-                 "message", "intent", "kind", "person", "rule", "question",
+                 "message", "intent", "kind", "rule", "question",
                  "state", "reason", "tokens_in", "usd", "path", "left_out", "files",
                  "size", "goal", "patch", "result", "unreadable", "output", "detail", "unchecked"]
             ),
