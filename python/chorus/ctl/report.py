@@ -89,7 +89,9 @@ def patch_lines(patch: Data, files: list[PatchedFile] | None) -> Iterator[Line]:
     left_out = patch.get("left_out")
     listed = [one for one in left_out if isinstance(one, dict)] if isinstance(left_out, list) else []
     for one in listed[:LEFT_OUT_MAX]:
-        yield Line("note", f"  not in it: {shortened(visible(str(one.get('path'))))}: {one.get('reason')}")
+        # The last of a long list says how many there are more.
+        path = f"{shortened(visible(str(one['path'])))}: " if one.get("path") else ""
+        yield Line("note", f"  not in it: {path}{one.get('reason')}")
     if len(listed) > LEFT_OUT_MAX:
         yield Line("note", f"  … {len(listed) - LEFT_OUT_MAX} more are not in it")
 
