@@ -100,7 +100,7 @@ def _cost(goal: Data) -> str:
     usd = goal.get("usd")
     money = f", ${usd:.4f}" if isinstance(usd, int | float) else ""
     return (
-        f"model: {goal.get('model')} of {goal.get('provider')}; {goal.get('steps')} steps, "
+        f"model: {goal.get('model')} of {goal.get('provider')}; steps: {goal.get('steps')}, "
         f"{goal.get('tokens_in')} tokens read and {goal.get('tokens_out')} written{money}"
     )
 

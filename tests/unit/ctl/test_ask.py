@@ -183,7 +183,7 @@ def test_what_a_run_tells_is_shown_line_by_line(agent: Agent, capsys: pytest.Cap
         "  exit code 1",
         "person Ada says: mind the order",
         "check passed (1.2 s): pytest -q",
-        "model: m of ollama; 3 steps, 900 tokens read and 100 written, $0.2500",
+        "model: m of ollama; steps: 3, 900 tokens read and 100 written, $0.2500",
         "patch: 1 file, +2 -1",
         "  M a.py +2 -1",
         "ended by: finished",
