@@ -97,14 +97,6 @@ def npm(package: str, folder: Path) -> None:
         _unpack(Path(scratch), folder)
 
 
-def snappy(package: str, folder: Path) -> None:
-    """The C++ library that an npm package brings along."""
-    with tempfile.TemporaryDirectory() as scratch:
-        npm(package, Path(scratch))
-        [source] = Path(scratch).glob("deps/snappy/snappy-*")
-        shutil.copytree(source, folder, dirs_exist_ok=True)
-
-
 def cargo(package: str, folder: Path) -> None:
     """A crate as its registry has it."""
     name, _, version = package.partition("==")
@@ -116,6 +108,13 @@ def cargo(package: str, folder: Path) -> None:
         (project / "Cargo.toml").write_text(f'{manifest}{name} = "={version}"\n')
         _run(["cargo", "vendor", "--quiet", "vendor"], project)
         shutil.copytree(project / "vendor" / name, folder, dirs_exist_ok=True)
+
+
+def oniguruma(package: str, folder: Path) -> None:
+    """The C library that a crate brings along."""
+    with tempfile.TemporaryDirectory() as scratch:
+        cargo(package, Path(scratch))
+        shutil.copytree(Path(scratch, "oniguruma"), folder, dirs_exist_ok=True)
 
 
 def go(package: str, folder: Path) -> None:
