@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from chorus.executor import redaction, summary
 from chorus.executor.backend import BackendUnavailable, EndedBy, ImageUnavailable, Sandbox, SandboxError
-from chorus.executor.driver import CommandDriver, Job
+from chorus.executor.driver import CommandDriver, Driver, Job
 from chorus.executor.earlier import in_time
-from chorus.executor.images import ImageChoice, instead
+from chorus.executor.goal.driver import GoalDriver, GoalParts, ModelMissing
+from chorus.executor.goal.earlier_run import EarlierRuns
+from chorus.executor.goal.inputs import GoalInputs
+from chorus.executor.images import ImageChoice, ImageRefused, choose, instead
 from chorus.executor.journal import Journal, attempt_folder
 from chorus.executor.lease import Lease, boottime
 from chorus.executor.output import OutputGate
@@ -31,7 +35,7 @@ from chorus.executor.room import Room
 from chorus.executor.runner import InputsMissing, Ran, Runner, limits_for, secret_values
 from chorus.executor.stopping import StopAsked, until_set
 from chorus.executor.summary import Facts
-from chorus.executor.workspace import Sources
+from chorus.executor.workspace import Inputs, Sources
 from chorus.hub import HubError
 from chorus.process.logs import Logger
 from chorus.table.rows import TaskRow
@@ -40,6 +44,8 @@ from chorus.wire.messages import COORDINATION
 from chorus.wire.secrets import open_secrets
 from chorus.wire.task import TaskSubmission
 
+# `give_back` counts as no attempt: the model of a goal never began.
+GivenBack = Literal["release", "give_back"]
 # An attempt whose going back cannot be said within this is taken back by its lease anyway.
 _RELEASE_WITHIN_S = 600.0
 
@@ -72,6 +78,8 @@ class Attempt:
         self._stop_asked = asyncio.Event()
         # Opened when the attempt is claimed.
         self._opened: dict[str, str] = {}
+        # Of a goal: its inputs, read before its sandbox is chosen.
+        self._inputs: GoalInputs | None = None
         self._redactor: redaction.StreamRedactor = room.redactor(())
         self._log: Logger = room.log.bind(task_id=row.task_id, attempt=row.attempt)
         self._result = Result(room, task, row, mesh, self._clean)
@@ -121,6 +129,8 @@ class Attempt:
                 return
         except StopAsked:
             await self._stopped_early()
+        except ModelMissing as missing:
+            await self._give_back(str(missing), "give_back")
         except (
             BackendUnavailable,
             ImageUnavailable,
@@ -151,6 +161,8 @@ class Attempt:
     async def _acquire(self) -> tuple[Sandbox, float]:
         """The sandbox, got ready while the claim is on its way; nothing of the task runs in it yet."""
         images = self._room.images
+        if self._task.is_goal:
+            await until_set(self._read_inputs(), self._stop_asked)
         while True:
             try:
                 pulling_s = await until_set(images.ensure(self._choice.image), self._stop_asked)
@@ -163,6 +175,24 @@ class Attempt:
                 self._choice = following
         limits = limits_for(self._task, self._room.ceiling)
         return await self._room.backend.acquire(self._choice.image, limits, self._room.lease_s), pulling_s
+
+    async def _read_inputs(self) -> None:
+        """The goal's source decides about its image too: its project file may name a language."""
+        room, task = self._room, self._task
+        sources = Sources(room.hub, room.blobs, self._folder / "scratch")
+        inputs = GoalInputs(task, sources, self._folder / "scratch", EarlierRuns(room.hub, room.table))
+        bytes_max = limits_for(task, room.ceiling).disk_bytes
+        self._task = await inputs.read(self._holders(), bytes_max)
+        self._inputs = inputs
+        if self._task.language != task.language:
+            box = room.settings.sandbox
+            try:
+                self._choice = choose(self._task.language, (), "", box.images)
+            except ImageRefused as refused:
+                inputs.refused = f".chorus.yaml: language: {refused}"
+
+    def _holders(self) -> tuple[str, ...]:
+        return tuple(holder.peer for holder in self._room.table.held.holders(self.task_id))
 
     async def _claim(self) -> str | None:
         """None when the leader acknowledged the claim, else why not."""
@@ -193,21 +223,23 @@ class Attempt:
             self.task_id,
             self.number,
             self._task,
-            tuple(holder.peer for holder in self._room.table.held.holders(self.task_id)),
+            self._holders(),
             limits_for(self._task, room.ceiling),
             self._folder,
         )
         gate = OutputGate(self.journal, self._redactor)
-        sources = Sources(room.hub, room.blobs, self._folder / "scratch")
-        runner = self._runner = Runner(
-            job, sandbox, self.journal, gate, sources, self._clean, CommandDriver()
-        )
         environment = {
             "CHORUS_TASK_ID": self.task_id,
             "CHORUS_ATTEMPT": str(self.number),
             **self._task.env,
             **self._opened,
         }
+        driver: Driver = CommandDriver()
+        sources: Inputs = Sources(room.hub, room.blobs, self._folder / "scratch")
+        if self._inputs is not None:
+            sources = self._inputs
+            driver = GoalDriver(self._goal_parts(self._inputs, job, gate, environment))
+        runner = self._runner = Runner(job, sandbox, self.journal, gate, sources, self._clean, driver)
         await sandbox.begin({"name": f"chorus-{self.task_id}-{self.number}"}, environment, gate)
         self._state("running", f"in {self._choice.image}: {self._choice.why}")
         body = {
@@ -226,11 +258,48 @@ class Attempt:
 
         return await runner.run(self._on_sample, settled)
 
+    def _goal_parts(
+        self, inputs: GoalInputs, job: Job, gate: OutputGate, environment: Mapping[str, str]
+    ) -> GoalParts:
+        room, image = self._room, self._choice.image
+
+        async def fresh() -> Sandbox:
+            sandbox = await room.backend.acquire(image, job.limits, room.lease_s)
+            await sandbox.begin({}, environment, gate)
+            return sandbox
+
+        async def context() -> list[dict[str, Any]]:
+            found = [] if self._earlier is None else await in_time(self._earlier)
+            return await room.earlier.summaries(found)
+
+        async def announce(paths: list[str]) -> None:
+            await self._announce("task_progress", {"state": "running", "paths": paths})
+
+        return GoalParts(
+            hub=room.hub,
+            ai=room.settings.ai,
+            goals=room.goals,
+            inputs=inputs,
+            journal=self.journal,
+            redactor=self._redactor,
+            clean=self._clean,
+            now=room.now,
+            sink=gate,
+            fresh=fresh,
+            context=context,
+            announce=announce,
+            spawn=room.spawn,
+            role=room.settings.role,
+            language=self._choice.language,
+        )
+
     async def _stopped_early(self) -> None:
         """The end of an attempt that was stopped before it had a sandbox."""
         assert self._stop is not None
         if self._stop.why == "cancel":
-            facts = Facts(total_commands=len(self._task.commands), ended_by="cancel")
+            facts = Facts(
+                total_commands=len(self._task.commands), ended_by="cancel", is_goal=self._task.is_goal
+            )
             await self._keep_result(Ran(facts), "", 0.0)
         else:
             await self._give_back(self._stop.reason)
@@ -276,7 +345,7 @@ class Attempt:
         except Exception as error:
             self._log.error("a result is not on the disk", error=str(error), kind=type(error).__name__)
 
-    async def _give_back(self, reason: str) -> None:
+    async def _give_back(self, reason: str, entry: GivenBack = "release") -> None:
         reason = self._clean(reason)
         self._log.warning("giving the attempt back", reason=reason)
         # The file may be what failed, or closed already.
@@ -286,16 +355,15 @@ class Attempt:
         self._later(self._announce("task_failed", {"ended_by": "lost", "reason": reason}))
         self._later(self._log_entry("task_released", {"reason": reason[:2000]}))
         body = {"task_id": self.task_id, "attempt": self.number, "reason": reason[:2000]}
-        self._room.spawn(self._release(body))
-
-    async def _release(self, body: dict[str, Any]) -> None:
-        await propose(self._room.hub, "release", body, within_s=_RELEASE_WITHIN_S)
+        self._room.spawn(propose(self._room.hub, entry, body, within_s=_RELEASE_WITHIN_S))
 
     async def _dispose(self, preparing: asyncio.Task[tuple[Sandbox, float]]) -> None:
         """Removes the sandbox, also one that was still being made."""
-        with contextlib.suppress(SandboxError, StopAsked):
+        with contextlib.suppress(SandboxError, StopAsked, HubError, OSError):
             sandbox, _ = await preparing
             await sandbox.close()
+        if self._inputs is not None:
+            await asyncio.to_thread(shutil.rmtree, self._folder / "scratch", True)
 
     async def _keep_lease(self, sent: float) -> None:
         room = self._room

@@ -9,6 +9,7 @@ from typing import Any
 from chorus.executor import images
 from chorus.executor.attempt import Attempt
 from chorus.executor.backend import ImageUnavailable, SandboxError
+from chorus.executor.goal import models
 from chorus.executor.proposals import propose
 from chorus.executor.room import Room
 from chorus.process import metrics
@@ -149,8 +150,8 @@ class Desk:
             task = parse_task(row.task)
         except TaskInvalid as invalid:
             raise _Decline(f"the task cannot be read: {invalid}") from None
-        if not task.commands:
-            raise _Decline("no model: provider none takes tasks with commands only")
+        if task.is_goal and (why := await models.why_not(self._room.hub, settings.ai, task)):
+            raise _Decline(why)
         names = list(task.source.files) if task.source else []
         words = f"{task.title}\n{task.description}"
         table = settings.sandbox.images

@@ -40,6 +40,8 @@ class Work:
     facts: Facts
     stop_asked: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: EndedBy | None = None
+    # Files of the driver's own making that are kept beside the task's artifacts, by the names they get.
+    made: list[tuple[str, Path]] = field(default_factory=list)
 
     def gone(self, error: SandboxGone) -> None:
         """The sandbox died from inside. Who was stopping it, or its memory, or its own commands?"""

@@ -24,12 +24,15 @@ _NUMBER = re.compile(rb'^\{"id":"\d+-(\d+)"')
 Open = Callable[[str, int], Journal | None]
 Over = Callable[[str, int], bool]
 Keep = Callable[[Request, ByteStream], Awaitable[None]]
+# Takes a member's words for a goal.
+Say = Callable[[Request], dict[str, Any]]
 
 
 class OutputService:
     """Serves what lies under the tasks folder. `journal` finds the journal of an attempt that is still being
     written to, `over` says whether the mesh has seen an attempt end, `listed` whether a peer is a member, and
-    `gone` why what a task left here was removed. `keep` takes copies of what other members' attempts left.
+    `gone` why what a task left here was removed. `keep` takes copies of what other members' attempts left,
+    and `message` words for a goal that runs here.
     """
 
     def __init__(
@@ -40,7 +43,9 @@ class OutputService:
         listed: Callable[[str], bool],
         gone: Callable[[str], str | None] = lambda task_id: None,
         keep: Keep | None = None,
+        message: Say | None = None,
     ) -> None:
+        self._message = message
         self._keep = keep
         self._gone = gone
         self._tasks = tasks
@@ -49,8 +54,10 @@ class OutputService:
         self._listed = listed
 
     async def handle(self, request: Request) -> dict[str, Any]:
-        """Requests: `artifacts` lists what was kept and what was left out."""
+        """Requests: `artifacts` lists what was kept and what was left out, `message` says words to a goal."""
         self._check_member(request)
+        if request.method == "message" and self._message is not None:
+            return self._message(request)
         if request.method != "artifacts":
             raise HubInvalid(f"output has no method {request.method!r}")
         folder, _ = self._folder(request)

@@ -157,7 +157,9 @@ class Publisher:
         room, wait = self._room, _RETRY_FIRST_S
         told = False
         while True:
-            outcome = await propose(room.hub, "result", item.body, entry_id=item.entry_id)
+            # A goal's result says more than that of commands.
+            type = "goal_result" if "goal" in item.body else "result"
+            outcome = await propose(room.hub, type, item.body, entry_id=item.entry_id)
             if outcome is None or outcome.accepted or not may_count_later(outcome.reason):
                 return item, outcome
             if not told:

@@ -48,6 +48,7 @@ class Result:
                 settings.agent_id, settings.role, self._task.project, self._task_id, self._attempt
             ),
             "timings": {"pulling_s": round(pulling_s, 3), "running_s": round(facts.running_s, 3)},
+            **({"goal": facts.goal} if self._task.is_goal else {}),
         }
 
     async def details(self, ran: Ran, context: Sequence[dict[str, Any]]) -> dict[str, Any]:

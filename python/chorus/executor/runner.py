@@ -59,7 +59,7 @@ class Runner:
         sandbox: Sandbox,
         journal: Journal,
         gate: OutputGate,
-        sources: workspace.Sources,
+        sources: workspace.Inputs,
         clean: Callable[[str], str],
         driver: Driver,
     ) -> None:
@@ -74,6 +74,7 @@ class Runner:
         self._facts = Facts(
             total_commands=len(job.task.commands),
             timeout_s=job.task.timeout_s,
+            is_goal=job.task.is_goal,
             protected=sandbox.protected,
         )
         self._work = Work(job, sandbox, self._facts)
@@ -108,12 +109,13 @@ class Runner:
                 await self._sandbox.stop(self._work.stopped or "exit")
             ran.usage = await self._usage()
             self._facts.running_s = time.monotonic() - started
-            if self._job.task.artifacts and ran.settled:
+            globs = self._job.task.artifacts if ran.settled else ()
+            if globs or self._work.made:
                 if on_settled is not None:
                     await on_settled(ran)
                 scratch = self._job.folder / "scratch"
                 ran.artifacts = await workspace.collect(
-                    self._sandbox, self._job.task.artifacts, self._job.folder, scratch, self._clean
+                    self._sandbox, globs, self._job.folder, scratch, self._clean, self._work.made
                 )
         finally:
             sampling.cancel()
@@ -141,7 +143,8 @@ class Runner:
         try:
             return await self._sandbox.usage()
         except SandboxGone as error:
-            if outcome(self._facts) == "completed":
+            # What decided about a goal happened in another sandbox.
+            if outcome(self._facts) == "completed" and not self._facts.is_goal:
                 self._facts.exit_code = self._facts.commands[-1]["exit_code"] = 137
                 self._work.gone(error)
         except Exception:

@@ -16,6 +16,8 @@ from chorus.executor.copies import AttemptCopies
 from chorus.executor.desk import Desk
 from chorus.executor.docker.backend import DockerBackend
 from chorus.executor.docker.engine import Engine
+from chorus.executor.goal import models
+from chorus.executor.goal.session_service import SessionService
 from chorus.executor.image_store import ImageStore
 from chorus.executor.journal import RECORD_FILE, Journal, attempt_folder, record_aside
 from chorus.executor.outbox import Outbox
@@ -81,6 +83,7 @@ class Executor:
             redactor=redactor,
             log=process.log,
         )
+        self.session = SessionService(self.room.goals)
         self.desk = Desk(self.room)
         self.retention = Retention(self.room, self._busy)
         self.copies = AttemptCopies(self.room, self.retention.reason_gone)
@@ -110,8 +113,10 @@ class Executor:
                 lambda peer: self.room.table.member(peer) is not None,
                 self.retention.reason_gone,
                 self.copies.take,
+                self._message,
             )
             self.publisher.resume()
+            await self.room.hub.offer("session", self.session.handle)
             await self.room.hub.offer("output", output.handle, peers=True, streams=output.stream)
             await self._process.offer(
                 {
@@ -121,6 +126,7 @@ class Executor:
                     "drain": self._drain,
                     "release": self._release,
                     "decision": self._decision,
+                    "message": self._said,
                 },
                 peers=True,
             )
@@ -223,7 +229,21 @@ class Executor:
             "reason": reason,
             "active": self.desk.active,
             "max_tasks": self.room.settings.max_tasks,
+            **await models.said(self.room.hub, self.room.settings.ai),
         }
+
+    async def _said(self, request: Request) -> dict[str, Any]:
+        """`message` {task_id, attempt, id, text, name}: a process of this agent has words for a goal."""
+        return self._message(request)
+
+    def _message(self, request: Request) -> dict[str, Any]:
+        """Words for a goal that runs here. A person's they are from this agent, or from the member that
+        vouched for the task; whoever else says them is a peer.
+        """
+        row = self.room.table.task(str(request.head.get("task_id")))
+        trusted = request.peer is None or (row is not None and request.peer == row.vouched_by)
+        person = trusted and request.head.get("from", "person") == "person"
+        return self.session.message(request.head, "person" if person else "peer")
 
     async def _drain(self, request: Request) -> dict[str, Any]:
         """`drain` {deadline_s}: takes nothing new, answers when what runs has ended or the deadline is

@@ -11,6 +11,21 @@ import orjson
 from chorus.executor.backend import EndedBy
 
 Outcome = Literal["completed", "failed", "cancelled"]
+# How goals end beside the ends of a sandbox.
+GoalEnd = Literal[
+    "finished", "setup", "checks", "steps", "tokens", "money", "stuck", "gave_up", "format", "model"
+]
+_GOAL_ENDS: Final[dict[str, str]] = {
+    "setup": "setup failed",
+    "checks": "the checks still fail",
+    "steps": "the budget of steps is used up",
+    "tokens": "the budget of tokens is used up",
+    "money": "the budget of money is used up",
+    "stuck": "the run went in circles",
+    "gave_up": "the model gave up",
+    "format": "the model's replies could not be read",
+    "model": "the model was away or refused",
+}
 # A result is an entry, which holds 256 KiB as it is encoded: a control character takes six bytes of it. What
 # follows, together with addresses, figures and the envelope, stays well below.
 _COMMANDS_BYTES_MAX: Final = 64 * 1024
@@ -30,7 +45,7 @@ class Facts:
 
     commands: list[dict[str, Any]] = field(default_factory=list)
     total_commands: int = 0
-    ended_by: EndedBy = "exit"
+    ended_by: EndedBy | GoalEnd = "exit"
     exit_code: int | None = None
     note: str = ""
     timeout_s: float = 0.0
@@ -39,12 +54,18 @@ class Facts:
     output: dict[str, int] = field(default_factory=dict)
     running_s: float = 0.0
     protected: bool = True
+    # Of a goal: the model's own summary, and what the result reports.
+    is_goal: bool = False
+    goal_summary: str = ""
+    goal: dict[str, Any] = field(default_factory=dict)
 
 
 def outcome(facts: Facts) -> Outcome:
     """Completed when every command ended with 0."""
     if facts.ended_by == "cancel":
         return "cancelled"
+    if facts.is_goal:
+        return "completed" if facts.ended_by == "finished" else "failed"
     done = len(facts.commands) == facts.total_commands and facts.exit_code == 0
     return "completed" if facts.ended_by == "exit" and done else "failed"
 
@@ -54,6 +75,8 @@ def reason(facts: Facts) -> str:
     number = len(facts.commands)
     code = facts.exit_code
     note = f": {facts.note}" if facts.note else ""
+    if facts.is_goal and facts.ended_by != "cancel":
+        return _goal_reason(facts, note)
     match facts.ended_by:
         case "cancel":
             return "cancelled while it ran"
@@ -75,13 +98,31 @@ def reason(facts: Facts) -> str:
             if code is None:
                 return facts.note or "no command was run"
             return f"command {number} of {facts.total_commands} exited with {code}{note}"
+        case _:
+            return f"{facts.ended_by}{note}"
+
+
+def _goal_reason(facts: Facts, note: str) -> str:
+    match facts.ended_by:
+        case "finished":
+            return ""
+        case "timeout":
+            return f"timed out after {facts.timeout_s:g} s{note}"
+        case "out_of_memory":
+            return f"the sandbox ran out of memory{note}"
+        case "exit" | "pids" | "disk" | "daemon" | "lost":
+            return f"the sandbox ended{note}"
+        case ended_by:
+            return f"{_GOAL_ENDS.get(ended_by, ended_by)}{note}"
 
 
 def compose(facts: Facts) -> str:
     """Two or three sentences for people."""
     parts = []
     ran = len(facts.commands)
-    if outcome(facts) == "completed":
+    if facts.is_goal:
+        parts += _goal_words(facts)
+    elif outcome(facts) == "completed":
         what = "The command" if ran == 1 else f"All {ran} commands"
         parts.append(f"{what} succeeded in {facts.running_s:.1f} s.")
     else:
@@ -100,6 +141,23 @@ def compose(facts: Facts) -> str:
     if not facts.protected:
         parts.append("The image has no protected session: the task could have forged its exit codes.")
     return " ".join(parts)
+
+
+def _goal_words(facts: Facts) -> list[str]:
+    """What came of a goal, and what the model says of it."""
+    goal = facts.goal
+    taken = f"{goal.get('steps', 0)} steps and {facts.running_s:.1f} s"
+    if outcome(facts) == "completed":
+        checked = "nothing checked it" if goal.get("unchecked") else "its checks passed"
+        parts = [f"The goal was reached in {taken}; {checked}."]
+    else:
+        said = reason(facts)
+        parts = [f"{said[:1].upper()}{said[1:]}.", f"It took {taken}."]
+    patch = goal.get("patch")
+    parts.append(f"{patch['files']} files changed." if patch else "No file was changed.")
+    if facts.goal_summary:
+        parts.append(f"The model says: {facts.goal_summary}")
+    return parts
 
 
 def bare(body: Mapping[str, Any], why: str) -> dict[str, Any]:
@@ -121,6 +179,7 @@ def bare(body: Mapping[str, Any], why: str) -> dict[str, Any]:
         "ended_by": body["ended_by"],
         "decision": body["decision"],
         "timings": {name: max(0, time) for name, time in body["timings"].items()},
+        **({"goal": body["goal"]} if "goal" in body else {}),
     }
 
 

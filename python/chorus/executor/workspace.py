@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import posixpath
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -39,6 +40,8 @@ PATH_BYTES_MAX = 4096 - 3
 NAME_CHARS_MAX = 4096
 REASON_CHARS_MAX = 1000
 STDIN_PATH = "/tmp/.chorus-stdin"
+# Numbers from here on name files of the agent's own making.
+_MADE_FROM = 100_000_000
 
 
 @dataclass(slots=True)
@@ -59,6 +62,16 @@ class Artifacts:
             return
         self._unnamed += 1
         self.left_out[LEFT_OUT_MAX:] = [{"path": "", "reason": f"{self._unnamed} more were left out"}]
+
+
+class Inputs(Protocol):
+    """What brings a task's inputs."""
+
+    async def prepare(self, task: TaskSubmission, holders: Iterable[str], bytes_max: int) -> Path | None:
+        """As `Sources.prepare`."""
+
+    async def stdin(self, task: TaskSubmission, holders: Iterable[str]) -> Path | None:
+        """As `Sources.stdin`."""
 
 
 class Sources:
@@ -173,16 +186,28 @@ def _why_not(entry: FileEntry, target: FileEntry | None) -> str:
 
 
 async def collect(
-    sandbox: Sandbox, globs: Iterable[str], folder: Path, scratch: Path, clean: Callable[[str], str]
+    sandbox: Sandbox,
+    globs: Iterable[str],
+    folder: Path,
+    scratch: Path,
+    clean: Callable[[str], str],
+    made: Sequence[tuple[str, Path]] = (),
 ) -> Artifacts:
     """Brings the artifacts out and onto the disk. Never raises, as the commands have ended: a file that
     cannot be had is left out, by name, and nothing is run again for it.
 
-    Whatever name `clean` changes holds a secret: that file is left out.
+    Whatever name `clean` changes holds a secret: that file is left out. `made` are files of the agent's own
+    making, each under a name that no file of the task takes from it.
     """
     found = Artifacts()
     try:
-        chosen = await asyncio.to_thread(choose_artifacts, await sandbox.files(), globs, found, clean)
+        await asyncio.to_thread(_keep_made, made, folder, found)
+        wanted = tuple(globs)
+        chosen = {}
+        if wanted:
+            chosen = await asyncio.to_thread(choose_artifacts, await sandbox.files(), wanted, found, clean)
+        for name, _ in made:
+            chosen.pop(name, None)
         if chosen:
             await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
             packed = scratch / "artifacts.tar"
@@ -191,11 +216,27 @@ async def collect(
             await _unpack(packed, chosen, folder, found)
         await asyncio.to_thread(_write_list, folder, found)
     except Exception as error:
-        found.items = []
+        found.items = [item for item in found.items if int(item["file"]) >= _MADE_FROM]
         found.leave_out("", clean(f"the artifacts could not be collected: {error or type(error).__name__}"))
         with contextlib.suppress(OSError):
             await asyncio.to_thread(_write_list, folder, found)
     return found
+
+
+def _keep_made(made: Sequence[tuple[str, Path]], folder: Path, found: Artifacts) -> None:
+    store = folder / ARTIFACT_FOLDER
+    store.mkdir(parents=True, exist_ok=True)
+    for number, (name, path) in enumerate(made, _MADE_FROM):
+        place = store / str(number)
+        place.unlink(missing_ok=True)
+        place.hardlink_to(path)
+        with place.open("rb") as file:
+            os.fsync(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+        found.items.append(
+            {"path": name, "size": size, "sha256": digest, "mode": "0644", "file": str(number)}
+        )
 
 
 async def _unpack(packed: Path, chosen: dict[str, FileEntry], folder: Path, found: Artifacts) -> None:
