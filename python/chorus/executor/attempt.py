@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -23,16 +23,16 @@ from chorus.executor.backend import BackendUnavailable, EndedBy, ImageUnavailabl
 from chorus.executor.driver import CommandDriver, Driver, Job
 from chorus.executor.earlier import in_time
 from chorus.executor.goal.driver import GoalDriver, GoalParts, ModelMissing
-from chorus.executor.goal.earlier_run import EarlierRuns
 from chorus.executor.goal.inputs import GoalInputs
-from chorus.executor.images import ImageChoice, ImageRefused, choose, instead
+from chorus.executor.goal.reading import read_inputs
+from chorus.executor.images import ImageChoice, instead
 from chorus.executor.journal import Journal, attempt_folder
 from chorus.executor.lease import Lease, boottime
 from chorus.executor.output import OutputGate
 from chorus.executor.proposals import propose
 from chorus.executor.result import Result
-from chorus.executor.room import Room
-from chorus.executor.runner import InputsMissing, Ran, Runner, limits_for, secret_values
+from chorus.executor.room import Room, limits_for
+from chorus.executor.runner import InputsMissing, Ran, Runner, secret_values
 from chorus.executor.stopping import StopAsked, until_set
 from chorus.executor.summary import Facts
 from chorus.executor.workspace import Inputs, Sources
@@ -162,7 +162,8 @@ class Attempt:
         """The sandbox, got ready while the claim is on its way; nothing of the task runs in it yet."""
         images = self._room.images
         if self._task.is_goal:
-            await until_set(self._read_inputs(), self._stop_asked)
+            reading = read_inputs(self._room, self._task, self._holders(), self._folder, self._choice)
+            self._inputs, self._task, self._choice = await until_set(reading, self._stop_asked)
         while True:
             try:
                 pulling_s = await until_set(images.ensure(self._choice.image), self._stop_asked)
@@ -175,21 +176,6 @@ class Attempt:
                 self._choice = following
         limits = limits_for(self._task, self._room.ceiling)
         return await self._room.backend.acquire(self._choice.image, limits, self._room.lease_s), pulling_s
-
-    async def _read_inputs(self) -> None:
-        """The goal's source decides about its image too: its project file may name a language."""
-        room, task = self._room, self._task
-        sources = Sources(room.hub, room.blobs, self._folder / "scratch")
-        inputs = GoalInputs(task, sources, self._folder / "scratch", EarlierRuns(room.hub, room.table))
-        bytes_max = limits_for(task, room.ceiling).disk_bytes
-        self._task = await inputs.read(self._holders(), bytes_max)
-        self._inputs = inputs
-        if self._task.language != task.language:
-            box = room.settings.sandbox
-            try:
-                self._choice = choose(self._task.language, (), "", box.images)
-            except ImageRefused as refused:
-                inputs.refused = f".chorus.yaml: language: {refused}"
 
     def _holders(self) -> tuple[str, ...]:
         return tuple(holder.peer for holder in self._room.table.held.holders(self.task_id))
@@ -238,7 +224,19 @@ class Attempt:
         sources: Inputs = Sources(room.hub, room.blobs, self._folder / "scratch")
         if self._inputs is not None:
             sources = self._inputs
-            driver = GoalDriver(self._goal_parts(self._inputs, job, gate, environment))
+            driver = GoalDriver(
+                GoalParts(
+                    room=room,
+                    inputs=self._inputs,
+                    choice=self._choice,
+                    environment=environment,
+                    journal=self.journal,
+                    redactor=self._redactor,
+                    sink=gate,
+                    earlier=self._earlier,
+                    announce=self._announce,
+                )
+            )
         runner = self._runner = Runner(job, sandbox, self.journal, gate, sources, self._clean, driver)
         await sandbox.begin({"name": f"chorus-{self.task_id}-{self.number}"}, environment, gate)
         self._state("running", f"in {self._choice.image}: {self._choice.why}")
@@ -257,41 +255,6 @@ class Attempt:
             await self._keep_outcome(ran, pulling_s)
 
         return await runner.run(self._on_sample, settled)
-
-    def _goal_parts(
-        self, inputs: GoalInputs, job: Job, gate: OutputGate, environment: Mapping[str, str]
-    ) -> GoalParts:
-        room, image = self._room, self._choice.image
-
-        async def fresh() -> Sandbox:
-            sandbox = await room.backend.acquire(image, job.limits, room.lease_s)
-            await sandbox.begin({}, environment, gate)
-            return sandbox
-
-        async def context() -> list[dict[str, Any]]:
-            found = [] if self._earlier is None else await in_time(self._earlier)
-            return await room.earlier.summaries(found)
-
-        async def announce(paths: list[str]) -> None:
-            await self._announce("task_progress", {"state": "running", "paths": paths})
-
-        return GoalParts(
-            hub=room.hub,
-            ai=room.settings.ai,
-            goals=room.goals,
-            inputs=inputs,
-            journal=self.journal,
-            redactor=self._redactor,
-            clean=self._clean,
-            now=room.now,
-            sink=gate,
-            fresh=fresh,
-            context=context,
-            announce=announce,
-            spawn=room.spawn,
-            role=room.settings.role,
-            language=self._choice.language,
-        )
 
     async def _stopped_early(self) -> None:
         """The end of an attempt that was stopped before it had a sandbox."""

@@ -9,6 +9,7 @@ from chorus.blobs import BlobSpaceFull
 from chorus.decisions import address
 from chorus.executor import summary
 from chorus.executor.backend import Usage
+from chorus.executor.goal.report import NOTHING_DONE
 from chorus.executor.images import ImageChoice
 from chorus.executor.outbox import Item
 from chorus.executor.room import Room
@@ -48,7 +49,7 @@ class Result:
                 settings.agent_id, settings.role, self._task.project, self._task_id, self._attempt
             ),
             "timings": {"pulling_s": round(pulling_s, 3), "running_s": round(facts.running_s, 3)},
-            **({"goal": facts.goal} if self._task.is_goal else {}),
+            **({"goal": facts.goal or NOTHING_DONE} if self._task.is_goal else {}),
         }
 
     async def details(self, ran: Ran, context: Sequence[dict[str, Any]]) -> dict[str, Any]:

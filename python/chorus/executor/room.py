@@ -21,7 +21,7 @@ from chorus.executor.redaction import RedactorFactory
 from chorus.hub import Hub, HubNoMesh
 from chorus.process.logs import Logger
 from chorus.table.reader import TableReader
-from chorus.wire.task import rfc3339
+from chorus.wire.task import TaskSubmission, rfc3339
 
 
 def _nothing(*_: Any) -> None:
@@ -83,3 +83,14 @@ class Room:
         """Waits for spawned work, at most so long."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=timeout_s)
+
+
+def limits_for(task: TaskSubmission, ceiling: Limits) -> Limits:
+    """What the task asks for, cut to what this agent allows."""
+    asked = task.resources
+    return Limits(
+        cpus=min(asked.cpus, ceiling.cpus),
+        memory_bytes=min(asked.memory_mb * 1024 * 1024, ceiling.memory_bytes),
+        pids=min(asked.pids, ceiling.pids),
+        disk_bytes=min(asked.disk_mb * 1024 * 1024, ceiling.disk_bytes),
+    )

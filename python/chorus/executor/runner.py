@@ -15,7 +15,6 @@ from chorus.executor import workspace
 from chorus.executor.backend import (
     BackendUnavailable,
     EndedBy,
-    Limits,
     Sandbox,
     SandboxError,
     SandboxGone,
@@ -28,7 +27,6 @@ from chorus.executor.output import OutputGate
 from chorus.executor.stopping import StopAsked, until_set
 from chorus.executor.summary import Facts, outcome
 from chorus.hub import HubError
-from chorus.wire.task import TaskSubmission
 
 _USAGE_EVENT_S = 5.0
 
@@ -191,17 +189,6 @@ class Runner:
                 self._journal.event(
                     "usage", {"cpu_cores": round(sample.cpu_cores, 3), "memory_bytes": sample.memory_bytes}
                 )
-
-
-def limits_for(task: TaskSubmission, ceiling: Limits) -> Limits:
-    """What the task asks for, cut to what this agent allows."""
-    asked = task.resources
-    return Limits(
-        cpus=min(asked.cpus, ceiling.cpus),
-        memory_bytes=min(asked.memory_mb * 1024 * 1024, ceiling.memory_bytes),
-        pids=min(asked.pids, ceiling.pids),
-        disk_bytes=min(asked.disk_mb * 1024 * 1024, ceiling.disk_bytes),
-    )
 
 
 def secret_values(values: Iterable[str]) -> list[bytes]:

@@ -111,7 +111,7 @@ def _goal_reason(facts: Facts, note: str) -> str:
         case "out_of_memory":
             return f"the sandbox ran out of memory{note}"
         case "exit" | "pids" | "disk" | "daemon" | "lost":
-            return f"the sandbox ended{note}"
+            return facts.note or "the sandbox ended"
         case ended_by:
             return f"{_GOAL_ENDS.get(ended_by, ended_by)}{note}"
 

@@ -8,7 +8,8 @@ import secrets
 from collections.abc import Callable
 
 from chorus.executor.backend import CommandEnd, GroupEnd, SandboxGone
-from chorus.executor.docker.session import Ended, Session
+from chorus.executor.docker.requests import Ended
+from chorus.executor.docker.session import Session
 
 FOLDER = "/tmp/.chorus"
 # A command that is over by then costs no process that follows its output.

@@ -30,7 +30,8 @@ from chorus.executor.docker.channel import ENDED
 from chorus.executor.docker.container import SESSION_CUT_OFF, SHARED_MEMORY, TEMPORARY, WORKSPACE
 from chorus.executor.docker.engine import Engine
 from chorus.executor.docker.group import GroupRun
-from chorus.executor.docker.session import Ended, Session
+from chorus.executor.docker.requests import Ended
+from chorus.executor.docker.session import Session
 from chorus.executor.docker.stats import read_sample
 
 # A daemon that has not reported a container's end after so many looks, will not.

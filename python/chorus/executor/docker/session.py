@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +20,7 @@ from chorus.executor.backend import OutputSink, SandboxGone, Stream
 from chorus.executor.docker.channel import ENDED, Channel, ChannelClosed
 from chorus.executor.docker.marks import EXIT_CODE_MAX, Mark, MarkError, MarkFinder, counter, counters
 from chorus.executor.docker.quoting import bash_word
+from chorus.executor.docker.requests import Asked, Collector, Ended, Group, Running, new_token
 
 _STREAMS: dict[int, Stream] = {1: "stdout", 2: "stderr"}
 _COPY_BYTES = 256 * 1024
@@ -35,61 +34,7 @@ _SILENCE_S_MIN = 30.0
 _SPACE_COUNTERS = 9
 _USAGE_COUNTERS = 4
 
-Collector = Callable[[bytes], None]
 T = TypeVar("T")
-
-
-def _token() -> str:
-    return secrets.token_hex(16)
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A command's end as the session reports it; counters are of the container since its start."""
-
-    exit_code: int
-    out_of_memory_kills: int
-    process_limit_hits: int
-    duration_s: float
-    # Bytes of output when it ended, of a command with a group of its own; None when it was killed with all.
-    size: int | None = None
-
-
-@dataclass(slots=True)
-class _Running:
-    """A command on its way: both streams say its end, in either order.
-
-    The token `success` is written for code 0 alone, `failure` for every other.
-    """
-
-    number: int
-    future: asyncio.Future[tuple[int, ...]]
-    success: str = field(default_factory=_token)
-    failure: str = field(default_factory=_token)
-    counted: tuple[int, ...] | None = None
-    stderr_ended: bool = False
-    told: bool = False
-
-
-@dataclass(slots=True)
-class _Group(_Running):
-    """A command with a process group of its own, and no hold of the session's streams.
-
-    `begun` is told the group's id; `live` gets what is written while the file of its output is followed.
-    """
-
-    begun: asyncio.Future[int] = field(kw_only=True)
-    live: Collector = field(kw_only=True)
-    begun_token: str = field(default_factory=_token)
-
-
-@dataclass(slots=True)
-class _Asked:
-    """A request that waits for its answer."""
-
-    reply: str
-    future: asyncio.Future[tuple[str, ...]]
-    token: str = field(default_factory=_token)
 
 
 class Session:
@@ -97,14 +42,14 @@ class Session:
 
     def __init__(self, sock: socket.socket, keep: Any, lease_s: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._nonce = _token()
+        self._nonce = new_token()
         self._finders = {1: MarkFinder(self._nonce), 2: MarkFinder(self._nonce)}
         self._sink: OutputSink | None = None
         self._number = 0
-        self._running: _Running | None = None
-        self._stopped: _Running | None = None
+        self._running: Running | None = None
+        self._stopped: Running | None = None
         self._asking = asyncio.Lock()
-        self._asked: _Asked | None = None
+        self._asked: Asked | None = None
         self._collector: Collector | None = None
         self._collecting = False
         self._sending_file = False
@@ -135,7 +80,7 @@ class Session:
         """
         if not environment:
             return
-        token = _token()
+        token = new_token()
         carriers = {f"v{token}_{index}": name for index, name in enumerate(environment)}
         lines = [
             b"export %s=%s\n" % (carrier.encode(), bash_word(environment[name]))
@@ -149,7 +94,7 @@ class Session:
         """Runs a command to its end; all of its output has gone to the sink when this returns."""
         if self._running is not None:
             raise RuntimeError("a session runs one command at a time")
-        running = self._running = _Running(number, self._loop.create_future())
+        running = self._running = Running(number, self._loop.create_future())
         self._number = number
         try:
             head = f"run {number} {running.success} {running.failure} ".encode()
@@ -177,7 +122,7 @@ class Session:
         """
         if self._running is not None:
             raise RuntimeError("a session runs one command at a time")
-        running = self._running = _Group(number, self._loop.create_future(), begun=begun, live=live)
+        running = self._running = Group(number, self._loop.create_future(), begun=begun, live=live)
         self._number = number
         try:
             tokens = f"{running.success} {running.failure} {running.begun_token}"
@@ -278,11 +223,11 @@ class Session:
             finally:
                 self._collector = None
 
-    def _expect(self, reply: str) -> _Asked:
-        self._asked = _Asked(reply, self._loop.create_future())
+    def _expect(self, reply: str) -> Asked:
+        self._asked = Asked(reply, self._loop.create_future())
         return self._asked
 
-    async def _answered(self, asked: _Asked, timeout_s: float) -> tuple[str, ...]:
+    async def _answered(self, asked: Asked, timeout_s: float) -> tuple[str, ...]:
         try:
             async with asyncio.timeout(timeout_s):
                 words = await self._or_gone(asked.future)
@@ -345,7 +290,7 @@ class Session:
                     self._channel.close(f"the session has said nothing for {silence_s:.0f} s")
                     return
                 if not self._sending_file:
-                    token = _token()
+                    token = new_token()
                     self._alive.add(token)
                     self._channel.write(b"alive %s\n" % token.encode())
 
@@ -367,7 +312,7 @@ class Session:
         if self._collecting and stream == 1:
             if self._collector is not None:
                 self._collector(data)
-        elif isinstance(self._running, _Group):
+        elif isinstance(self._running, Group):
             if stream == 1:
                 self._running.live(data)
         elif self._sink is not None:
@@ -382,7 +327,7 @@ class Session:
                     self._on_end(running, stream, token == running.success, words)
                 return True
         running = self._running
-        if isinstance(running, _Group) and token == running.begun_token:
+        if isinstance(running, Group) and token == running.begun_token:
             if len(words) != 2 or words[0] != "begun" or (group := counter(words[1])) < 2:
                 raise MarkError("a beginning that names no process group")
             self._loop.call_soon_threadsafe(self._finish, running.begun, group)
@@ -404,20 +349,20 @@ class Session:
                 raise MarkError(f"an answer that is no '{asked.reply}'")
         return True
 
-    def _on_end(self, running: _Running, stream: int, success: bool, words: tuple[str, ...]) -> None:
+    def _on_end(self, running: Running, stream: int, success: bool, words: tuple[str, ...]) -> None:
         if stream == 2:
             running.stderr_ended = True
         elif running.counted is None:
             if words[:2] != ("end", str(running.number)):
                 raise MarkError(f"an end that is not of command {running.number}")
             # A stop kills a command whatever kind it is, and says no size.
-            if len(words) != 5 and not (isinstance(running, _Group) and len(words) == 6):
+            if len(words) != 5 and not (isinstance(running, Group) and len(words) == 6):
                 raise MarkError(f"an end of {len(words)} words where 5 belong")
             code = counter(words[2], EXIT_CODE_MAX)
             if (code == 0) != success:
                 raise MarkError("an end whose code is not that of its token")
             running.counted = (code, *(counter(word) for word in words[3:]))
-        alone = isinstance(running, _Group)
+        alone = isinstance(running, Group)
         if running.counted and (running.stderr_ended or alone) and not running.told:
             running.told = True
             if self._sink is not None and not alone:

@@ -11,22 +11,24 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from chorus.config import AiSettings
+from chorus.executor import redaction
 from chorus.executor.backend import OutputSink, Sandbox, SandboxError, SandboxGone
 from chorus.executor.driver import Work
+from chorus.executor.earlier import in_time
 from chorus.executor.goal import start
 from chorus.executor.goal.checking import Checking, run_command
 from chorus.executor.goal.ending import leave
 from chorus.executor.goal.inputs import Begun, GoalInputs
 from chorus.executor.goal.progress import Progress
 from chorus.executor.goal.run import End, GoalRun
-from chorus.executor.goal.session_service import Goals
 from chorus.executor.goal.tools import Tools
 from chorus.executor.goal.transcript import Transcript
+from chorus.executor.images import ImageChoice
 from chorus.executor.journal import Journal
 from chorus.executor.redaction import StreamRedactor
+from chorus.executor.room import Room
 from chorus.executor.workspace import STDIN_PATH
-from chorus.hub import Hub, HubError
+from chorus.hub import HubError
 
 # `mind` is asked to drive this often: once it is enough, but it may have been restarted since.
 _DRIVE_EVERY_S: Final = 1.0
@@ -40,27 +42,24 @@ class ModelMissing(Exception):
     """The model was away before the first step: the attempt goes back to the mesh, and counts as none."""
 
 
+Announce = Callable[[str, dict[str, Any]], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class GoalParts:
-    """What a goal's driver works with. `fresh` makes a sandbox with the attempt's environment and nothing in
-    it; `context` gives the earlier decisions that may matter; `spawn` does what nobody waits for.
+    """What a goal's driver works with. `earlier` are the decisions that may matter, which are being asked
+    for; `announce` says something of the attempt to the mesh.
     """
 
-    hub: Hub
-    ai: AiSettings
-    goals: Goals
+    room: Room
     inputs: GoalInputs
+    choice: ImageChoice
+    environment: Mapping[str, str]
     journal: Journal
     redactor: StreamRedactor
-    clean: Callable[[str], str]
-    now: Callable[[], str]
     sink: OutputSink
-    fresh: Callable[[], Awaitable[Sandbox]]
-    context: Callable[[], Awaitable[list[dict[str, Any]]]]
-    announce: Callable[[list[str]], Awaitable[None]]
-    spawn: Callable[[Any], Any]
-    role: str
-    language: str
+    earlier: asyncio.Task[list[dict[str, Any]]] | None
+    announce: Announce
 
 
 class GoalDriver:
@@ -87,13 +86,22 @@ class GoalDriver:
             return Tools(sandbox, job.workdir, scratch, parts.redactor, left_s, sink, stdin)
 
         async def fresh() -> tuple[Sandbox, Tools]:
-            sandbox = self._checking_in = await parts.fresh()
+            room = parts.room
+            sandbox = await room.backend.acquire(parts.choice.image, job.limits, room.lease_s)
+            self._checking_in = sandbox
+            await sandbox.begin({}, parts.environment, parts.sink)
             if work.stopped:
                 await sandbox.stop(work.stopped)
             return sandbox, tools_in(sandbox, None)
 
-        transcript = Transcript(job.folder, parts.clean, parts.now)
-        progress = Progress(parts.announce, parts.spawn)
+        def clean(text: str) -> str:
+            return redaction.cut_text(text, parts.redactor)
+
+        async def announce(paths: list[str]) -> None:
+            await parts.announce("task_progress", {"state": "running", "paths": paths})
+
+        transcript = Transcript(job.folder, clean, parts.room.now)
+        progress = Progress(announce, parts.room.spawn)
         goal = GoalRun(
             work.sandbox,
             tools_in(work.sandbox, parts.sink),
@@ -110,9 +118,9 @@ class GoalDriver:
             work.gone(error)
             end = End(work.facts.ended_by, work.facts.note)
         finally:
-            parts.goals.pop((job.task_id, job.attempt), None)
+            parts.room.goals.pop((job.task_id, job.attempt), None)
             goal.close(work.stopped or "the run is over")
-            parts.spawn(self._stop_mind(work))
+            parts.room.spawn(self._stop_mind(work))
         if end.given_back:
             transcript.close()
             raise ModelMissing(end.reason)
@@ -129,14 +137,15 @@ class GoalDriver:
     async def _to_its_end(self, work: Work, goal: GoalRun, begun: Begun) -> End:
         """Raises SandboxGone, SandboxLost, BackendUnavailable."""
         parts, job = self._parts, work.job
+        found = [] if parts.earlier is None else await in_time(parts.earlier)
         record = start.record(
             job,
             begun,
-            parts.ai,
-            role=parts.role,
-            language=parts.language,
+            parts.room.settings.ai,
+            role=parts.room.settings.role,
+            language=parts.choice.language,
             word=secrets.token_hex(4),
-            context=await parts.context(),
+            context=await parts.room.earlier.summaries(found),
         )
         written = goal.transcript.add("start", **record)
         if begun.taken:
@@ -146,7 +155,7 @@ class GoalDriver:
             return failed
         if work.stopped:
             return End(work.stopped, "")
-        parts.goals[job.task_id, job.attempt] = goal
+        parts.room.goals[job.task_id, job.attempt] = goal
         driving = asyncio.create_task(self._keep_driving(work, goal))
         stop = asyncio.create_task(work.stop_asked.wait())
         try:
@@ -184,13 +193,18 @@ class GoalDriver:
         """Asks `mind` to drive the goal, and again whenever it may have been restarted."""
         loop = asyncio.get_running_loop()
         job = work.job
-        head = {**_named(work), "task": _task_view(job.task.model_dump(mode="json"), self._parts.role)}
+        head = {
+            **_named(work),
+            "task": _task_view(job.task.model_dump(mode="json"), self._parts.room.settings.role),
+        }
         head["secret"] = goal.secret
         heard = loop.time()
         while True:
             why = ""
             try:
-                reply = await self._parts.hub.call_service("mind", "drive", head, timeout=_DRIVE_TIMEOUT_S)
+                reply = await self._parts.room.hub.call_service(
+                    "mind", "drive", head, timeout=_DRIVE_TIMEOUT_S
+                )
                 if reply.head.get("accepted"):
                     heard = loop.time()
                     self._prompts_sha256 = str(reply.head.get("prompts_sha256") or self._prompts_sha256)
@@ -205,7 +219,7 @@ class GoalDriver:
 
     async def _stop_mind(self, work: Work) -> None:
         with contextlib.suppress(HubError):
-            await self._parts.hub.call_service("mind", "stop", _named(work), timeout=_STOP_TIMEOUT_S)
+            await self._parts.room.hub.call_service("mind", "stop", _named(work), timeout=_STOP_TIMEOUT_S)
 
 
 def _named(work: Work) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 from chorus.config import AiSettings
@@ -9,6 +10,9 @@ from chorus.hub import Hub, HubError
 from chorus.wire.task import TaskSubmission
 
 _ASK_S: Final = 2.0
+# The leader waits 5 s for an answer to an award; a process that was killed is back sooner.
+_PATIENCE_S: Final = 3.0
+_POLL_S: Final = 0.1
 NO_PROVIDER: Final = "no model: provider none takes tasks with commands only"
 
 
@@ -26,10 +30,13 @@ async def said(hub: Hub, ai: AiSettings) -> dict[str, Any]:
 
 
 async def why_not(hub: Hub, ai: AiSettings, task: TaskSubmission) -> str:
-    """Why this agent does not take a goal; empty when it does."""
+    """Why this agent does not take a goal; empty when it does. Waits a moment for `mind` to be back."""
     if ai.provider == "none":
         return NO_PROVIDER
-    known = await said(hub, ai)
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + _PATIENCE_S
+    while not (known := await said(hub, ai))["models"] and loop.time() < ends:  # noqa: ASYNC110
+        await asyncio.sleep(_POLL_S)
     if not known["models"]:
         return f"no model answers here: {known['model_reason'] or 'nothing is known of why'}"
     for model in known["models"]:

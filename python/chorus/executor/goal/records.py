@@ -1,6 +1,6 @@
 """The records of a goal's journal that the loop appends, with their bounds. Pure.
 
-The executor's own records are made where what they tell happens; their fields stand in docs/mind.md.
+The executor makes its own records where what they tell happens.
 """
 
 from __future__ import annotations

@@ -90,3 +90,16 @@ def _patch(patch: Patch, sha256: str) -> dict[str, Any]:
 def _shortened(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     room = _CHECKS_BYTES // max(1, len(checks))
     return [{**one, "command": summary.shorten(one["command"], room)} for one in checks]
+
+
+# Of a goal that ended before its run began.
+NOTHING_DONE: Final = goal_report(
+    Tally(),
+    prompts_sha256="",
+    unchecked=False,
+    checks=(),
+    patch=None,
+    patch_sha256="",
+    transcript_sha256="",
+    discussion=None,
+)

@@ -30,7 +30,7 @@ class SessionService:
         self._goals = goals
 
     async def handle(self, request: Request) -> Reply:
-        """One request; docs/mind.md has the methods."""
+        """`journal` reads and appends records, `finish` ends the run, and each tool is a method."""
         if request.peer is not None:
             raise HubNotPermitted("this service is for processes of the same agent")
         goal = self._goal(request.head)
