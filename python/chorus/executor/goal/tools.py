@@ -144,9 +144,7 @@ class Tools:
         command = _text(arguments, "command")
         _check_unmarked(command)
         asked = arguments.get("timeout_s")
-        if asked is not None and (
-            isinstance(asked, bool) or not isinstance(asked, int | float) or asked <= 0
-        ):
+        if asked is not None and not (type(asked) in (int, float) and asked > 0):
             raise Wrong("timeout_s: a number of seconds above 0 is needed")
         workdir = self._path(arguments, "workdir") if arguments.get("workdir") else self._workdir
         limit = max(0.1, min(RUN_TIMEOUT_S if asked is None else float(asked), self.left_s()))
@@ -230,7 +228,7 @@ class Tools:
         command = (
             f"[ -e {quote(path)} ] || {{ echo no such file or folder; exit 2; }}; "
             f"cd -- {quote(self._workdir)}; "
-            f"grep -rnI {kind} --exclude-dir=.git -e {quote(pattern)} -- {quote(below)}"
+            f"grep -rnHI {kind} --exclude-dir=.git -e {quote(pattern)} -- {quote(below)}"
         )
         kept, end = await self._collect(command, _VIEW_BYTES_MAX)
         said = self._clean(kept.decode("utf-8", "replace"))

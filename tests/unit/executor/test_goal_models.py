@@ -1,0 +1,74 @@
+"""Which goals an agent takes: those that a model of its own fits, and none without one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chorus.config import AiSettings, load_settings
+from chorus.executor.goal import models
+from chorus.hub import Hub, Request
+from chorus.testing.fake_hub import FakeMesh
+from chorus.wire.task import parse_task
+
+LOCAL = {"provider": "ollama", "model": "small", "local": True}
+REMOTE = {"provider": "resetdata", "model": "large", "local": False}
+
+
+def ai(provider: str) -> AiSettings:
+    return load_settings({"CHORUS_LICENSE_ID": "dev-x"}).ai.model_copy(update={"provider": provider})
+
+
+async def agent(answers: list[dict[str, Any]]) -> Hub:
+    """The hub of an executor whose mind answers these one after the other, and then the last for ever."""
+    mesh = FakeMesh()
+
+    async def mind(request: Request) -> dict[str, Any]:
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    if answers:
+        await mesh.hub("a", "mind").offer("mind", mind)
+    return mesh.hub("a", "executor")
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({}, ""),
+        ({"required_model": "large"}, ""),
+        ({"local_model": True}, ""),
+        ({"local_model": True, "required_model": "large"}, "no model large answers here"),
+        ({"required_model": "other"}, "no model other answers here"),
+    ],
+)
+async def test_a_goal_is_taken_with_a_model_that_fits(fields: dict[str, Any], why: str) -> None:
+    hub = await agent([{"models": [LOCAL, REMOTE], "reason": "", "ready": True}])
+    assert await models.why_not(hub, ai("ollama"), parse_task({"title": "t", **fields})) == why
+
+
+async def test_without_a_provider_no_goal_is_taken() -> None:
+    hub = await agent([{"models": [LOCAL]}])
+    assert await models.why_not(hub, ai("none"), parse_task({"title": "t"})) == models.NO_PROVIDER
+    assert await models.said(hub, ai("none")) == {"models": [], "model_reason": models.NO_PROVIDER}
+
+
+async def test_a_model_that_is_away_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_PATIENCE_S", 0.0)
+    hub = await agent([{"models": [], "reason": "connection refused", "ready": False}])
+    why = await models.why_not(hub, ai("ollama"), parse_task({"title": "t"}))
+    assert why == "no model answers here: connection refused"
+    nobody = await agent([])
+    assert "mind does not answer" in await models.why_not(nobody, ai("ollama"), parse_task({"title": "t"}))
+
+
+@pytest.mark.parametrize("said", [{}, {"models": "x"}, {"models": [1, None], "reason": 7}])
+async def test_whatever_mind_says_is_borne(monkeypatch: pytest.MonkeyPatch, said: dict[str, Any]) -> None:
+    monkeypatch.setattr(models, "_PATIENCE_S", 0.0)
+    hub = await agent([said])
+    assert "no model answers here" in await models.why_not(hub, ai("ollama"), parse_task({"title": "t"}))
+
+
+async def test_a_mind_that_is_being_restarted_is_waited_for() -> None:
+    hub = await agent([{"models": [], "reason": ""}, {"models": [LOCAL], "reason": ""}])
+    assert await models.why_not(hub, ai("ollama"), parse_task({"title": "t"})) == ""
