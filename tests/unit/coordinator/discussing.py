@@ -133,13 +133,18 @@ class Talking:
 
 
 @asynccontextmanager
-async def talking(folder: Path, names: str = "abc", models: str = "abc") -> AsyncIterator[Talking]:
-    """Agents in one mesh; those in `models` have a model, which has the name of its agent."""
+async def talking(
+    folder: Path, names: str = "abc", models: str = "abc", remote: str = ""
+) -> AsyncIterator[Talking]:
+    """Agents in one mesh; those in `models` have a model, which has the name of its agent.
+
+    The models of those in `remote` are at a provider beyond private addresses.
+    """
     async with world(folder, names) as w:
         made = Talking(w)
         await w.takes_goals()
         for name in models:
-            w[name].executor.models = [{"provider": "ollama", "model": name, "local": True}]
+            w[name].executor.models = [{"provider": "ollama", "model": name, "local": name not in remote}]
             w[name].parts.profile.refresh()
         for agent in w.agents.values():
             await agent.until(lambda agent=agent: _models(agent) == set(models), "models")  # type: ignore[misc]

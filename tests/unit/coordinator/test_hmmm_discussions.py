@@ -57,6 +57,19 @@ def _version() -> Any:
     return Version
 
 
+async def test_a_goal_for_local_models_is_told_to_no_other(tmp_path: Path) -> None:
+    async with talking(tmp_path, remote="c") as t:
+        for name in "bc":
+            t.mind(name).discuss = agrees
+        task = await t.goal("a", local_model=True)
+        assert await t["a"].call("hmmm.audience", task_id=task, attempt=1) == {"members": 1}
+        said = await t.result("a", await t.open("a", task))
+        # Who has no such model is not waited for, and whose mind is asked knows that it may use no other.
+        assert said["outcome"] == "unanimous"
+        assert [head["task"].get("local_model") for head in t.mind("b").asked] == [True]
+        assert t.mind("c").asked == []
+
+
 async def test_an_objection_changes_the_plan(tmp_path: Path) -> None:
     async with talking(tmp_path) as t:
         t.mind("a").discuss, t.mind("b").discuss, t.mind("c").discuss = changes, objects_once, agrees

@@ -48,9 +48,16 @@ class Goal:
         """The goal in words."""
         return str(self.task.get("description") or self.task.get("title") or "")
 
+    @property
+    def local_model(self) -> bool:
+        """Whether the goal may be told to no provider beyond private addresses."""
+        return self.task.get("local_model") is True
+
     def view(self) -> dict[str, Any]:
         """What a mind is told of it."""
-        names = ("title", "project", "language", "required_role", "required_expertise")
+        names = (
+            "title", "project", "language", "required_role", "required_expertise", "local_model",
+        )  # fmt: skip
         known = {name: self.task[name] for name in names if self.task.get(name)}
         goal = self.words[:GOAL_MAX_CHARS]
         return {"task_id": self.task_id, "attempt": self.attempt, "goal": goal, **known}
@@ -119,8 +126,8 @@ class Room:
         """A listed member."""
         return self.table.get(Member, peer)
 
-    def candidates(self) -> list[Candidate]:
-        """The members as HMMM chooses among them."""
+    def candidates(self, goal: Goal) -> list[Candidate]:
+        """The members as HMMM chooses among them about a goal."""
         return [
             Candidate(
                 peer=member.peer,
@@ -128,7 +135,7 @@ class Room:
                 expertise=frozenset(member.expertise),
                 load=min(1.0, self.table.open_attempts_of(member.peer) / max(1, member.max_tasks)),
                 present=member.present,
-                answers=bool(member.models),
+                answers=any(model["local"] or not goal.local_model for model in member.models),
             )
             for member in self.table.records(Member)
         ]
@@ -137,7 +144,7 @@ class Room:
         """The fittest members that can answer about a goal, its owner left out."""
         role, expertise = goal.task.get("required_role"), goal.task.get("required_expertise")
         topic = Topic(str(role or ""), frozenset(map(str, expertise or ())))
-        return participants.choose(self.candidates(), goal.owner, topic, most)
+        return participants.choose(self.candidates(goal), goal.owner, topic, most)
 
     def speaker(self) -> dict[str, Any]:
         """This agent as messages name it."""
