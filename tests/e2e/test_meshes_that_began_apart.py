@@ -126,6 +126,7 @@ def test_a_lone_agent_joins_a_larger_mesh(four: list[Site]) -> None:
     check(four, [*own, *theirs, waiting])
 
 
+@pytest.mark.heavy
 def test_two_meshes_of_two_say_what_to_do_and_one_moves_over(four: list[Site]) -> None:
     first, second = four[:2], four[2:]
     pairs = (first, second)

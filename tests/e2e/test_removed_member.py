@@ -105,6 +105,7 @@ def test_a_result_that_another_has_meanwhile_is_superseded(three_hosts: list[Hos
     check(three_hosts, [task_id])
 
 
+@pytest.mark.heavy
 def test_a_result_that_nobody_else_has_counts_once(three_hosts: list[Host]) -> None:
     victim, rest, task_id = cut_off_at_work(three_hosts, "only")
     peer = victim.peer

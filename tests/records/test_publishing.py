@@ -39,12 +39,13 @@ def check(found: dict[str, Any] | None) -> None:
     assert found["versions"] == [1]
 
 
-async def test_killed_after_every_step_and_once_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.heavy)])
+async def test_killed_after_a_step_and_once_more(tmp_path: Path, stride: int) -> None:
     code, found, errors = await life(tmp_path / "whole", 0)
     assert code == 0, errors
     check(found)
     assert found is not None
-    for step in range(1, found["steps"] + 1):
+    for step in range(1, found["steps"] + 1, stride):
         folder = tmp_path / str(step)
         code, _, errors = await life(folder, step)
         assert code == -signal.SIGKILL, errors
