@@ -210,7 +210,9 @@ class _Driving:
                 *await self._journal(missing),
                 *await self._journal(discussed_record(talk.plan, "not talked over")),
             ]
-        return await self._journal(discussed_record(came.plan, came.outcome, came.session, came.said))
+        return await self._journal(
+            discussed_record(came.plan, came.outcome, came.session, came.said, came.address)
+        )
 
     async def _help(self, asked: Help) -> list[dict[str, Any]]:
         advice: tuple[dict[str, str], ...] = ()

@@ -32,12 +32,13 @@ class NoTalk(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """What came of a discussion. `plan` is the owner's last one."""
+    """What came of a discussion. `plan` is the owner's last one, `address` that of its record or ""."""
 
     outcome: str
     plan: str
     session: str
     said: tuple[dict[str, str], ...]
+    address: str = ""
 
 
 class Peers:
@@ -65,8 +66,8 @@ class Peers:
     async def discuss(self, plan: str, title: str, goal: str, project: str, wait_s: float) -> Talk:
         """Talks the plan over; the outcome is "timeout" when that took longer than `wait_s`."""
         until = self._clock() + wait_s
-        said = {"title": title, "goal": goal, "project": project, "plan": plan}
-        session = text_of(await self._ask("open", {**self._named, **said}, _TIMEOUT_S), "session_id")
+        about = {"title": title, "goal": goal, "project": project, "plan": plan}
+        session = text_of(await self._ask("open", {**self._named, **about}, _TIMEOUT_S), "session_id")
         while True:
             left = until - self._clock()
             wait = min(_RESULT_WAIT_S, max(left, 0.0))
@@ -76,7 +77,8 @@ class Peers:
             over = head.get("over") is True
             if over or left <= 0:
                 outcome = text_of(head, "outcome") if over else "timeout"
-                return Talk(outcome, text_of(head, "plan") or plan, session, _words(items_of(head, "said")))
+                said = _words(items_of(head, "said"))
+                return Talk(outcome, text_of(head, "plan") or plan, session, said, text_of(head, "address"))
             if wait < 1:
                 await self._sleep(wait)
 

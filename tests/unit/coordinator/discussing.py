@@ -75,14 +75,12 @@ class Talking:
         return str(said["session_id"])
 
     async def result(self, agent: str, session: str) -> dict[str, Any]:
-        """The end of a discussion, with its record's address."""
+        """The end of a discussion, once its record is listed."""
         said: dict[str, Any] = {"over": False}
         async with asyncio.timeout(DEADLINE_S):
             while not said["over"]:
                 said = await self[agent].call("hmmm.result", session_id=session, wait_s=DEADLINE_S)
-            while said["address"] is None:
-                said = await self[agent].call("hmmm.result", session_id=session, wait_s=0)
-                await asyncio.sleep(0.002)
+        await self.until_shown(agent, session, lambda shown: shown["session"]["record"] is not None)
         return said
 
     async def shown(self, agent: str, session: str) -> dict[str, Any]:

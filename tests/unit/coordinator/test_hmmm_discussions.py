@@ -33,6 +33,7 @@ async def test_unanimity_cuts_the_period_short(tmp_path: Path) -> None:
         record = t.record("a", session)
         assert record["kind"] == "hmmm_outcome"
         assert (record["task_id"], record["attempt"]) == (task, 1)
+        # Known as soon as the discussion is over: the goal's result names it.
         assert record["address"] == said["address"]
         assert record["decided"]["participants"] == ["peer-a", "peer-b", "peer-c"]
         transcript = t.world.mesh.records[f"/chorus/content/{record['decided']['transcript_sha256']}"]

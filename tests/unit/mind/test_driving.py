@@ -182,6 +182,7 @@ class TestTalk:
         world = await World(ScriptedModel(ORACLE)).open()
         said = [{"from": "peer-b", "name": "b", "intent": "objection", "message": "test first"}]
         results = [{"over": False}, {"over": True, "outcome": "agreed", "plan": "test, mend", "said": said}]
+        results[1]["address"] = "ucxl://a"
         world.hmmm = {
             "audience": lambda head: {"members": 2},
             "open": lambda head: {"session_id": "s1"},
@@ -193,6 +194,8 @@ class TestTalk:
         plans = world.executor.of("plan")
         assert [plan["text"] for plan in plans] == ["1. read 2. mend", "test, mend"]
         assert (plans[1]["outcome"], plans[1]["session"], plans[1]["advice"]) == ("agreed", "s1", said)
+        # The result of the goal names the record of its discussion by this.
+        assert plans[1]["address"] == "ucxl://a"
         assert "test first" in world.model.asked[1][-1].text
         assert world.executor.ended == "finished"
 

@@ -89,6 +89,16 @@ class Recording:
         lines = [about, *map(item_view, self._room.file.items(row.session_id))]
         return b"".join(orjson.dumps(line) + b"\n" for line in lines).decode()
 
+    def address(self, row: SessionRow) -> str | None:
+        """Where the record of a discussion that this agent owns stands, or will once it is published.
+
+        None before the discussion is concluded, and where its record can never be listed.
+        """
+        record = self._room.file.record(row.session_id)
+        if record is None:
+            return None
+        return self._address(row) if record.address is None else record.address or None
+
     # Publishing
 
     async def run(self) -> None:
@@ -167,7 +177,7 @@ class Recording:
         stored = await content.store(room.hub, text, role)
         name = content.sha256(text)
         body = {
-            "address": self._address(session),
+            "address": self._transcript_address(session),
             "hash": name,
             "stored": "" if stored == name else stored,
             "size": len(text),
@@ -179,11 +189,13 @@ class Recording:
 
     def _address(self, session: SessionRow) -> str:
         settings = self._room.process.settings
-        own = decisions.address(
+        return decisions.address(
             settings.agent_id, settings.role, session.project, session.task_id, session.attempt,
             "hmmm_outcome",
         )  # fmt: skip
-        return own.rpartition("/")[0] + "/transcript.jsonl"
+
+    def _transcript_address(self, session: SessionRow) -> str:
+        return self._address(session).rpartition("/")[0] + "/transcript.jsonl"
 
     def _record(self, session: SessionRow, facts: dict[str, Any]) -> dict[str, Any]:
         room = self._room
@@ -208,6 +220,6 @@ class Recording:
             summary=facts["summary"],
             inputs=decisions.inputs(),
             influenced_by=facts["cited"],
-            derived_from=[self._address(session)],
+            derived_from=[self._transcript_address(session)],
             created_at=facts["at"],
         )

@@ -227,7 +227,6 @@ class Hmmm:
         await self.room.until(over, wait)
         row = self._row(asked.session_id)
         session = self.talk.live(row)
-        record = self.room.file.record(row.session_id)
         return {
             "over": bool(row.outcome),
             "outcome": row.outcome,
@@ -237,7 +236,7 @@ class Hmmm:
                 for word in session.words
                 if word.peer != row.owner or word.person
             ],
-            "address": (record.address or None) if record is not None else None,
+            "address": self.recording.address(row),
         }
 
     async def help(self, request: Request) -> dict[str, Any]:

@@ -63,9 +63,13 @@ def plan_record(text: str, cost: dict[str, Any]) -> dict[str, Any]:
 
 
 def discussed_record(
-    plan: str, outcome: str, session: str = "", advice: tuple[dict[str, str], ...] = ()
+    plan: str,
+    outcome: str,
+    session: str = "",
+    advice: tuple[dict[str, str], ...] = (),
+    address: str = "",
 ) -> dict[str, Any]:
-    """What came of talking the plan over: the plan as it is then, and what was said."""
+    """What came of talking the plan over: the plan as it is then, what was said, where it is recorded."""
     return {
         "kind": "plan",
         "step": 0,
@@ -74,6 +78,7 @@ def discussed_record(
         "outcome": bounded(outcome),
         "session": session,
         "advice": list(advice),
+        **({"address": address} if address else {}),
     }
 
 
