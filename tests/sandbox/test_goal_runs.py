@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from world import World, eventually
 
 from chorus.config import AiSettings
 from chorus.hub import HubNotFound, HubNotPermitted
+from chorus.process import metrics
 
 pytestmark = pytest.mark.docker
 
@@ -113,6 +115,11 @@ async def test_a_goal_from_award_to_patch(world: World, tmp_path: Path) -> None:
     steps = [event["data"] for event in events if event["event"] == "step"]
     assert {"reply", "call", "outcome", "checks"} <= {key for data in steps for key in data}
     assert any(event["data"].get("text") == "wrong sum\n" for event in events if event["event"] == "output")
+    await eventually(lambda: len(world.touched) == 2)
+    assert world.touched == ["sum.sh", "docs/new file.txt"]
+    counted = metrics.render().decode()
+    assert 'chorus_goals_ended_total{ended_by="finished"} ' in counted
+    assert re.search(r"^chorus_goal_steps_total ([8-9]|[1-9][0-9]+)\.0$", counted, re.MULTILINE)
 
 
 async def test_failing_checks_go_back_to_the_model(world: World) -> None:

@@ -74,6 +74,8 @@ class World:
         self.coordinator = self.mesh.hub(AGENT, "coordinator")
         self.client = self.mesh.hub(AGENT, "api")
         self.peer = self.coordinator.peer_id
+        # What goals were said to have written to.
+        self.touched: list[str] = []
         loaded = load_settings(
             {
                 "CHORUS_LICENSE_ID": "dev-test",
@@ -250,6 +252,9 @@ class World:
                 self.renewals += 1
                 if self.refuse_renewals:
                     raise HubRefused("superseded: that attempt is not under way")
+                return {}
+            case "hmmm.progress":
+                self.touched += request.head["paths"]
                 return {}
             case _:
                 return {}

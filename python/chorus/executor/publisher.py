@@ -234,6 +234,9 @@ class Publisher:
         elif body["outcome"] == "failed":
             metrics.TASKS_FAILED.inc()
         metrics.TASK_DURATION.observe(float(body["timings"]["running_s"]))
+        if (goal := body.get("goal")) is not None:
+            metrics.GOALS_ENDED.labels(body["ended_by"]).inc()
+            metrics.GOAL_STEPS.inc(goal["steps"])
 
     def _superseded(self, item: Item, journal: Journal | None, reason: str) -> None:
         about = {"task_id": item.task_id, "attempt": item.attempt, "reason": reason}

@@ -34,6 +34,7 @@ from chorus.hub import HubError
 _DRIVE_EVERY_S: Final = 1.0
 _DRIVE_TIMEOUT_S: Final = 10.0
 _STOP_TIMEOUT_S: Final = 5.0
+_TELL_TIMEOUT_S: Final = 5.0
 # A process that is being restarted is back sooner; a goal that nobody has begun by then goes back.
 _MIND_PATIENCE_S: Final = 60.0
 
@@ -99,6 +100,12 @@ class GoalDriver:
 
         async def announce(paths: list[str]) -> None:
             await parts.announce("task_progress", {"state": "running", "paths": paths})
+            # Gossip does not come back to the agent that published it, and this agent may lead.
+            with contextlib.suppress(HubError):
+                head = {**_named(work), "paths": paths}
+                await parts.room.hub.call_service(
+                    "coordinator", "hmmm.progress", head, timeout=_TELL_TIMEOUT_S
+                )
 
         transcript = Transcript(job.folder, clean, parts.room.now)
         progress = Progress(announce, parts.room.spawn)
