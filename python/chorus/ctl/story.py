@@ -81,7 +81,7 @@ def talk_lines(item: Data) -> Iterator[Line]:
     """The lines of one thing of a goal's discussion: a message, a call for help, advice, an alert."""
     said_by = item.get("from")
     who = said_by if isinstance(said_by, dict) else {}
-    person = f"{_text(who['name'])} through " if who.get("name") else ""
+    person = f"{_text(who['person'])} through " if who.get("person") else ""
     name = f"{person}{_text(who.get('agent_id') or 'somebody')}"
     kind = item.get("kind")
     if kind == "record":

@@ -51,12 +51,11 @@ class Talk:
     def look(self) -> bool:
         """Tells of what is new; False when there is nothing to come."""
         try:
-            page = self._client.get("/api/v1/hmmm/sessions", task=self._task_id)
+            page = self._client.get("/api/v1/hmmm/sessions", task_id=self._task_id)
             for session in _dicts(page, "items"):
                 path = f"/api/v1/hmmm/sessions/{quote(str(session.get('session_id')), safe='')}"
                 said = self._client.get(path)
-                items = [*_dicts(said, "messages"), *_dicts(said, "others")]
-                for item in sorted(items, key=_number):
+                for item in _dicts(said, "items"):
                     self._tell_once(item)
         except Refused as error:
             return error.status >= 500
@@ -77,9 +76,3 @@ class Talk:
 def _dicts(value: object, name: str) -> list[dict[str, Any]]:
     listed = value.get(name) if isinstance(value, dict) else None
     return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-
-
-def _number(item: dict[str, Any]) -> int:
-    """In which place the agent heard it."""
-    number = item.get("n")
-    return number if isinstance(number, int) else 0

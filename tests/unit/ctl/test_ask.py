@@ -41,9 +41,9 @@ TALK = [
      "intent": "proposal", "message": "so"},
     {"n": 2, "kind": "message", "message_id": "m2", "from": {"agent_id": "b", "role": "r"},
      "intent": "objection", "message": "why?"},
-    {"n": 4, "kind": "message", "message_id": "m3", "from": {"agent_id": "b", "name": "Ada"},
-     "intent": "answer", "message": "yes"},
     {"n": 3, "kind": "help", "request_id": "h1", "from": {"agent_id": "a"}, "question": "how?"},
+    {"n": 4, "kind": "message", "message_id": "m3", "from": {"agent_id": "b", "person": "Ada"},
+     "intent": "answer", "message": "yes"},
     {"n": 5, "kind": "advice", "request_id": "h1", "from": {"agent_id": "c"}, "message": "thus"},
     {"n": 6, "kind": "alert", "alert_id": "l1", "rule": "security", "reason": "both change auth"},
     {"n": 7, "kind": "record", "hash": "0" * 64, "outcome": "agreed"},
@@ -82,7 +82,7 @@ class Agent:
             self.said.append((request.url.host, path, json.loads(request.read())))
             return httpx.Response(202, json={"id": self.said[-1][2].get("id")})
         if "/hmmm/sessions" in path:
-            return self.discussion(path)
+            return self.discussion(path, dict(request.url.params))
         if path.endswith("/events"):
             self.meanwhile()
             return httpx.Response(200, stream=httpx.ByteStream(self.events()))
@@ -94,17 +94,18 @@ class Agent:
             return httpx.Response(200, json={**shown, "result": result})
         return httpx.Response(200, json=self.before)
 
-    def discussion(self, path: str) -> httpx.Response:
+    def discussion(self, path: str, asked: dict[str, str]) -> httpx.Response:
+        """As the routes of chorus.api.hmmm answer."""
         if self.talk is None:
             return httpx.Response(404, json={"detail": "there is nothing"})
         if path.endswith("/sessions"):
-            return httpx.Response(200, json={"items": [{"session_id": "s1"}], "next": None})
-        said = {
-            "session_id": "s1",
-            "messages": [item for item in self.talk if item["kind"] == "message"],
-            "others": [item for item in self.talk if item["kind"] != "message"],
-        }
-        return httpx.Response(200, json=said)
+            mine = self.task["task_id"] if self.bodies else TASK
+            listed = [{"session_id": "s1", "task_id": mine}, {"session_id": "s2", "task_id": "0" * 26}]
+            found = [row for row in listed if asked.get("task_id") in (None, row["task_id"])]
+            return httpx.Response(200, json={"items": found, "next": None})
+        other = [{"n": 1, "kind": "message", "from": {"agent_id": "z"}, "message": "of another goal"}]
+        items = self.talk if path.endswith("/s1") else other
+        return httpx.Response(200, json={"session_id": path[-2:], "items": items})
 
     def events(self) -> bytes:
         events = [*STEPS, ("end", self.end)]
@@ -202,6 +203,7 @@ def test_the_discussion_is_shown_once(
     said = ["a, proposal: so", "b, objection: why?", "a, asks for help: how?", "Ada through b, answer: yes",
             "c, advises: thus", "alert, security: both change auth"]  # fmt: skip
     assert [line for line in lines if line in said] == said
+    assert not any("of another goal" in line for line in lines)
 
 
 def test_without_discussions_it_goes_on(agent: Agent) -> None:

@@ -72,7 +72,7 @@ GOAL = {
     },
 }  # fmt: skip
 TALKED = {
-    "kind": EVIL, "message_id": EVIL, "from": {"agent_id": EVIL, "name": EVIL}, "intent": EVIL,
+    "kind": EVIL, "message_id": EVIL, "from": {"agent_id": EVIL, "person": EVIL}, "intent": EVIL,
     "message": EVIL,
 }  # fmt: skip
 VERSION = {
@@ -89,7 +89,7 @@ ROW = {
     "path": EVIL, "sha256": EVIL, "attempt": EVIL, "seq": EVIL, "timestamp": 1, "type": EVIL,
     "data": {EVIL: EVIL}, "removed_at": EVIL, "id": EVIL, "continues": EVIL, "opened_at": EVIL,
     "outcome": EVIL, "result": {"goal": GOAL, "ended_by": EVIL, "decision": EVIL}, "session_id": EVIL,
-    "messages": [TALKED], "items": [TALKED], "others": [TALKED],
+    "items": [TALKED],
 }  # fmt: skip
 STATUS = {
     "agent_id": EVIL, "version": EVIL, "peer_id": EVIL, "peers": EVIL, "ai": {"detail": EVIL}, "applied": 7,
