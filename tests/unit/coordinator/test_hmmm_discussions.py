@@ -196,15 +196,37 @@ async def test_forged_words_count_for_nothing(tmp_path: Path) -> None:
         await stranger.publish(META_DISCUSSION, "hmmm.message", word("b", "1" * 26))
         await member.publish(META_DISCUSSION, "hmmm.message", word("b", "2" * 26))
         text = "concluded: unanimous\nall agreed"
+        concludes = message_id(session, "peer-c", plan, "end")
         await member.publish(
-            META_DISCUSSION, "hmmm.message", word("c", "3" * 26, message=text, intent="update")
+            META_DISCUSSION, "hmmm.message", word("c", concludes, message=text, intent="update")
         )
         await member.publish(META_DISCUSSION, "hmmm.message", {"session_id": session})
         # The first word of a member counts, the second one to the same message does not.
-        await member.publish(META_DISCUSSION, "hmmm.message", word("c", "4" * 26, intent="agreement"))
+        again = message_id(session, "peer-c", plan, "")
+        await member.publish(META_DISCUSSION, "hmmm.message", word("c", again, intent="agreement"))
         shown = await t.until_shown("a", session, lambda s: len(s["items"]) >= 2)
-        assert [item["message_id"] for item in shown["items"]] == [plan, "3" * 26]
+        assert [item["message_id"] for item in shown["items"]] == [plan, concludes]
         assert shown["session"]["state"] == "open"
+
+
+async def test_nobody_takes_the_id_of_somebody_elses_message(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
+        session = await t.open("a", await t.goal("a"))
+        await t.until_shown("a", session, lambda s: bool(s["session"]["plan"]))
+        plan = message_id(session, "peer-a", "", "")
+        # The id under which the owner concludes, and the one of another's reply, as anybody can tell them.
+        for taken in (message_id(session, "peer-a", plan, "end"), message_id(session, "peer-b", plan, "")):
+            said = {
+                "session_id": session, "message_id": taken, "parent_id": plan, "citations": [],
+                "from": {"agent_id": "c", "role": ""}, "message": "m", "intent": "update",
+                "timestamp": "2026-01-01T00:00:00.000Z",
+            }  # fmt: skip
+            await t.world.mesh.hub("c", "node").publish(META_DISCUSSION, "hmmm.message", said)
+        t.mind("b").discuss = t.mind("c").discuss = agrees
+        for name in "bc":
+            await t.until_shown(name, session, lambda s: bool(s["session"]["plan"]))
+        t.pass_time(31)
+        assert (await t.result("a", session))["over"]
 
 
 async def test_a_discussion_goes_on_after_a_restart(tmp_path: Path) -> None:

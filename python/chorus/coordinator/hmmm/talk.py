@@ -15,7 +15,7 @@ from chorus.coordinator.hmmm.minds import Minds
 from chorus.coordinator.hmmm.recording import Recording
 from chorus.coordinator.hmmm.room import Goal, Room
 from chorus.coordinator.hmmm.store import Item, SessionRow
-from chorus.hmmm.ids import message_id
+from chorus.hmmm.ids import END, PERSON, is_own, message_id
 from chorus.hmmm.session import HOPS_MAX, Conclude, Escalate, Session, Terms, Think, Wait
 from chorus.hmmm.words import INTENTS_OF_OTHERS, Citation, Word, concluding
 from chorus.hub import HubError, HubInvalid, HubRefused, HubTooLarge, Message, guard
@@ -82,8 +82,9 @@ class Talk:
         word = word_of(message.data, message.sender, self._room.now_ms())
         ident = str(message.data["session_id"])
         member = self._room.member(message.sender)
-        if member is None or member.agent_id != word.agent_id:
-            # Only members' words count, and each under its own name.
+        known = member is not None and member.agent_id == word.agent_id
+        if member is None or not known or not is_own(word.message_id, ident, word.peer, word.parent_id):
+            # Only members' words count, and each under its own name and id.
             metrics.HMMM_MESSAGES.labels("foreign").inc()
             return
         row = self._room.file.session(ident)
@@ -163,7 +164,7 @@ class Talk:
         item = self._say(row, intent, parent, text, person=person)
         if item is not None:
             return item
-        ident = message_id(row.session_id, self._room.hub.peer_id, parent.message_id, "person")
+        ident = message_id(row.session_id, self._room.hub.peer_id, parent.message_id, PERSON)
         known = self._room.file.item(row.session_id, "message", ident)
         if known is not None and known.data["message"] == self._room.clean(text):
             return known
@@ -187,7 +188,7 @@ class Talk:
         peer, parent_id = room.hub.peer_id, parent.message_id if parent is not None else ""
         settings = room.process.settings
         word = Word(
-            message_id=message_id(row.session_id, peer, parent_id, purpose or ("person" if person else "")),
+            message_id=message_id(row.session_id, peer, parent_id, purpose or (PERSON if person else "")),
             parent_id=parent_id,
             peer=peer,
             agent_id=settings.agent_id,
@@ -317,7 +318,7 @@ class Talk:
     def _end(self, row: SessionRow, session: Session, own: bool) -> None:
         if own and session.plan is not None:
             text = concluding(ENDED, "the attempt ended first")
-            self._say(row, "update", session.plan, text, purpose="end")
+            self._say(row, "update", session.plan, text, purpose=END)
         else:
             self._room.file.conclude(row.session_id, ENDED, "the attempt ended first", self._room.now_ms())
             self._forget(row.session_id)
@@ -335,7 +336,7 @@ class Talk:
                 self._say(row, "escalation", about, f"{asks}\nThe plan: {session.plan.message}")
                 return self._room.now_ms()
             case Conclude(outcome, reason):
-                self._say(row, "update", session.plan, concluding(outcome, reason), purpose="end")
+                self._say(row, "update", session.plan, concluding(outcome, reason), purpose=END)
         return None
 
     def _repeat(self, row: SessionRow, session: Session) -> int | None:
