@@ -95,6 +95,8 @@ class _Driving:
         """From the journal as it is to the end of the attempt."""
         run = self._run = await self._begin()
         while True:
+            # A server that was away at the beginning has said since how much its model takes.
+            run.resize(self._parts.thinking.window())
             action = run.next(self._parts.clock())
             done = await self._do(run, action)
             if done is None:

@@ -305,6 +305,20 @@ def test_words_come_in_once_and_before_the_next_step() -> None:
     assert (last.role, last.text.count("use gcc")) == ("user", 1)
 
 
+def test_other_agents_words_do_not_crowd_out_a_run() -> None:
+    story = (
+        Story().did("run", "a", command="ls").add(kind="message", id="p", **{"from": "person"}, text="stay")
+    )
+    for number in range(1000):
+        said = f"word {number} " + "x" * 4000
+        story.add(kind="message", id=f"m{number}", **{"from": "peer"}, name="b", text=said)
+    shown = texts(asked(story).turns)
+    assert len(shown) < 20_000
+    assert "word 999 " in shown
+    assert "stay" in shown
+    assert "word 5 " not in shown
+
+
 def test_the_first_outcome_of_a_call_counts() -> None:
     story = Story().did("run", "as it was", command="ls").outcome("as it was told later")
     assert "as it was told later" not in texts(asked(story).turns)

@@ -6,8 +6,9 @@ it was. A record that comes twice counts once; unknown kinds are ignored.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from chorus.mind.run import room, stuck, turns
@@ -33,6 +34,8 @@ _DEADLINE_S: Final = 3600.0
 _TALK_SHARE: Final = 0.5
 # Other agents are asked at most so often in a run: their time is not this run's.
 _QUESTIONS_MAX: Final = 3
+# Of what other agents say unasked the newest words are shown: they must not crowd out a run's own work.
+_PEERS_WORDS_MAX: Final = 8
 _PLAIN_LINES: Final = 40
 
 
@@ -66,6 +69,8 @@ class Run:
         self._used = Used()
         self._notes: set[str] = set()
         self._messages: set[str] = set()
+        # Other agents' words that are shown, oldest first, each with the list that it is in.
+        self._peers_words: deque[tuple[list[Said], Said]] = deque()
         self._questions = 0
         self._blanked = 0
         # Circles are looked for from this step on: what is new to the model may break them.
@@ -81,6 +86,11 @@ class Run:
     def begun(self) -> bool:
         """Whether a reply of the model is in the journal."""
         return self._used.steps > 0
+
+    def resize(self, window: int) -> None:
+        """The model's window is known better now: so many tokens."""
+        if window != self._settings.window:
+            self._settings = replace(self._settings, window=window)
 
     @property
     def started(self) -> bool:
@@ -171,8 +181,16 @@ class Run:
             return
         self._messages.add(id)
         name, text = text_of(record, "name"), text_of(record, "text")
-        self._hear(Said("person" if record.get("from") == "person" else "peer", name, text))
         self._since = self._used.steps
+        if record.get("from") == "person":
+            self._hear(Said("person", name, text))
+            return
+        word = Said("peer", name, turns.shortened_word(text))
+        self._peers_words.append((self._hear(word), word))
+        if len(self._peers_words) > _PEERS_WORDS_MAX:
+            place, oldest = self._peers_words.popleft()
+            if oldest in place:
+                place.remove(oldest)
 
     def _take_note(self, record: dict[str, Any]) -> None:
         id = text_of(record, "id")
@@ -222,8 +240,11 @@ class Run:
         self._steps = [step for step in self._steps if step.number > upto]
         self._summary = text
 
-    def _hear(self, word: Said) -> None:
-        (self._steps[-1].said if self._steps else self._said).append(word)
+    def _hear(self, word: Said) -> list[Said]:
+        """Words that the model is shown after the last step; returns the list that they are in."""
+        place = self._steps[-1].said if self._steps else self._said
+        place.append(word)
+        return place
 
     # What is to be done
 

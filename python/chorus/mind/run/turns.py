@@ -115,9 +115,14 @@ def unmarked(advice: Sequence[object]) -> str:
     for one in advice:
         if isinstance(one, dict):
             name, intent = text_of(one, "name") or text_of(one, "from"), text_of(one, "intent")
-            word = shortened(text_of(one, "message"), _WORD_MAX_CHARS)
+            word = shortened_word(text_of(one, "message"))
             lines.append(f"{name}{f' ({intent})' if intent else ''}: {word}")
     return "\n\n".join(lines)
+
+
+def shortened_word(text: str) -> str:
+    """As much of another agent's word as is shown."""
+    return shortened(text, _WORD_MAX_CHARS)
 
 
 def hint(circle: str, marks: Marks) -> str:
