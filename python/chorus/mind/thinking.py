@@ -13,6 +13,8 @@ from typing import Any, Final, Literal, Protocol
 # What one reply may hold at most: more is no step of work but a model that runs on.
 TEXT_MAX_BYTES: Final = 64 * 1024
 CALLS_MAX: Final = 16
+# Names and arguments of all calls; the largest file that a model writes in one is far below.
+CALLS_MAX_BYTES: Final = 256 * 1024
 
 Finish = Literal["stop", "length", "calls"]
 Role = Literal["system", "user", "assistant", "tool"]

@@ -23,10 +23,11 @@ from chorus.mind.providers.failures import BadCall, Failed, Garbled, NoTools
 from chorus.mind.providers.lines import Lines
 from chorus.mind.providers.ollama_wire import ChatLines, read_show
 from chorus.mind.providers.openai_wire import EventLines
-from chorus.mind.providers.pieces import ARGUMENTS_MAX_BYTES, Call, Text
+from chorus.mind.providers.pieces import Bounds, Call, Text
 from chorus.mind.providers.provider import CUT_OFF
 from chorus.mind.thinking import (
     CALLS_MAX,
+    CALLS_MAX_BYTES,
     TEXT_MAX_BYTES,
     ModelAway,
     ModelRefused,
@@ -184,11 +185,18 @@ async def test_an_endless_text_is_cut_and_its_connection_closed(tmp_path: Path) 
 
 async def test_more_calls_or_larger_ones_than_a_reply_may_have(tmp_path: Path) -> None:
     many = [call("run", {"command": "ls"})] * (CALLS_MAX + 1)
-    for said in (many, [call("run", {"command": "x" * ARGUMENTS_MAX_BYTES})]):
+    for said in (many, [call("run", {"command": "x" * CALLS_MAX_BYTES})]):
         reply, _ = await ask_ollama(tmp_path, lines(*said, done()))
         assert (reply.calls, reply.finish) == ((), "length")
     reply, _ = await ask_ollama(tmp_path, lines(*many[1:], done()))
     assert len(reply.calls) == CALLS_MAX
+
+
+def test_names_that_grow_piece_by_piece_are_bounded() -> None:
+    bounds = Bounds()
+    pieces = [Call(0, "n" * 4096, "")] * 100
+    assert sum(bounds.take(piece) is not None for piece in pieces) * 4096 == CALLS_MAX_BYTES
+    assert bounds.full
 
 
 @pytest.mark.parametrize(

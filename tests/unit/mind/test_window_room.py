@@ -136,3 +136,23 @@ def test_what_is_known_of_a_task_is_bounded() -> None:
     )
     story.add(kind="setup", commands=[{"output": "o" * 20_000}] * 64)
     assert len(asked(story, 32768)) < 50_000
+
+
+def test_a_window_that_is_known_later_counts() -> None:
+    story = Story()
+    for number in range(12):
+        story.did("run", f"{number} " + "x" * 4000, command=f"make {number}")
+    run = story.run()
+    assert isinstance(run.next(BEGAN), Ask)
+    run.resize(4096)
+    assert isinstance(run.next(BEGAN), Note)
+
+
+def test_a_record_stays_small_whatever_its_text_and_calls_are_together() -> None:
+    said = reply(call("write", path="a", text="\x01" * 120_000), text="\x01" * 64 * 1024)
+    assert len(orjson.dumps(reply_record(1, said))) < 1024 * 1024
+
+
+def test_a_long_text_of_a_call_stays_whole() -> None:
+    record = reply_record(1, reply(call("write", path="a", text="x" * 200_000)))
+    assert record["calls"][0]["arguments"]["text"] == "x" * 200_000

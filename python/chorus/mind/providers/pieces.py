@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
-from chorus.mind.thinking import CALLS_MAX, TEXT_MAX_BYTES
-
-# The largest file that a model writes in one call is far below.
-ARGUMENTS_MAX_BYTES: Final = 256 * 1024
+from chorus.mind.thinking import CALLS_MAX, CALLS_MAX_BYTES, TEXT_MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class Bounds:
 
     def __init__(self) -> None:
         self._text_bytes = 0
-        self._arguments_bytes = 0
+        self._calls_bytes = 0
         self._calls: set[int] = set()
 
     def take(self, piece: Piece) -> Piece | None:
@@ -61,8 +58,9 @@ class Bounds:
                 return Text(cut) if cut else None
         elif isinstance(piece, Call):
             self._calls.add(piece.index)
-            self._arguments_bytes += len(piece.arguments.encode())
-            if len(self._calls) > CALLS_MAX or self._arguments_bytes > ARGUMENTS_MAX_BYTES:
+            # Pieces of a name are put together too.
+            self._calls_bytes += len(piece.name.encode()) + len(piece.arguments.encode())
+            if len(self._calls) > CALLS_MAX or self._calls_bytes > CALLS_MAX_BYTES:
                 return None
         return piece
 
@@ -71,6 +69,6 @@ class Bounds:
         """Whether something was left out."""
         return (
             self._text_bytes > TEXT_MAX_BYTES
-            or self._arguments_bytes > ARGUMENTS_MAX_BYTES
+            or self._calls_bytes > CALLS_MAX_BYTES
             or len(self._calls) > CALLS_MAX
         )

@@ -11,13 +11,14 @@ from typing import Any, Final
 
 import orjson
 
-from chorus.mind.thinking import CALLS_MAX, TEXT_MAX_BYTES, Reply
+from chorus.mind.thinking import CALLS_MAX, CALLS_MAX_BYTES, TEXT_MAX_BYTES, Reply
 
 # Deeper arguments are no tool's.
 _DEPTH_MAX: Final = 16
 _INTEGER_MAX: Final = 2**53
-# What the executor takes as one record, less room for the other fields.
-_CALLS_MAX_BYTES: Final = 768 * 1024
+# What the executor takes as one record, less room for the other fields. Six bytes for a character that JSON
+# escapes: text alone may come to a third of it.
+_REPLY_MAX_BYTES: Final = 896 * 1024
 _TOOL_MAX_BYTES: Final = 200
 _TOO_LARGE: Final = "Your calls were too long together, and none was made. Write less in one reply."
 # What other agents are told at once: plans, questions and answers to them.
@@ -33,11 +34,12 @@ def reply_record(step: int, reply: Reply) -> dict[str, Any]:
         {"call": number, "tool": bounded(call.tool, _TOOL_MAX_BYTES), "arguments": plain(call.arguments)}
         for number, call in enumerate(reply.calls[:CALLS_MAX], 1)
     ]
-    too_large = len(orjson.dumps(calls)) > _CALLS_MAX_BYTES
+    text = bounded(reply.text)
+    too_large = len(orjson.dumps([calls, text])) > _REPLY_MAX_BYTES
     return {
         "kind": "reply",
         "step": step,
-        "text": bounded(reply.text),
+        "text": text,
         "calls": [] if too_large else calls,
         "unreadable": _TOO_LARGE if too_large else bounded(reply.unreadable),
         "finish": reply.finish,
@@ -104,7 +106,8 @@ def plain(value: Any, depth: int = 0) -> Any:
         return {bounded(str(key)): plain(item, depth + 1) for key, item in value.items()}
     if depth < _DEPTH_MAX and isinstance(value, list | tuple):
         return [plain(item, depth + 1) for item in value]
-    return bounded(value) if isinstance(value, str) else "too deep"
+    # No longer than all arguments of a reply: what is to be written to a file must not lose its end.
+    return bounded(value, CALLS_MAX_BYTES) if isinstance(value, str) else "too deep"
 
 
 def seconds_of(at: object) -> float | None:
