@@ -88,3 +88,12 @@ def test_whatever_is_written_is_a_call_or_named(name: str, arguments: str) -> No
         calls, unreadable = check([(tool, arguments)], [READ])
         assert bool(calls) != bool(unreadable)
     written_calls.find(arguments, [READ])
+
+
+def test_arguments_nested_as_deep_as_json_goes_are_said_to_be_wrong() -> None:
+    deep = '{"command": ' + "[" * 1000 + "]" * 1000 + "}"
+    good, problem = check(
+        [("run", deep)], [ToolSpec("run", "", {"properties": {"command": {"type": "string"}}})]
+    )
+    assert good == ()
+    assert "command" in problem
