@@ -53,6 +53,8 @@ def read(text: str) -> tuple[tuple[ToolCall, ...], str]:
             return (), EXPECTED.format(what="its bash block is empty")
         return (ToolCall(RUN, {"command": commands[0]}),), ""
     first, _, rest = text.strip().partition("\n")
+    if first.strip() == DONE and blocks:
+        return (), EXPECTED.format(what=f"it says {DONE} and has a block")
     if first.strip() == DONE:
         return (ToolCall(FINISH, {"summary": rest.strip()}),), ""
     if not text.strip():

@@ -82,3 +82,9 @@ def test_a_conversation_in_words() -> None:
     assert said[4].text == 'read {"path":"a"}'
     assert said[5].text == "read:\ntext"
     assert as_text(turns[1:])[0].role == "system"
+
+
+def test_done_beside_a_block_is_not_done() -> None:
+    calls, problem = read("DONE\n```python\nprint(1)\n```")
+    assert calls == ()
+    assert "has a block" in problem
