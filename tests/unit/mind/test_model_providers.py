@@ -360,6 +360,17 @@ async def test_a_server_that_passes_requests_on_is_not_local(tmp_path: Path) -> 
         assert (await ask(thinking)).text == "hello"
 
 
+async def test_a_local_goal_waits_for_the_first_look(tmp_path: Path) -> None:
+    shown = Answer((json.dumps({"remote_host": "https://elsewhere", "model_info": {}}).encode(),))
+    async with (
+        wire(shown, lines(text("hello"), done())) as server,
+        models(ollama_at(server.url), tmp_path) as thinking,
+    ):
+        with pytest.raises(ModelRefused, match="local model"):
+            await ask(thinking, local_only=True)
+    assert [asked.path for asked in server.asked] == ["/api/show"]
+
+
 async def test_looks_say_why_a_model_is_not_there(tmp_path: Path) -> None:
     cases: list[tuple[Callable[[str], AiSettings], Answer, bool, str]] = [
         (ollama_at, Answer((b'{"error": "model not found"}',), status=404), False, "404: model not found"),

@@ -67,8 +67,8 @@ class Provider:
         self.detail = "not asked yet"
         # Until a server says otherwise.
         self.calls_tools = True
-        # Whether its server only passes requests on to somewhere else.
-        self._remote = False
+        # Whether its server only passes requests on to somewhere else; None: it was not asked yet.
+        self._remote = None if name == "ollama" else False
 
     async def close(self) -> None:
         """Ends its connections."""
@@ -117,6 +117,8 @@ class Provider:
         self, turns: Sequence[Turn], tools: Sequence[ToolSpec], *, local_only: bool, on_text: OnText
     ) -> Answer:
         """One try. Raises Failed, Garbled and ModelRefused; takes as long as the server takes."""
+        if local_only and self._remote is None:
+            await self._look_at_ollama()
         if local_only and self._remote:
             raise ModelRefused("its server passes requests on, and the task asks for a local model")
         try:
