@@ -16,7 +16,7 @@ from chorus.mind import words
 from chorus.mind.accounting import Accounts
 from chorus.mind.driving import Parts, drive
 from chorus.mind.models import Models
-from chorus.mind.role_prompts import RolePrompts
+from chorus.mind.role_prompts import Prompt, RolePrompts
 from chorus.mind.thinking import ModelAway, ModelRefused, Turn
 from chorus.mind.watch import Watch
 from chorus.process import Process
@@ -30,6 +30,8 @@ WORDS_AT_ONCE: Final = 2
 # What is left of the asker's patience for the way back.
 ANSWER_S: Final = 1.0
 WORD_BYTES: Final = 8
+# Attempts whose prompt is kept; the oldest is forgotten first.
+PROMPTS_KEPT: Final = 256
 
 _Key = tuple[str, int]
 
@@ -48,6 +50,8 @@ class Mind:
         self._prompts = RolePrompts(settings.ai.prompts_dir)
         self._watch = Watch(self.models, self._prompts, process.log)
         self._runs: dict[_Key, asyncio.Task[None]] = {}
+        # What each attempt began with: files that change count from the next one on.
+        self._given: dict[_Key, Prompt] = {}
         self._words = asyncio.Semaphore(WORDS_AT_ONCE)
         # How many others share a limit of calls.
         self._sharers = 0
@@ -83,17 +87,23 @@ class Mind:
             raise HubInvalid("drive names task (an object) and secret")
         if self._process.stopping.is_set():
             return {"accepted": False, "reason": "this process is stopping"}
+        prompt = self._prompt(key, str(task.get("role") or self._process.settings.role))
         if (running := self._runs.get(key)) is None or running.done():
-            run = self._runs[key] = asyncio.create_task(self._run(key, task, secret))
+            run = self._runs[key] = asyncio.create_task(self._run(key, task, secret, prompt))
             # Not at the end of the run itself: one that is cancelled before it began has none.
             run.add_done_callback(lambda done: self._forget(key, done))
-        role = task.get("role") or self._process.settings.role
-        return {"accepted": True, "reason": "", "prompts_sha256": self._prompts.prompt(str(role)).sha256}
+        return {"accepted": True, "reason": "", "prompts_sha256": prompt.sha256}
 
-    async def _run(self, key: _Key, task: Mapping[str, Any], secret: str) -> None:
-        parts = Parts(
-            self._process.hub, self.models, lambda role: self._prompts.prompt(role).text, self._process.log
-        )
+    def _prompt(self, key: _Key, role: str) -> Prompt:
+        """The prompt that the attempt has, from the first time that it is driven here."""
+        if (given := self._given.get(key)) is None:
+            given = self._given[key] = self._prompts.prompt(role)
+            if len(self._given) > PROMPTS_KEPT:
+                del self._given[next(iter(self._given))]
+        return given
+
+    async def _run(self, key: _Key, task: Mapping[str, Any], secret: str, prompt: Prompt) -> None:
+        parts = Parts(self._process.hub, self.models, lambda role: prompt.text, self._process.log)
         with guard.handling("answer"):
             await self._driver(parts, *key, task, secret)
 
@@ -103,7 +113,9 @@ class Mind:
 
     async def _stop(self, request: Request) -> dict[str, Any]:
         """`stop` {task_id, attempt}: works on it no more; answers when that is so."""
-        run = self._runs.get(_key(request.head))
+        key = _key(request.head)
+        run = self._runs.get(key)
+        self._given.pop(key, None)
         await self._end([] if run is None else [run])
         return {"stopped": run is not None}
 

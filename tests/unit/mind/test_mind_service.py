@@ -151,6 +151,16 @@ async def test_a_drive_that_ended_may_begin_again(tmp_path: Path) -> None:
         assert len(w.drives.begun) == 2
 
 
+async def test_changed_prompts_count_from_the_next_attempt_on(tmp_path: Path) -> None:
+    (tmp_path / "prompts").mkdir()
+    async with served(tmp_path) as (w, _):
+        first = await w.call("drive", task_id="t", attempt=1, task=TASK, secret="s")
+        (tmp_path / "prompts" / "own.yaml").write_text("roles: {tester: {system_prompt: Test it.}}")
+        again = await w.call("drive", task_id="t", attempt=1, task=TASK, secret="s")
+        other = await w.call("drive", task_id="t", attempt=2, task=TASK, secret="s")
+    assert again["prompts_sha256"] == first["prompts_sha256"] != other["prompts_sha256"]
+
+
 @pytest.mark.parametrize(
     "head",
     [{}, {"task_id": 1, "attempt": 1}, {"task_id": "t", "attempt": True}, {"task_id": "t", "attempt": 1}],
