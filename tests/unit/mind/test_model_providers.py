@@ -306,6 +306,15 @@ async def test_a_model_without_tools_works_through_text(tmp_path: Path) -> None:
     assert "DONE" in server.asked[1].body["messages"][0]["content"]
 
 
+async def test_a_server_that_refuses_tools_whatever_it_is_asked(tmp_path: Path) -> None:
+    no_tools = Answer((b'{"error": "m does not support tools"}',), status=400)
+    async with wire(no_tools) as server, models(ollama_at(server.url), tmp_path) as thinking:
+        with pytest.raises(ModelRefused, match="refuses tools"):
+            await ask(thinking)
+        await thinking.look()
+        assert not thinking.providers[0].there
+
+
 async def test_what_the_text_protocol_offers_has_to_be_a_tool_of_the_run(tmp_path: Path) -> None:
     no_tools = Answer((b'{"error": "m does not support tools"}',), status=400)
     done_at_once = lines(text("DONE\nall well"), done())

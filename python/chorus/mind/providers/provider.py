@@ -85,7 +85,7 @@ class Provider:
                 await (self._look_at_ollama() if self.name == "ollama" else self._look_at_list())
         except TimeoutError:
             self.told(f"no answer within {LOOK_S:g} s")
-        except Garbled as error:
+        except (Garbled, NoTools, BadCall) as error:
             self.told(str(error))
         except (ModelAway, ModelRefused) as error:
             self.told(error.reason)
@@ -122,10 +122,13 @@ class Provider:
         if local_only and self._remote:
             raise ModelRefused("its server passes requests on, and the task asks for a local model")
         try:
-            return await self._try(turns, tools, local_only, on_text)
-        except NoTools:
-            self.calls_tools = False
-            return await self._try(turns, tools, local_only, on_text)
+            try:
+                return await self._try(turns, tools, local_only, on_text)
+            except NoTools:
+                self.calls_tools = False
+                return await self._try(turns, tools, local_only, on_text)
+        except NoTools as error:
+            raise Garbled(f"it refuses tools that it was not asked for: {error}") from None
         except BadCall as error:
             return Answer("", (), f"Your tool call could not be read: {error}", "stop", 0, 0)
 
