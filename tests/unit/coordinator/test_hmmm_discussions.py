@@ -9,8 +9,9 @@ import orjson
 import pytest
 from discussing import agrees, changes, objects_once, talking
 
+from chorus.coordinator.hmmm import minds
 from chorus.hmmm.ids import message_id
-from chorus.hub import HubNotFound, HubRefused
+from chorus.hub import HubNotFound, HubRefused, HubUnavailable
 from chorus.wire.messages import META_DISCUSSION
 
 
@@ -84,6 +85,25 @@ async def test_an_objection_changes_the_plan(tmp_path: Path) -> None:
         assert (objection["intent"], objection["from"]["agent_id"]) == ("objection", "b")
         assert better["citations"][0]["ucxl"].endswith(objection["message_id"])
         assert "changed 1 times" in t.record("a", session)["summary"]
+
+
+async def test_a_mind_that_is_being_restarted_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(minds, "AGAIN_S", 0.001)
+    async with talking(tmp_path) as t:
+        asked: list[None] = []
+
+        def restarted(head: dict[str, Any]) -> dict[str, Any]:
+            asked.append(None)
+            if len(asked) == 1:
+                raise HubUnavailable("no service mind")
+            return changes(head)
+
+        t.mind("a").discuss = restarted
+        t.mind("b").discuss, t.mind("c").discuss = objects_once, agrees
+        said = await t.result("a", await t.open("a", await t.goal("a")))
+        assert (said["outcome"], said["plan"]) == ("unanimous", "a better plan")
 
 
 async def test_the_period_passes_in_silence(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ What a mind says is as little trusted as any other text: it is read here, or it 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,6 +27,10 @@ DISCUSS_TIMEOUT_S: Final = 180.0
 # What one agent's model reads and writes for one session, estimated; then the agent is silent there.
 TOKENS_MAX: Final = 50_000
 _CHARS_PER_TOKEN: Final = 4
+# A process that is being restarted is back sooner.
+AWAY_S: Final = 15.0
+AGAIN_S: Final = 0.5
+_AWAY: Final = frozenset({"unavailable", "closed"})
 _INTENTS_OF_OWNER: Final = frozenset({"proposal", "answer"})
 
 
@@ -85,13 +90,25 @@ class Minds:
             self._room.process.log.info("no more tokens for this discussion", session=row.session_id)
             return {}
         self._tokens[row.session_id] = spent
-        try:
-            reply = await self._room.hub.call_service("mind", "discuss", head, timeout=DISCUSS_TIMEOUT_S)
-        except HubError as error:
-            self._room.process.log.info("the mind has no words", session=row.session_id, error=str(error))
-            return {}
-        self._tokens[row.session_id] += len(str(reply.head.get("message") or "")) // _CHARS_PER_TOKEN
-        return reply.head
+        reply = await self._answer(row, head)
+        self._tokens[row.session_id] += len(str(reply.get("message") or "")) // _CHARS_PER_TOKEN
+        return reply
+
+    async def _answer(self, row: SessionRow, head: dict[str, Any]) -> dict[str, Any]:
+        """What the mind answers; asked again for a while when it is away, as one that is restarted is."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + AWAY_S
+        while True:
+            try:
+                reply = await self._room.hub.call_service("mind", "discuss", head, timeout=DISCUSS_TIMEOUT_S)
+            except HubError as error:
+                if error.code not in _AWAY or loop.time() >= until:
+                    log = self._room.process.log
+                    log.info("the mind has no words", session=row.session_id, error=str(error))
+                    return {}
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return reply.head
 
 
 def _address(row: SessionRow, word: Word) -> str:
