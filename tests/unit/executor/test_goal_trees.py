@@ -10,7 +10,9 @@ import pytest
 
 from chorus.executor.backend import FileEntry
 from chorus.executor.goal.trees import _choose, pack_changed, with_protected
-from chorus.executor.patch import File, Tree, tree_of_tar
+from chorus.executor.patch import File, Tree, apply_patch, make_patch, tree_of_tar
+from chorus.executor.patch.making import UNREAD
+from chorus.executor.patch.tree import NOT_FETCHED
 
 Member = tuple[str, bytes, int, str, bytes]
 
@@ -140,3 +142,28 @@ def test_what_goes_into_no_patch_is_not_fetched() -> None:
         "closed": "a folder that cannot be read",
         "secret": "it cannot be read",
     }
+
+
+def test_new_files_in_a_build_folder_that_was_sent_are_fetched() -> None:
+    before = {"package.json": File.of("100644", b"{}"), "build/gen.sh": File.of("100644", b"")}
+    entries = [FileEntry(path, "file", 1) for path in (*before, "build/new.sh", "dist/made.js")]
+    tree, wanted, missing = _choose(entries, before)
+    assert (wanted, missing) == (["package.json", "build/gen.sh", "build/new.sh"], [])
+    new = File.of("100644", b"content")
+    patch = make_patch(before, {**tree, **before, "build/new.sh": new})
+    assert apply_patch(before, patch.text) == {**before, "build/new.sh": new}
+    assert [one.path for one in patch.left_out] == ["dist"]
+
+
+@pytest.mark.parametrize(
+    "mark", [FileEntry("pkg/pyvenv.cfg", "other", 0), FileEntry("pkg/pyvenv.cfg", "file", 1, readable=False)]
+)
+def test_what_the_tree_will_not_have_makes_no_folder_a_builds(mark: FileEntry) -> None:
+    _, wanted, missing = _choose([mark, FileEntry("pkg/new.py", "file", 1)], {})
+    assert wanted == ["pkg/new.py"]
+    assert [path for path, _ in missing] == ["pkg/pyvenv.cfg"]
+
+
+def test_a_file_that_was_not_fetched_is_never_in_a_patch() -> None:
+    patch = make_patch({}, {"a": NOT_FETCHED, "b": File.of("100644", b"")})
+    assert (patch.files, patch.left_out) == (1, (("a", UNREAD),))

@@ -12,12 +12,10 @@ from chorus.executor.globs import Globs
 from chorus.executor.patch import File, Ignored, Tree, tree_of_tar
 from chorus.executor.patch.ignoring import built_folder
 from chorus.executor.patch.names import why_refused
-from chorus.executor.patch.tree import LINK, folders_of
+from chorus.executor.patch.tree import LINK, NOT_FETCHED, folders_of
 
 # The files of a workspace together, on their way to be compared.
 WORKSPACE_BYTES_MAX = 1024 * 1024 * 1024
-# Stands for what does not go into a patch: it is named there, and need not be fetched.
-_NOT_FETCHED = File.of("100644", b"")
 
 
 async def workspace_tree(sandbox: Sandbox, before: Tree, scratch: Path) -> tuple[Tree, list[tuple[str, str]]]:
@@ -43,20 +41,23 @@ def _choose(
     entries: list[FileEntry], before: Tree
 ) -> tuple[dict[str, File], list[str], list[tuple[str, str]]]:
     ignored = Ignored(before)
-    # Whether a folder is a build's is told by the names beside it alone.
-    names = {entry.path: _NOT_FETCHED for entry in entries if entry.kind != "directory"}
+    had = _folders(before)
+    # Whether a folder is a build's is told by the names beside it: by those that the tree will have, as the
+    # patch decides by them too.
+    names = {entry.path: NOT_FETCHED for entry in entries if _in_tree(entry, before)}
     tree: dict[str, File] = {}
     wanted: list[str] = []
     missing: list[tuple[str, str]] = []
     for entry in entries:
         path = entry.path
+        built = None if path in before else built_folder(path, names)
         if entry.kind == "directory":
             if not entry.readable and why_refused(path) == "":
                 missing.append((path, "a folder that cannot be read"))
         elif path not in before and (
-            why_refused(path) or built_folder(path, names) or ignored.covering(path)
+            why_refused(path) or (built is not None and built not in had) or ignored.covering(path)
         ):
-            tree[path] = _NOT_FETCHED
+            tree[path] = NOT_FETCHED
         elif entry.kind == "link":
             tree[path] = File.of(LINK, entry.target.encode("utf-8", "surrogateescape"))
         elif entry.kind != "file":
@@ -66,6 +67,13 @@ def _choose(
         else:
             wanted.append(path)
     return tree, wanted, missing
+
+
+def _in_tree(entry: FileEntry, before: Tree) -> bool:
+    """Whether the tree of the workspace has it; what cannot be read is there as it was sent."""
+    if entry.kind == "directory":
+        return False
+    return entry.kind == "link" or (entry.kind == "file" and entry.readable) or entry.path in before
 
 
 def with_protected(before: Tree, after: Tree, globs: tuple[str, ...]) -> Tree:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from chorus.executor.patch.ignoring import Ignored, built_folder
 from chorus.executor.patch.lines import Budget
 from chorus.executor.patch.names import gits_own, why_refused
-from chorus.executor.patch.tree import LINK, File, Tree, folders_of, leads_out
+from chorus.executor.patch.tree import LINK, NOT_FETCHED, File, Tree, folders_of, leads_out
 from chorus.executor.patch.writing import TooLong, changed, read_of, renamed
 from chorus.wire.visible import visible
 
@@ -31,6 +31,7 @@ _NAME_CHARS_MAX: Final = 1000
 
 IGNORED: Final = "the source's ignore rules cover it"
 BUILT: Final = "a build or cache folder that the source does not have"
+UNREAD: Final = "its content was not read"
 
 
 class LeftOut(NamedTuple):
@@ -148,7 +149,8 @@ class _Making:
         # A file that was sent counts as tracked, and what is tracked is not ignored, but for what tools make.
         if covered is not None and (path not in self._before or built_folder(path, self._before) is not None):
             return covered, IGNORED
-        return "", ""
+        # Whoever fetched the tree took it for one of the above.
+        return (path, UNREAD) if file is NOT_FETCHED else ("", "")
 
     def _together(self, paths: list[str]) -> dict[str, str]:
         """The part of each change where a file takes a folder's place or a folder a file's."""

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from chorus.archives import confined
 
@@ -63,6 +63,10 @@ class File:
             digest.update(piece)
         return digest.hexdigest()
 
+
+# Stands for a file that does not go into a patch: it is named there, and its content is not needed. Told by
+# its identity, as other files may be empty too.
+NOT_FETCHED: Final = File.of("100644", b"")
 
 # By paths with `/` between names; bytes that are no UTF-8 are surrogates. No file is another one's folder.
 Tree = Mapping[str, File]
