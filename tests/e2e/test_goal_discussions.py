@@ -255,9 +255,11 @@ def test_advice_saves_a_stuck_run(talks: Talks) -> None:
 
 
 @pytest.mark.heavy
-def test_two_goals_of_a_project_raise_one_alert(talks: Talks) -> None:
+@pytest.mark.parametrize("leads", [False, True], ids=["the leader hears", "the leader works on one"])
+def test_two_goals_of_a_project_raise_one_alert(talks: Talks, leads: bool) -> None:
     leader = talks.leader()
-    owners = [name for name in AGENTS if name != leader]
+    others = [name for name in AGENTS if name != leader]
+    owners = [leader, others[0]] if leads else others
     play, alerted = plays(), threading.Event()
     paths = ("config/settings.yaml", "config/more.yaml", "api/routes.py")
 
@@ -271,7 +273,8 @@ def test_two_goals_of_a_project_raise_one_alert(talks: Talks) -> None:
         return write(paths[place]) if place < len(paths) else FINISH
 
     talks.play(touches)
-    tasks = [talks.submit(f"one of two: {name}", name, project="shop") for name in owners]
+    project = f"shop {leads}"
+    tasks = [talks.submit(f"one of two: {name}", name, project=project) for name in owners]
     try:
         alerts = until(lambda: [alert for task in tasks for alert in of_kind(talks.session(task), "alert")])
     finally:
