@@ -21,8 +21,10 @@ from chorus.mind.rate import RESETDATA_CALLS_PER_MINUTE, Share
 from chorus.mind.thinking import ModelAway, ModelRefused, Reply, ToolSpec, Turn
 from chorus.process import metrics
 
-# Source code and prose have about four bytes a token, other scripts and numbers fewer.
+# Source code and prose have about four bytes a token, other scripts fewer. Of digits each is one, with most
+# models: a dump in hexadecimal is far longer for them than it looks.
 BYTES_PER_TOKEN: Final = 3
+_DIGITS: Final = b"0123456789"
 
 OnText = Callable[[str], None]
 
@@ -72,7 +74,9 @@ class Models:
 
     def count(self, text: str) -> int:
         """How many tokens the text has, rather too many than too few."""
-        return len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN + 1
+        data = text.encode("utf-8", "replace")
+        other = len(data.translate(None, _DIGITS))
+        return len(data) - other + other // BYTES_PER_TOKEN + 1
 
     def calls_tools(self) -> bool:
         """Whether the first choice calls tools by itself."""

@@ -244,3 +244,5 @@ async def test_a_count_of_tokens_is_rather_too_high(tmp_path: Path) -> None:
         assert made.count("") == 1
         assert made.count("x" * 300) == 101
         assert made.count("語" * 100) == 101
+        # Of digits each is a token with most models.
+        assert made.count("0123456789" * 10) == 101
