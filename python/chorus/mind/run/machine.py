@@ -112,16 +112,6 @@ class Run:
         left = self._budget.left_s(now)
         return _DEADLINE_S if left is None else left - self._budget.margin_s
 
-    def known(self, step: int, call: int) -> bool:
-        """Whether that call has an outcome."""
-        return any(
-            act.outcome is not None
-            for one in self._steps
-            if one.number == step
-            for act in one.acts
-            if act.call == call
-        )
-
     # What the journal says
 
     def apply(self, record: dict[str, Any]) -> None:
