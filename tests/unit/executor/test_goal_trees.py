@@ -7,12 +7,16 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from patch_trees import pairs
 
 from chorus.executor.backend import FileEntry
+from chorus.executor.globs import Globs
 from chorus.executor.goal.trees import _choose, pack_changed, with_protected
 from chorus.executor.patch import File, Tree, apply_patch, make_patch, tree_of_tar
 from chorus.executor.patch.making import UNREAD
-from chorus.executor.patch.tree import NOT_FETCHED
+from chorus.executor.patch.tree import NOT_FETCHED, folders_of
 
 Member = tuple[str, bytes, int, str, bytes]
 
@@ -113,6 +117,15 @@ def test_protected_files_are_those_that_were_sent() -> None:
         "tests/a": sent["tests/a"], "tests/b": sent["tests/b"], "x": after["x"]
     }  # fmt: skip
     assert with_protected(sent, after, ()) == after
+
+
+@given(pairs(), st.sampled_from(["src", "a/**", "**/x.py", "?", "*"]))
+def test_no_protected_file_is_another_ones_folder(pair: tuple[Tree, Tree], glob: str) -> None:
+    """A folder of its name, or a file in the place of its folder, goes."""
+    tree = with_protected(*pair, (glob,))
+    assert all(folder not in tree for path in tree for folder in folders_of(path))
+    named = Globs((glob,))
+    assert {path: file for path, file in pair[0].items() if named.match(path)}.items() <= tree.items()
 
 
 def test_what_goes_into_no_patch_is_not_fetched() -> None:
