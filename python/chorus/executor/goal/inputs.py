@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from chorus.archives.errors import ArchiveRefused
+from chorus.executor.globs import Globs
 from chorus.executor.goal.earlier_run import EarlierRun, EarlierRuns
 from chorus.executor.goal.trees import pack_changed
 from chorus.executor.patch import PatchRefused, Tree, apply_patch, tree_of_tar
@@ -45,7 +46,7 @@ class GoalInputs:
     scratch: Path
     runs: EarlierRuns
     begun: Begun | None = None
-    # Why the task's own source cannot be used; said when it is to be put into the sandbox.
+    # What of the task cannot be used, and why; said when its source is to be put into the sandbox.
     refused: str = ""
     _archive: Path | None = field(default=None)
 
@@ -72,6 +73,12 @@ class GoalInputs:
             return self.task
         except PatchRefused as error:
             self.refused = f"the patch of task {self.task.continues} is not for this source: {error}"
+            return self.task
+        if too_many := Globs(task.protected).refused:
+            # Such a pattern fits nothing: the checks would run without what it is to protect.
+            self.refused = (
+                f"protected: the braces of {too_many[0]!r} stand for too many patterns; write plainer ones"
+            )
             return self.task
         self.begun = Begun(task, sent, begun, archive, taken, earlier)
         return task
