@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chorus.executor.backend import SandboxGone
+from chorus.executor.goal import transcript as transcripts
 from chorus.executor.goal.checking import Checked
 from chorus.executor.goal.run import GoalRun
 from chorus.executor.goal.session_service import SessionService
@@ -22,7 +23,7 @@ from chorus.executor.goal.tools import Outcome
 from chorus.executor.goal.transcript import Transcript
 from chorus.executor.journal import Journal
 from chorus.executor.patch import LeftOut, Patch
-from chorus.hub import HubInvalid, HubNotFound, HubNotPermitted, Reply, Request
+from chorus.hub import HubError, HubInvalid, HubNotFound, HubNotPermitted, HubRefused, Reply, Request
 from chorus.testing.anything import OBJECTS, RAW, VALUES, ask, examples
 from chorus.wire.ids import new_id
 
@@ -133,6 +134,8 @@ async def test_a_call_under_which_the_sandbox_dies_is_told_and_ends_the_run(benc
     assert isinstance(bench.goal.ended.exception(), SandboxGone)
     again = await bench.ask("run", step=1, call=1, command="x")
     assert again.payload == reply.payload
+    with pytest.raises(HubNotFound, match="its sandbox is gone"):
+        await bench.ask("run", step=1, call=2, command="x")
 
 
 async def test_a_call_that_the_executor_fails_at_has_an_outcome(bench: Bench) -> None:
@@ -143,6 +146,77 @@ async def test_a_call_that_the_executor_fails_at_has_an_outcome(bench: Bench) ->
     assert b"Input/output error" in reply.payload
     bench.tools.error = None
     assert (await bench.ask("run", step=1, call=2, command="x")).head["ok"] is True
+
+
+class FullFor(Transcript):
+    """A journal whose disk has no room for so many records of one kind."""
+
+    def __init__(self, folder: Path, kind: str, times: int = 1) -> None:
+        super().__init__(folder, lambda text: text, lambda: "now")
+        self.kind, self.times = kind, times
+
+    def add(self, kind: str, **fields: Any) -> dict[str, Any]:
+        if kind == self.kind and self.times:
+            self.times -= 1
+            raise OSError(28, "No space left on device")
+        return super().add(kind, **fields)
+
+
+async def test_a_call_whose_outcome_was_not_written_is_not_done_again(bench: Bench, tmp_path: Path) -> None:
+    bench.goal.transcript = FullFor(tmp_path, "outcome")
+    bench.tools.go.set()
+    with pytest.raises(HubError, match="No space"):
+        await bench.ask("run", step=1, call=1, command="x")
+    assert (await bench.ask("run", step=1, call=1, command="x")).payload == b"run 1"
+    assert bench.tools.done == ["run"]
+    assert bench.kinds() == ["call", "outcome"]
+
+
+async def test_a_call_whose_end_is_not_known_is_not_done_again(bench: Bench) -> None:
+    bench.tools.go.set()
+    bench.tools.error = KeyError("a defect")
+    with pytest.raises(KeyError):
+        await bench.ask("run", step=1, call=1, command="x")
+    reply = await bench.ask("run", step=1, call=1, command="x")
+    assert (reply.head["ok"], reply.payload) == (False, b"the call was begun; what came of it is not known")
+    assert bench.tools.done == ["run"]
+
+
+async def test_checks_whose_outcome_was_not_written_are_not_run_again(bench: Bench, tmp_path: Path) -> None:
+    bench.goal.transcript = FullFor(tmp_path, "outcome")
+    with pytest.raises(HubError, match="No space"):
+        await finished(bench, 1)
+    assert not bench.goal.ended.done()
+    assert (await finished(bench, 1))[0] is True
+    assert bench.checks.checked == 1
+    assert bench.goal.ended.result().ended_by == "finished"
+
+
+async def test_an_event_without_room_fails_no_call(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(event: str, data: dict[str, Any]) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bench.journal, "event", full)
+    assert (await finished(bench, 1))[0] is True
+    assert bench.goal.ended.result().ended_by == "finished"
+
+
+@pytest.mark.parametrize("ended_by", ["finished", "gave_up"])
+@pytest.mark.parametrize("room", [0, 150])
+async def test_a_full_transcript_ends_the_run_at_finish(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ended_by: str, room: int
+) -> None:
+    monkeypatch.setattr(transcripts, "BYTES_MAX", room)
+    with pytest.raises(HubRefused, match="the transcript has reached"):
+        await bench.ask("finish", step=1, call=1, ended_by=ended_by, reason="r")
+    assert bench.goal.ended.result().ended_by == "steps"
+
+
+async def test_a_full_transcript_takes_no_words(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transcripts, "BYTES_MAX", 0)
+    head = {"task_id": TASK, "attempt": 1, "id": "m", "text": "look", "name": "Ada"}
+    with pytest.raises(HubRefused, match="limit: the transcript"):
+        bench.service.message(head, "person")
 
 
 async def finished(bench: Bench, step: int) -> tuple[bool, str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -71,6 +72,10 @@ class GoalRun:
         self._calls: dict[tuple[int, int], asyncio.Task[Reply]] = {}
         self._outcomes: dict[tuple[int, int], int] = {}
         self._replies: dict[tuple[int, int], Reply] = {}
+        # Calls whose beginning was journaled, and what came of those whose outcome could not be: none of them
+        # is done again.
+        self._begun: set[tuple[int, int]] = set()
+        self._unwritten: dict[tuple[int, int], Outcome] = {}
         self._one = asyncio.Lock()
         self._questioned = False
         # Whether the last thing that happened was a finish that the checks refused.
@@ -130,7 +135,10 @@ class GoalRun:
             return known
         if len(self._messages) >= _MESSAGES_MAX:
             raise HubRefused(f"limit: a run hears at most {_MESSAGES_MAX} messages")
-        record = self.transcript.add("message", id=id, **{"from": by}, name=name, text=text)
+        try:
+            record = self.transcript.add("message", id=id, **{"from": by}, name=name, text=text)
+        except TranscriptFull as full:
+            raise HubRefused(f"limit: {full}") from None
         self.transcript.sync()
         self._messages[id] = record["n"]
         self.journal.event("message", {name: record[name] for name in ("id", "from", "name", "text", "at")})
@@ -143,25 +151,27 @@ class GoalRun:
             name: _short(value) for name, value in record.items() if name not in ("n", "at", "kind", "step")
         }
         told = {"step": record.get("step", 0), kind: fields, "at": record["at"]}
-        self.journal.event("step", told)
+        # The record is in the transcript; a call must not fail because its event has no room.
+        with contextlib.suppress(OSError):
+            self.journal.event("step", told)
 
     # ---- calls -------------------------------------------------------------------------------------
 
     async def call(self, tool: str, step: int, call: int, arguments: Mapping[str, Any]) -> Reply:
         """The outcome of a call: done now, or known from before."""
-        return await self._once((step, call), lambda: self._tool(tool, step, call, arguments))
+        return await self._once((step, call), lambda: self._tool(tool, (step, call), arguments))
 
     async def finish(self, step: int, call: int, head: Mapping[str, Any]) -> Reply:
         """`finish` {ended_by, summary|reason}."""
         ended_by = head.get("ended_by")
         text = str(head.get("summary") or head.get("reason") or "")[:_REASON_CHARS]
         if ended_by == "finished":
-            return await self._once((step, call), lambda: self._finished(step, call, text))
+            return await self._once((step, call), lambda: self._finished((step, call), text))
         if ended_by not in _LOOP_ENDS:
             raise HubInvalid(f"ended_by: {ended_by!r} is no end of a run")
         loop_end: LoopEnd = ended_by  # type: ignore[assignment]
         if call:
-            return await self._once((step, call), lambda: self._given_up(step, call, loop_end, text))
+            return await self._once((step, call), lambda: self._given_up((step, call), loop_end, text))
         self._check_open()
         self._end_loop(loop_end, text)
         return _accepted()
@@ -178,15 +188,24 @@ class GoalRun:
             away = ended_by == "model" and not self.transcript.begun
             self.end(End(ended_by, reason, given_back=away))
 
-    async def _once(self, key: tuple[int, int], work: Any) -> Reply:
+    async def _once(self, key: tuple[int, int], work: Callable[[], Awaitable[Reply]]) -> Reply:
         if (known := self._known(key)) is not None:
             return known
         if (running := self._calls.get(key)) is None:
             self._check_open()
-            running = self._calls[key] = asyncio.create_task(work())
+            running = self._calls[key] = asyncio.create_task(self._in_turn(work))
             running.add_done_callback(lambda _: self._calls.pop(key, None))
         # Whoever asked may go away; the call goes on, and its outcome is kept.
         return await asyncio.shield(running)
+
+    async def _in_turn(self, work: Callable[[], Awaitable[Reply]]) -> Reply:
+        async with self._one:
+            self._check_open()
+            try:
+                return await work()
+            except TranscriptFull as full:
+                self.end(End("steps", str(full)))
+                raise HubRefused(str(full)) from None
 
     def _known(self, key: tuple[int, int]) -> Reply | None:
         if (number := self._outcomes.get(key)) is None:
@@ -199,74 +218,87 @@ class GoalRun:
 
     def _check_open(self) -> None:
         if self._closed or self.ended.done():
-            raise HubNotFound(f"this goal has ended: {self._closed or self.ended.result().ended_by}")
+            raise HubNotFound(f"this goal has ended: {self._closed or self._ended_by()}")
 
-    def _begin(self, step: int, call: int, tool: str, arguments: Mapping[str, Any]) -> None:
-        self.tell(self.transcript.add("call", step=step, call=call, tool=tool, arguments=dict(arguments)))
+    def _ended_by(self) -> str:
+        return "its sandbox is gone" if self.ended.exception() else self.ended.result().ended_by
 
-    def _done(self, step: int, call: int, outcome: Outcome) -> Reply:
-        fields = {"step": step, "call": call, **outcome.head(), "text": outcome.text}
+    async def _done_once(
+        self,
+        key: tuple[int, int],
+        tool: str,
+        arguments: Mapping[str, Any],
+        work: Callable[[], Awaitable[Outcome]],
+    ) -> Reply:
+        """Does a call between its two records; of one that was done already, it writes what came of it.
+
+        Raises OSError.
+        """
+        if key not in self._begun:
+            step, call = key
+            self.tell(self.transcript.add("call", step=step, call=call, tool=tool, arguments=dict(arguments)))
+            self._begun.add(key)
+            self._unwritten[key] = await work()
+        outcome = self._unwritten.get(key, Outcome(False, "the call was begun; what came of it is not known"))
+        fields = {"step": key[0], "call": key[1], **outcome.head(), "text": outcome.text}
         record = self.transcript.add("outcome", **fields)
-        self._outcomes[step, call] = record["n"]
+        self._outcomes[key] = record["n"]
+        self._unwritten.pop(key, None)
         self.tell(record)
         return Reply(outcome.head(), str(record["text"]).encode())
 
-    async def _tool(self, tool: str, step: int, call: int, arguments: Mapping[str, Any]) -> Reply:
-        async with self._one:
-            self._check_open()
+    async def _tool(self, tool: str, key: tuple[int, int], arguments: Mapping[str, Any]) -> Reply:
+        async def work() -> Outcome:
             try:
-                self._begin(step, call, tool, arguments)
-                try:
-                    outcome = await self.tools.call(tool, arguments)
-                    if outcome.ok and tool in ("write", "edit"):
-                        self._touched(self.tools.below_workspace(arguments["path"]))
-                except SandboxError as error:
-                    # Who drives the attempt finds the same, and ends it.
-                    self._fail(error)
-                    outcome = Outcome(False, f"the sandbox ended, so what came of it is not known: {error}")
-                except (OSError, ArchiveRefused, ValueError) as error:
-                    outcome = Outcome(False, f"this agent failed, so what came of it is not known: {error}")
-                return self._done(step, call, outcome)
-            except TranscriptFull as full:
-                self.end(End("steps", str(full)))
-                raise HubRefused(str(full)) from None
+                outcome = await self.tools.call(tool, arguments)
+                if outcome.ok and tool in ("write", "edit"):
+                    self._touched(self.tools.below_workspace(arguments["path"]))
+                return outcome
+            except SandboxError as error:
+                # Who drives the attempt finds the same, and ends it.
+                self._fail(error)
+                return Outcome(False, f"the sandbox ended, so what came of it is not known: {error}")
+            except (OSError, ArchiveRefused, ValueError) as error:
+                return Outcome(False, f"this agent failed, so what came of it is not known: {error}")
 
-    async def _given_up(self, step: int, call: int, ended_by: LoopEnd, reason: str) -> Reply:
-        async with self._one:
-            self._begin(step, call, "finish", {"ended_by": ended_by, "reason": reason})
-            self._done(step, call, Outcome(True, ""))
-            self._replies[step, call] = _accepted()
-            self._end_loop(ended_by, reason)
-            return _accepted()
+        return await self._done_once(key, tool, arguments, work)
 
-    async def _finished(self, step: int, call: int, summary: str) -> Reply:
-        async with self._one:
-            self._check_open()
-            self._begin(step, call, "finish", {"summary": summary})
+    async def _given_up(self, key: tuple[int, int], ended_by: LoopEnd, reason: str) -> Reply:
+        async def work() -> Outcome:
+            return Outcome(True, "")
+
+        await self._done_once(key, "finish", {"ended_by": ended_by, "reason": reason}, work)
+        self._replies[key] = _accepted()
+        self._end_loop(ended_by, reason)
+        return _accepted()
+
+    async def _finished(self, key: tuple[int, int], summary: str) -> Reply:
+        async def work() -> Outcome:
             try:
-                accepted, text = await self._decide(step, call, summary)
+                return Outcome(*await self._decide(*key))
             except SandboxError as error:
                 self._fail(error)
-                accepted, text = False, f"the sandbox ended: {error}"
+                return Outcome(False, f"the sandbox ended: {error}")
             except (ArchiveRefused, PatchRefused, TooMuchWork, OSError) as error:
-                accepted, text = False, f"the changes could not be checked: {error}"
-            self._done(step, call, Outcome(accepted, text))
-            patch = self.patch
-            told = {
-                "text": text,
-                "checks": self.checked.commands if self.checked else [],
-                "changed": bool(patch and patch.files),
-                "patch": {"files": patch.files, "size": len(patch.text)} if patch else None,
-            }
-            reply = Reply({"accepted": accepted}, orjson.dumps(self.transcript.cleaned(told)))
-            # Of an earlier one the journal has what its asker needs.
-            self._replies = {(step, call): reply}
-            if accepted:
-                self.tally.summary = summary
-                self.end(End("finished", summary))
-            return reply
+                return Outcome(False, f"the changes could not be checked: {error}")
 
-    async def _decide(self, step: int, call: int, summary: str) -> tuple[bool, str]:
+        done = await self._done_once(key, "finish", {"summary": summary}, work)
+        accepted, patch = done.head["ok"], self.patch
+        told = {
+            "text": done.payload.decode(),
+            "checks": self.checked.commands if self.checked else [],
+            "changed": bool(patch and patch.files),
+            "patch": {"files": patch.files, "size": len(patch.text)} if patch else None,
+        }
+        reply = Reply({"accepted": accepted}, orjson.dumps(self.transcript.cleaned(told)))
+        # Of an earlier one the journal has what its asker needs.
+        self._replies = {key: reply}
+        if accepted:
+            self.tally.summary = summary
+            self.end(End("finished", summary))
+        return reply
+
+    async def _decide(self, step: int, call: int) -> tuple[bool, str]:
         patch = self.patch = await self.checking.patch(self._sandbox)
         if not patch.complete:
             named = "; ".join(f"{one.path}: {one.reason}" for one in patch.left_out[:20])
