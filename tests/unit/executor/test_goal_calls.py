@@ -301,6 +301,18 @@ async def test_words_are_taken_once_and_only_while_it_runs(bench: Bench) -> None
         bench.service.message({**head, "id": "n"}, "person")
 
 
+async def test_words_of_peers_leave_room_for_those_of_people(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chorus.executor.goal.run._PEERS_MESSAGES_MAX", 2)
+    head = {"task_id": TASK, "attempt": 1, "text": "look", "name": "Ada"}
+    for id in ("1", "2", "2"):
+        bench.service.message({**head, "id": id}, "peer")
+    with pytest.raises(HubRefused, match="at most 2 messages of peers"):
+        bench.service.message({**head, "id": "3"}, "peer")
+    assert bench.service.message({**head, "id": "4"}, "person") == {"n": 3}
+
+
 def test_anything_asked_is_answered(tmp_path: Path) -> None:
     with asyncio.Runner() as runner:
 

@@ -33,6 +33,8 @@ _BUDGETS: Final = ("steps", "tokens", "money")
 _SHORT_CHARS: Final = 500
 _REASON_CHARS: Final = 8_000
 _MESSAGES_MAX: Final = 1_000
+# Of peers, so that they leave the rest to people.
+_PEERS_MESSAGES_MAX: Final = 50
 _NO_CHANGE: Final = (
     "Nothing was changed: the files are as they were sent. If that is what the goal needs, call finish "
     "again; if not, go on."
@@ -81,6 +83,7 @@ class GoalRun:
         # Whether the last thing that happened was a finish that the checks refused.
         self._refused = False
         self._messages: dict[str, int] = {}
+        self._peers_messages = 0
         self._closed = ""
 
     def permits(self, secret: object) -> bool:
@@ -135,12 +138,18 @@ class GoalRun:
             return known
         if len(self._messages) >= _MESSAGES_MAX:
             raise HubRefused(f"limit: a run hears at most {_MESSAGES_MAX} messages")
+        if by == "peer" and self._peers_messages >= _PEERS_MESSAGES_MAX:
+            raise HubRefused(
+                f"limit: a run hears at most {_PEERS_MESSAGES_MAX} messages of peers; "
+                "say it through the agent that runs the goal, or through the one that vouched for it"
+            )
         try:
             record = self.transcript.add("message", id=id, **{"from": by}, name=name, text=text)
         except TranscriptFull as full:
             raise HubRefused(f"limit: {full}") from None
         self.transcript.sync()
         self._messages[id] = record["n"]
+        self._peers_messages += by == "peer"
         self.journal.event("message", {name: record[name] for name in ("id", "from", "name", "text", "at")})
         return self.transcript.last
 
