@@ -214,7 +214,8 @@ class GoalDriver:
                 )
                 if reply.head.get("accepted"):
                     heard = loop.time()
-                    self._prompts_sha256 = str(reply.head.get("prompts_sha256") or self._prompts_sha256)
+                    # The first: the run began with those, and a mind that was restarted may have others.
+                    self._prompts_sha256 = self._prompts_sha256 or str(reply.head.get("prompts_sha256") or "")
                 else:
                     why = str(reply.head.get("reason") or "it declines")
             except HubError as error:
