@@ -20,6 +20,7 @@ class Progress:
         self._spawn = spawn
         self._said: set[str] = set()
         self._waiting: list[str] = []
+        self._saying = False
 
     def touched(self, path: str) -> None:
         """A file below the workspace was written."""
@@ -27,11 +28,17 @@ class Progress:
             return
         self._said.add(path)
         self._waiting.append(path)
-        if len(self._waiting) == 1:
+        if not self._saying:
+            self._saying = True
             self._spawn(self._say())
 
     async def _say(self) -> None:
-        await asyncio.sleep(_TOGETHER_S)
-        while self._waiting:
-            said, self._waiting = self._waiting[:PATHS_MAX], self._waiting[PATHS_MAX:]
-            await self._announce(said)
+        try:
+            await asyncio.sleep(_TOGETHER_S)
+            while self._waiting:
+                said = self._waiting[:PATHS_MAX]
+                await self._announce(said)
+                del self._waiting[: len(said)]
+        finally:
+            # Also when it fails: what is left is said with the next path.
+            self._saying = False
