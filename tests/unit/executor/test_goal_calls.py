@@ -56,11 +56,15 @@ class PlannedChecks:
 
     def __init__(self) -> None:
         self.patches = [SOME]
+        self.first = b""
         self.codes = [0]
         self.checked = 0
 
     async def patch(self, sandbox: Any) -> Patch:
         return self.patches.pop(0) if len(self.patches) > 1 else self.patches[0]
+
+    async def changed(self, patch: Patch) -> bool:
+        return patch.text != self.first
 
     async def check(self, patch: Patch) -> Checked:
         self.checked += 1
@@ -237,9 +241,11 @@ async def test_passing_checks_end_the_run(bench: Bench) -> None:
         await bench.ask("run", step=3, call=1, command="x")
 
 
-async def test_no_change_is_questioned_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [NONE, SOME])
+async def test_no_change_is_questioned_once(tmp_path: Path, first: Patch) -> None:
+    """Also in a run that began with the changes of another."""
     bench = Bench(tmp_path, has_checks=False)
-    bench.checks.patches = [NONE]
+    bench.checks.patches, bench.checks.first = [first], first.text
     assert "Nothing was changed" in (await finished(bench, 1))[1]
     assert (await finished(bench, 2))[0] is True
 

@@ -9,7 +9,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +59,7 @@ class Checking:
         self._begun = begun
         self._scratch = scratch
         self._fresh = fresh
+        self._first: bytes | None = None
 
     async def patch(self, sandbox: Sandbox) -> Patch:
         """The difference between the source as it was sent and the workspace now.
@@ -74,7 +75,14 @@ class Checking:
         if not missing:
             return patch
         left_out = (*patch.left_out, *(LeftOut(_shown(path), why) for path, why in missing))
-        return Patch(patch.text, patch.files, left_out[:1000], patch.complete)
+        return replace(patch, left_out=left_out[:1000])
+
+    async def changed(self, patch: Patch) -> bool:
+        """Whether a patch has more than what the run began with. Raises OSError."""
+        if self._first is None:
+            first = await asyncio.to_thread(make_patch, self._begun.sent, self._begun.begun)
+            self._first = first.text
+        return patch.text != self._first
 
     async def check(self, patch: Patch) -> Checked:
         """Runs `setup`, and then each check, whatever the others came to.

@@ -36,8 +36,8 @@ _MESSAGES_MAX: Final = 1_000
 # Of peers, so that they leave the rest to people.
 _PEERS_MESSAGES_MAX: Final = 50
 _NO_CHANGE: Final = (
-    "Nothing was changed: the files are as they were sent. If that is what the goal needs, call finish "
-    "again; if not, go on."
+    "Nothing was changed: the files are as they were at the beginning. If that is what the goal needs, "
+    "call finish again; if not, go on."
 )
 
 
@@ -79,6 +79,8 @@ class GoalRun:
         self._begun: set[tuple[int, int]] = set()
         self._unwritten: dict[tuple[int, int], Outcome] = {}
         self._one = asyncio.Lock()
+        # Whether the last finish found more than what the run began with, and whether that was asked about.
+        self._changed = False
         self._questioned = False
         # Whether the last thing that happened was a finish that the checks refused.
         self._refused = False
@@ -296,7 +298,7 @@ class GoalRun:
         told = {
             "text": done.payload.decode(),
             "checks": self.checked.commands if self.checked else [],
-            "changed": bool(patch and patch.files),
+            "changed": self._changed,
             "patch": {"files": patch.files, "size": len(patch.text)} if patch else None,
         }
         reply = Reply({"accepted": accepted}, orjson.dumps(self.transcript.cleaned(told)))
@@ -315,7 +317,8 @@ class GoalRun:
                 False,
                 f"Not everything that changed fits into the patch. Make it smaller. Left out: {named}",
             )
-        if not patch.files and not self._questioned:
+        self._changed = await self.checking.changed(patch)
+        if not self._changed and not self._questioned:
             self._questioned = True
             return False, _NO_CHANGE
         if not self._has_checks:
