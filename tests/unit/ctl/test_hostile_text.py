@@ -181,7 +181,7 @@ def hostile(request: httpx.Request) -> httpx.Response:
         answer = {"items": [ROW], "next": None, "length": 1}
     elif path.count("/") == 4 and "decisions" in path:
         answer = {"not": "a record", "title": EVIL}
-    elif path.count("/") >= 4 and not path.endswith("/artifacts"):
+    elif path.count("/") >= 4 and not path.endswith(("/artifacts", "/hmmm/sessions")):
         answer = ROW
     else:
         answer = {"items": [ROW], "next": None}
