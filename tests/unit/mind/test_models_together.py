@@ -19,6 +19,7 @@ from chorus.mind.providers.addresses import is_local
 from chorus.mind.thinking import ModelAway, ModelRefused, Reply, Turn
 
 GENEROUS_S = 60.0
+SHOWN = Answer((b'{"capabilities": ["tools"], "model_info": {}}',))
 GOOD = lines(text("from ollama"), done())
 OTHER = events(delta(content="from the other"), delta(finish="stop"), usage(100_000, 10_000))
 BROKEN = lines(text("half"), end="broken")
@@ -136,13 +137,13 @@ async def test_a_local_goal_goes_to_local_models_alone(
         return ["127.0.0.1"] if host == "near.test" else ["93.184.216.34", "127.0.0.1"]
 
     monkeypatch.setattr(addresses, "addresses_of", resolved)
-    async with wire(GOOD) as near:
+    async with wire(SHOWN, GOOD) as near:
         far = second("http://far.test:9/v1")
         endpoint = f"http://near.test:{near.port}"
         async with models(tmp_path, OLLAMA_ENDPOINT=endpoint, **far) as made:
             # By the address that was judged, under the name that was given.
             assert (await ask(made, local_only=True)).text == "from ollama"
-            assert near.asked[0].headers["host"] == f"near.test:{near.port}"
+            assert {asked.headers["host"] for asked in near.asked} == {f"near.test:{near.port}"}
             assert [await provider.local() for provider in made.providers] == [True, False]
     async with models(tmp_path, OLLAMA_ENDPOINT="http://far.test:9", **far) as made:
         with pytest.raises(ModelRefused) as caught:

@@ -50,9 +50,11 @@ class Connection:
         except OSError:
             return False
 
-    async def fetch(self, method: str, path: str, body: bytes | None, most: int) -> bytes:
+    async def fetch(
+        self, method: str, path: str, body: bytes | None, most: int, *, local_only: bool = False
+    ) -> bytes:
         """A whole answer of at most so many bytes. Raises Failed, Garbled and ModelRefused."""
-        async with self._answer(method, path, body, local_only=False) as response:
+        async with self._answer(method, path, body, local_only=local_only) as response:
             return await _read(response, most)
 
     @asynccontextmanager

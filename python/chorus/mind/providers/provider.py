@@ -96,9 +96,11 @@ class Provider:
         """Keeps what was found out last; "": it is there."""
         self.there, self.detail = not problem, problem or "there"
 
-    async def _look_at_ollama(self) -> None:
+    async def _look_at_ollama(self, *, local_only: bool = False) -> None:
         body = orjson.dumps({"model": self.model})
-        shown = read_show(await self._connection.fetch("POST", "/api/show", body, LOOK_MAX_BYTES))
+        shown = read_show(
+            await self._connection.fetch("POST", "/api/show", body, LOOK_MAX_BYTES, local_only=local_only)
+        )
         self.window = min(self._most, shown.window or self._most)
         self.calls_tools, self._remote = shown.tools, shown.remote
 
@@ -117,11 +119,11 @@ class Provider:
         self, turns: Sequence[Turn], tools: Sequence[ToolSpec], *, local_only: bool, on_text: OnText
     ) -> Answer:
         """One try. Raises Failed, Garbled and ModelRefused; takes as long as the server takes."""
-        if local_only and self._remote is None:
-            await self._look_at_ollama()
-        if local_only and self._remote:
-            raise ModelRefused("its server passes requests on, and the task asks for a local model")
         try:
+            if local_only and self._remote is None:
+                await self._look_at_ollama(local_only=True)
+            if local_only and self._remote:
+                raise ModelRefused("its server passes requests on, and the task asks for a local model")
             try:
                 return await self._try(turns, tools, local_only, on_text)
             except NoTools:
