@@ -14,6 +14,8 @@ from chorus.config.files import write_private
 from chorus.mind.thinking import ModelRefused
 
 TOKENS_PER_PRICE: Final = 1_000_000
+# Of the day's money; what is left then is for goals that run.
+SPENT_SHARE: Final = 0.95
 _DAY_S: Final = 86_400
 
 
@@ -62,6 +64,12 @@ class Accounts:
         self._turn_day()
         return self._spent.usd
 
+    def exhausted(self, model: str) -> bool:
+        """Whether today has no money left to begin a goal with, at a model that costs any."""
+        if self._daily_usd is None or model not in self._prices:
+            return False
+        return self.spent_usd >= SPENT_SHARE * self._daily_usd
+
     @contextlib.contextmanager
     def charge(self, model: str, tokens_in: int) -> Iterator[Charge]:
         """Around a call: counts what its question costs, and at the end what `Charge.usd` then says.
@@ -78,12 +86,14 @@ class Accounts:
         if self._daily_usd is not None and spent + estimate > self._daily_usd:
             raise ModelRefused(
                 f"{spent:.4f} USD of today's CHORUS_AI_DAILY_USD ({self._daily_usd:g}) are spent, and the "
-                f"next call would cost {estimate:.4f} at least; it goes on at midnight UTC"
+                f"next call would cost {estimate:.4f} at least; it goes on at midnight UTC",
+                lasting=False,
             )
         try:
             self._add(estimate)
         except OSError as error:
-            raise ModelRefused(f"what a call costs cannot be written to {self._path}: {error}") from None
+            said = f"what a call costs cannot be written to {self._path}: {error}"
+            raise ModelRefused(said, lasting=False) from None
         try:
             yield charge
         finally:

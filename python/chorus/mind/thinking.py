@@ -80,11 +80,14 @@ class ModelAway(Exception):
 class ModelRefused(Exception):
     """No answer, and trying the same again would not change that: the day's money is spent, the key is wrong,
     the request or the answer is not what the protocol asks for.
+
+    `lasting`: nor would it another day.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, lasting: bool = True) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.lasting = lasting
 
 
 class Thinking(Protocol):

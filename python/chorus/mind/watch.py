@@ -56,22 +56,27 @@ class Watch:
         return [
             {"provider": one.name, "model": one.model, "local": self._local[one.name]}
             for one in self._models.providers
-            if one.there and one.name in self._local
+            if one.there and one.name in self._local and not self._models.accounts.exhausted(one.model)
         ]
 
     @property
     def reason(self) -> str:
         """Why those are away that are; "" when all are there."""
-        return "; ".join(
-            f"{one.name}: {one.model} is away: {one.detail}"
+        away = (
+            (one, "today's CHORUS_AI_DAILY_USD is spent" if one.there else one.detail)
             for one in self._models.providers
-            if not one.there
+            if not one.there or self._models.accounts.exhausted(one.model)
         )
+        return "; ".join(f"{one.name}: {one.model} is away: {why}" for one, why in away)
 
     def health(self) -> dict[str, Any]:
         """What the process says of itself. It is well while any model answers: goals go to that one."""
         providers = self._models.providers
-        there = [f"{one.name}: {one.model} is there" for one in providers if one.there]
+        there = [
+            f"{one.name}: {one.model} is there"
+            for one in providers
+            if one.there and not self._models.accounts.exhausted(one.model)
+        ]
         detail = "; ".join(filter(None, [*there, self.reason, *self._problems]))
         return {
             "ok": bool(there),

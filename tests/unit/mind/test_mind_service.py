@@ -251,6 +251,18 @@ async def test_a_second_provider_is_enough(tmp_path: Path) -> None:
         assert (await w.call("health"))["ok"]
 
 
+async def test_a_model_whose_day_s_money_is_spent_is_away(tmp_path: Path) -> None:
+    money = {"CHORUS_AI_PRICES": '{"m": {"in": 1, "out": 1}}', "CHORUS_AI_DAILY_USD": "1"}
+    async with wire(SHOWN) as server, world(tmp_path, server.url, **money) as w:
+        await w.until_there()
+        with w.mind.models.accounts.charge("m", 1) as charge:
+            charge.usd = 1.0
+        said = await w.call("models")
+        assert (said["models"], said["ready"]) == ([], False)
+        assert said["reason"] == "ollama: m is away: today's CHORUS_AI_DAILY_USD is spent"
+        assert not (await w.call("health"))["ok"]
+
+
 LOADED = """
 import asyncio, sys
 from pathlib import Path

@@ -56,6 +56,15 @@ def test_the_day_s_money_ends_outlives_a_restart_and_comes_back_at_midnight(tmp_
     assert again.spent_usd == 0
 
 
+def test_no_goal_is_begun_when_the_day_s_money_is_nearly_spent(tmp_path: Path) -> None:
+    made = accounts(tmp_path)
+    assert not made.exhausted("m")
+    with made.charge("m", 1) as charge:
+        charge.usd = 0.96
+    assert made.exhausted("m")
+    assert not made.exhausted("other")
+
+
 def test_a_call_that_was_killed_half_way_is_counted(tmp_path: Path) -> None:
     made = accounts(tmp_path)
     with made.charge("m", 100_000):
