@@ -73,7 +73,7 @@ async def drive(parts: Parts, task_id: str, attempt: int, task: Mapping[str, Any
             raise
         except Exception as error:
             log.exception("the loop broke")
-            await driving.end("model", f"the loop broke: {type(error).__name__}: {error}")
+            await driving.end("model", f"the loop broke: {type(error).__name__}: {error}", refused=True)
     except RunOver as over:
         log.info("the attempt is over", reason=str(over))
     except Exception:
@@ -105,10 +105,10 @@ class _Driving:
                 # What is in the journal already counts once, as the journal has it.
                 run.apply(record)
 
-    async def end(self, ended_by: str, reason: str) -> None:
-        """Ends the run from outside the loop."""
+    async def end(self, ended_by: str, reason: str, *, refused: bool = False) -> None:
+        """Ends the run from outside the loop; `refused` as for `Session.finish`."""
         step = self._run.step if self._run is not None else 0
-        await self._session.finish(step, 0, ended_by, bounded(reason), 0)
+        await self._session.finish(step, 0, ended_by, bounded(reason), 0, refused=refused)
 
     async def _begin(self) -> Run:
         """A run that was told what the journal has."""
@@ -175,7 +175,7 @@ class _Driving:
                 asked.turns, tools, deadline_s=asked.deadline_s, local_only=self._local_only
             )
         except ModelRefused as error:
-            await self.end("model", error.reason)
+            await self.end("model", error.reason, refused=error.lasting)
             return None
         except ModelAway as error:
             return await self._wait_for_model(run, error.reason)

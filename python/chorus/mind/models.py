@@ -103,7 +103,7 @@ class Models:
         provider and why it gave none.
         """
         deadline = monotonic() + deadline_s
-        reasons, away = list[str](), False
+        reasons, away, lasting = list[str](), False, True
         turns = redacted(turns, self._redact)
         for side in self._sides:
             try:
@@ -112,9 +112,10 @@ class Models:
                 away = True
                 reasons.append(f"{side.label}: {error.reason}")
             except ModelRefused as error:
+                lasting = lasting and error.lasting
                 reasons.append(f"{side.label}: {error.reason}")
         said = "; ".join(reasons)
-        raise ModelAway(said) if away else ModelRefused(said)
+        raise ModelAway(said) if away else ModelRefused(said, lasting=lasting)
 
     async def _ask(
         self,

@@ -101,10 +101,17 @@ class Session:
         reply = await self._ask(tool, named, payload, max(left_s, 0) + _GRACE_S, _INTERNAL_TRIES)
         return _outcome(step, call, reply.head, reply.payload.decode("utf-8", "replace"))
 
-    async def finish(self, step: int, call: int, ended_by: str, text: str, left_s: float) -> dict[str, Any]:
-        """Ends the run; the outcome is `ok` if that was accepted, and has what the model is to be told."""
+    async def finish(
+        self, step: int, call: int, ended_by: str, text: str, left_s: float, *, refused: bool = False
+    ) -> dict[str, Any]:
+        """Ends the run; the outcome is `ok` if that was accepted, and has what the model is to be told.
+
+        `refused`: another attempt would end the same, also one that had no step yet.
+        """
         word = "summary" if ended_by == "finished" else "reason"
         head = {"step": step, "call": call, "ended_by": ended_by, word: text}
+        if refused:
+            head["refused"] = True
         reply = await self._ask("finish", head, b"", max(left_s, 0) + _GRACE_S)
         told = orjson.loads(reply.payload) if reply.payload else {}
         text = str(told.get("text") or "") if isinstance(told, dict) else ""

@@ -27,6 +27,7 @@ class GoalExecutor:
         self.files: dict[str, str] = {"sum.py": "return a - b"}
         self.done: list[tuple[int, int]] = []
         self.ended: str | None = None
+        self.refused = False
         self.reason = ""
         # Called after each record that was written.
         self.written: Callable[[dict[str, Any]], None] = lambda record: None
@@ -80,6 +81,7 @@ class GoalExecutor:
         named = {"step": head["step"], "call": head["call"]}
         if method == "finish" and head["ended_by"] != "finished":
             self.ended, self.reason = head["ended_by"], head["reason"]
+            self.refused = head.get("refused") is True
             return Reply({"accepted": True})
         arguments = {key: value for key, value in head.items() if key not in ("task_id", "attempt", "secret")}
         self.write({"kind": "call", **named, "tool": method, "arguments": arguments})

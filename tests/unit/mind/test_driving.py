@@ -149,10 +149,19 @@ async def test_words_of_people_enter_before_the_next_step() -> None:
 
 
 class TestModelAway:
-    @pytest.mark.parametrize("error", [ModelAway("no server"), ModelRefused("no money")])
-    async def test_before_the_first_step_the_run_ends_at_once(self, error: Exception) -> None:
+    @pytest.mark.parametrize(
+        ("error", "refused"),
+        [
+            (ModelAway("no server"), False),
+            (ModelRefused("no money", lasting=False), False),
+            (ModelRefused("400: the prompt is too long"), True),
+        ],
+    )
+    async def test_before_the_first_step_the_run_ends_at_once(self, error: Exception, refused: bool) -> None:
         world = await driven([error])
         assert (world.executor.ended, world.executor.reason) == ("model", str(error))
+        # Of what another attempt would meet again the executor is told.
+        assert world.executor.refused is refused
         assert world.now == BEGAN
 
     async def test_later_it_is_waited_for(self) -> None:
