@@ -82,7 +82,7 @@ run() {
 # it left in other groups lives on. Its output goes into a file: what is written later reaches nobody, and ends nobody.
 group() {
     local code=125 size=0 token=$3
-    [ -d /tmp/.chorus ] || mkdir -p /tmp/.chorus
+    [ -d /tmp/.chorus ] || mkdir -p /tmp/.chorus 5<&- 7>&- 8>&-
     {
         (
             cd -- "$5" >/dev/null 2>&1 || { printf 'no such directory: %s\n' "$5"; exit 126; }
@@ -93,7 +93,7 @@ group() {
         wait $!
         code=$?
         kill -9 -- -$!
-        [ -s "$7" ] && size=$(stat -c %s -- "$7" 7>&- 8>&-)
+        [ -s "$7" ] && size=$(stat -c %s -- "$7" 5<&- 7>&- 8>&-)
     } 3>>"$7"
     [ $code = 0 ] && token=$2
     limits_hit
