@@ -196,8 +196,8 @@ class HmmmStore:
         return _item(rows[0]) if rows else None
 
     def unpublished(self) -> list[Item]:
-        """What this agent said and nobody was told yet, oldest first."""
-        sql = "SELECT * FROM items WHERE published = 0 ORDER BY at_ms, n LIMIT 100"
+        """The messages that this agent said and nobody was told yet, oldest first; at most 100."""
+        sql = "SELECT * FROM items WHERE published = 0 AND kind = 'message' ORDER BY at_ms, n LIMIT 100"
         return [_item(row) for row in self._db.execute(sql)]
 
     def published(self, item: Item) -> None:

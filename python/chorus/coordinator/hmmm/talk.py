@@ -239,8 +239,6 @@ class Talk:
     async def publish(self) -> None:
         """Publishes what is on disk and was not published yet."""
         for item in self._room.file.unpublished():
-            if item.kind != "message":
-                continue
             try:
                 await self._publish(item)
             except (HubInvalid, HubRefused, HubTooLarge) as error:
