@@ -176,7 +176,8 @@ class HmmmStore:
         """The next item of a session; None when it is there already, or the session holds no more."""
         sql = "SELECT coalesce(max(n), 0) FROM items WHERE session_id = ?"
         n = self._db.execute(sql, (session_id,)).fetchone()[0] + 1
-        if n > ITEMS_MAX or self.item(session_id, kind, id) is not None:
+        full = n > ITEMS_MAX and kind != "message"
+        if full or self.item(session_id, kind, id) is not None:
             return None
         item = Item(session_id, n, kind, id, data, at_ms, 0 if own else None)
         values = (session_id, n, kind, id, orjson.dumps(data), at_ms, item.published)
