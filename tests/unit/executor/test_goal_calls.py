@@ -78,6 +78,7 @@ class Bench:
 
     def __init__(self, folder: Path, *, has_checks: bool = True) -> None:
         self.tools, self.checks = HeldTools(), PlannedChecks()
+        self.touched: list[str] = []
         transcript = Transcript(folder, lambda text: text, lambda: "now")
         self.journal = Journal(folder, 1)
         sandbox: Any = None
@@ -88,6 +89,7 @@ class Bench:
             transcript,
             self.journal,
             has_checks=has_checks,  # type: ignore[arg-type]
+            touched=lambda path: self.touched.append(path),
         )
         self.service = SessionService({(TASK, 1): self.goal})
 
@@ -248,6 +250,12 @@ async def test_no_change_is_questioned_once(tmp_path: Path, first: Patch) -> Non
     bench.checks.patches, bench.checks.first = [first], first.text
     assert "Nothing was changed" in (await finished(bench, 1))[1]
     assert (await finished(bench, 2))[0] is True
+
+
+async def test_paths_that_commands_changed_are_announced_at_finish(bench: Bench) -> None:
+    bench.checks.patches = [replace(SOME, paths=("a", "b"))]
+    await finished(bench, 1)
+    assert bench.touched == ["a", "b"]
 
 
 async def test_a_patch_that_is_not_whole_completes_nothing(bench: Bench) -> None:

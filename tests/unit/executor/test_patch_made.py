@@ -170,3 +170,10 @@ def test_contents_are_read_from_the_disk_when_they_are_needed(tmp_path: Path) ->
     (tmp_path / "tar").write_bytes(b"....con")
     with pytest.raises(OSError, match="shorter"):
         file.read()
+
+
+def test_a_patch_names_the_paths_that_it_changes() -> None:
+    before = {"moved": text("a\n"), "gone": text("b\n"), "same": text("c\n"), "edited": text("d\n")}
+    after = {"there": text("a\n"), "same": text("c\n"), "edited": text("e\n"), "target/x": text("")}
+    patch = make_patch({**before, "pom.xml": text("")}, {**after, "pom.xml": text("")})
+    assert patch.paths == ("edited", "gone", "moved", "there")

@@ -311,6 +311,9 @@ class GoalRun:
 
     async def _decide(self, step: int, call: int) -> tuple[bool, str]:
         patch = self.patch = await self.checking.patch(self._sandbox)
+        # Commands change files too, of which nothing was known before.
+        for path in patch.paths:
+            self._touched(path)
         if not patch.complete:
             named = "; ".join(f"{one.path}: {one.reason}" for one in patch.left_out[:20])
             return (

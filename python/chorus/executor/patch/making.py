@@ -43,12 +43,16 @@ class LeftOut(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A patch in git's form. It is not `complete` when something was left out because there was too much."""
+    """A patch in git's form. It is not `complete` when something was left out because there was too much.
+
+    `paths` are those that it changes, of a file that moved both.
+    """
 
     text: bytes
     files: int
     left_out: tuple[LeftOut, ...]
     complete: bool
+    paths: tuple[str, ...] = ()
 
 
 def make_patch(
@@ -104,6 +108,7 @@ class _Making:
             len(texts),
             _told({**too_much, **self._left_out}),
             complete=not too_much,
+            paths=tuple(sorted(path for part in self._parts.values() if part.texts for path in part.paths)),
         )
 
     # ---- what goes in -----------------------------------------------------------------------------
