@@ -275,6 +275,13 @@ async def test_the_loop_may_end_the_run(bench: Bench, ended_by: str, call: int) 
     assert (end.ended_by, end.reason, end.given_back) == (ended_by, "because", ended_by == "model")
 
 
+@pytest.mark.parametrize("call", [0, 1])
+async def test_a_model_that_refuses_before_the_first_step_is_counted(bench: Bench, call: int) -> None:
+    await bench.ask("finish", step=0, call=call, ended_by="model", reason="too long", refused=True)
+    end = bench.goal.ended.result()
+    assert (end.ended_by, end.given_back) == ("model", False)
+
+
 async def test_a_model_that_goes_away_later_is_counted(bench: Bench) -> None:
     said = {"kind": "reply", "step": 1, "text": "", "calls": [], "finish": "stop"}
     await bench.ask("journal", orjson.dumps(said), append=True)

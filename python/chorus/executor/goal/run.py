@@ -173,7 +173,7 @@ class GoalRun:
         return await self._once((step, call), lambda: self._tool(tool, (step, call), arguments))
 
     async def finish(self, step: int, call: int, head: Mapping[str, Any]) -> Reply:
-        """`finish` {ended_by, summary|reason}."""
+        """`finish` {ended_by, summary|reason, refused?}; `refused`: the model would refuse again."""
         ended_by = head.get("ended_by")
         text = str(head.get("summary") or head.get("reason") or "")[:_REASON_CHARS]
         if ended_by == "finished":
@@ -181,10 +181,13 @@ class GoalRun:
         if ended_by not in _LOOP_ENDS:
             raise HubInvalid(f"ended_by: {ended_by!r} is no end of a run")
         loop_end: LoopEnd = ended_by  # type: ignore[assignment]
+        refused = head.get("refused") is True
         if call:
-            return await self._once((step, call), lambda: self._given_up((step, call), loop_end, text))
+            return await self._once(
+                (step, call), lambda: self._given_up((step, call), loop_end, text, refused)
+            )
         self._check_open()
-        self._end_loop(loop_end, text)
+        self._end_loop(loop_end, text, refused)
         return _accepted()
 
     def end(self, end: End) -> None:
@@ -192,11 +195,12 @@ class GoalRun:
         if not self.ended.done():
             self.ended.set_result(end)
 
-    def _end_loop(self, ended_by: LoopEnd, reason: str) -> None:
+    def _end_loop(self, ended_by: LoopEnd, reason: str, refused: bool) -> None:
         if ended_by in _BUDGETS and self._refused:
             self.end(End("checks", reason))
         else:
-            away = ended_by == "model" and not self.transcript.begun
+            # Given back, a goal that the model refuses would go round without an end.
+            away = ended_by == "model" and not refused and not self.transcript.begun
             self.end(End(ended_by, reason, given_back=away))
 
     async def _once(self, key: tuple[int, int], work: Callable[[], Awaitable[Reply]]) -> Reply:
@@ -274,13 +278,13 @@ class GoalRun:
 
         return await self._done_once(key, tool, arguments, work)
 
-    async def _given_up(self, key: tuple[int, int], ended_by: LoopEnd, reason: str) -> Reply:
+    async def _given_up(self, key: tuple[int, int], ended_by: LoopEnd, reason: str, refused: bool) -> Reply:
         async def work() -> Outcome:
             return Outcome(True, "")
 
         await self._done_once(key, "finish", {"ended_by": ended_by, "reason": reason}, work)
         self._replies[key] = _accepted()
-        self._end_loop(ended_by, reason)
+        self._end_loop(ended_by, reason, refused)
         return _accepted()
 
     async def _finished(self, key: tuple[int, int], summary: str) -> Reply:
