@@ -50,7 +50,7 @@ class AiSettings(BaseModel):
     resetdata_base_url: str
     resetdata_model: str
     resetdata_api_key: SecretStr
-    # Ceilings of one run of a goal.
+    # Of one run of a goal whose task asks for nothing else.
     max_steps: int
     max_tokens: int
     # Of one call.

@@ -8,8 +8,11 @@ from typing import Any, Final
 from chorus.config import AiSettings
 from chorus.executor.driver import Job
 from chorus.executor.goal.inputs import Begun
+from chorus.wire.task import TaskSubmission
 
 NAMES_MAX: Final = 200
+# A task may ask for so many times the steps and tokens that a run has when it asks for none.
+CEILING_TIMES: Final = 10
 
 
 def record(
@@ -34,8 +37,8 @@ def record(
         "checks": list(task.checks),
         "protected": list(task.protected),
         "budget": {
-            "steps": min(task.budget.steps or ai.max_steps, ai.max_steps),
-            "tokens": min(task.budget.tokens or ai.max_tokens, ai.max_tokens),
+            "steps": _limit(task.budget.steps, ai.max_steps),
+            "tokens": _limit(task.budget.tokens, ai.max_tokens),
             "usd": task.budget.usd,
         },
         "timeout_s": task.timeout_s,
@@ -49,6 +52,18 @@ def record(
     if begun.earlier is not None:
         fields["continues"] = begun.earlier.summary
     return fields
+
+
+def unpriced(task: TaskSubmission, ai: AiSettings) -> str:
+    """What a budget in money does not count, in words; empty when it counts everything, or there is none."""
+    models = sorted({ai.model_of(name) for name in ai.providers} - ai.prices.keys())
+    if task.budget.usd is None or not models:
+        return ""
+    return f"budget.usd does not count what {', '.join(models)} costs: CHORUS_AI_PRICES has no price for it"
+
+
+def _limit(asked: int | None, usual: int) -> int:
+    return min(asked or usual, usual * CEILING_TIMES)
 
 
 def _shown(path: str) -> str:

@@ -1,0 +1,60 @@
+"""What a run may take: what its task asks for, below the agent's ceilings, and what is not counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chorus.config import AiSettings, load_settings
+from chorus.executor.backend import Limits
+from chorus.executor.driver import Job
+from chorus.executor.goal import start
+from chorus.executor.goal.inputs import Begun
+from chorus.wire.ids import new_id
+from chorus.wire.task import parse_task
+
+
+def ai(**changes: Any) -> AiSettings:
+    known = load_settings({"CHORUS_LICENSE_ID": "dev-x"}).ai
+    return known.model_copy(update={"max_steps": 25, "max_tokens": 1000, **changes})
+
+
+def holds(settings: AiSettings, **budget: Any) -> dict[str, Any]:
+    """The budget of a run whose task asks for one."""
+    task = parse_task({"title": "t", "budget": budget})
+    job = Job(new_id(), 1, task, (), Limits(1, 1, 1, 1), Path())
+    begun = Begun(task, {}, {}, None, [])
+    said = start.record(job, begun, settings, role="", language="", word="w", context=())
+    found: dict[str, Any] = said["budget"]
+    return found
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, 25), (3, 3), (40, 40), (250, 250), (251, 250)])
+def test_a_task_may_ask_for_more_steps_up_to_the_ceiling(asked: int | None, given: int) -> None:
+    assert holds(ai(), **({} if asked is None else {"steps": asked}))["steps"] == given
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, 1000), (7, 7), (9999, 9999), (10**9, 10_000)])
+def test_a_task_may_ask_for_more_tokens_up_to_the_ceiling(asked: int | None, given: int) -> None:
+    assert holds(ai(), **({} if asked is None else {"tokens": asked}))["tokens"] == given
+
+
+@pytest.mark.parametrize(
+    ("usd", "prices", "named"),
+    [
+        (None, {}, ""),
+        (1.5, {"small": (1.0, 2.0), "large": (1.0, 2.0)}, ""),
+        (1.5, {"large": (1.0, 2.0)}, "does not count what small costs"),
+        (1.5, {}, "does not count what large, small costs"),
+    ],
+)
+def test_what_a_budget_in_money_does_not_count_is_said(usd: float | None, prices: Any, named: str) -> None:
+    task = parse_task({"title": "t", "budget": {} if usd is None else {"usd": usd}})
+    settings = ai(
+        provider="ollama", fallback="resetdata", ollama_model="small", resetdata_model="large", prices=prices
+    )
+    words = start.unpriced(task, settings)
+    assert named in words
+    assert bool(words) is bool(named)
