@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from chorus.archives.errors import ArchiveRefused
+from chorus.executor.goal import transcript
+from chorus.executor.goal.last_steps import last_steps
 from chorus.executor.patch import PATCH_BYTES_MAX
 from chorus.hub import Hub, HubError, HubUnavailable
 from chorus.table.reader import TableReader
 
 PATCH_FILE: Final = "patch.diff"
 _FETCH_S: Final = 60.0
+# Of what the next model is told: all of it, and how the run ended.
 _SUMMARY_CHARS: Final = 6_000
+_ENDED_CHARS: Final = 3_000
+_STEPS: Final = "\nIts last steps:\n"
+# The end of a transcript that its last steps are read from, and how long it may take to come.
+_TAIL_BYTES: Final = 256 * 1024
+_TAIL_S: Final = 30.0
+# With what tells of the end, for which a full one has room.
+_TRANSCRIPT_BYTES_MAX: Final = transcript.BYTES_MAX + transcript.PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +55,10 @@ class EarlierRuns:
             raise ArchiveRefused(f"continues: task {task_id} {what}")
         said = [f"It ended as {row.state} ({result.get('ended_by', '')}). {row.reason}".strip()]
         said.append(str(result.get("summary") or ""))
-        summary = "\n".join(part for part in said if part)[:_SUMMARY_CHARS]
+        summary = "\n".join(part for part in said if part)[:_ENDED_CHARS]
+        tail = await self._tail(task_id, row.attempt, report.get("transcript_sha256"))
+        if steps := last_steps(tail, _SUMMARY_CHARS - len(summary) - len(_STEPS)):
+            summary += _STEPS + steps
         patch = report.get("patch")
         if not isinstance(patch, dict) or not patch.get("size"):
             return EarlierRun(b"", summary)
@@ -52,8 +67,7 @@ class EarlierRuns:
     async def _patch(self, task_id: str, attempt: int, named: dict[str, Any]) -> bytes:
         head = {"task_id": task_id, "attempt": attempt, "path": PATCH_FILE}
         why = "nobody is known to hold it"
-        for holder in self._table.held.holders(task_id, attempt):
-            peer = None if holder.peer == self._hub.peer_id else holder.peer
+        for peer in self._peers(task_id, attempt):
             try:
                 opening = self._hub.open_stream("output", "artifact", head, peer=peer, timeout=_FETCH_S)
                 async with await opening as stream:
@@ -65,3 +79,35 @@ class EarlierRuns:
                 return data
             why = "what a holder sent is not what the result names"
         raise HubUnavailable(f"the patch of task {task_id} cannot be had: {why}")
+
+    async def _tail(self, task_id: str, attempt: int, sha256: object) -> bytes:
+        """The end of the run's transcript; nothing where nobody gives what the result names in time."""
+        head = {"task_id": task_id, "attempt": attempt, "path": transcript.FILE}
+        try:
+            async with asyncio.timeout(_TAIL_S):
+                for peer in self._peers(task_id, attempt) if sha256 else ():
+                    digest, size, kept = hashlib.sha256(), 0, bytearray()
+                    try:
+                        opening = self._hub.open_stream(
+                            "output", "artifact", head, peer=peer, timeout=_TAIL_S
+                        )
+                        async with await opening as stream:
+                            async for chunk in stream:
+                                if (size := size + len(chunk)) > _TRANSCRIPT_BYTES_MAX:
+                                    break
+                                digest.update(chunk)
+                                kept += chunk
+                                if len(kept) > 2 * _TAIL_BYTES:
+                                    del kept[:-_TAIL_BYTES]
+                    except HubError:
+                        continue
+                    if digest.hexdigest() == sha256:
+                        return bytes(kept[-_TAIL_BYTES:])
+        except TimeoutError:
+            pass
+        return b""
+
+    def _peers(self, task_id: str, attempt: int) -> Iterator[str | None]:
+        """The members that hold what an attempt left; None is this one."""
+        for holder in self._table.held.holders(task_id, attempt):
+            yield None if holder.peer == self._hub.peer_id else holder.peer
