@@ -232,12 +232,15 @@ async def test_a_continued_run_begins_with_the_patch_and_the_story(world: World)
     assert first.result["ended_by"] == "steps"
     await mind.gone()
     second, mind = await reached(
-        world, ("read", {"path": "sum.sh"}), finish(), continues=first.task_id, title="Go on"
+        world, ("read", {"path": "sum.sh"}), finish(), finish(), continues=first.task_id, title="Go on"
     )
     assert second.state == "completed", (second.reason, mind.error)
     assert "$1 + $2" in mind.answers[0][1]
+    # This run changed nothing.
+    assert "Nothing was changed" in mind.answers[1][1]
     told = await records(world, second.task_id)
-    assert "steps" in told[0]["continues"]
+    assert "It ended as failed (steps)" in told[0]["continues"]
+    assert "edit path=sum.sh" in told[0]["continues"]
     # The patch is from the source as it was sent.
     assert await artifact(world, second.task_id, "patch.diff") == await artifact(
         world, first.task_id, "patch.diff"
