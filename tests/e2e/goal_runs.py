@@ -6,11 +6,13 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from chorus.dev import Conversation, ModelServer, Policy, Reply, Script, policy
 from chorus.wire.ids import new_id
@@ -42,7 +44,7 @@ class Runs:
         parts: dict[str, Any] = {"task": (None, json.dumps(task))}
         if archive is not None:
             parts["source"] = ("source", archive)
-        answer = agent.ask("POST", "/api/v1/tasks", files=parts)
+        answer = until(lambda: reached(lambda: agent.ask("POST", "/api/v1/tasks", files=parts)))
         assert answer.status_code == expect, answer.text
         return str(task["task_id"])
 
@@ -62,10 +64,20 @@ class Runs:
         agent = self.mesh.agents[at]
 
         def look() -> Any:
-            task = agent.get(f"/api/v1/tasks/{task_id}").json()
+            answer = reached(lambda: agent.get(f"/api/v1/tasks/{task_id}"))
+            task = answer.json() if answer is not None else {}
             return task.get("state") in ENDED and task.get("result") and task
 
         return Run(agent, until(look))
+
+
+def reached(ask: Callable[[], httpx.Response]) -> httpx.Response | None:
+    """The answer to a request that may be repeated; None while the agent's API is away."""
+    try:
+        answer = ask()
+    except httpx.TransportError:
+        return None
+    return None if answer.status_code == 503 else answer
 
 
 @dataclass(frozen=True)
