@@ -13,16 +13,17 @@ from pathlib import Path
 
 import uvloop
 
-from bench import curator, local, log, mesh, records, scan
+from bench import curator, goals, local, log, mesh, real_model, records, scan
 from bench.figures import Comparison, table
 
-NAMES = ("ucxl", "hub", "pubsub", "dht", "seal", "scan", "log", "context", "entry", "tasks")
+NAMES = ("ucxl", "hub", "pubsub", "dht", "seal", "scan", "log", "context", "entry", "tasks", "goals")
 
 
 def main() -> int:
     """All benches, or those of --only."""
     parser = argparse.ArgumentParser(prog="bench", description="Measures CHORUS beside its peers.")
-    parser.add_argument("--only", action="append", choices=NAMES, help="only these (may be repeated)")
+    only = "only these (may be repeated); `model` runs five goals with a real model, by hand alone"
+    parser.add_argument("--only", action="append", choices=(*NAMES, "model"), help=only)
     parser.add_argument("--json", type=Path, default=Path("dist/bench.json"), metavar="FILE")
     arguments = parser.parse_args()
     chosen = arguments.only or NAMES
@@ -52,6 +53,12 @@ def main() -> int:
                 rows.append(uvloop.run(mesh.entry(agents)))
             if "tasks" in chosen:
                 rows += mesh.tasks(agents)
+    if "goals" in chosen:
+        rows += goals.goals()
+    if "model" in chosen:
+        print(real_model.real_model())
+    if not rows:
+        return 0
     print(table(rows))
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     content = {

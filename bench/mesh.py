@@ -42,12 +42,12 @@ CONTEXT = "bench"
 
 
 @contextmanager
-def mesh(environ: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
-    """Three agents while the block runs."""
+def mesh(environ: dict[str, str], count: int = 3) -> Iterator[list[dict[str, Any]]]:
+    """So many agents while the block runs."""
     command = [sys.executable, "-m", "chorus.ctl"]
     context = ["--context", CONTEXT]
     try:
-        up = [*command, "up", *context, "-n", "3", "--detach", "--json"]
+        up = [*command, "up", *context, "-n", str(count), "--detach", "--json"]
         done = subprocess.run(up, env=environ, stdout=subprocess.PIPE, check=True)
         yield json.loads(done.stdout)["agents"]
     finally:
