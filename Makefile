@@ -24,7 +24,7 @@ help: ## what there is
 setup: ## make this checkout ready (done by the others too)
 	@scripts/setup.sh
 
-demo: setup ## three agents run the test suites of three published packages
+demo: setup ## three agents run the test suites of three packages, and reach a goal
 	@scripts/demo.sh
 
 test: test-rust test-python ## all tests but the heavy ones

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""`make demo`: three agents run the tests of three published packages; what they decided is then looked up,
-followed through its versions, and proven; and a planted secret arrives redacted.
+"""`make demo`: three agents run the tests of three published packages, and one of them reaches a goal with a
+scripted model; what they decided is then looked up, followed through its versions, and proven; and a planted
+secret arrives redacted. With CHORUS_DEMO_MODEL=1 a real model works on the goal.
 
 Starts a mesh of its own with chorusctl, fetches the packages with pip, and leaves nothing behind. Without a
 network it takes the projects under examples/ and says so.
@@ -24,11 +25,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import demo_goal
+
 from chorus.ctl.client import Client
 from chorus.ctl.contexts import Endpoint, Target
 from chorus.ctl.follow import follow
 from chorus.ctl.pack import pack
 from chorus.ctl.problems import CtlError
+from chorus.ctl.tree import walk
 from chorus.decisions import verify
 from chorus.wire.ids import new_id
 
@@ -69,7 +73,9 @@ def main() -> int:
         for name in ("CHORUS_API_URL", "CHORUS_CONTEXT", "CHORUS_DATA_DIR", "CHORUS_AGENT_ID"):
             os.environ.pop(name, None)
         try:
-            saved = demo(Path(folder))
+            with demo_goal.model(say) as settings:
+                os.environ.update(settings)
+                saved = demo(Path(folder))
         except CtlError as error:
             print(f"demo: {error}", file=sys.stderr)
             return 1
@@ -97,9 +103,10 @@ def demo(folder: Path) -> tuple[Path, str] | None:
     say(f"all three ended after {time.monotonic() - started:.1f} s")
     table(suites)
     done = all(suite.task["state"] == "completed" for suite in suites)
+    reached = demo_goal.reach(folder, endpoints, shown, say)
     saved = prove(suites[0], endpoints, folder / "decision.json")
     remembered = remember(suites, endpoints)
-    return saved if done and remembered and redacts(endpoints) else None
+    return saved if done and reached and remembered and redacts(endpoints) else None
 
 
 def fetch_all(folder: Path) -> list[Suite]:
@@ -145,7 +152,8 @@ def run_suite(suite: Suite, endpoint: Endpoint) -> None:
         "timeout_s": TASK_TIMEOUT_S,
     }
     with Client(Target((endpoint,))) as client, tempfile.TemporaryFile() as archive:
-        pack(suite.folder, archive)
+        tree = walk(suite.folder)
+        pack(tree.root, [*tree.folders, *tree.files], archive)
         client.submit(task, archive)
         printer = Printer(suite)
         for event in follow(client, suite.task_id):
@@ -251,18 +259,29 @@ def check_offline(file: Path, author: str) -> bool:
 
 def chorusctl(*words: str, stdin: str | None = None, at: Endpoint | None = None) -> str:
     """Runs chorusctl for the demo's mesh, `at` one agent; its progress goes to our stderr."""
-    command = [sys.executable, "-m", "chorus.ctl", words[0]]
-    environ = dict(os.environ)
-    if at is None:
-        command += ["--context", CONTEXT]
-    else:
-        environ |= {"CHORUS_API_URL": at.url, "CHORUS_API_TOKEN": at.token}
-    done = subprocess.run(
-        [*command, *words[1:]], input=stdin, stdout=subprocess.PIPE, text=True, env=environ, check=False
-    )
+    command, environ = call(words, at)
+    done = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, text=True, env=environ, check=False)
     if done.returncode:
         raise CtlError(f"chorusctl {' '.join(words)} ended with {done.returncode}")
     return done.stdout
+
+
+def shown(*words: str, at: Endpoint) -> int:
+    """Runs chorusctl and shows what it prints as it comes; its exit code."""
+    command, environ = call(words, at)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            print(f"{f'chorusctl {words[0]}':>14} | {line}", end="", flush=True)
+    return running.returncode
+
+
+def call(words: tuple[str, ...], at: Endpoint | None) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment of a call of chorusctl."""
+    command = [sys.executable, "-m", "chorus.ctl", words[0]]
+    if at is None:
+        return [*command, "--context", CONTEXT, *words[1:]], dict(os.environ)
+    return [*command, *words[1:]], {**os.environ, "CHORUS_API_URL": at.url, "CHORUS_API_TOKEN": at.token}
 
 
 def say(text: str) -> None:
