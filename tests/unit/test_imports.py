@@ -5,6 +5,7 @@ stay pure.
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,3 +112,13 @@ def test_mains_are_small() -> None:
         if limit := {"__main__.py": 15, "__init__.py": 80}.get(path.name):
             lines = len(path.read_text(encoding="utf-8").splitlines())
             assert lines <= limit, f"{path} has {lines} lines"
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    # Outside packages pytest knows a test file by its name alone, and collects one of two that share it.
+    tests = Path(__file__).parent.parent
+    # Those below tests/goals are what goals are about, and not collected.
+    found = [path for path in tests.rglob("test_*.py") if path.relative_to(tests).parts[0] != "goals"]
+    alone = [path for path in found if not (path.parent / "__init__.py").exists()]
+    shared = [name for name, count in Counter(path.name for path in alone).items() if count > 1]
+    assert not shared, shared
