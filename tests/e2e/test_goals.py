@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def image_is_here(repository: Repository) -> bool:
     name = IMAGES.get(repository.said.language)
     if name is None:
         return True
-    with docker.from_env() as client:
+    with contextlib.closing(docker.from_env()) as client:
         return bool(client.images.list(f"anthonyrawlins/chorus-{name}-dev"))
 
 
