@@ -36,7 +36,8 @@ build_ollama() {
   say "building Ollama $OLLAMA_VERSION into $FOLDER/bin (about 8 minutes)"
   flags="-O3 -march=native -I$include"
   GOBIN=$FOLDER/bin GOFLAGS=-mod=mod CGO_CFLAGS=$flags CGO_CXXFLAGS=$flags \
-    go install "github.com/ollama/ollama@$OLLAMA_VERSION"
+    go install "github.com/ollama/ollama@$OLLAMA_VERSION" >"$FOLDER/build.log" 2>&1 ||
+    die "Ollama cannot be built; see $FOLDER/build.log"
   echo "$OLLAMA_VERSION" >"$FOLDER/ollama-version"
 }
 

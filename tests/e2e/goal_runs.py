@@ -175,9 +175,9 @@ class Gate:
 
 
 @contextmanager
-def with_model(count: int, *scripts: Script, **more: str) -> Iterator[Runs]:
+def with_model(count: int, *scripts: Script, calls_tools: bool = True, **more: str) -> Iterator[Runs]:
     """So many agents whose model plays these scripts, or those of the twenty repositories."""
-    with ModelServer(policy("oracle", scripts or SCRIPTS)) as model:
+    with ModelServer(policy("oracle", scripts or SCRIPTS), calls_tools=calls_tools) as model:
         settings = {
             "CHORUS_AI_PROVIDER": "ollama",
             "OLLAMA_ENDPOINT": model.url,
