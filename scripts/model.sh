@@ -70,7 +70,8 @@ answers() { "$PYTHON" -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1]
 
 # begin PORT: starts the server in the background, and returns when it answers.
 begin() {
-  OLLAMA_HOST=127.0.0.1:$1 "$OLLAMA" serve 2>>"$FOLDER/ollama.log" &
+  # Its key goes into the cache folder too, and nothing into the user's own.
+  HOME=$FOLDER OLLAMA_HOST=127.0.0.1:$1 "$OLLAMA" serve >>"$FOLDER/ollama.log" 2>&1 &
   SERVER=$!
   trap 'kill "$SERVER" 2>/dev/null; wait "$SERVER" 2>/dev/null || true' EXIT
   until answers "$1"; do
@@ -86,7 +87,7 @@ create() {
   [ "$(cat "$FOLDER/created" 2>/dev/null)" = "$key" ] && return
   say "creating $MODEL"
   cp "$ROOT/scripts/model/Modelfile" "$FOLDER/Modelfile"
-  OLLAMA_HOST=127.0.0.1:$1 "$OLLAMA" create "$MODEL" -f "$FOLDER/Modelfile" >>"$FOLDER/ollama.log" 2>&1 ||
+  HOME=$FOLDER OLLAMA_HOST=127.0.0.1:$1 "$OLLAMA" create "$MODEL" -f "$FOLDER/Modelfile" >>"$FOLDER/ollama.log" 2>&1 ||
     die "the model cannot be created; see $FOLDER/ollama.log"
   echo "$key" >"$FOLDER/created"
 }
