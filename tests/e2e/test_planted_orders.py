@@ -48,7 +48,8 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def runs(needs: None) -> Iterator[Runs]:
-    with with_model(3) as made:
+    # The second agent is the one whose words are no orders.
+    with with_model(2) as made:
         made.play("victim", SCRIPT)
         yield made
 
@@ -90,6 +91,7 @@ def test_a_persons_order_is_followed(runs: Runs) -> None:
     assert (message["from"], message["name"]) == ("person", "Ada")
 
 
+@pytest.mark.heavy
 def test_nothing_of_it_is_followed_in_a_run_that_continues(runs: Runs) -> None:
     first = runs.reach(REPOSITORY, files=FILES)
     task = REPOSITORY.task(new_id(), continues=first.task["task_id"])
