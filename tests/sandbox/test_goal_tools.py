@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class Kit:
 
     def __init__(self, sandbox: Sandbox, scratch: Path) -> None:
         self.sandbox = sandbox
+        self.scratch = scratch
         self.sink = Collected()
         redactor = Sentinel([SECRET.encode()])
         self.tools = Tools(sandbox, "/workspace", scratch, redactor, lambda: 60.0, self.sink)
@@ -104,6 +106,17 @@ async def test_writing_and_editing(kit: Kit) -> None:
     assert (
         await kit.said("run", command="wc -l < long; ls -A /tmp/.chorus | grep -c text; true") == "99999\n0\n"
     )
+
+
+async def test_what_is_written_is_there_byte_for_byte(kit: Kit) -> None:
+    for size in (24 * 1024 - 2, 24 * 1024 - 1, 40_000):
+        text = ("'é\\n%s" * size)[: size - 1] + "\r"
+        await kit.said("write", path="-n", text=text)
+        await kit.sandbox.get(["-n"], kit.scratch / "got.tar", bytes_max=1 << 20)
+        with tarfile.open(kit.scratch / "got.tar") as archive:
+            got = archive.extractfile("./-n")
+            assert got is not None
+            assert got.read() == text.encode()
 
 
 async def test_a_redaction_mark_is_not_written_back(kit: Kit) -> None:

@@ -304,6 +304,22 @@ class SandboxContract:
         assert (end.exit_code, said) == (126, b"no such directory: /workspace/missing\n")
         assert box.sink.total == 0
 
+    async def test_the_output_of_a_group_is_whole_however_long_it_is(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        for size in (1, 2047, 2048, 2049, 70_000):
+            end, said = await box.group(f"head -c {size} /dev/zero | tr '\\0' '\\251'")
+            assert (end.size, said) == (size, b"\xa9" * size)
+            end, said = await box.group(f"echo; head -c {size} /dev/zero; echo é")
+            assert (end.size, said) == (size + 4, b"\n" + bytes(size) + "é\n".encode())
+
+    async def test_a_group_puts_nothing_in_the_place_of_its_output(self, acquire: Acquire) -> None:
+        box = await bench(acquire)
+        for other in ("mkfifo {}", "ln -s /workspace {}", "ln -s /dev/zero {}", "mkdir {}", "true {}"):
+            place = "file=$(echo /tmp/.chorus/*); rm -f $file; "
+            end, _ = await box.group(f"{place}{other.format('$file')}; echo done")
+            assert (end.exit_code, end.size) == (0, 5)
+            assert (await box.group("rm -rf /tmp/.chorus/*; true"))[0].exit_code == 0
+
     async def test_a_group_ends_with_its_command(self, acquire: Acquire) -> None:
         box = await bench(acquire)
         end, said = await box.group("sleep 1000 >/dev/null 2>&1 & echo $!")

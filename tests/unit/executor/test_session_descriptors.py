@@ -19,10 +19,15 @@ exec {real} "$@"
 """
 
 
-def test_no_program_beside_a_goals_command_holds_the_session(tmp_path: Path) -> None:
-    body = re.search(r"^group\(\) \{\n.*?^\}", SESSION, re.MULTILINE | re.DOTALL)
+def function(name: str) -> str:
+    """Of the session."""
+    body = re.search(rf"^{name}\(\) \{{\n.*?^\}}", SESSION, re.MULTILINE | re.DOTALL)
     assert body is not None
-    group = body[0].replace("/tmp/.chorus", str(tmp_path / "outputs"))
+    return body[0]
+
+
+def test_no_program_beside_a_goals_command_holds_the_session(tmp_path: Path) -> None:
+    group = "\n".join(map(function, ("short", "group"))).replace("/tmp/.chorus", str(tmp_path / "outputs"))
     programs, found = tmp_path / "bin", tmp_path / "found"
     programs.mkdir()
     for name in ("stat", "mkdir"):
@@ -33,7 +38,7 @@ def test_no_program_beside_a_goals_command_holds_the_session(tmp_path: Path) -> 
     script = f"""
     mark() {{ printf '%s\\n' "$*" >&7; }}
     limits_hit() {{ oom=0 full=0; }}
-    set -m; first=''
+    set -m; first='' short_bytes=4
     {group}
     group 1 won lost begun / /dev/null "$1" 'echo hello' 5</dev/null 8>/dev/null 7>&1
     """

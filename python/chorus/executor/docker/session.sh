@@ -9,7 +9,7 @@
 # own reply, and `run` names two, of which only the one that is true is ever written. Both shells are a bash whose file
 # its user may not read: the kernel then gives their memory, environment and descriptors to nobody (proc(5), PR_SET_DUMPABLE).
 # Programs that these shells start are not so protected: none of them is given a descriptor of the session beside its output.
-lease=$1 nonce='' current=0 failure='' worker_id='' follower=''
+lease=$1 nonce='' current=0 failure='' worker_id='' follower='' short_bytes=2048
 bash=/usr/lib/chorus/session-bash
 # Once only: a file that may be read after all would lead here again.
 if [ "$2" != again ] && [ -x $bash ]; then
@@ -78,23 +78,36 @@ run() {
     ended "$2" "$3" "$1" $?
 }
 
+# short COUNT: `text` has the first bytes, COUNT at most, of the regular file on descriptor 4, `length` says how many.
+# Builtins only: a program costs more than a short output does. A variable holds no NUL; with one among them it fails.
+short() {
+    local LC_ALL=C
+    IFS= read -r -d '' -n "$1" -u 4 text && [ ${#text} -lt "$1" ] && return 1
+    length=${#text}
+}
+
 # group NUMBER SUCCESS FAILURE BEGUN WORKDIR STDIN FILE COMMAND: a command of a goal. Its process group ends with it; what
 # it left in other groups lives on. Its output goes into a file: what is written later reaches nobody, and ends nobody.
+# Descriptor 4 is that file whatever the task puts in the place of its name.
 group() {
-    local code=125 size=0 token=$3
+    local code=125 size=0 token=$3 text length
     [ -d /tmp/.chorus ] || mkdir -p /tmp/.chorus 5<&- 7>&- 8>&-
     {
         (
             cd -- "$5" >/dev/null 2>&1 || { printf 'no such directory: %s\n' "$5"; exit 126; }
             exec 5<&-
-            exec /bin/sh -c "{ echo 1000 >/proc/self/oom_score_adj; } 2>/dev/null; $first$8" <"$6" 3>&- 7>&- 8>&-
+            exec /bin/sh -c "{ echo 1000 >/proc/self/oom_score_adj; } 2>/dev/null; $first$8" <"$6" 3>&- 4<&- 7>&- 8>&-
         ) >&3 2>&3 &
         mark "$4" begun $!
         wait $!
         code=$?
         kill -9 -- -$!
-        [ -s "$7" ] && size=$(stat -c %s -- "$7" 5<&- 7>&- 8>&-)
-    } 3>>"$7"
+        if short $short_bytes && [ $length -lt $short_bytes ]; then
+            size=$length
+        else
+            size=$(stat -c %s - <&4 4<&- 5<&- 7>&- 8>&-)
+        fi
+    } 3>>"$7" 4</proc/self/fd/3
     [ $code = 0 ] && token=$2
     limits_hit
     mark "$token" end "$1" $code "$oom" "$full" "${size:-0}"
@@ -145,7 +158,13 @@ unfollow() {
 
 # rest TOKEN OFFSET BYTES FILE. The task may have put anything in the file's place: a FIFO must not hold this shell up.
 rest() {
+    local text length
     mark "$1" rest
+    if [ "$2" = 0 ] && [ "$3" -le $short_bytes ] && { [ -f /proc/self/fd/4 ] && short "$3"; } 4<>"$4"; then
+        printf %s "$text" >&7
+        mark "$1" rested 0
+        return
+    fi
     dd if="$4" iflag=skip_bytes,count_bytes,nonblock skip="$2" count="$3" bs=65536 status=none \
         >&7 </dev/null 6>&- 7>&- 8>&- 9>&-
     mark "$1" rested $?

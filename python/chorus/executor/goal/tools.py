@@ -29,7 +29,9 @@ _PATH_BYTES_MAX: Final = 4096
 # Whole outputs that stay in files of the sandbox, the newest.
 _FILES_BYTES_MAX: Final = 128 * 1024 * 1024
 _LISTED_MAX: Final = 1000
-# What a written text travels in.
+# A written text that is shorter travels in its command, whose words the kernel limits to 128 KiB each.
+_SAID_CHARS_MAX: Final = 24 * 1024
+# What a longer one travels in.
 _ARRIVING: Final = "/tmp/.chorus/text"
 
 
@@ -247,15 +249,21 @@ class Tools:
 
     async def _put(self, path: str, data: bytes) -> None:
         """Writes a file, keeping the mode of one that is there."""
+        folder, shown = quote(posixpath.dirname(path)), quote(path)
+        place = (
+            f"[ ! -d {shown} ] || {{ echo {shown} is a folder; exit 1; }}; "
+            f"[ -d {folder} ] || mkdir -p -- {folder} && "
+        )
+        text = quote(data.decode("utf-8", "surrogateescape"))
+        if len(text) <= _SAID_CHARS_MAX:
+            # Without another program: this is most of what an edit costs.
+            await self._quiet(f"{place}printf %s {text} > {shown}", _VIEW_BYTES_MAX)
+            return
         packed = self._scratch / "text.tar"
         await asyncio.to_thread(_pack, packed, data)
         await self._sandbox.put(packed, "/tmp")
-        folder, shown = quote(posixpath.dirname(path)), quote(path)
-        await self._quiet(
-            f"[ ! -d {shown} ] || {{ echo {shown} is a folder; exit 1; }}; "
-            f"mkdir -p -- {folder} && cat {_ARRIVING} > {shown}; code=$?; rm -f {_ARRIVING}; exit $code",
-            _VIEW_BYTES_MAX,
-        )
+        command = f"{place}cat {_ARRIVING} > {shown}; code=$?; rm -f {_ARRIVING}; exit $code"
+        await self._quiet(command, _VIEW_BYTES_MAX)
 
     async def _quiet(self, command: str, bytes_max: int) -> bytes:
         """What a command of ours writes. Raises Wrong with its words when it fails."""
