@@ -153,6 +153,7 @@ def _ai(values: dict[str, Any], problems: list[str]) -> AiSettings:
         resetdata_api_key=SecretStr(values["RESETDATA_API_KEY"]),
         max_steps=values["CHORUS_AI_MAX_STEPS"],
         max_tokens=values["CHORUS_AI_MAX_TOKENS"],
+        max_usd=values["CHORUS_AI_MAX_USD"],
         timeout_s=values["CHORUS_AI_TIMEOUT"],
         context=values["CHORUS_AI_CONTEXT"],
         prices=values["CHORUS_AI_PRICES"],
@@ -171,10 +172,11 @@ def _ai(values: dict[str, Any], problems: list[str]) -> AiSettings:
         for name in ("RESETDATA_BASE_URL", "RESETDATA_API_KEY", "RESETDATA_MODEL"):
             if not values[name]:
                 problems.append(f"{name}: expected {BY_NAME[name].form}, as the provider resetdata is in use")
-        if ai.daily_usd is not None and ai.resetdata_model not in ai.prices:
-            problems.append(
-                "CHORUS_AI_PRICES: expected a price for RESETDATA_MODEL, as CHORUS_AI_DAILY_USD counts by it"
-            )
+        for name in ("CHORUS_AI_DAILY_USD", "CHORUS_AI_MAX_USD"):
+            if values[name] is not None and ai.resetdata_model not in ai.prices:
+                problems.append(
+                    f"CHORUS_AI_PRICES: expected a price for RESETDATA_MODEL, as {name} counts by it"
+                )
     return ai
 
 

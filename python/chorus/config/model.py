@@ -53,6 +53,8 @@ class AiSettings(BaseModel):
     # Of one run of a goal whose task asks for nothing else.
     max_steps: int
     max_tokens: int
+    # None: no limit.
+    max_usd: float | None
     # Of one call.
     timeout_s: float
     # Tokens of question and reply together; None: what is usual for the provider.

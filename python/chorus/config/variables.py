@@ -326,6 +326,12 @@ VARIABLES: tuple[Variable, ...] = (
         f"a whole number of tokens from 1 to {TOKENS_MAX}",
         1_000_000,
     ),
+    Variable(
+        "CHORUS_AI_MAX_USD",
+        _number(0.001, 1_000_000),
+        "a number of USD of at least 0.001, such as 2 or 0.5",
+        None,
+    ),
     _span("CHORUS_AI_TIMEOUT", 120.0, 1.0, "1s"),
     # Unset: what is usual for the provider.
     Variable(

@@ -80,6 +80,7 @@ WRONG = {
     "CHORUS_AI_FALLBACK": "oracle",
     "CHORUS_AI_MAX_STEPS": "0",
     "CHORUS_AI_MAX_TOKENS": "0",
+    "CHORUS_AI_MAX_USD": "0",
     "CHORUS_AI_TIMEOUT": "0s",
     "CHORUS_AI_CONTEXT": "100",
     "CHORUS_AI_PRICES": '{"m": {"in": 1}}',
@@ -305,12 +306,17 @@ def test_resetdata_needs_address_key_and_model() -> None:
         assert named == ["RESETDATA_BASE_URL", "RESETDATA_API_KEY", "RESETDATA_MODEL"]
 
 
-def test_a_day_s_money_needs_prices() -> None:
-    cap = {**RESETDATA, "CHORUS_AI_DAILY_USD": "2.5"}
-    assert problems_of(**cap)[0].startswith("CHORUS_AI_PRICES: expected a price for RESETDATA_MODEL")
+@pytest.mark.parametrize(
+    ("name", "setting"), [("CHORUS_AI_DAILY_USD", "daily_usd"), ("CHORUS_AI_MAX_USD", "max_usd")]
+)
+def test_a_limit_of_money_needs_prices(name: str, setting: str) -> None:
+    cap = {**RESETDATA, name: "2.5"}
+    [problem] = problems_of(**cap)
+    assert problem.startswith("CHORUS_AI_PRICES: expected a price for RESETDATA_MODEL")
+    assert name in problem
     prices = '{"org/model-1": {"in": 3, "out": 15.5}}'
     ai = load_settings({**DEV, **cap, "CHORUS_AI_PRICES": prices}).ai
-    assert (ai.prices, ai.daily_usd) == ({"org/model-1": (3.0, 15.5)}, 2.5)
+    assert (ai.prices, getattr(ai, setting)) == ({"org/model-1": (3.0, 15.5)}, 2.5)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,25 @@ def test_a_task_may_ask_for_more_tokens_up_to_the_ceiling(asked: int | None, giv
 
 
 @pytest.mark.parametrize(
+    ("usual", "asked", "given"),
+    [(None, None, None), (None, 7.5, 7.5), (2.0, None, 2.0), (2.0, 0.5, 0.5), (2.0, 20, 20), (2.0, 21, 20)],
+)
+def test_a_task_may_ask_for_more_money_up_to_the_ceiling(
+    usual: float | None, asked: float | None, given: float | None
+) -> None:
+    assert holds(ai(max_usd=usual), **({} if asked is None else {"usd": asked}))["usd"] == given
+
+
+def test_a_budget_that_is_cut_to_the_ceiling_is_said() -> None:
+    task = parse_task({"title": "t", "budget": {"steps": 251, "tokens": 10_000, "usd": 21}})
+    words = start.budget_words(task, ai(max_usd=2.0, prices={"m": (1.0, 1.0)}, ollama_model="m"))
+    assert words == [
+        "budget.steps is 250 instead of 251: this agent allows no more",
+        "budget.usd is 20 instead of 21: this agent allows no more",
+    ]
+
+
+@pytest.mark.parametrize(
     ("usd", "prices", "named"),
     [
         (None, {}, ""),
@@ -55,6 +74,6 @@ def test_what_a_budget_in_money_does_not_count_is_said(usd: float | None, prices
     settings = ai(
         provider="ollama", fallback="resetdata", ollama_model="small", resetdata_model="large", prices=prices
     )
-    words = start.unpriced(task, settings)
+    words = "; ".join(start.budget_words(task, settings))
     assert named in words
     assert bool(words) is bool(named)

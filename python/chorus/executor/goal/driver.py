@@ -158,7 +158,7 @@ class GoalDriver:
         if begun.taken:
             said = {"taken": begun.taken, "text": f".chorus.yaml gives {', '.join(begun.taken)}"}
             parts.journal.event("message", {**said, "at": written["at"]})
-        if words := start.unpriced(job.task, parts.room.settings.ai):
+        for words in start.budget_words(job.task, parts.room.settings.ai):
             parts.journal.event("message", {"text": words, "at": written["at"]})
         if (failed := await self._setup(work, goal)) is not None:
             return failed
