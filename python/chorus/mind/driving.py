@@ -40,7 +40,7 @@ from chorus.mind.run.records import (
     text_of,
 )
 from chorus.mind.session import CallRefused, RunOver, Session, Sleep, Waits
-from chorus.mind.thinking import ModelAway, ModelRefused, Thinking
+from chorus.mind.thinking import ModelAway, ModelRefused, ModelTooLong, Thinking
 from chorus.process.logs import Logger
 
 # A model that is away is asked again after such waits, doubled each time.
@@ -175,6 +175,10 @@ class _Driving:
                 asked.turns, tools, deadline_s=asked.deadline_s, local_only=self._local_only
             )
         except ModelRefused as error:
+            if isinstance(asked, Ask) and isinstance(error, ModelTooLong):
+                shorter = run.too_long(error.reason)
+                if shorter is not None:
+                    return await self._journal(shorter)
             await self.end("model", error.reason, refused=error.lasting)
             return None
         except ModelAway as error:

@@ -18,7 +18,7 @@ from chorus.mind.outgoing import Redact, redacted
 from chorus.mind.providers.failures import Failed, Garbled
 from chorus.mind.providers.provider import Answer, Provider
 from chorus.mind.rate import RESETDATA_CALLS_PER_MINUTE, Share
-from chorus.mind.thinking import ModelAway, ModelRefused, Reply, ToolSpec, Turn
+from chorus.mind.thinking import ModelAway, ModelRefused, ModelTooLong, Reply, ToolSpec, Turn
 from chorus.process import metrics
 
 # Source code and prose have about four bytes a token, other scripts fewer. Of digits each is one, with most
@@ -99,11 +99,11 @@ class Models:
         local_only: bool = False,
         on_text: OnText | None = None,
     ) -> Reply:
-        """One reply, of the first provider that gives one. Raises ModelAway and ModelRefused, which name each
-        provider and why it gave none.
+        """One reply, of the first provider that gives one. Raises ModelAway, ModelTooLong and ModelRefused,
+        which name each provider and why it gave none.
         """
         deadline = monotonic() + deadline_s
-        reasons, away, lasting = list[str](), False, True
+        reasons, away, too_long, lasting = list[str](), False, False, True
         turns = redacted(turns, self._redact)
         for side in self._sides:
             try:
@@ -112,9 +112,13 @@ class Models:
                 away = True
                 reasons.append(f"{side.label}: {error.reason}")
             except ModelRefused as error:
+                too_long = too_long or isinstance(error, ModelTooLong)
                 lasting = lasting and error.lasting
                 reasons.append(f"{side.label}: {error.reason}")
         said = "; ".join(reasons)
+        if too_long:
+            # Whatever the others said: this can be mended at once.
+            raise ModelTooLong(said)
         raise ModelAway(said) if away else ModelRefused(said, lasting=lasting)
 
     async def _ask(

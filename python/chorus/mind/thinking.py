@@ -90,6 +90,10 @@ class ModelRefused(Exception):
         self.lasting = lasting
 
 
+class ModelTooLong(ModelRefused):
+    """No answer: the conversation is longer than the model's window. A shorter one may be answered."""
+
+
 class Thinking(Protocol):
     """The model of this agent, whichever it is."""
 
@@ -102,7 +106,7 @@ class Thinking(Protocol):
         local_only: bool = False,
         on_text: Callable[[str], None] | None = None,
     ) -> Reply:
-        """One reply. Raises ModelAway and ModelRefused.
+        """One reply. Raises ModelAway, ModelTooLong and ModelRefused.
 
         `deadline_s`: seconds from now after which nobody waits for it any more. `local_only`: nothing of it
         may go beyond loopback and private addresses. `on_text` gets the text piece by piece as it comes, from

@@ -19,7 +19,7 @@ from goal_journal import BEGAN, reply
 
 from chorus.hub import HubClosed, HubInternal, HubTooLarge, HubUnavailable, Request
 from chorus.mind.driving import Parts, drive
-from chorus.mind.thinking import ModelAway, ModelRefused, Reply, ToolCall
+from chorus.mind.thinking import ModelAway, ModelRefused, ModelTooLong, Reply, ToolCall
 from chorus.process.logs import bind
 from chorus.testing.fake_hub import FakeMesh
 
@@ -293,6 +293,55 @@ class TestRoom:
         await world.drive()
         summaries = [note for note in world.executor.of("note") if note["kind2"] == "summary"]
         assert "step 1: run ls 0 -> exit code 0" in summaries[0]["text"]
+
+
+class TestTooLong:
+    """A server that takes fewer tokens than the loop counts."""
+
+    async def driven(self, takes: int, *, killed: bool = False) -> tuple[World, list[int]]:
+        script = [*(does("run", command=f"ls {n} {'x' * 2000}") for n in range(9)), *ORACLE[2:]]
+        world = await World(ScriptedModel(script)).open()
+        world.hmmm["audience"] = lambda head: {"members": 0}
+        sizes = list[int]()
+
+        async def next_step(turns: Any, tools: Any, **more: Any) -> Reply:
+            sizes.append(sum(len(turn.text) + len(str(turn.calls)) for turn in turns))
+            if sizes[-1] > takes:
+                raise ModelTooLong("the context length is exceeded")
+            return script[len(world.executor.of("reply"))]
+
+        world.model.ask = next_step  # type: ignore[method-assign]
+        first = asyncio.create_task(world.drive())
+
+        def kill(record: dict[str, Any]) -> None:
+            if killed and record.get("kind2") == "too_long":
+                first.cancel()
+
+        world.executor.written = kill
+        await asyncio.gather(first, return_exceptions=True)
+        assert first.cancelled() is killed
+        if killed:
+            await world.drive()
+        return world, sizes
+
+    @pytest.mark.parametrize("killed", [False, True])
+    async def test_room_is_made_and_the_step_asked_again(self, killed: bool) -> None:
+        world, sizes = await self.driven(14_000, killed=killed)
+        assert (world.executor.ended, world.executor.reason) == ("finished", "mended the sum")
+        refused = [note for note in world.executor.of("note") if note["kind2"] == "too_long"]
+        assert len(refused) == sum(size > 14_000 for size in sizes)
+        assert 1 <= len(refused) <= 3
+        assert all(note["factor"] > 1 for note in refused)
+
+    async def test_one_that_takes_nothing_is_not_asked_for_ever(self) -> None:
+        world, sizes = await self.driven(10)
+        assert (world.executor.ended, world.executor.refused) == ("model", True)
+        assert len(sizes) == 1
+
+    async def test_what_cannot_be_shortened_enough_ends_the_run(self) -> None:
+        world, sizes = await self.driven(2_600)
+        assert (world.executor.ended, world.executor.reason) == ("model", "the context length is exceeded")
+        assert 2 <= sum(size > 2_600 for size in sizes) <= 5
 
 
 async def test_a_broken_loop_ends_the_run_and_says_so() -> None:

@@ -16,7 +16,7 @@ from chorus.mind.accounting import Accounts
 from chorus.mind.models import Models
 from chorus.mind.providers import addresses
 from chorus.mind.providers.addresses import is_local
-from chorus.mind.thinking import ModelAway, ModelRefused, Reply, Turn
+from chorus.mind.thinking import ModelAway, ModelRefused, ModelTooLong, Reply, Turn
 
 GENEROUS_S = 60.0
 SHOWN = Answer((b'{"capabilities": ["tools"], "model_info": {}}',))
@@ -70,6 +70,20 @@ async def test_the_second_provider_gets_the_same_conversation(tmp_path: Path) ->
         assert made.accounts.spent_usd == pytest.approx(0.3)
         assert other.asked[0].body["messages"] == first.asked[0].body["messages"]
         assert len(first.asked) == backoff.TRIES_MAX
+
+
+async def test_a_conversation_that_one_provider_finds_too_long_goes_to_the_other(tmp_path: Path) -> None:
+    too_long = lines({"error": "the input length exceeds the context length"})
+    async with (
+        wire(too_long) as small,
+        wire(OTHER, Answer((b"no key",), status=401)) as other,
+        models(tmp_path, OLLAMA_ENDPOINT=small.url, **second(other.url)) as made,
+    ):
+        assert (await ask(made)).text == "from the other"
+        # Whatever the other says, a shorter one may be answered.
+        with pytest.raises(ModelTooLong, match=r"context length.*401"):
+            await ask(made)
+        assert len(small.asked) == 2
 
 
 async def test_a_provider_that_failed_again_and_again_is_left_alone_until_it_answers(

@@ -17,7 +17,7 @@ from chorus.mind.providers.failures import Failed, Garbled
 from chorus.mind.providers.lines import Lines
 from chorus.mind.providers.ollama_wire import SHOWN_CHARS, raise_known
 from chorus.mind.providers.retry_after import retry_after_s
-from chorus.mind.thinking import ModelRefused
+from chorus.mind.thinking import ModelRefused, ModelTooLong
 
 # A server that is there accepts at once.
 CONNECT_S: Final = 10.0
@@ -137,9 +137,11 @@ async def _raise_status(response: httpcore.Response) -> None:
     except Garbled:
         said = "(a long answer)"
     if status in (400, 422, 500):
-        # NoTools and BadCall come with these.
+        # NoTools, BadCall and ModelTooLong come with these.
         raise_known(said)
     reason = f"it answered {status}: {said[:SHOWN_CHARS]}"
+    if status == 413:
+        raise ModelTooLong(reason)
     if status in (408, 425, 429) or status >= 500:
         wait_s = retry_after_s(_header(response, b"retry-after"))
         raise Failed(reason, retry_after_s=wait_s, status=status)

@@ -6,6 +6,7 @@ them (docs/api.md and api/types.go of version 0.17). Pure.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -13,10 +14,15 @@ import orjson
 
 from chorus.mind.providers.failures import BadCall, Failed, Garbled, NoTools
 from chorus.mind.providers.pieces import Call, End, Piece, Text
+from chorus.mind.thinking import ModelTooLong
 
 # Its words for a model whose template has no tools, and for a call that its model wrote and it cannot read.
 NO_TOOLS: Final = "does not support tools"
 BAD_CALL: Final = "error parsing tool call"
+# A prompt beyond the window: of Ollama and llama.cpp, of OpenAI's wire and those who copy it, of others.
+_TOO_LONG: Final = re.compile(
+    r"context[ _](?:length|window|size)|prompt is too long|too many tokens", re.IGNORECASE
+)
 # What a message repeats of an error.
 SHOWN_CHARS: Final = 500
 
@@ -100,18 +106,20 @@ def read_show(body: bytes) -> Shown:
 
 
 def raise_error(error: Any) -> None:
-    """Raises what an error inside a stream means: NoTools, BadCall or Failed."""
+    """Raises what an error inside a stream means: NoTools, BadCall, ModelTooLong or Failed."""
     text = error if isinstance(error, str) else "an error that is no text"
     raise_known(text)
     raise Failed(f"the server broke its answer off: {text[:SHOWN_CHARS]}")
 
 
 def raise_known(text: str) -> None:
-    """Raises NoTools or BadCall if an error's words mean that."""
+    """Raises NoTools, BadCall or ModelTooLong if an error's words mean that."""
     if NO_TOOLS in text:
         raise NoTools(text[:SHOWN_CHARS])
     if BAD_CALL in text:
         raise BadCall(text[:SHOWN_CHARS])
+    if _TOO_LONG.search(text):
+        raise ModelTooLong(f"the conversation is too long for it: {text[:SHOWN_CHARS]}")
 
 
 def count_of(said: dict[str, Any], name: str) -> int:

@@ -37,6 +37,10 @@ _QUESTIONS_MAX: Final = 3
 # Of what other agents say unasked the newest words are shown: they must not crowd out a run's own work.
 _PEERS_WORDS_MAX: Final = 8
 _PLAIN_LINES: Final = 40
+# A prompt that the model's server refuses as too long counts for more tokens from then on, by this factor at
+# least; it is shortened so often at one step.
+_UNDERRATED: Final = 1.25
+_TOO_LONG_MAX: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,9 @@ class Run:
         self._peers_words: deque[tuple[list[Said], Said]] = deque()
         self._questions = 0
         self._blanked = 0
+        # How much more tokens there are than `count` says, and how often the next step's prompt was refused.
+        self._factor = 1.0
+        self._too_long = 0
         # Circles are looked for from this step on: what is new to the model may break them.
         self._since = 0
         self._hinted = False
@@ -152,6 +159,7 @@ class Run:
             text = f"from here on {step.provider} answers"
             self._fallback = note("fallback", f"fallback-{number}", text)
         self._steps.append(step)
+        self._too_long = 0
         self._used.steps = number
         self._used.add(record)
 
@@ -204,6 +212,10 @@ class Run:
             case "summary":
                 self._take_summary(text, number_of(record, "upto"))
                 self._used.add(record)
+            case "too_long":
+                factor = record.get("factor")
+                self._factor = factor if isinstance(factor, float) and factor > 1 else self._factor
+                self._too_long += 1
             case "fallback":
                 self._fallback = None
 
@@ -258,7 +270,7 @@ class Run:
         if (warning := self._budget.warning(self._used, now, self._notes)) is not None:
             return Note(warning)
         shown = self._shown()
-        if (smaller := self._make_room(shown, left)) is not None:
+        if (smaller := self._make_room(shown, left, self._factor)) is not None:
             return smaller
         return Ask(self._used.steps + 1, shown, SPECS, left)
 
@@ -336,8 +348,25 @@ class Run:
             shown += turns.of_step(step, self._marks)
         return tuple(shown)
 
-    def _make_room(self, shown: tuple[Turn, ...], left: float) -> Action | None:
-        window, count = self._settings.window, self._settings.count
+    def too_long(self, reason: str) -> dict[str, Any] | None:
+        """The note about a prompt that was refused as longer than the model's window, after which the loop
+        makes room; None: nothing is left to shorten, or it was refused too often.
+        """
+        shown, window = self._shown(), self._settings.window
+        # It has more tokens than fit, whatever was counted.
+        counted = room.tokens(shown, SPECS, self._settings.count)
+        factor = max(self._factor * _UNDERRATED, window / counted)
+        if self._too_long >= _TOO_LONG_MAX or self._make_room(shown, _DEADLINE_S, factor) is None:
+            return None
+        id = f"too-long-{self._used.steps + 1}-{self._too_long + 1}"
+        return note("too_long", id, reason, factor=factor)
+
+    def _make_room(self, shown: tuple[Turn, ...], left: float, factor: float) -> Action | None:
+        window = self._settings.window
+
+        def count(text: str) -> int:
+            return int(self._settings.count(text) * factor)
+
         total = room.tokens(shown, SPECS, count)
         if total <= room.FULL * window:
             return None
@@ -345,8 +374,8 @@ class Run:
             return Note(smaller)
         if old := self._steps[: -room.STEPS_KEPT]:
             # Half of the window, at about three characters a token.
-            goal = turns.aim(self.start)
-            asked = turns.summary_turns(goal, self._summary, old, window * 3 // 2, self._marks)
+            goal, limit = turns.aim(self.start), int(window * 3 / 2 / factor)
+            asked = turns.summary_turns(goal, self._summary, old, limit, self._marks)
             plain = "\n".join(part for part in (self._summary, stuck.tried(old, _PLAIN_LINES)) if part)
             return Summarise(old[-1].number, asked, plain, left)
         smaller = room.shorten_last(self._steps, total, window, count, self._blanked)
