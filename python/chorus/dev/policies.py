@@ -191,7 +191,7 @@ def _other(asked: Conversation, script: Script) -> Reply | None:
 def _discussed(text: str, script: Script) -> str:
     for said in script.discuss:
         if all(words in text for words in said.when):
-            return said.model_dump_json(exclude={"when"})
+            return said.model_dump_json(exclude={"when"}, exclude_none=True)
     return json.dumps({"intent": "agreement", "message": "I agree with this plan.", "citations": []})
 
 

@@ -54,6 +54,8 @@ class Discussed(_Part):
     intent: Literal["proposal", "question", "answer", "update", "objection", "agreement", "escalation"]
     message: str
     citations: tuple[dict[str, str], ...] = ()
+    # Of an objection: the number of the earlier one to the same point.
+    repeats: int | None = None
 
 
 class Script(_Part):

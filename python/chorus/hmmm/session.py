@@ -87,9 +87,9 @@ class Session:
         self._held: list[Word] = []
         self._agreed: set[str] = set()
         self._open: dict[str, Word] = {}
-        # Members whose objection was answered, and answers to objections: who objects again repeats itself.
+        # Objections that the owner answered, with a new plan or a reason.
         self._answered: set[str] = set()
-        self._reasons: set[str] = set()
+        # The first objection to a point that had its answer.
         self._repeated: Word | None = None
         # What the owner thought about without result.
         self._given_up: set[str] = set()
@@ -177,7 +177,7 @@ class Session:
             self._count_owners(word)
         elif self.escalation is not None:
             self.person = word
-        elif self._is_about_plan(word):
+        elif self._is_about_plan(word) or self._repeats(word):
             self._count_others(word)
 
     def _count_owners(self, word: Word) -> None:
@@ -190,9 +190,7 @@ class Session:
         for ident in word.answers:
             objection = self._open.pop(ident, None)
             if objection is not None and objection.intent == "objection":
-                self._answered.add(objection.peer)
-                if word.intent == "answer":
-                    self._reasons.add(word.message_id)
+                self._answered.add(ident)
         self._since_ms = word.at_ms
         if word.intent == "proposal":
             # Another plan: whoever agreed, agreed to the one before; what was said of that one is settled.
@@ -208,8 +206,21 @@ class Session:
             self._open[word.message_id] = word
         elif word.intent == "objection":
             self._open[word.message_id] = word
-            if word.peer in self._answered or word.parent_id in self._reasons:
+            if self._repeats(word):
                 self._repeated = self._repeated or word
+
+    def _repeats(self, word: Word) -> bool:
+        """Whether it objects to a point that the owner answered before.
+
+        It cites an objection to that point, or replies to one, to its answer, or to what was said below them.
+        A reply to a plan is a new point, also where that plan came of an objection.
+        """
+        seen: Word | None = word if word.intent == "objection" else None
+        while seen is not None and seen.intent != "proposal":
+            if any(ident in self._answered for ident in seen.answers):
+                return True
+            seen = self._known.get(seen.parent_id)
+        return False
 
     def _is_about_plan(self, word: Word) -> bool:
         """Whether it answers the present plan, or what was said of it."""

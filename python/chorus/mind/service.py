@@ -127,13 +127,17 @@ class Mind:
     # ---- words -----------------------------------------------------------------------------------
 
     async def _discuss(self, request: Request) -> dict[str, Any]:
-        """`discuss` {session, task, role}: intent, message and citations, or nothing to say."""
+        """`discuss` {session, task, role}: intent, message and citations, or nothing to say.
+
+        An objection to the same point as an earlier one has that one's id as `repeats`.
+        """
         session, task = request.head.get("session"), request.head.get("task")
         if not isinstance(session, dict) or not isinstance(task, dict):
             raise HubInvalid("discuss names session and task (objects)")
         turns = words.discuss_turns(session, task, self._role(request), secrets.token_hex(WORD_BYTES))
         text = await self._ask(turns, task, request)
-        return words.discussed(text, owner=session.get("owner") is True)
+        earlier = words.earlier_objections(session)
+        return words.discussed(text, owner=session.get("owner") is True, earlier=earlier)
 
     async def _advise(self, request: Request) -> dict[str, Any]:
         """`advise` {question, task, role}: a message, or nothing to say."""

@@ -31,6 +31,9 @@ _ASK_OTHER: Final = """\
 Another agent wants to reach this goal, and says how. What do you think of its plan? "agreement": it can \
 work. "objection": it would fail or do harm; say why, and what to do instead. "question": you have to know \
 something first. Object only for a reason that changes the plan."""
+_ASK_REPEATS: Final = """\
+Add "repeats" to an objection: the number of the earlier objection to the same point, or null for a new \
+point. Object to the same point again only if its answer does not settle it: a person is then asked."""
 _ASK_OWNER: Final = """\
 The plan is yours, and others said something about it. "proposal": they are right, and the message is your \
 whole new plan. "answer": the plan stays, and the message says why, or answers the question."""
@@ -52,7 +55,9 @@ def discuss_turns(
     `answering`, the ids of those to answer.
     """
     marks, owner = Marks(word), session.get("owner") is True
-    said = [_line(message) for message in items_of(dict(session), "messages")[-_MESSAGES_MAX:]]
+    earlier = {ident: number for number, ident in enumerate(earlier_objections(session), 1)}
+    messages = items_of(dict(session), "messages")[-_MESSAGES_MAX:]
+    said = [_line(message, earlier) for message in messages]
     answering = set(map(str, items_of(dict(session), "answering")))
     about = [
         _line(message)
@@ -66,15 +71,35 @@ def discuss_turns(
         parts.append("What is to be answered:\n" + marks.data("\n\n".join(about), "from another agent"))
     intents = " or ".join(f'"{intent}"' for intent in (OWNER if owner else OTHERS))
     question = f"{_ASK_OWNER if owner else _ASK_OTHER}\n\n{_FORM.format(intents=intents)}"
+    if earlier and not owner:
+        question += f"\n{_ASK_REPEATS}"
     return (_system(prompt, marks), Turn("user", "\n\n".join([*parts, question])))
 
 
-def discussed(text: str, *, owner: bool) -> dict[str, Any]:
-    """The words that a model's answer means: intent, message (at most 4 KiB) and citations; {} for none."""
+def earlier_objections(session: Mapping[str, Any]) -> tuple[str, ...]:
+    """The ids of the objections of a discussion, in the order of their numbers, which begin at 1."""
+    messages = items_of(dict(session), "messages")[-_MESSAGES_MAX:]
+    return tuple(
+        ident
+        for message in messages
+        if isinstance(message, dict) and message.get("intent") == "objection"
+        if (ident := text_of(message, "message_id"))
+    )
+
+
+def discussed(text: str, *, owner: bool, earlier: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The words that a model's answer means: intent, message (at most 4 KiB) and citations; {} for none.
+
+    An objection that makes one of `earlier` again has its id as `repeats`.
+    """
     said, allowed = _object(text), OWNER if owner else OTHERS
     message = said.get("message")
     if said.get("intent") in allowed and isinstance(message, str) and message.strip():
-        return _words(said["intent"], message, _citations(said.get("citations")))
+        words = _words(said["intent"], message, _citations(said.get("citations")))
+        number = said.get("repeats")
+        if said["intent"] == "objection" and type(number) is int and 0 < number <= len(earlier):
+            words["repeats"] = earlier[number - 1]
+        return words
     if said or not text.strip():
         return {}
     if owner:
@@ -110,13 +135,15 @@ def _goal(task: Mapping[str, Any], marks: Marks) -> str:
     return "The goal:\n" + marks.data(shortened(told, _GOAL_MAX_CHARS), "goal")
 
 
-def _line(message: object) -> str:
+def _line(message: object, numbers: Mapping[str, int] = {}) -> str:
     if not isinstance(message, dict):
         return ""
     speaker = message.get("from")
     who = speaker if isinstance(speaker, dict) else {}
     name = text_of(who, "person") or text_of(who, "agent_id") or "somebody"
-    return f"{name} ({text_of(message, 'intent')}): {bounded(text_of(message, 'message'), WORDS_MAX_BYTES)}"
+    intent, number = text_of(message, "intent"), numbers.get(text_of(message, "message_id"))
+    numbered = intent if number is None else f"{intent} {number}"
+    return f"{name} ({numbered}): {bounded(text_of(message, 'message'), WORDS_MAX_BYTES)}"
 
 
 def _words(intent: str, message: str, citations: list[dict[str, str]]) -> dict[str, Any]:

@@ -87,6 +87,45 @@ async def test_an_objection_changes_the_plan(tmp_path: Path) -> None:
         assert "changed 1 times" in t.record("a", session)["summary"]
 
 
+async def test_a_member_that_objects_to_something_else_is_answered_anew(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
+        points = {"the plan": "it forgets the tests", "plan 2": "it forgets the notes"}
+
+        def objects(head: dict[str, Any]) -> dict[str, Any]:
+            point = points.get(head["session"]["plan"])
+            return {"intent": "objection", "message": point} if point else agrees(head)
+
+        def mends(head: dict[str, Any]) -> dict[str, Any]:
+            made = sum(word["intent"] == "proposal" for word in head["session"]["messages"])
+            return {"intent": "proposal", "message": f"plan {made + 1}"}
+
+        t.mind("a").discuss, t.mind("b").discuss, t.mind("c").discuss = mends, objects, agrees
+        session = await t.open("a", await t.goal("a"))
+        said = await t.result("a", session)
+        assert (said["outcome"], said["plan"]) == ("unanimous", "plan 3")
+        assert t.said("escalation_trigger") == []
+
+
+def objects_again(head: dict[str, Any]) -> dict[str, Any]:
+    """A mind that makes its first objection again, whatever it is answered."""
+    earlier = [word["message_id"] for word in head["session"]["messages"] if word["intent"] == "objection"]
+    return {"intent": "objection", "message": "no", "repeats": earlier[0] if earlier else None}
+
+
+@pytest.mark.parametrize("odd", ["Z" * 26, ["x"], 1, None])
+async def test_only_an_objection_of_the_discussion_is_made_again(tmp_path: Path, odd: Any) -> None:
+    async with talking(tmp_path, models="ab") as t:
+        t.mind("a").discuss = changes
+        t.mind("b").discuss = lambda head: (
+            {"intent": "objection", "message": "no", "repeats": odd}
+            if head["session"]["plan"] == "the plan"
+            else {"intent": "agreement", "message": "yes", "repeats": odd}
+        )
+        said = await t.result("a", await t.open("a", await t.goal("a")))
+        assert said["outcome"] == "unanimous"
+        assert [word["citations"] for name, word in t.said() if name == "b"] == [[], []]
+
+
 async def test_a_mind_that_is_being_restarted_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,10 +164,13 @@ async def test_nobody_to_answer_costs_nothing(tmp_path: Path) -> None:
 
 async def test_a_person_answers_an_escalation_through_another_agent(tmp_path: Path) -> None:
     async with talking(tmp_path) as t:
-        t.mind("b").discuss = lambda head: {"intent": "objection", "message": "no"}
+        t.mind("b").discuss = objects_again
         t.mind("a").discuss = changes
         session = await t.open("a", await t.goal("a"))
-        await t.until_shown("c", session, lambda s: s["session"]["state"] == "escalated")
+        shown = await t.until_shown("c", session, lambda s: s["session"]["state"] == "escalated")
+        first, again = (item for item in shown["items"] if item.get("intent") == "objection")
+        assert again["citations"][0]["ucxl"].endswith(first["message_id"])
+        assert "the same point" in shown["items"][-1]["message"]
         (trigger,) = t.said("escalation_trigger")
         assert (trigger[0], trigger[1]["session_id"]) == ("a", session)
         t.mind("a").discuss = lambda head: {"intent": "proposal", "message": "as ann says"}

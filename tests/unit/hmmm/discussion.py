@@ -78,7 +78,9 @@ class Machine:
         if asked is None or self.rng.random() < 0.2:
             return []
         intent: Intent = self.rng.choice(["agreement", "agreement", "objection", "question", "update"])
-        return self.say(now, intent, asked)
+        objections = [one for one in self.session.words if one.intent == "objection"]
+        again = tuple(self.rng.sample(objections, k=min(len(objections), self.rng.choice([0, 0, 1]))))
+        return self.say(now, intent, asked, cites=again)
 
     def _lead(self, now: int) -> list[Word]:
         session = self.session

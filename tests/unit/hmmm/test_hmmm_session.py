@@ -20,7 +20,7 @@ from chorus.hmmm.session import (
     Think,
     Wait,
 )
-from chorus.hmmm.words import concluding, fitted
+from chorus.hmmm.words import Word, concluding, fitted
 from chorus.wire.messages import WORDS_MAX_BYTES, Intent
 
 OUTCOMES = {"alone", "unanimous", "agreed", "period", "answered", "timeout"}
@@ -78,14 +78,56 @@ def test_an_objection_is_answered_with_a_reason() -> None:
     assert outcome(said(session, word("a", "agreement", answer)), 0) == "unanimous"
 
 
-@pytest.mark.parametrize("reply", ["answer", "proposal"])
-def test_a_second_objection_to_the_same_point_goes_to_a_person(reply: Intent) -> None:
+def after_an_objection(reply: Intent) -> tuple[Session, Word, Word, Word]:
+    """A discussion in which the owner answered an objection: with its plan, the objection, the answer."""
     plan = word("o", "proposal")
     objection = word("a", "objection", plan)
-    replied = word("o", reply, objection)
-    again = word("a", "objection", replied)
-    session = said(Session(terms("a", "b")), plan, objection, replied, again)
-    step = session.step(0)
+    replied = word("o", reply, objection, cites=(objection,))
+    return said(Session(terms("a", "b")), plan, objection, replied), plan, objection, replied
+
+
+def test_another_point_of_the_same_member_is_its_first_objection_to_that_point() -> None:
+    session, _, _, better = after_an_objection("proposal")
+    other = word("a", "objection", better)
+    assert said(session, other).step(0) == Think((other,))
+
+
+def test_an_objection_to_the_plan_is_a_new_point_also_after_an_answer() -> None:
+    session, plan, _, _ = after_an_objection("answer")
+    other = word("b", "objection", plan)
+    assert said(session, other).step(0) == Think((other,))
+
+
+@pytest.mark.parametrize("member", ["a", "b"])
+@pytest.mark.parametrize("reply", ["answer", "proposal"])
+def test_whoever_cites_an_answered_objection_objects_to_the_same_point(reply: Intent, member: str) -> None:
+    session, _, objection, replied = after_an_objection(reply)
+    again = word(member, "objection", replied, cites=(objection,))
+    assert said(session, again).step(0) == Escalate(again, "a second objection to the same point")
+
+
+def test_a_reply_to_an_answered_objection_or_below_its_answer_is_to_the_same_point() -> None:
+    session, _, objection, _ = after_an_objection("proposal")
+    again = word("b", "objection", objection)
+    assert said(session, again).step(0) == Escalate(again, "a second objection to the same point")
+    session, _, _, answer = after_an_objection("answer")
+    question = word("a", "question", answer)
+    below = word("b", "objection", question)
+    assert said(session, question, below).step(0) == Escalate(below, "a second objection to the same point")
+
+
+def test_an_objection_that_nobody_answered_yet_is_not_repeated_but_joined() -> None:
+    plan = word("o", "proposal")
+    first = word("a", "objection", plan)
+    joined = word("b", "objection", first)
+    session = said(Session(terms("a", "b")), plan, first, joined)
+    assert session.step(0) == Think((first, joined))
+
+
+def test_a_second_objection_to_the_same_point_goes_to_a_person() -> None:
+    session, _, _, answer = after_an_objection("answer")
+    again = word("a", "objection", answer)
+    step = said(session, again).step(0)
     assert step == Escalate(again, "a second objection to the same point")
     escalation = word("o", "escalation", again)
     said(session, escalation)

@@ -64,8 +64,11 @@ class Minds:
             return None
         if intent not in (_INTENTS_OF_OWNER if owner else INTENTS_OF_OTHERS):
             return None
-        cited = tuple(Citation(_address(row, word), f"answers this {word.intent}") for word in about)
-        cites = (*(cited if owner else ()), *_citations(said.get("citations")))
+        if owner:
+            cited = [Citation(_address(row, word), f"answers this {word.intent}") for word in about]
+        else:
+            cited = _repeated(row, session, said) if intent == "objection" else []
+        cites = (*cited, *_citations(said.get("citations")))
         return Thought(intent, message, cites[:CITATIONS_MAX])  # type: ignore[arg-type]
 
     async def _ask(
@@ -116,6 +119,15 @@ def _address(row: SessionRow, word: Word) -> str:
     agent, role = decisions.component(word.agent_id), decisions.component(word.role or "agent")
     project = decisions.component(row.project or "chorus")
     return f"ucxl://{agent}:{role}@{project}:{row.task_id}/*^/{row.attempt}/discussion/{word.message_id}"
+
+
+def _repeated(row: SessionRow, session: Session, said: dict[str, Any]) -> list[Citation]:
+    """The earlier objection that a mind says that it makes again."""
+    ident = said.get("repeats")
+    word = session.word(ident) if isinstance(ident, str) else None
+    if word is None or word.intent != "objection":
+        return []
+    return [Citation(_address(row, word), "makes this objection again")]
 
 
 def _citations(said: Any) -> tuple[Citation, ...]:
