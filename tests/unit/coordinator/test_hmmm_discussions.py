@@ -10,6 +10,7 @@ import pytest
 from discussing import agrees, changes, objects_once, talking
 
 from chorus.coordinator.hmmm import minds
+from chorus.coordinator.hmmm.store import HmmmStore
 from chorus.hmmm.ids import message_id
 from chorus.hub import HubNotFound, HubRefused, HubUnavailable
 from chorus.wire.messages import META_DISCUSSION
@@ -390,3 +391,32 @@ async def test_pages_of_sessions(tmp_path: Path) -> None:
         assert rest["next"] is None
         (own,) = (await t["a"].call("hmmm.list", task_id=task))["items"]
         assert own["agent_id"] == "a"
+
+
+async def test_a_list_reads_nothing_of_what_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with talking(tmp_path) as t:
+        # An escalation, a changed plan, and a discussion that goes on: also after a restart.
+        t.mind("a").discuss = lambda head: {"intent": "objection", "message": "no"}
+        escalated = await t.open("b", await t.goal("b"))
+        await t.until_shown("a", escalated, lambda s: s["session"]["state"] == "escalated")
+        t.world.mesh.now_ms += 1
+        t.mind("a").discuss, t.mind("b").discuss, t.mind("c").discuss = changes, objects_once, agrees
+        changed = await t.open("a", await t.goal("a"))
+        record = (await t.result("a", changed))["address"]
+        t.world.mesh.now_ms += 1
+        t.mind("a").discuss = t.mind("b").discuss = lambda head: {}
+        silent = await t.open("c", await t.goal("c"))
+        await t.until_shown("a", silent, lambda s: bool(s["session"]["plan"]))
+        await t.restart("a")
+
+        def read(*args: Any, **more: Any) -> Any:
+            raise AssertionError("the list reads what was said")
+
+        monkeypatch.setattr(HmmmStore, "items", read)
+        listed = (await t["a"].call("hmmm.list"))["items"]
+        shown = [(item["session_id"], item["state"], item["plan"], item["record"]) for item in listed]
+        assert shown == [
+            (silent, "open", "the plan", None),
+            (changed, "concluded", "a better plan", record),
+            (escalated, "escalated", "the plan", None),
+        ]

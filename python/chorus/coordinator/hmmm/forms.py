@@ -48,8 +48,9 @@ def item_view(item: Item) -> dict[str, Any]:
     return {"n": item.n, "kind": item.kind, "at": rfc3339(item.at_ms), **item.data}
 
 
-def session_view(row: SessionRow, state: str, plan: str, names: dict[str, str]) -> dict[str, Any]:
-    """A session in short; `names` are the agent ids of members by peer."""
+def session_view(row: SessionRow, names: dict[str, str], record: str | None) -> dict[str, Any]:
+    """A session in short. `names`: the agent ids of members by peer; `record`: the address of its record."""
+    state = "concluded" if row.outcome else "escalated" if row.escalated else "open"
     return {
         "session_id": row.session_id,
         "task_id": row.task_id,
@@ -61,7 +62,8 @@ def session_view(row: SessionRow, state: str, plan: str, names: dict[str, str]) 
         "state": state,
         "outcome": row.outcome or None,
         "reason": row.reason,
-        "plan": plan,
+        "plan": row.plan,
         "opened_at": rfc3339(row.opened_at),
         "ended_at": None if row.ended_at is None else rfc3339(row.ended_at),
+        "record": record,
     }

@@ -271,7 +271,7 @@ class Hmmm:
         rows = self.room.file.sessions(task_id=asked.task_id, limit=asked.limit + 1, before=before)
         page, more = rows[: asked.limit], len(rows) > asked.limit
         after = f"{page[-1].opened_at}-{page[-1].session_id}" if more else None
-        return {"items": [self._view(row) for row in page], "next": after}
+        return {"items": self._views(page), "next": after}
 
     async def show(self, request: Request) -> dict[str, Any]:
         """`hmmm.show` {session_id, after?, wait_s?} -> {session, items, ended}: what was said after a number.
@@ -282,9 +282,9 @@ class Hmmm:
         row = self._row(asked.session_id)
         items = self.room.file.items(row.session_id, asked.after)
         return {
-            "session": self._view(row),
+            "session": self._views([row])[0],
             "items": [item_view(item) for item in items],
-            "ended": self.room.has_ended(row) and not self._recording(row),
+            "ended": self.room.has_ended(row) and not self.room.file.has_due(row.session_id),
         }
 
     async def say(self, request: Request) -> dict[str, Any]:
@@ -320,16 +320,11 @@ class Hmmm:
             raise HubNotFound(f"no discussion {session_id} was heard by this agent")
         return row
 
-    def _recording(self, row: SessionRow) -> bool:
-        return any(due.session_id == row.session_id for due in self.room.file.records_due())
-
-    def _view(self, row: SessionRow) -> dict[str, Any]:
-        session = self.talk.live(row)
-        state = "concluded" if row.outcome else "escalated" if session.escalation is not None else "open"
+    def _views(self, rows: list[SessionRow]) -> list[dict[str, Any]]:
+        """Sessions in short. Reads nothing of what was said in them: a page has up to 500."""
         names = {member.peer: member.agent_id for member in self.room.table.records(Member)}
-        record = self.room.file.record(row.session_id)
-        shown = session_view(row, state, session.plan.message if session.plan is not None else "", names)
-        return {**shown, "record": (record.address or None) if record is not None else None}
+        records = self.room.file.addresses([row.session_id for row in rows])
+        return [session_view(row, names, records.get(row.session_id)) for row in rows]
 
 
 def _with_disk(method: Handler) -> Handler:

@@ -5,7 +5,7 @@ published. One SQLite file, synced at every commit, used by the coordinator alon
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -25,7 +25,8 @@ CREATE TABLE IF NOT EXISTS sessions (
   session_id TEXT PRIMARY KEY, task_id TEXT NOT NULL, attempt INTEGER NOT NULL, owner TEXT NOT NULL,
   title TEXT NOT NULL, goal TEXT NOT NULL, project TEXT NOT NULL, participants TEXT NOT NULL,
   period_ms INTEGER NOT NULL, escalation_ms INTEGER NOT NULL, opened_at INTEGER NOT NULL,
-  outcome TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '', ended_at INTEGER
+  outcome TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '', ended_at INTEGER,
+  plan TEXT NOT NULL DEFAULT '', escalated INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS sessions_opened ON sessions(opened_at, session_id);
 CREATE INDEX IF NOT EXISTS sessions_task ON sessions(task_id);
@@ -39,12 +40,23 @@ CREATE INDEX IF NOT EXISTS items_unpublished ON items(published) WHERE published
 CREATE TABLE IF NOT EXISTS records (
   id TEXT PRIMARY KEY, session_id TEXT NOT NULL, facts BLOB NOT NULL, address TEXT
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS records_due ON records(session_id) WHERE address IS NULL;
 """
+_COLUMNS: Final = (
+    "session_id, task_id, attempt, owner, title, goal, project, participants, period_ms, escalation_ms,"
+    " opened_at, outcome, reason, ended_at, plan, escalated"
+)
+_SELECT: Final = f"SELECT {_COLUMNS} FROM sessions"
+# What a file of an earlier version lacks.
+_LATER_COLUMNS: Final = {"plan": "TEXT NOT NULL DEFAULT ''", "escalated": "INTEGER NOT NULL DEFAULT 0"}
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """One discussion. Times are milliseconds since 1970; `outcome` is "" until it is concluded."""
+    """One discussion. Times are milliseconds since 1970; `outcome` is "" until it is concluded.
+
+    `plan` (the last one) and `escalated` follow from what was said; kept here, a list has them without it.
+    """
 
     session_id: str
     task_id: str
@@ -60,6 +72,8 @@ class SessionRow:
     outcome: str = ""
     reason: str = ""
     ended_at: int | None = None
+    plan: str = ""
+    escalated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +110,9 @@ class HmmmStore:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.executescript(_SCHEMA)
+        present = {str(row[1]) for row in self._db.execute("PRAGMA table_info(sessions)")}
+        for name in _LATER_COLUMNS.keys() - present:
+            self._db.execute(f"ALTER TABLE sessions ADD COLUMN {name} {_LATER_COLUMNS[name]}")
 
     def close(self) -> None:
         """Closes the file."""
@@ -105,12 +122,12 @@ class HmmmStore:
 
     def session(self, session_id: str) -> SessionRow | None:
         """One session."""
-        rows = self._db.execute("SELECT * FROM sessions WHERE session_id = ?", (session_id,)).fetchall()
+        rows = self._db.execute(f"{_SELECT} WHERE session_id = ?", (session_id,)).fetchall()
         return _session(rows[0]) if rows else None
 
     def open_sessions(self) -> list[SessionRow]:
         """Those that are not concluded."""
-        return [_session(row) for row in self._db.execute("SELECT * FROM sessions WHERE outcome = ''")]
+        return [_session(row) for row in self._db.execute(f"{_SELECT} WHERE outcome = ''")]
 
     def sessions(
         self, *, task_id: str | None = None, limit: int = 50, before: tuple[int, str] | None = None
@@ -123,7 +140,7 @@ class HmmmStore:
         if before is not None:
             where.append("(opened_at, session_id) < (?, ?)")
             values += before
-        sql = f"SELECT * FROM sessions WHERE {' AND '.join(where)} ORDER BY opened_at DESC, session_id DESC"
+        sql = f"{_SELECT} WHERE {' AND '.join(where)} ORDER BY opened_at DESC, session_id DESC"
         return [_session(row) for row in self._db.execute(f"{sql} LIMIT {int(limit)}", values)]
 
     def begin(self, row: SessionRow) -> SessionRow:
@@ -136,9 +153,10 @@ class HmmmStore:
                 values = (
                     row.session_id, row.task_id, row.attempt, row.owner, row.title, row.goal, row.project,
                     orjson.dumps(row.participants).decode(), row.period_ms, row.escalation_ms, row.opened_at,
-                    row.outcome, row.reason, row.ended_at,
+                    row.outcome, row.reason, row.ended_at, row.plan, row.escalated,
                 )  # fmt: skip
-                self._db.execute(f"INSERT INTO sessions VALUES ({', '.join('?' * len(values))})", values)
+                marks = ", ".join("?" * len(values))
+                self._db.execute(f"INSERT INTO sessions ({_COLUMNS}) VALUES ({marks})", values)
             self._db.execute("COMMIT")
         except BaseException:
             self._db.execute("ROLLBACK")
@@ -167,6 +185,12 @@ class HmmmStore:
             "UPDATE sessions SET outcome = ?, reason = ?, ended_at = ? WHERE session_id = ? AND outcome = ''",
             (outcome, reason, now_ms, session_id),
         )
+
+    def describe(self, session_id: str, plan: str, escalated: bool) -> None:
+        """What follows from what was said so far; written when it has changed."""
+        sql = "UPDATE sessions SET plan = ?, escalated = ? WHERE session_id = ?"
+        values = (plan, escalated, session_id, plan, escalated)
+        self._db.execute(f"{sql} AND (plan, escalated) != (?, ?)", values)
 
     # What was said
 
@@ -233,6 +257,17 @@ class HmmmStore:
         rows = self._db.execute("SELECT * FROM records WHERE id = ?", (id,)).fetchall()
         return _record(rows[0]) if rows else None
 
+    def addresses(self, ids: Collection[str]) -> dict[str, str]:
+        """Where those of these records are that are listed, by id."""
+        marks = ", ".join("?" * len(ids))
+        rows = self._db.execute(f"SELECT id, address FROM records WHERE id IN ({marks})", tuple(ids))
+        return {str(id): str(address) for id, address in rows if address}
+
+    def has_due(self, session_id: str) -> bool:
+        """Whether a record of this session is not listed yet."""
+        sql = "SELECT 1 FROM records WHERE session_id = ? AND address IS NULL LIMIT 1"
+        return self._db.execute(sql, (session_id,)).fetchone() is not None
+
     def records_due(self) -> Iterator[RecordRow]:
         """Those that are not listed yet."""
         rows = self._db.execute("SELECT * FROM records WHERE address IS NULL").fetchall()
@@ -240,9 +275,11 @@ class HmmmStore:
 
 
 def _session(row: tuple[Any, ...]) -> SessionRow:
-    session_id, task_id, attempt, owner, title, goal, project, participants, *rest = row
+    *named, participants, period, escalation, opened, outcome, reason, ended, plan, escalated = row
     peers = tuple(orjson.loads(participants))
-    return SessionRow(session_id, task_id, attempt, owner, title, goal, project, peers, *rest)
+    return SessionRow(
+        *named, peers, period, escalation, opened, outcome, reason, ended, plan, bool(escalated)
+    )
 
 
 def _item(row: tuple[Any, ...]) -> Item:

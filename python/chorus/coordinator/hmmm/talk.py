@@ -66,7 +66,13 @@ class Talk:
                 session.take(word_of(item.data, str(item.data["peer"]), at_ms))
             if not row.outcome:
                 self._live[row.session_id] = session
+                # Also when an earlier life of this process ended before it did so.
+                self._describe(row, session)
         return session
+
+    def _describe(self, row: SessionRow, session: Session) -> None:
+        plan = session.plan.message if session.plan is not None else ""
+        self._room.file.describe(row.session_id, plan, session.escalation is not None)
 
     def open(self, goal: Goal, plan: str) -> str:
         """The owner's plan opens the discussion; a repeat changes nothing. Returns the session's id."""
@@ -212,6 +218,7 @@ class Talk:
         item = room.file.add(row.session_id, "message", word.message_id, data, word.at_ms, own=own)
         metrics.HMMM_MESSAGES.labels("said" if own else "heard").inc()
         session = self._session(row)
+        self._describe(row, session)
         if session.over:
             self._concluded(row, session)
         if own:
