@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -320,7 +320,7 @@ class Hmmm:
             raise HubNotFound(f"no discussion {session_id} was heard by this agent")
         return row
 
-    def _views(self, rows: list[SessionRow]) -> list[dict[str, Any]]:
+    def _views(self, rows: Sequence[SessionRow]) -> Sequence[dict[str, Any]]:
         """Sessions in short. Reads nothing of what was said in them: a page has up to 500."""
         names = {member.peer: member.agent_id for member in self.room.table.records(Member)}
         records = self.room.file.addresses([row.session_id for row in rows])

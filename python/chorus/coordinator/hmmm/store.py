@@ -275,11 +275,10 @@ class HmmmStore:
 
 
 def _session(row: tuple[Any, ...]) -> SessionRow:
-    *named, participants, period, escalation, opened, outcome, reason, ended, plan, escalated = row
+    session_id, task_id, attempt, owner, title, goal, project, participants, *rest = row
+    rest[-1] = bool(rest[-1])
     peers = tuple(orjson.loads(participants))
-    return SessionRow(
-        *named, peers, period, escalation, opened, outcome, reason, ended, plan, bool(escalated)
-    )
+    return SessionRow(session_id, task_id, attempt, owner, title, goal, project, peers, *rest)
 
 
 def _item(row: tuple[Any, ...]) -> Item:
