@@ -10,6 +10,7 @@ import pytest
 from discussing import agrees, changes, objects_once, talking
 
 from chorus.coordinator.hmmm import minds
+from chorus.coordinator.hmmm.room import Goal
 from chorus.coordinator.hmmm.store import HmmmStore
 from chorus.hmmm.ids import message_id
 from chorus.hub import HubNotFound, HubRefused, HubUnavailable
@@ -350,6 +351,24 @@ async def test_the_end_of_the_attempt_ends_the_discussion(tmp_path: Path) -> Non
             await t.until_shown(name, session, lambda s: s["ended"])
         with pytest.raises(HubNotFound, match="not under way"):
             await t.open("a", task)
+
+
+async def test_a_discussion_of_an_attempt_that_the_table_does_not_know_ends(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
+        hmmm = t["a"].parts.hmmm
+        # As one that joined another mesh still has them: its own, and another's.
+        own = hmmm.talk.open(Goal("1" * 26, 1, "peer-a", {"title": "mend it"}), "the plan")
+        theirs = hmmm.room.ensure(Goal("2" * 26, 1, "peer-b", {"title": "mend it"})).session_id
+        t.pass_time(29 * 60)
+        for session in (own, theirs):
+            shown = await t.shown("a", session)
+            assert (shown["session"]["state"], shown["ended"]) == ("open", False)
+        t.pass_time(60)
+        for session in (own, theirs):
+            shown = await t.until_shown("a", session, lambda s: bool(s["ended"]))
+            assert shown["session"]["state"] == "concluded"
+            assert shown["session"]["outcome"] == "ended"
+            assert "knows the attempt no longer" in shown["session"]["reason"]
 
 
 async def test_secrets_are_neither_stored_nor_sent(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from chorus.coordinator.proposals import Proposals
 from chorus.hmmm import participants
 from chorus.hmmm.ids import session_id
 from chorus.hmmm.participants import Candidate, Topic
+from chorus.hmmm.session import LASTS_MAX_MS
 from chorus.hmmm.words import fitted
 from chorus.hub import Hub, HubError, guard
 from chorus.process import Process
@@ -199,10 +200,14 @@ class Room:
         found = self.table.get(Attempt, task_id, attempt)
         return found is not None and found.state in OPEN_ATTEMPTS
 
-    def has_ended(self, row: SessionRow) -> bool:
-        """Whether the attempt of a session is over, as far as the table here knows."""
+    def ending(self, row: SessionRow) -> str:
+        """Why nothing more will be said in a session, as far as the table knows; "" while more may be."""
         found = self.table.get(Attempt, row.task_id, row.attempt)
-        return found is not None and found.state not in OPEN_ATTEMPTS
+        if found is not None:
+            return "" if found.state in OPEN_ATTEMPTS else "the attempt ended first"
+        # An agent that has just joined another mesh may still be about to learn of it.
+        waited = self.now_ms() >= row.opened_at + LASTS_MAX_MS
+        return "the mesh's table knows the attempt no longer" if waited else ""
 
     def goal(self, session: str) -> Goal | None:
         """The attempt under way that a session is of, if it is one at a goal."""

@@ -284,7 +284,7 @@ class Hmmm:
         return {
             "session": self._views([row])[0],
             "items": [item_view(item) for item in items],
-            "ended": self.room.has_ended(row) and not self.room.file.has_due(row.session_id),
+            "ended": self._is_quiet(row),
         }
 
     async def say(self, request: Request) -> dict[str, Any]:
@@ -319,6 +319,11 @@ class Hmmm:
         if row is None:
             raise HubNotFound(f"no discussion {session_id} was heard by this agent")
         return row
+
+    def _is_quiet(self, row: SessionRow) -> bool:
+        """Whether nothing more comes in a session: no conclusion, no record."""
+        concluded = row.outcome or not self.enabled
+        return bool(concluded and self.room.ending(row)) and not self.room.file.has_due(row.session_id)
 
     def _views(self, rows: Sequence[SessionRow]) -> Sequence[dict[str, Any]]:
         """Sessions in short. Reads nothing of what was said in them: a page has up to 500."""

@@ -25,7 +25,7 @@ from chorus.wire.messages import META_DISCUSSION, WORDS_MAX_BYTES, Intent
 # A message that came before its attempt was known here, or its session's plan.
 EARLY_MAX: Final = 64
 EARLY_KEPT_MS: Final = 60_000
-# What an outcome may be called that no message concluded: the attempt ended first.
+# The outcome of a discussion whose attempt ended before it did, or is known no longer.
 ENDED: Final = "ended"
 
 
@@ -308,8 +308,8 @@ class Talk:
             self._concluded(row, session)
             return None
         if self._room.goal(row.session_id) is None:
-            if self._room.has_ended(row):
-                self._end(row, session, own)
+            if reason := self._room.ending(row):
+                self._end(row, session, own, reason)
             return None
         if row.session_id in self._thinking or session.plan is None:
             return None
@@ -320,12 +320,12 @@ class Talk:
             self._think(row, session, (asked,), owner=False)
         return None
 
-    def _end(self, row: SessionRow, session: Session, own: bool) -> None:
+    def _end(self, row: SessionRow, session: Session, own: bool, reason: str) -> None:
         if own and session.plan is not None:
-            text = concluding(ENDED, "the attempt ended first")
+            text = concluding(ENDED, reason)
             self._say(row, "update", session.plan, text, purpose=END)
         else:
-            self._room.file.conclude(row.session_id, ENDED, "the attempt ended first", self._room.now_ms())
+            self._room.file.conclude(row.session_id, ENDED, reason, self._room.now_ms())
             self._forget(row.session_id)
         self._room.tell(row.session_id)
 
