@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 PARTICIPANTS_MAX: Final = 5
-HELPERS_MAX: Final = 3
 
 # Roles that judge plans come before others, where the task names none.
 _JUDGING: Final = frozenset({"architect", "reviewer", "tester"})

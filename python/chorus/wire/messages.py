@@ -28,6 +28,8 @@ Intent = Literal["proposal", "question", "answer", "update", "objection", "agree
 # What one message of a discussion, a question for help or an advice holds.
 WORDS_MAX_BYTES = 4 * 1024
 CITATIONS_MAX = 16
+# As many members are asked by one question for help.
+HELPERS_MAX = 3
 # As many paths are named in one message.
 PATHS_MAX = 256
 
@@ -196,12 +198,13 @@ class HmmmMessage(Said):
 
 
 class TaskHelpRequest(Said):
-    """Its signer works on an attempt, is stuck, and asks for advice."""
+    """Its signer works on an attempt, is stuck, and asks these members (peer ids) for advice."""
 
     request_id: TaskId
     task_id: TaskId
     attempt: Count
     question: Words
+    helpers: Annotated[tuple[Name, ...], Field(max_length=HELPERS_MAX)] = ()
 
 
 class TaskHelpResponse(Said):

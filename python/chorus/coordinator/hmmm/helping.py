@@ -10,12 +10,11 @@ from chorus.coordinator.hmmm.recording import Recording
 from chorus.coordinator.hmmm.room import Goal, Room
 from chorus.coordinator.hmmm.store import Item
 from chorus.hmmm.ids import message_id
-from chorus.hmmm.participants import HELPERS_MAX
 from chorus.hmmm.session import HOPS_MAX
 from chorus.hmmm.words import fitted
 from chorus.hub import HubError, Message
 from chorus.process import metrics
-from chorus.wire.messages import META_DISCUSSION, TaskHelpRequest, TaskHelpResponse
+from chorus.wire.messages import HELPERS_MAX, META_DISCUSSION, TaskHelpRequest, TaskHelpResponse
 
 # A stuck run waits no longer; in between the question is asked again of those that may have missed it.
 HELP_WAIT_S: Final = 60.0
@@ -90,6 +89,7 @@ class Helping:
             "attempt": row.attempt,
             "from": self._room.speaker(),
             "question": asked.data["question"],
+            "helpers": asked.data["helpers"],
             "timestamp": asked.data["timestamp"],
         }
         await self._room.hub.publish(
@@ -125,6 +125,7 @@ class Helping:
             "request_id": said.request_id,
             "from": {"agent_id": said.speaker.agent_id, "role": said.speaker.role, "peer": message.sender},
             "question": room.clean(said.question),
+            "helpers": list(said.helpers),
             "timestamp": said.timestamp,
         }
         known = room.file.item(row.session_id, "help", said.request_id)
@@ -133,7 +134,7 @@ class Helping:
                 return
             known = room.file.add(row.session_id, "help", said.request_id, data, room.now_ms())
             room.tell(row.session_id)
-        if known is not None and room.hub.peer_id in room.chosen(goal, HELPERS_MAX):
+        if known is not None and room.hub.peer_id in _asked(known):
             room.spawn(self._advise(goal, known))
 
     async def _advise(self, goal: Goal, asked: Item) -> None:
@@ -186,7 +187,7 @@ class Helping:
         return self._room.clean(text).strip() if isinstance(text, str) else ""
 
     def hear_response(self, message: Message) -> None:
-        """Somebody's advice. Raises ValidationError for what is none."""
+        """Somebody's advice; only that of members that were asked counts. Raises ValidationError for none."""
         room = self._room
         said = TaskHelpResponse.model_validate(message.data)
         goal = room.goal_of(said.task_id, said.attempt)
@@ -194,7 +195,9 @@ class Helping:
             metrics.HMMM_MESSAGES.labels("foreign").inc()
             return
         row = room.ensure(goal)
-        if room.file.item(row.session_id, "help", said.request_id) is None:
+        asked = room.file.item(row.session_id, "help", said.request_id)
+        if asked is None or message.sender not in _asked(asked):
+            metrics.HMMM_MESSAGES.labels("foreign").inc()
             return
         member = room.member(message.sender)
         speaker = {"agent_id": said.speaker.agent_id, "role": member.role if member else ""}
@@ -208,3 +211,8 @@ class Helping:
         ident = message_id(said.request_id, message.sender, "", "advice")
         if room.file.add(row.session_id, "advice", ident, data, room.now_ms()) is not None:
             room.tell(row.session_id)
+
+
+def _asked(item: Item) -> frozenset[str]:
+    """The peers that a question for help was put to."""
+    return frozenset(item.data.get("helpers", ()))
