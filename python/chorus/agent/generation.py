@@ -18,6 +18,7 @@ from pathlib import Path
 from chorus.agent.programs import Program, environment, supervisord_conf
 from chorus.config import Paths
 from chorus.config.files import write_private
+from chorus.config.variables import SECRETS
 
 # Processes end by themselves when the FIFO closes; those that cannot are killed after this.
 LEFTOVER_GRACE_S = 0.5
@@ -26,14 +27,6 @@ PASSWORD_BYTES = 24
 # supervisord has bound its socket long before these are used up.
 WAKE_ATTEMPTS = 250
 WAKE_POLL_S = 0.02
-# Not handed to processes: those who may know them read them in settings.json, the licence id nobody needs.
-SECRET_VARIABLES = (
-    "CHORUS_LICENSE_ID",
-    "CHORUS_CLUSTER_SECRET",
-    "CHORUS_API_TOKEN",
-    "RESETDATA_API_KEY",
-    "CHORUS_KACHING_PUBLIC_KEY",
-)
 
 
 class Generation:
@@ -71,8 +64,8 @@ class Generation:
             str(os.getpid()),
             str(self._paths.supervisord_conf),
         ]
-        # supervisord hands its own environment on.
-        kept = {name: value for name, value in environ.items() if name not in SECRET_VARIABLES}
+        # supervisord hands its own environment on: no secrets in it, which processes read in settings.json.
+        kept = {name: value for name, value in environ.items() if name not in SECRETS}
         handled = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE}
         self.pid = os.posix_spawn(
             sys.executable,

@@ -25,8 +25,9 @@ from chorus.config import (
     MeshSettings,
     Settings,
     SettingsError,
+    boot_settings,
+    complete,
     exposure,
-    load_settings,
     save_run_settings,
 )
 from chorus.config.read import warnings
@@ -66,7 +67,7 @@ def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id
     settings, licence = _settings_and_licence(environ)
     if why := docker_problem(settings.docker_host, environ):
         raise StartupError(docker_line(why))
-    settings, ports = _reserve_ports(settings, chosen="CHORUS_P2P_HOST" in environ)
+    settings, ports = _reserve_ports(settings, chosen=bool(environ.get("CHORUS_P2P_HOST")))
     locks: list[folders.Lock] = []
     try:
         locks.append(folders.open_data_dir(settings.data_dir))
@@ -89,19 +90,18 @@ def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id
 
 
 def _settings_and_licence(environ: Mapping[str, str]) -> tuple[Settings, Licence]:
-    # The gate needs no more than these two and is asked first, so that its line stands among the others.
+    boot = boot_settings(environ)
     lines = []
     licence = None
     gate = Gate()
     try:
-        licence = gate.check(
-            environ.get("CHORUS_LICENSE_ID", "").strip(), environ.get("CHORUS_KACHING_URL", "").strip()
-        )
+        # Asked whatever else is wrong, so that its line stands among the others.
+        licence = gate.check(boot["CHORUS_LICENSE_ID"], boot["CHORUS_KACHING_URL"])
     except LicenceRefused as refused:
         lines.append(license_line(str(refused)))
     settings = None
     try:
-        settings = load_settings(environ)
+        settings = complete(boot)
     except SettingsError as error:
         lines.extend(setting_line(problem) for problem in error.problems)
     if licence is None or settings is None:

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from chorus.blobs.ledger import OWN, RESERVE_BYTES, BlobSpaceFull, Ledger
 from chorus.config.files import sync_folder
-from chorus.config.variables import BLOBS_BYTES
+from chorus.config.groups.network import BLOBS_BYTES
 
 # One blob: a source archive or a task's input. What is larger does not belong into a task.
 BLOB_MAX_BYTES = 512 * 1024 * 1024

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from chorus.config.variables import BY_NAME, ELSEWHERE, SECRETS, VARIABLES, Variable
+from chorus.config.setting import Setting
+from chorus.config.variables import BY_NAME, ELSEWHERE, SECRETS, VARIABLES
 
 # A secret is a line of text; a larger file is not the one that was meant.
 SECRET_FILE_MAX_BYTES = 64 * 1024
@@ -15,16 +17,28 @@ SECRET_FILE_MAX_BYTES = 64 * 1024
 SHOWN_CHARS = 60
 
 
-def read_values(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+Source = Literal["environment", "file", "assignment", "licence", "default"]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The value of a setting, as people write it too, and where it comes from."""
+
+    value: Any
+    text: str
+    source: Source
+
+
+def read_values(environ: Mapping[str, str], problems: list[str]) -> dict[str, Value]:
     """The value of each known variable, or its default; appends one sentence per mistake to `problems`."""
-    values: dict[str, Any] = {}
+    values: dict[str, Value] = {}
     for variable in VARIABLES:
-        text = _text_of(variable, environ, problems)
-        values[variable.name] = variable.default
+        text, source = _text_of(variable, environ, problems)
+        values[variable.name] = Value(variable.unset, variable.default, "default")
         if not text:
             continue
         try:
-            values[variable.name] = variable.parse(text)
+            values[variable.name] = Value(variable.parse(text), text, source)
         except (ValueError, RecursionError):
             problems.append(f"{variable.name}: expected {variable.form}{_shown(variable, text)}")
     return values
@@ -46,16 +60,16 @@ def warnings(environ: Mapping[str, str]) -> list[str]:
     return found
 
 
-def _text_of(variable: Variable, environ: Mapping[str, str], problems: list[str]) -> str:
+def _text_of(variable: Setting, environ: Mapping[str, str], problems: list[str]) -> tuple[str, Source]:
     text = environ.get(variable.name, "")
     file_name = f"{variable.name}_FILE"
     path = environ.get(file_name, "") if variable.secret else ""
     if not path:
         # A secret may have blanks at its ends; nothing else has.
-        return text if variable.secret else text.strip()
+        return (text if variable.secret else text.strip()), "environment"
     if text:
         problems.append(f"{file_name}: {variable.name} is set as well; unset one of the two")
-        return ""
+        return "", "file"
     try:
         with Path(path).open("rb") as file:
             content = file.read(SECRET_FILE_MAX_BYTES + 1)
@@ -73,11 +87,11 @@ def _text_of(variable: Variable, environ: Mapping[str, str], problems: list[str]
             else error
         )
         problems.append(f"{file_name}: expected a readable text file with {variable.form}; {path}: {why}")
-        return ""
-    return secret
+        return "", "file"
+    return secret, "file"
 
 
-def _shown(variable: Variable, text: str) -> str:
+def _shown(variable: Setting, text: str) -> str:
     if variable.secret:
         return "; what is set does not have that form"
     return f"; it is {text[:SHOWN_CHARS]!r}" + ("…" if len(text) > SHOWN_CHARS else "")

@@ -5,24 +5,19 @@ The one place where secrets are written in the clear, in a file that only the ag
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from chorus.config.files import write_private
-from chorus.config.model import Paths, Settings
+from chorus.config.model import Settings
+from chorus.config.paths import Paths
+from chorus.config.setting import WITH_SECRETS
 
 
 def save_run_settings(settings: Settings) -> None:
     """Writes the settings for the processes, replacing older ones in one step."""
-    content = settings.model_dump(mode="json")
-    content["cluster_secret"] = settings.cluster_secret.get_secret_value().hex()
-    content["api_token"] = settings.api_token.get_secret_value()
-    content["ai"]["resetdata_api_key"] = settings.ai.resetdata_api_key.get_secret_value()
-    write_private(settings.paths.settings_json, json.dumps(content))
+    write_private(settings.paths.settings_json, settings.model_dump_json(context=WITH_SECRETS))
 
 
 def load_run_settings(run_dir: Path) -> Settings:
     """Reads what the parent wrote into this run directory."""
-    content = json.loads(Paths(run_dir, run_dir).settings_json.read_bytes())
-    content["cluster_secret"] = bytes.fromhex(content["cluster_secret"])
-    return Settings.model_validate(content)
+    return Settings.model_validate_json(Paths(run_dir, run_dir).settings_json.read_bytes())

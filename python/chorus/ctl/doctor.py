@@ -217,7 +217,7 @@ def _healths() -> dict[str, str]:
 def _exposed(environ: Mapping[str, str]) -> str:
     # An agent that `up` starts has a secret of its own unless the environment names a licence or a secret.
     made = {"CHORUS_LICENSE_ID": "dev-up", "CHORUS_CLUSTER_SECRET": "x" * SECRET_MIN_BYTES}
-    named = any(environ.get(name) for name in (*made, "CHORUS_CLUSTER_SECRET_FILE"))
+    named = any(environ.get(name) or environ.get(f"{name}_FILE") for name in made)
     try:
         return exposure(load_settings({**environ, **({} if named else made)}))
     except SettingsError:

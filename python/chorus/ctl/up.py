@@ -15,6 +15,7 @@ from typing import Any, Final
 import httpx
 
 from chorus.config import Paths
+from chorus.config.read import read_values
 from chorus.ctl import contexts
 from chorus.ctl.agents import (
     POLL_S,
@@ -110,12 +111,21 @@ def down(arguments: Namespace) -> int:
 def _prepare(name: str) -> tuple[MeshContext, bool]:
     """The context, and whether it gets a licence and a secret now: then nobody has a mesh of it yet."""
     context = contexts.load(name)
-    wanted = os.environ.get("CHORUS_LICENSE_ID")
+    wanted = _licence_in_environment()
     if context is not None:
         return replace(context, license_id=wanted) if wanted else context, False
     # 128 bits, so that the id tells nothing even to an agent that is given no secret beside it.
     context = MeshContext(name, wanted or f"dev-{name}-{os.urandom(LICENCE_RANDOM_BYTES).hex()}")
     return context, not (wanted or _secret_in_environment() or context.folder.exists())
+
+
+def _licence_in_environment() -> str:
+    problems: list[str] = []
+    wanted = str(read_values(os.environ, problems)["CHORUS_LICENSE_ID"].value)
+    for problem in problems:
+        if problem.startswith("CHORUS_LICENSE_ID"):
+            raise CtlError(problem)
+    return wanted
 
 
 def _secret_in_environment() -> bool:
@@ -149,6 +159,7 @@ def _bring_up(
         name = f"agent-{number}"
         settings = {
             "CHORUS_LICENSE_ID": context.license_id,
+            "CHORUS_LICENSE_ID_FILE": "",
             **_secret_setting(context),
             "CHORUS_AGENT_ID": name,
             "CHORUS_DATA_DIR": str(context.folder / name),

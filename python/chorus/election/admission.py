@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from chorus.config.forms import NAME
 from chorus.config.secret import derive_join_key
-from chorus.config.variables import NAME
 from chorus.election.challenges import Challenges
 from chorus.election.proof import Handshake, random_value, same
 from chorus.election.search import Search

@@ -10,6 +10,7 @@ import pytest
 
 from chorus.agent import cli
 from chorus.agent.version import release
+from chorus.config.variables import BY_NAME
 
 VERSION = re.compile(r"CHORUS-agent \d+\.\d+\.\d+(-dev)? \(build: [0-9a-z]+, ([0-9-]{10}|unknown)\)")
 
@@ -41,6 +42,17 @@ def test_an_unknown_argument(capsys: pytest.CaptureFixture[str]) -> None:
     err = capsys.readouterr().err
     assert "--port" in err
     assert "--help" in err
+
+
+def test_help_says_of_settings_what_their_declarations_say() -> None:
+    # Written out in the help, which is to load nothing; this keeps the two alike.
+    settings = re.search(r"Environment \(common\):\n(.*?)\n\n", cli.HELP, re.DOTALL)
+    assert settings is not None
+    said = [re.fullmatch(r"  ([A-Z0-9_]+) +\((.+)\)", line) for line in settings[1].splitlines()]
+    assert {line[1]: line[2] for line in said if line} == {
+        line[1]: BY_NAME[line[1]].brief for line in said if line
+    }
+    assert all(said)
 
 
 def test_help_and_version_load_nothing_heavy() -> None:

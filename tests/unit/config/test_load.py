@@ -13,11 +13,12 @@ from chorus.config import (
     exposure,
     load_run_settings,
     load_settings,
+    manual,
     save_run_settings,
 )
 from chorus.config.read import warnings
 from chorus.config.secret import derive_dev_secret
-from chorus.config.variables import BY_NAME, VARIABLES
+from chorus.config.variables import BY_NAME, SECRETS, VARIABLES
 
 DEV = {"CHORUS_LICENSE_ID": "dev-123", "HOME": "/home/someone"}
 
@@ -351,8 +352,36 @@ def test_run_settings_come_back_as_they_were(tmp_path: Path) -> None:
 
 def test_every_default_has_the_form_it_asks_of_others() -> None:
     for variable in VARIABLES:
-        if isinstance(variable.default, str) and variable.default:
-            assert variable.parse(variable.default) == variable.default, variable.name
+        if variable.default:
+            variable.parse(variable.default)
+
+
+def test_every_secret_is_declared_as_one_and_handed_over_as_one(tmp_path: Path) -> None:
+    said = {name: f"secret-{name}-of-many-bytes" for name in SECRETS - {"CHORUS_LICENSE_ID"}}
+    settings = load_settings({**DEV, **said, "CHORUS_RUN_DIR": str(tmp_path)})
+    shown = settings.model_dump_json() + repr(settings)
+    assert all(secret not in shown for secret in said.values())
+    save_run_settings(settings)
+    handed_over = settings.paths.settings_json.read_text()
+    assert all(secret in handed_over or secret.encode().hex() in handed_over for secret in said.values())
+    assert load_run_settings(tmp_path) == settings
+
+
+def test_the_licence_id_may_come_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "licence"
+    path.write_text("dev-123\n")
+    settings = load_settings({"HOME": "/home/someone", "CHORUS_LICENSE_ID_FILE": str(path)})
+    assert settings.cluster_secret.get_secret_value() == derive_dev_secret("dev-123")
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    assert len(BY_NAME) == len(VARIABLES)
+    assert [variable.name for variable in VARIABLES if not variable.help.endswith(".")] == []
+
+
+def test_the_manual_is_what_the_declarations_say() -> None:
+    written = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
+    assert written == manual.page(), "python -m chorus.config.manual > docs/configuration.md"
 
 
 def test_names_are_environment_variables() -> None:

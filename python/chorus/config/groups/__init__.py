@@ -1,0 +1,1 @@
+"""The declarations of all settings, one file for each group of them."""

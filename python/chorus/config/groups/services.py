@@ -1,0 +1,75 @@
+"""Settings of the services around the mesh: KACHING (licences), WHOOSH (assignments), BACKBEAT (telemetry),
+and where sources are fetched from.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from chorus.config import forms
+from chorus.config.setting import Group, SecretText, Setting
+
+
+class ServiceSettings(Group):
+    """Whom the agent asks besides other agents."""
+
+    title = "Services around the mesh"
+
+    kaching_url: Annotated[
+        str, Setting("CHORUS_KACHING_URL", forms.url("https?"), help="The licence server.")
+    ]
+    kaching_public_key: Annotated[
+        SecretText,
+        Setting(
+            "CHORUS_KACHING_PUBLIC_KEY",
+            forms.text("an Ed25519 public key"),
+            help="The key with which the licence server signs.",
+            secret=True,
+            later=True,
+        ),
+    ]
+    license_grace_s: Annotated[
+        float,
+        Setting(
+            "CHORUS_LICENSE_GRACE",
+            forms.duration("0s"),
+            "24h",
+            "How long an agent goes on while the licence server cannot be reached.",
+            later=True,
+        ),
+    ]
+    assign_url: Annotated[
+        str,
+        Setting("ASSIGN_URL", forms.url("https?"), help="Where this agent's assignment is.", later=True),
+    ]
+    backbeat_enabled: Annotated[
+        bool,
+        Setting("CHORUS_BACKBEAT_ENABLED", forms.SWITCH, "false", "Whether telemetry is sent.", later=True),
+    ]
+    backbeat_endpoint: Annotated[
+        str,
+        Setting(
+            "CHORUS_BACKBEAT_ENDPOINT",
+            forms.url("https?", "nats", words="an http, https or nats URL"),
+            help="Where telemetry is sent to.",
+            later=True,
+        ),
+    ]
+    fetch_allow: Annotated[
+        tuple[str, ...],
+        Setting(
+            "CHORUS_FETCH_ALLOW",
+            forms.many("hosts"),
+            help="Private hosts that sources may come from.",
+            later=True,
+        ),
+    ]
+    fetch_credentials_file: Annotated[
+        str,
+        Setting(
+            "CHORUS_FETCH_CREDENTIALS_FILE",
+            forms.text("a file"),
+            help="Credentials for sources, by host and path prefix.",
+            later=True,
+        ),
+    ]
