@@ -98,7 +98,7 @@ class Agent:
             run_dir=self.folder / self.name, role="", expertise=(), specialization="general", max_tasks=2,
             task_lease_s=300.0, election_timeout_s=150.0, role_keys_file=None, role_grants=(),
             retention_s=86_400.0, cluster_secret=SecretBytes(b"of a test"), shhh_rules="",
-            hmmm_enabled=True,
+            hmmm_enabled=True, blobs_bytes=1 << 30, hmmm_period_s=30.0, hmmm_escalation_s=600.0,
         )  # fmt: skip
         process = Process("coordinator", settings, Logger(logging.getLogger("chorus.test")))
         store = TableStore(process.settings.paths.table_db)
