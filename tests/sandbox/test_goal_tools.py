@@ -146,6 +146,23 @@ async def test_running(kit: Kit) -> None:
     assert "no such directory" in await kit.refused("run", command="true", workdir="missing")
 
 
+async def test_the_files_that_commands_changed(kit: Kit) -> None:
+    now, paths = await kit.tools.changed_since(None)
+    assert paths == []
+    # A name that a shell would read, an old time of the content, a move, a mode; not what git writes.
+    await kit.said(
+        "run",
+        command="mkdir .git; echo x >.git/x; echo x >'a; b'; echo x >old; touch -d 2001-01-01 old; "
+        "mv a.txt moved; chmod +x deep/er/b.py",
+    )
+    later, paths = await kit.tools.changed_since(now)
+    assert later > now
+    assert sorted(paths) == ["a; b", "deep/er/b.py", "moved", "old"]
+    await kit.said("run", command="sleep 0.05")
+    last, _ = await kit.tools.changed_since(later)
+    assert (await kit.tools.changed_since(last))[1] == []
+
+
 async def test_a_long_output_is_whole_in_the_file_that_is_named(kit: Kit) -> None:
     text = await kit.said("run", command="seq 100000")
     assert len(text) < 20_300

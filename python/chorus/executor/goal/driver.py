@@ -16,6 +16,7 @@ from chorus.executor.backend import OutputSink, Sandbox, SandboxError, SandboxGo
 from chorus.executor.driver import Work
 from chorus.executor.earlier import in_time
 from chorus.executor.goal import start
+from chorus.executor.goal.changed_files import ChangedFiles
 from chorus.executor.goal.checking import Checking, run_command
 from chorus.executor.goal.ending import leave
 from chorus.executor.goal.inputs import Begun, GoalInputs
@@ -118,13 +119,16 @@ class GoalDriver:
             has_checks=bool(job.task.checks),
             touched=progress.touched,
         )
+        changed = ChangedFiles(goal.tools, goal.turn, begun.sent, progress.touched)
+        goal.ran = changed.ran
         work.facts.is_goal = True
         try:
-            end = await self._to_its_end(work, goal, begun)
+            end = await self._to_its_end(work, goal, begun, changed)
         except SandboxGone as error:
             work.gone(error)
             end = End(work.facts.ended_by, work.facts.note)
         finally:
+            changed.close()
             parts.room.goals.pop((job.task_id, job.attempt), None)
             goal.close(work.stopped or "the run is over")
             parts.room.spawn(self._stop_mind(work))
@@ -137,11 +141,12 @@ class GoalDriver:
             if self._checking_in is not None:
                 await self._checking_in.stop(work.stopped or "exit")
         await goal.settle()
+        await changed.settle()
         if work.stopped in (None, "timeout", "cancel"):
             await leave(work, goal, end, self._prompts_sha256)
         transcript.close()
 
-    async def _to_its_end(self, work: Work, goal: GoalRun, begun: Begun) -> End:
+    async def _to_its_end(self, work: Work, goal: GoalRun, begun: Begun, changed: ChangedFiles) -> End:
         """Raises SandboxGone, SandboxLost, BackendUnavailable."""
         parts, job = self._parts, work.job
         found = [] if parts.earlier is None else await in_time(parts.earlier)
@@ -164,6 +169,7 @@ class GoalDriver:
             return failed
         if work.stopped:
             return End(work.stopped, "")
+        changed.begin()
         parts.room.goals[job.task_id, job.attempt] = goal
         driving = asyncio.create_task(self._keep_driving(work, goal))
         stop = asyncio.create_task(work.stop_asked.wait())

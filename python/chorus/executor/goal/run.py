@@ -78,7 +78,10 @@ class GoalRun:
         # is done again.
         self._begun: set[tuple[int, int]] = set()
         self._unwritten: dict[tuple[int, int], Outcome] = {}
-        self._one = asyncio.Lock()
+        # Held by what works in the sandbox.
+        self.turn = asyncio.Lock()
+        # Called when a command has ended.
+        self.ran: Callable[[], None] = lambda: None
         # Whether the last finish found more than what the run began with, and whether that was asked about.
         self._changed = False
         self._questioned = False
@@ -214,7 +217,7 @@ class GoalRun:
         return await asyncio.shield(running)
 
     async def _in_turn(self, work: Callable[[], Awaitable[Reply]]) -> Reply:
-        async with self._one:
+        async with self.turn:
             self._check_open()
             try:
                 return await work()
@@ -268,6 +271,8 @@ class GoalRun:
                 outcome = await self.tools.call(tool, arguments)
                 if outcome.ok and tool in ("write", "edit"):
                     self._touched(self.tools.below_workspace(arguments["path"]))
+                if tool == "run":
+                    self.ran()
                 return outcome
             except SandboxError as error:
                 # Who drives the attempt finds the same, and ends it.

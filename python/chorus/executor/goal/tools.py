@@ -22,6 +22,9 @@ NAMES: Final = ("run", "read", "write", "edit", "list", "search")
 RUN_TIMEOUT_S: Final = 300.0
 # Of the other tools, which are commands too.
 _TOOL_TIMEOUT_S: Final = 30.0
+# For the files that changed; and how far the clock of a file system is behind.
+_LOOK_TIMEOUT_S: Final = 5.0
+_TICK_S: Final = 0.02
 # A file that is edited is held in memory a few times.
 _EDIT_BYTES_MAX: Final = 8 * 1024 * 1024
 _VIEW_BYTES_MAX: Final = 256 * 1024
@@ -139,6 +142,25 @@ class Tools:
     def below_workspace(self, path: str) -> str:
         """A path as it is called from the workspace on."""
         return posixpath.relpath(posixpath.normpath(posixpath.join(self._workdir, path)), "/workspace")
+
+    async def changed_since(self, moment: float | None) -> tuple[float, list[str]]:
+        """The time in the sandbox, in seconds since 1970, and files of the workspace that changed since
+        `moment`, an earlier answer's time; none for None, and not all where there are thousands.
+
+        Raises Wrong, ValueError, SandboxGone, SandboxLost.
+        """
+        command = "date +%s.%N"
+        if moment is not None:
+            # The time of a change, which no command sets: that of the content is often an old one.
+            command += (
+                "; cd /workspace && find . -name .git -prune -o ! -type d "
+                f"-newerct @{moment - _TICK_S:.3f} -printf '%P\\0' 2>/dev/null | head -c {_VIEW_BYTES_MAX}"
+            )
+        data = await self._quiet(command, _VIEW_BYTES_MAX + 1024, _LOOK_TIMEOUT_S)
+        now, _, found = data.partition(b"\n")
+        # What follows the last zero is no whole path.
+        paths = [path.decode("utf-8", "replace") for path in found.split(b"\0")[:-1]]
+        return float(now), paths
 
     # ---- one tool each -----------------------------------------------------------------------------
 
@@ -265,23 +287,25 @@ class Tools:
         command = f"{place}cat {_ARRIVING} > {shown}; code=$?; rm -f {_ARRIVING}; exit $code"
         await self._quiet(command, _VIEW_BYTES_MAX)
 
-    async def _quiet(self, command: str, bytes_max: int) -> bytes:
+    async def _quiet(self, command: str, bytes_max: int, timeout_s: float = _TOOL_TIMEOUT_S) -> bytes:
         """What a command of ours writes. Raises Wrong with its words when it fails."""
-        data, end = await self._collect(command, bytes_max)
+        data, end = await self._collect(command, bytes_max, timeout_s)
         if end.timed_out:
-            raise Wrong(f"it took more than {_TOOL_TIMEOUT_S:g} s")
+            raise Wrong(f"it took more than {timeout_s:g} s")
         if end.exit_code != 0:
             said = data.decode("utf-8", "replace").strip()
             raise Wrong("; ".join(part for part in (said, end.note) if part) or "it failed")
         return data
 
-    async def _collect(self, command: str, bytes_max: int) -> tuple[bytes, GroupEnd]:
+    async def _collect(
+        self, command: str, bytes_max: int, timeout_s: float = _TOOL_TIMEOUT_S
+    ) -> tuple[bytes, GroupEnd]:
         data = bytearray()
 
         def take(piece: bytes) -> None:
             data.extend(piece[: max(0, bytes_max - len(data))])
 
-        limit = max(0.1, min(_TOOL_TIMEOUT_S, self.left_s()))
+        limit = max(0.1, min(timeout_s, self.left_s()))
         end = await self._group(command, take, limit, "/workspace", "/dev/null")
         await self._forget(end, keep=False)
         return bytes(data), end

@@ -50,13 +50,10 @@ def _choose(
     missing: list[tuple[str, str]] = []
     for entry in entries:
         path = entry.path
-        built = None if path in before else built_folder(path, names)
         if entry.kind == "directory":
             if not entry.readable and why_refused(path) == "":
                 missing.append((path, "a folder that cannot be read"))
-        elif path not in before and (
-            why_refused(path) or (built is not None and built not in had) or ignored.covering(path)
-        ):
+        elif path not in before and _no_work(path, names, had, ignored):
             tree[path] = NOT_FETCHED
         elif entry.kind == "link":
             tree[path] = File.of(LINK, entry.target.encode("utf-8", "surrogateescape"))
@@ -67,6 +64,19 @@ def _choose(
         else:
             wanted.append(path)
     return tree, wanted, missing
+
+
+def of_the_work(paths: list[str], before: Tree) -> list[str]:
+    """Of files that changed, those that may come into the patch."""
+    ignored, had = Ignored(before), _folders(before)
+    names = {**before, **dict.fromkeys(paths, NOT_FETCHED)}
+    return [path for path in paths if path in before or not _no_work(path, names, had, ignored)]
+
+
+def _no_work(path: str, names: Tree, had: set[str], ignored: Ignored) -> bool:
+    """Whether a new file stays out of the patch: its name, a build's folder or an ignore rule says so."""
+    built = built_folder(path, names)
+    return bool(why_refused(path) or (built is not None and built not in had) or ignored.covering(path))
 
 
 def _in_tree(entry: FileEntry, before: Tree) -> bool:
