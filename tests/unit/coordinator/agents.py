@@ -52,6 +52,8 @@ class Executor:
         self.models = self.MODELS
         self.model_reason = ""
         self.awards: list[tuple[str, int]] = []
+        # Words for goals.
+        self.messages: list[dict[str, Any]] = []
 
     async def start(self) -> None:
         self.hub = self.agent.mesh.hub(self.agent.name, "executor")
@@ -61,6 +63,9 @@ class Executor:
         if request.method == "profile":
             said = {"accepting": self.accepting, "reason": "", "images": ["base"], "languages": []}
             return {**said, "models": self.models, "model_reason": self.model_reason}
+        if request.method == "message":
+            self.messages.append(request.head)
+            return {"n": len(self.messages)}
         assert request.method == "award"
         task_id, attempt = request.head["task_id"], request.head["attempt"]
         self.awards.append((task_id, attempt))

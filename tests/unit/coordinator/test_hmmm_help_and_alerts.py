@@ -131,6 +131,24 @@ async def test_the_leader_alerts_once_for_a_pair(tmp_path: Path) -> None:
         assert (record["decided"]["outcome"], record["task_id"]) == ("alerted", second)
 
 
+async def test_both_runs_hear_of_an_alert_as_a_peers_word(tmp_path: Path) -> None:
+    async with talking(tmp_path) as t:
+        first, second = await t.goal("a"), await t.goal("b")
+        await progress(t, "a", first, "api/users.py")
+        await progress(t, "b", second, "api/orders.py")
+        for name, task, other, path in (("a", first, second, "orders"), ("b", second, first, "users")):
+            heard = t[name].executor.messages
+            await t[name].until(lambda heard=heard: bool(heard), "told")  # type: ignore[misc]
+            said = heard[0]
+            assert (said["task_id"], said["attempt"], said["from"]) == (task, 1, "peer")
+            assert f"task {other}" in said["text"]
+            assert f"It touches api/{path}.py" in said["text"]
+        # However often it is heard, the executor takes it once, by its id.
+        both = [*t["a"].executor.messages, *t["b"].executor.messages]
+        assert {said["id"] for said in both} == {f"alert-{alert_id(first, second)}"}
+        assert t["c"].executor.messages == []
+
+
 async def test_a_new_leader_repeats_no_alert(tmp_path: Path) -> None:
     async with talking(tmp_path) as t:
         first, second = await t.goal("a"), await t.goal("b")

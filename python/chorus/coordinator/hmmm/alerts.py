@@ -5,6 +5,7 @@ Every agent keeps account of the paths that running goals touched, so that whoev
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -13,13 +14,18 @@ from chorus.coordinator import SERVICE
 from chorus.coordinator.hmmm.recording import Recording
 from chorus.coordinator.hmmm.room import Goal, Room
 from chorus.hmmm.dependencies import RAISED_MAX, Alert, Dependencies
-from chorus.hub import HubError, HubInvalid, HubRefused, Message, Request
+from chorus.hub import HubError, HubInvalid, HubRefused, HubTimeout, HubUnavailable, Message, Request
 from chorus.table.records import Attempt, Mesh, Task
 from chorus.wire.messages import COORDINATION, DependencyAlert, TaskProgress
 
 # An agent that does not answer hears of the alert by gossip.
 TELL_TIMEOUT_S: Final = 5.0
 SHOWN_PATHS_MAX: Final = 20
+TOLD_PATHS_MAX: Final = 5
+# Before each try to tell a run of this agent's, whose executor may be cut off for a moment.
+TELL_RUN_WAITS_S: Final = (0.0, 1.0, 5.0)
+# Whose word it is to the run; its model takes it as another agent's.
+LEADER: Final = "the leader of this mesh"
 
 
 class Alerts:
@@ -128,6 +134,8 @@ class Alerts:
                 continue
             row = room.ensure(goal)
             item = room.file.add(row.session_id, "alert", said.alert_id, data, room.now_ms())
+            if goal.owner == room.hub.peer_id:
+                room.spawn(self._tell_run(goal, said.alert_id, room.clean(_words(said, task_id))))
             if goal.owner == room.hub.peer_id and task_id == said.task_id:
                 # Also when it was kept and the process ended before this.
                 self._recording.note(
@@ -141,3 +149,33 @@ class Alerts:
                 )
             if item is not None:
                 room.tell(row.session_id)
+
+    async def _tell_run(self, goal: Goal, ident: str, text: str) -> None:
+        """Tells a run of this agent's; its executor takes the words of one id once."""
+        head = {"task_id": goal.task_id, "attempt": goal.attempt, "id": f"alert-{ident}", "from": "peer"}
+        said = {**head, "name": LEADER, "text": text}
+        why = ""
+        for wait_s in TELL_RUN_WAITS_S:
+            await asyncio.sleep(wait_s)
+            try:
+                await self._room.hub.call_service("executor", "message", said, timeout=TELL_TIMEOUT_S)
+            except (HubUnavailable, HubTimeout) as error:
+                why = str(error)
+            except HubError as error:
+                why = str(error)  # it has ended, or hears no more
+                break
+            else:
+                return
+        self._room.process.log.info("a run did not take an alert", task_id=goal.task_id, error=why)
+
+
+def _words(said: DependencyAlert, task_id: str) -> str:
+    """An alert as one of its two runs is told it."""
+    (other,), own, others = said.depends_on, said.paths, said.other_paths
+    if task_id != said.task_id:
+        other, own, others = said.task_id, said.other_paths, said.paths
+    return (
+        f"Another goal of this project runs, task {other}, and touches the same kind of thing as this one: "
+        f"{said.rule.replace('_', ' ')}. It touches {', '.join(others[:TOLD_PATHS_MAX])}; this one touches "
+        f"{', '.join(own[:TOLD_PATHS_MAX])}. The changes of both will have to fit together."
+    )
