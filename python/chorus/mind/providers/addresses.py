@@ -7,7 +7,8 @@ import ipaddress
 import socket
 from typing import Final
 
-# Loopback, the private networks of RFC 1918 and RFC 4193, and link-local addresses.
+# Loopback and the private networks of RFC 1918 and RFC 4193. Link-local addresses are none of them: what
+# answers there is the host's, as a cloud's service for metadata is.
 _LOCAL: Final = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -15,10 +16,8 @@ _LOCAL: Final = tuple(
         "10.0.0.0/8",
         "172.16.0.0/12",
         "192.168.0.0/16",
-        "169.254.0.0/16",
         "::1/128",
         "fc00::/7",
-        "fe80::/10",
     )
 )
 
