@@ -28,6 +28,7 @@ class Paths:
         self.executor_db = data_dir / "executor.sqlite"
         self.curator_db = data_dir / "curator.sqlite"
         self.spending = data_dir / "spending.json"
+        self.model_calls = data_dir / "model-calls.json"
         self.blobs = data_dir / "blobs"
         self.tasks = data_dir / "tasks"
         self.hub_socket = run_dir / "hub.sock"

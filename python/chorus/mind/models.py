@@ -14,8 +14,9 @@ from chorus.config import AiSettings
 from chorus.mind import backoff
 from chorus.mind.accounting import Accounts
 from chorus.mind.breaker import Breaker
+from chorus.mind.kept_calls import KeptCalls
 from chorus.mind.outgoing import Redact, redacted
-from chorus.mind.providers.failures import Failed, Garbled
+from chorus.mind.providers.failures import Failed, Garbled, NoTools
 from chorus.mind.providers.provider import Answer, Provider
 from chorus.mind.rate import RESETDATA_CALLS_PER_MINUTE, Share
 from chorus.mind.thinking import ModelAway, ModelRefused, ModelTooLong, Reply, ToolSpec, Turn
@@ -32,10 +33,23 @@ OnText = Callable[[str], None]
 class _Side:
     """A provider with what is kept of its past."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, kept: KeptCalls | None) -> None:
         self.provider = provider
         self.breaker = Breaker()
-        self.share = Share(RESETDATA_CALLS_PER_MINUTE) if provider.name == "resetdata" else None
+        self.share: Share | None = None
+        self._kept = kept
+        if provider.name == "resetdata":
+            now = monotonic()
+            ages = [] if kept is None else kept.ages()
+            self.share = Share(RESETDATA_CALLS_PER_MINUTE, [now - age for age in ages])
+
+    def take_share(self) -> None:
+        """A call is made that counts for the limit."""
+        if self.share is not None:
+            self.share.take(monotonic())
+            if self._kept is not None:
+                now = monotonic()
+                self._kept.write([now - call for call in self.share.calls])
 
     @property
     def label(self) -> str:
@@ -45,7 +59,8 @@ class _Side:
 
 class Models:
     """The models of one agent. `sharing` tells how many agents share a limit of calls, this one included;
-    `redact` cuts secrets out of what is asked.
+    `redact` cuts secrets out of what is asked. `kept` has the calls of an earlier life that count for the
+    limit.
     """
 
     def __init__(
@@ -55,13 +70,14 @@ class Models:
         sharing: Callable[[], int] = lambda: 1,
         redact: Redact = bytes,
         chance: Callable[[], float] = random.random,
+        kept: KeptCalls | None = None,
     ) -> None:
         self._ai = ai
         self.accounts = accounts
         self._sharing = sharing
         self._redact = redact
         self._chance = chance
-        self._sides = [_Side(Provider(name, ai)) for name in ai.providers if name != "none"]
+        self._sides = [_Side(Provider(name, ai), kept) for name in ai.providers if name != "none"]
 
     @property
     def providers(self) -> tuple[Provider, ...]:
@@ -138,6 +154,8 @@ class Models:
             await self._wait_for_share(side, deadline)
             try:
                 reply = await self._once(side, turns, tools, deadline, local_only, on_text)
+            except NoTools:
+                continue  # it is asked again through text, which is a call like any other
             except (Failed, Garbled) as error:
                 failures += 1
                 wait_s = self._after_failure(side, error, failures)
@@ -168,7 +186,10 @@ class Models:
         local_only: bool,
         on_text: OnText | None,
     ) -> Reply:
-        """One try, within one call's time and the deadline. Raises Failed, Garbled and ModelRefused."""
+        """One try, within one call's time and the deadline.
+
+        Raises Failed, Garbled, NoTools and ModelRefused.
+        """
         provider = side.provider
         estimate = sum(self.count(turn.text) for turn in turns)
         received = 0
@@ -188,7 +209,7 @@ class Models:
             except TimeoutError:
                 charge.usd = self.accounts.price(provider.model, estimate, received)
                 raise Failed(f"no whole answer within {max(0.0, limit_s):.0f} s", again=False) from None
-            except (Failed, Garbled, ModelRefused):
+            except (Failed, Garbled, NoTools, ModelRefused):
                 # Who answers with an error has not thought about the question; what came before it counts.
                 charge.usd = self.accounts.price(provider.model, estimate, received) if received else 0.0
                 raise
@@ -209,7 +230,7 @@ class Models:
                     f"agents, and this one's next is in {wait:.0f} s"
                 )
             await asyncio.sleep(wait)
-        side.share.take(monotonic())
+        side.take_share()
 
     async def _look(self, side: _Side) -> None:
         if side.breaker.wait_s(monotonic()) > 0:
@@ -217,7 +238,7 @@ class Models:
         if side.share is not None:
             if side.share.wait_s(monotonic(), self._sharing()) > 0:
                 return  # it is asked enough
-            side.share.take(monotonic())
+            side.take_share()
         await side.provider.look()
 
     def _set_breaker(self, side: _Side, breaker: Breaker) -> None:

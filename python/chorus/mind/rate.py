@@ -5,6 +5,7 @@ argument.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 RESETDATA_CALLS_PER_MINUTE: Final = 40
@@ -12,11 +13,14 @@ PERIOD_S: Final = 60.0
 
 
 class Share:
-    """Calls in a window of time that moves: never more in any minute than the share, bursts included."""
+    """Calls in a window of time that moves: never more in any minute than the share, bursts included.
 
-    def __init__(self, calls_per_minute: int) -> None:
+    `calls` are the moments of earlier ones, the oldest first.
+    """
+
+    def __init__(self, calls_per_minute: int, calls: Iterable[float] = ()) -> None:
         self._whole = calls_per_minute
-        self._calls: deque[float] = deque()
+        self._calls = deque(calls, maxlen=calls_per_minute)
 
     def wait_s(self, now: float, agents: int) -> float:
         """How long until a call may be made; 0: now, and `take` is to follow. `agents`: how many share the
@@ -32,8 +36,11 @@ class Share:
     def take(self, now: float) -> None:
         """A call is made."""
         self._calls.append(now)
-        while len(self._calls) > self._whole:
-            self._calls.popleft()
+
+    @property
+    def calls(self) -> Sequence[float]:
+        """The moments of the last calls, the oldest first."""
+        return tuple(self._calls)
 
     def _part(self, agents: int) -> tuple[int, float]:
         """So many calls in so many seconds. With more agents than calls, each waits longer than a minute."""

@@ -15,6 +15,7 @@ from chorus.hub import HubInvalid, HubUnavailable, Request, guard
 from chorus.mind import words
 from chorus.mind.accounting import Accounts
 from chorus.mind.driving import Parts, drive
+from chorus.mind.kept_calls import KeptCalls
 from chorus.mind.models import Models
 from chorus.mind.role_prompts import Prompt, RolePrompts
 from chorus.mind.thinking import ModelAway, ModelRefused, Turn
@@ -46,7 +47,8 @@ class Mind:
         self._table = TableReader(settings.paths.table_db)
         accounts = Accounts(settings.paths.spending, settings.ai.prices, settings.ai.daily_usd)
         redact = scanner_of(settings).redact
-        self.models = Models(settings.ai, accounts, self._sharing, redact)
+        kept = KeptCalls(settings.paths.model_calls)
+        self.models = Models(settings.ai, accounts, self._sharing, redact, kept=kept)
         self._prompts = RolePrompts(settings.ai.prompts_dir)
         self._watch = Watch(self.models, self._prompts, process.log)
         self._runs: dict[_Key, asyncio.Task[None]] = {}

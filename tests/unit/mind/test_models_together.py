@@ -13,10 +13,11 @@ from model_wire import Answer, delta, done, events, lines, text, usage, wire
 from chorus.config import AiSettings, load_settings
 from chorus.mind import backoff, breaker
 from chorus.mind.accounting import Accounts
+from chorus.mind.kept_calls import KeptCalls
 from chorus.mind.models import Models
 from chorus.mind.providers import addresses
 from chorus.mind.providers.addresses import is_local
-from chorus.mind.thinking import ModelAway, ModelRefused, ModelTooLong, Reply, Turn
+from chorus.mind.thinking import ModelAway, ModelRefused, ModelTooLong, Reply, ToolSpec, Turn
 
 GENEROUS_S = 60.0
 SHOWN = Answer((b'{"capabilities": ["tools"], "model_info": {}}',))
@@ -33,10 +34,10 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def models(
-    folder: Path, sharing: Callable[[], int] = lambda: 1, **environ: str
+    folder: Path, sharing: Callable[[], int] = lambda: 1, kept: KeptCalls | None = None, **environ: str
 ) -> AsyncIterator[Models]:
     ai: AiSettings = load_settings({"CHORUS_LICENSE_ID": "dev-1", "OLLAMA_MODEL": "m", **environ}).ai
-    made = Models(ai, Accounts(folder / "spending.json", ai.prices, ai.daily_usd), sharing)
+    made = Models(ai, Accounts(folder / "spending.json", ai.prices, ai.daily_usd), sharing, kept=kept)
     try:
         yield made
     finally:
@@ -207,6 +208,52 @@ async def test_the_share_of_a_limit_is_kept_and_waited_for(tmp_path: Path) -> No
             await ask(made, deadline_s=5)
         await made.look()
         assert len(other.asked) == 1
+
+
+async def test_the_try_without_tools_counts_for_the_limit_too(tmp_path: Path) -> None:
+    no_tools = Answer((b'{"error": "r does not support tools"}',), status=400)
+    alone = {"CHORUS_AI_PROVIDER": "resetdata", "CHORUS_AI_FALLBACK": "none"}
+    tools = (ToolSpec("run", "Runs.", {"type": "object", "properties": {"command": {"type": "string"}}}),)
+    async with (
+        wire(no_tools, OTHER) as server,
+        models(tmp_path, lambda: 20, **{**second(server.url), **alone}) as made,
+    ):
+        assert (await made.ask(TURNS, tools, deadline_s=GENEROUS_S)).text == "from the other"
+        assert len(server.asked) == 2
+        # Of two calls a minute none is left.
+        with pytest.raises(ModelAway, match="shared by 20 agents"):
+            await ask(made, deadline_s=5)
+        assert len(server.asked) == 2
+
+
+async def test_a_restart_gives_no_calls_back(tmp_path: Path) -> None:
+    now, kept = [1_000_000.0], tmp_path / "model-calls.json"
+    alone = {"CHORUS_AI_PROVIDER": "resetdata", "CHORUS_AI_FALLBACK": "none"}
+    async with wire(OTHER) as server:
+        of = {**second(server.url), **alone}
+
+        async def life(sharing: int) -> None:
+            calls = KeptCalls(kept, lambda: now[0])
+            async with models(tmp_path, lambda: sharing, kept=calls, **of) as made:
+                await ask(made, deadline_s=5)
+
+        await life(20)
+        now[0] += 20
+        await life(20)
+        now[0] += 20
+        with pytest.raises(ModelAway, match="shared by 20 agents"):
+            await life(20)
+        # The clock was set back: both calls are as new.
+        now[0] -= 1000
+        with pytest.raises(ModelAway, match="shared by 20 agents"):
+            await life(20)
+        now[0] += 1061
+        await life(20)
+        assert len(server.asked) == 3
+        # Nobody knows: all calls of the last minute may have been made.
+        kept.write_text('["x"]')
+        with pytest.raises(ModelAway, match="shared by 1 agents"):
+            await life(1)
 
 
 async def test_the_day_s_money_is_a_reason_that_names_itself(tmp_path: Path) -> None:

@@ -118,26 +118,36 @@ class Provider:
     async def ask(
         self, turns: Sequence[Turn], tools: Sequence[ToolSpec], *, local_only: bool, on_text: OnText
     ) -> Answer:
-        """One try. Raises Failed, Garbled and ModelRefused; takes as long as the server takes."""
+        """One try; takes as long as the server takes.
+
+        Raises Failed, Garbled, ModelRefused, and NoTools when it is found out that the model calls none: the
+        next try works through text.
+        """
+        by_text = False
         try:
             if local_only and self._remote is None:
                 await self._look_at_ollama(local_only=True)
             if local_only and self._remote:
                 raise ModelRefused("its server passes requests on, and the task asks for a local model")
-            try:
-                return await self._try(turns, tools, local_only, on_text)
-            except NoTools:
-                self.calls_tools = False
-                return await self._try(turns, tools, local_only, on_text)
+            by_text = bool(tools) and not self.calls_tools
+            return await self._try(turns, tools, local_only, on_text, by_text=by_text)
         except NoTools as error:
-            raise Garbled(f"it refuses tools that it was not asked for: {error}") from None
+            if by_text or not tools:
+                raise Garbled(f"it refuses tools that it was not asked for: {error}") from None
+            self.calls_tools = False
+            raise
         except BadCall as error:
             return Answer("", (), f"Your tool call could not be read: {error}", "stop", 0, 0)
 
     async def _try(
-        self, turns: Sequence[Turn], tools: Sequence[ToolSpec], local_only: bool, on_text: OnText
+        self,
+        turns: Sequence[Turn],
+        tools: Sequence[ToolSpec],
+        local_only: bool,
+        on_text: OnText,
+        *,
+        by_text: bool,
     ) -> Answer:
-        by_text = bool(tools) and not self.calls_tools
         if by_text:
             turns = text_protocol.as_text(turns)
         model = await asyncio.to_thread(self._load)
