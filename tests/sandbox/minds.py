@@ -14,6 +14,7 @@ from world import AGENT, World
 from chorus.hub import HubError, Request
 
 MODEL = {"provider": "scripted", "model": "oracle", "local": True}
+PROMPT = {"kind": "note", "kind2": "prompt", "id": "prompt", "text": "You are a tester."}
 Call = tuple[str, dict[str, Any]]
 
 
@@ -56,7 +57,7 @@ class PlayedMind:
                 self.heads.append(request.head)
                 if self._playing is None:
                     self._playing = asyncio.create_task(self._play(request.head))
-                return {"accepted": True, "reason": "", "prompts_sha256": "a" * 64}
+                return {"accepted": True, "reason": ""}
             case _:
                 return {}
 
@@ -75,6 +76,7 @@ class PlayedMind:
 
     async def _steps(self) -> None:
         _, page = await self.ask("journal", {"from": 1})
+        await self.ask("journal", {"append": True}, orjson.dumps(PROMPT))
         known = {(r["step"], r["call"]) for r in orjson.loads(page) if r["kind"] == "outcome"}
         for step, (tool, arguments) in enumerate(self.calls, 1):
             if (step, 1) in known:

@@ -30,11 +30,13 @@ from chorus.mind.run import (
     Wait,
 )
 from chorus.mind.run.records import (
+    PROMPT,
     SUMMARY_MAX_BYTES,
     bounded,
     discussed_record,
     note,
     plan_record,
+    prompt_record,
     reply_record,
     spent,
     text_of,
@@ -120,7 +122,7 @@ class _Driving:
         talks = not any(record.get("kind") in ("plan", "reply") for record in records)
         thinking = self._parts.thinking
         settings = RunSettings(
-            prompt=self._parts.prompt(role),
+            prompt=await self._prompt(role, records),
             window=thinking.window(),
             count=thinking.count,
             talks=talks and await self._audience() > 0,
@@ -129,6 +131,15 @@ class _Driving:
         for record in records:
             run.apply(record)
         return run
+
+    async def _prompt(self, role: str, records: list[dict[str, Any]]) -> str:
+        """The system prompt that the run began with: files that change count from the next run on."""
+        for record in records:
+            if record.get("kind") == "note" and record.get("id") == PROMPT:
+                return text_of(record, "text")
+        prompt = self._parts.prompt(role)
+        await self._session.append(prompt_record(prompt))
+        return prompt
 
     async def _audience(self) -> int:
         """How many could answer a plan; a note says so if nobody can be asked."""

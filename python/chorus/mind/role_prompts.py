@@ -20,7 +20,7 @@ PACKAGE_FOLDER: Final = Path(__file__).with_name("prompts")
 DEFAULT_ROLE: Final = "developer"
 DEFAULTS: Final = "defaults.md"
 # A prompt of more leaves a model no room to work in.
-FILE_MAX_BYTES: Final = 256 * 1024
+FILE_MAX_BYTES: Final = 64 * 1024
 FILES_MAX: Final = 200
 # A short text with aliases can stand for gigabytes.
 _ALIASES: Final = "aliases and anchors are not used here"

@@ -17,7 +17,7 @@ from chorus.mind.accounting import Accounts
 from chorus.mind.driving import Parts, drive
 from chorus.mind.kept_calls import KeptCalls
 from chorus.mind.models import Models
-from chorus.mind.role_prompts import Prompt, RolePrompts
+from chorus.mind.role_prompts import RolePrompts
 from chorus.mind.thinking import ModelAway, ModelRefused, Turn
 from chorus.mind.watch import Watch
 from chorus.process import Process
@@ -31,8 +31,6 @@ WORDS_AT_ONCE: Final = 2
 # What is left of the asker's patience for the way back.
 ANSWER_S: Final = 1.0
 WORD_BYTES: Final = 8
-# Attempts whose prompt is kept; the oldest is forgotten first.
-PROMPTS_KEPT: Final = 256
 
 _Key = tuple[str, int]
 
@@ -52,8 +50,6 @@ class Mind:
         self._prompts = RolePrompts(settings.ai.prompts_dir)
         self._watch = Watch(self.models, self._prompts, process.log)
         self._runs: dict[_Key, asyncio.Task[None]] = {}
-        # What each attempt began with: files that change count from the next one on.
-        self._given: dict[_Key, Prompt] = {}
         self._words = asyncio.Semaphore(WORDS_AT_ONCE)
         # How many others share a limit of calls.
         self._sharers = 0
@@ -89,25 +85,19 @@ class Mind:
             raise HubInvalid("drive names task (an object) and secret")
         if self._process.stopping.is_set():
             return {"accepted": False, "reason": "this process is stopping"}
-        prompt = self._prompt(key, str(task.get("role") or self._process.settings.role))
         if (running := self._runs.get(key)) is None or running.done():
-            run = self._runs[key] = asyncio.create_task(self._run(key, task, secret, prompt))
+            run = self._runs[key] = asyncio.create_task(self._run(key, task, secret))
             # Not at the end of the run itself: one that is cancelled before it began has none.
             run.add_done_callback(lambda done: self._forget(key, done))
-        return {"accepted": True, "reason": "", "prompts_sha256": prompt.sha256}
+        return {"accepted": True, "reason": ""}
 
-    def _prompt(self, key: _Key, role: str) -> Prompt:
-        """The prompt that the attempt has, from the first time that it is driven here."""
-        if (given := self._given.get(key)) is None:
-            given = self._given[key] = self._prompts.prompt(role)
-            if len(self._given) > PROMPTS_KEPT:
-                del self._given[next(iter(self._given))]
-        return given
-
-    async def _run(self, key: _Key, task: Mapping[str, Any], secret: str, prompt: Prompt) -> None:
-        parts = Parts(self._process.hub, self.models, lambda role: prompt.text, self._process.log)
+    async def _run(self, key: _Key, task: Mapping[str, Any], secret: str) -> None:
+        parts = Parts(self._process.hub, self.models, self._prompt, self._process.log)
         with guard.handling("answer"):
             await self._driver(parts, *key, task, secret)
+
+    def _prompt(self, role: str) -> str:
+        return self._prompts.prompt(role or self._process.settings.role).text
 
     def _forget(self, key: _Key, run: asyncio.Task[None]) -> None:
         if self._runs.get(key) is run:
@@ -117,7 +107,6 @@ class Mind:
         """`stop` {task_id, attempt}: works on it no more; answers when that is so."""
         key = _key(request.head)
         run = self._runs.get(key)
-        self._given.pop(key, None)
         await self._end([] if run is None else [run])
         return {"stopped": run is not None}
 

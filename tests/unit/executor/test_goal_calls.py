@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -366,3 +367,13 @@ def test_anything_asked_is_answered(tmp_path: Path) -> None:
 
         run()
         assert not bench.goal.ended.done()
+
+
+async def test_the_prompt_of_a_run_is_in_its_journal_and_its_hash_in_the_report(bench: Bench) -> None:
+    prompt = {"kind": "note", "kind2": "prompt", "id": "prompt", "text": "You are a tester.\n"}
+    await bench.ask("journal", orjson.dumps(prompt), append=True)
+    # A mind that was restarted may have another one; the run began with the first.
+    await bench.ask("journal", orjson.dumps({**prompt, "text": "You are another."}), append=True)
+    reply = await bench.ask("journal", **{"from": 1})
+    assert [record["text"] for record in orjson.loads(reply.payload)] == [prompt["text"]]
+    assert bench.goal.tally.prompts_sha256 == hashlib.sha256(prompt["text"].encode()).hexdigest()

@@ -31,6 +31,7 @@ class World:
         self.executor = GoalExecutor(**of_start)
         self.model = model
         self.mesh = FakeMesh()
+        self.prompt = "You are a tester."
         self.now = BEGAN
         self.hmmm: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
         self.talked: list[tuple[str, dict[str, Any]]] = []
@@ -55,7 +56,7 @@ class World:
         parts = Parts(
             hub=self.mesh.hub("a", "mind"),
             thinking=self.model,
-            prompt=lambda role: f"You are a {role}.",
+            prompt=lambda role: self.prompt,
             log=bind(),
             clock=lambda: self.now,
             sleep=self.sleep,
@@ -80,7 +81,7 @@ async def test_the_goal_is_reached() -> None:
 
 async def test_a_reply_is_journaled_before_its_first_call() -> None:
     kinds = [record["kind"] for record in (await driven(ORACLE)).executor.records]
-    assert kinds[:6] == ["start", "reply", "call", "outcome", "call", "outcome"]
+    assert kinds[:7] == ["start", "note", "reply", "call", "outcome", "call", "outcome"]
 
 
 @pytest.mark.parametrize("talks", [False, True])
@@ -93,6 +94,23 @@ async def test_it_goes_on_after_a_restart_between_any_two_records(talks: bool) -
         assert (world.executor.ended, world.executor.reason) == ("finished", "mended the sum")
         # What was under way is asked again, what is in the journal is not.
         assert len(world.model.asked) <= len(whole.model.asked) + 1
+
+
+async def test_a_restarted_run_keeps_the_prompt_that_it_began_with() -> None:
+    """Files of prompts that change count from the next run on."""
+    world = await World(ScriptedModel(ORACLE)).open()
+    world.hmmm["audience"] = lambda head: {"members": 0}
+    first = asyncio.create_task(world.drive())
+    world.executor.written = lambda record: first.cancel() if record["kind"] == "outcome" else None
+    await asyncio.gather(first, return_exceptions=True)
+    world.executor.written = lambda record: None
+    world.prompt = "You are somebody else."
+    await world.drive()
+    assert world.executor.ended == "finished"
+    assert len(world.model.asked) > 1
+    assert all(turns[0].text.startswith("You are a tester.") for turns in world.model.asked)
+    [told] = [note for note in world.executor.of("note") if note["kind2"] == "prompt"]
+    assert told["text"] == "You are a tester."
 
 
 async def killed_at(number: int, talks: bool) -> World:
@@ -178,7 +196,7 @@ class TestModelAway:
         world.sleep = back_after_a_minute  # type: ignore[method-assign]
         await world.drive()
         assert world.executor.ended == "finished"
-        assert [(note["kind2"], note["text"]) for note in world.executor.of("note")] == [("away", "down")]
+        assert [(note["kind2"], note["text"]) for note in world.executor.of("note")[1:]] == [("away", "down")]
 
     async def test_it_is_waited_for_within_the_tasks_time_alone(self) -> None:
         world = await driven([ORACLE[0], ModelAway("down")])
@@ -219,7 +237,7 @@ class TestTalk:
         del world.hmmm[missing]
         await world.drive()
         assert world.executor.ended == "finished"
-        assert "nobody talks here" in world.executor.of("note")[0]["text"]
+        assert "nobody talks here" in world.executor.of("note")[1]["text"]
 
     async def test_a_discussion_without_end_is_left(self) -> None:
         world = await World(ScriptedModel(ORACLE)).open()

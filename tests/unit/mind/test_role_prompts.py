@@ -89,7 +89,7 @@ def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
     prompts = RolePrompts(tmp_path)
     assert prompts.prompt("developer") == RolePrompts(Path("/nowhere")).prompt("developer")
     assert [problem.rpartition(": ")[2] for problem in prompts.problems] == [
-        "not a file", "not UTF-8 text", "larger than 262144 bytes", "not a file",
+        "not a file", "not UTF-8 text", "larger than 65536 bytes", "not a file",
     ]  # fmt: skip
 
 

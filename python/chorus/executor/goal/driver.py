@@ -69,7 +69,6 @@ class GoalDriver:
 
     def __init__(self, parts: GoalParts) -> None:
         self._parts = parts
-        self._prompts_sha256 = ""
         self._checking_in: Sandbox | None = None
 
     async def drive(self, work: Work) -> None:
@@ -143,7 +142,7 @@ class GoalDriver:
         await goal.settle()
         await changed.settle()
         if work.stopped in (None, "timeout", "cancel"):
-            await leave(work, goal, end, self._prompts_sha256)
+            await leave(work, goal, end)
         transcript.close()
 
     async def _to_its_end(self, work: Work, goal: GoalRun, begun: Begun, changed: ChangedFiles) -> End:
@@ -222,8 +221,6 @@ class GoalDriver:
                 )
                 if reply.head.get("accepted"):
                     heard = loop.time()
-                    # The first: the run began with those, and a mind that was restarted may have others.
-                    self._prompts_sha256 = self._prompts_sha256 or str(reply.head.get("prompts_sha256") or "")
                 else:
                     why = str(reply.head.get("reason") or "it declines")
             except HubError as error:

@@ -19,7 +19,7 @@ from chorus.executor.patch import LeftOut, Patch
 _NOTE_CHARS: Final = 4_000
 
 
-async def leave(work: Work, goal: GoalRun, end: End, prompts_sha256: str) -> None:
+async def leave(work: Work, goal: GoalRun, end: End) -> None:
     """Fills the facts, and writes the files that become artifacts. Raises OSError."""
     facts = work.facts
     patch = goal.patch if end.ended_by == "finished" else None
@@ -46,7 +46,6 @@ async def leave(work: Work, goal: GoalRun, end: End, prompts_sha256: str) -> Non
     facts.goal_summary = goal.tally.summary
     facts.goal = goal_report(
         goal.tally,
-        prompts_sha256=prompts_sha256,
         unchecked=end.ended_by == "finished" and goal.checked is None,
         checks=[] if goal.checked is None else goal.checked.checks,
         patch=patch,

@@ -16,6 +16,8 @@ from chorus.wire.task import BUDGET_STEPS_MAX
 RECORD_BYTES_MAX = 1024 * 1024
 TEXT_CHARS_MAX = 256 * 1024
 CALLS_MAX = 64
+# The note with the system prompt that a run began with.
+PROMPT = "prompt"
 
 Id = Annotated[str, Field(min_length=1, max_length=128)]
 Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from chorus.executor import summary
+from chorus.executor.goal.records import PROMPT
 from chorus.executor.patch import Patch
 
 # What an entry has room for: it holds 256 KiB, with the summary, the commands and the artifacts in it.
@@ -29,10 +31,13 @@ class Tally:
     usd: float | None = None
     model_s: float = 0.0
     summary: str = ""
+    prompts_sha256: str = ""
     checks: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Counts a record of the loop, as the journal has it."""
+        if record["kind"] == "note" and record["kind2"] == PROMPT:
+            self.prompts_sha256 = hashlib.sha256(record["text"].encode("utf-8", "replace")).hexdigest()
         if not record.get("model"):
             return
         self.provider, self.model = record["provider"][:64], record["model"][:64]
@@ -50,7 +55,6 @@ class Tally:
 def goal_report(
     tally: Tally,
     *,
-    prompts_sha256: str,
     unchecked: bool,
     checks: Sequence[Mapping[str, Any]],
     patch: Patch | None,
@@ -62,7 +66,7 @@ def goal_report(
     return {
         "provider": tally.provider,
         "model": tally.model,
-        "prompts_sha256": prompts_sha256,
+        "prompts_sha256": tally.prompts_sha256,
         "steps": tally.steps,
         "calls": tally.calls,
         "tokens_in": tally.tokens_in,
@@ -95,7 +99,6 @@ def _shortened(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 # Of a goal that ended before its run began.
 NOTHING_DONE: Final = goal_report(
     Tally(),
-    prompts_sha256="",
     unchecked=False,
     checks=(),
     patch=None,

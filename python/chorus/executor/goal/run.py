@@ -17,6 +17,7 @@ from chorus.executor.backend import EndedBy, Sandbox, SandboxError
 from chorus.executor.globs import TooMuchWork
 from chorus.executor.goal import texts
 from chorus.executor.goal.checking import Checked, Checking
+from chorus.executor.goal.records import PROMPT
 from chorus.executor.goal.report import Tally
 from chorus.executor.goal.tools import Outcome, Tools
 from chorus.executor.goal.transcript import Transcript, TranscriptFull
@@ -130,7 +131,9 @@ class GoalRun:
                 self._refused = False
             if isinstance(address := record.get("address"), str) and address.startswith("ucxl://"):
                 self.discussion = address[:1024]
-            self.tell(record)
+            # A prompt is long, and no step.
+            if record.get("kind2") != PROMPT:
+                self.tell(record)
         return Reply({"n": number})
 
     def message(self, id: str, by: Literal["person", "peer"], name: str, text: str) -> int:

@@ -24,6 +24,9 @@ _TOO_LARGE: Final = "Your calls were too long together, and none was made. Write
 # What other agents are told at once: plans, questions and answers to them.
 WORDS_MAX_BYTES: Final = 4096
 SUMMARY_MAX_BYTES: Final = 6000
+# Of the note with the system prompt.
+PROMPT: Final = "prompt"
+PROMPT_MAX_BYTES: Final = 132 * 1024
 # Times above this are in milliseconds.
 _SECONDS_MAX: Final = 1e11
 
@@ -87,6 +90,11 @@ def discussed_record(
 def note(kind: str, id: str, text: str, **more: Any) -> dict[str, Any]:
     """A note; the journal takes each id once."""
     return {"kind": "note", "kind2": kind, "id": id, "text": bounded(text), **more}
+
+
+def prompt_record(prompt: str) -> dict[str, Any]:
+    """The system prompt that a run begins with, and goes on with whatever the files say later."""
+    return {"kind": "note", "kind2": PROMPT, "id": PROMPT, "text": bounded(prompt, PROMPT_MAX_BYTES)}
 
 
 def bounded(text: str, limit_bytes: int = TEXT_MAX_BYTES) -> str:
