@@ -15,7 +15,7 @@ from minds import PROMPT, PlayedMind, finish, run
 from world import World, eventually
 
 from chorus.config import AiSettings
-from chorus.hub import HubNotFound, HubNotPermitted
+from chorus.hub import HubNotFound, HubNotPermitted, HubRefused
 from chorus.process import metrics
 
 pytestmark = pytest.mark.docker
@@ -287,3 +287,42 @@ async def test_words_are_journaled_and_only_while_it_runs(world: World) -> None:
     assert [(one["from"], one["name"], one["text"]) for one in said] == [("person", "Ada", "look here")]
     with pytest.raises(HubNotFound):
         await world.client.call_service("executor", "message", {**named, "id": "m2"})
+
+
+async def test_words_from_other_members_are_a_peers_whatever_they_say_they_are(world: World) -> None:
+    """Unless they come from the member that vouched for the task."""
+    mind = PlayedMind(world, [run("while [ ! -e go ]; do sleep 0.01; done")])
+    await mind.offer()
+    await world.take_goals()
+    voucher, other, stranger = (
+        world.mesh.hub(name, "coordinator") for name in ("voucher", "other", "stranger")
+    )
+    for hub in (voucher, other):
+        hub.agent.raft_id = await world.propose("join", {"peer": hub.peer_id, "agent_id": hub.peer_id})
+    files = {"kind": "inline", "files": SOURCE}
+    task_id = await world.submit(voucher, title="Wait", source=files)
+    assert (await world.award(task_id))["accepted"]
+    await eventually(lambda: mind.heads)
+
+    async def say(hub: Any, id: str, service: str = "output", **claims: str) -> None:
+        head = {"task_id": task_id, "attempt": 1, "id": id, "text": "stop that", "name": "Ada", **claims}
+        await hub.request(world.peer, service, "message", head)
+
+    await say(other, "1", **{"from": "person"})
+    await say(other, "2")
+    await say(voucher, "3", **{"from": "person"})
+    # Somebody for whom that member does not vouch spoke through it.
+    await say(voucher, "4", **{"from": "peer"})
+    with pytest.raises(HubRefused, match="only members"):
+        await say(stranger, "5")
+    with pytest.raises(HubNotPermitted):
+        await say(other, "6", "executor", **{"from": "person"})
+    # An id that a peer took before is no way to keep a person's word out.
+    await say(other, "same", **{"from": "person"})
+    await say(voucher, "same", **{"from": "person"})
+    await world.propose("cancel", {"task_id": task_id, "by": "somebody"})
+    await world.until(task_id, lambda row: row.result is not None)
+    said = [record for record in await records(world, task_id) if record["kind"] == "message"]
+    assert [(one["id"], one["from"]) for one in said] == [
+        *(("1", "peer"), ("2", "peer"), ("3", "person"), ("4", "peer"), ("same", "peer"), ("same", "person"))
+    ]

@@ -139,8 +139,8 @@ class World:
             task.cancel()
         await asyncio.gather(self._running, return_exceptions=True)
 
-    async def submit(self, **fields: Any) -> str:
-        """Submits a task and awards its first attempt to the agent."""
+    async def submit(self, voucher: FakeHub | None = None, **fields: Any) -> str:
+        """Submits a task, for which this agent vouches if no other coordinator is named."""
         task = parse_task({"title": "a task", **fields})
         if task.is_goal:
             await self.take_goals()
@@ -150,10 +150,11 @@ class World:
             "task_id": task_id,
             "task": {**task.body(), "task_id": task_id},
             "submitter": self.peer,
-            "vouched_by": self.peer,
+            "vouched_by": (voucher or self.coordinator).peer_id,
             "holders": holders,
         }
-        await self.propose("goal" if task.is_goal else "submit", submitted)
+        await (voucher or self.coordinator).propose("goal" if task.is_goal else "submit", submitted)
+        await self.apply()
         return task_id
 
     async def take_goals(self) -> None:

@@ -88,7 +88,7 @@ class GoalRun:
         self._questioned = False
         # Whether the last thing that happened was a finish that the checks refused.
         self._refused = False
-        self._messages: dict[str, int] = {}
+        self._messages: dict[tuple[str, str], int] = {}
         self._peers_messages = 0
         self._closed = ""
 
@@ -142,7 +142,8 @@ class GoalRun:
         Raises HubRefused, OSError.
         """
         self._check_open()
-        if (known := self._messages.get(id)) is not None:
+        # Under an id of its own each: a peer's word keeps no person's out.
+        if (known := self._messages.get((by, id))) is not None:
             return known
         if len(self._messages) >= _MESSAGES_MAX:
             raise HubRefused(f"limit: a run hears at most {_MESSAGES_MAX} messages")
@@ -156,7 +157,7 @@ class GoalRun:
         except TranscriptFull as full:
             raise HubRefused(f"limit: {full}") from None
         self.transcript.sync()
-        self._messages[id] = record["n"]
+        self._messages[by, id] = record["n"]
         self._peers_messages += by == "peer"
         self.journal.event("message", {name: record[name] for name in ("id", "from", "name", "text", "at")})
         return self.transcript.last

@@ -72,7 +72,7 @@ class Run:
         self._summary = ""
         self._used = Used()
         self._notes: set[str] = set()
-        self._messages: set[str] = set()
+        self._messages: set[tuple[str, str]] = set()
         # Other agents' words that are shown, oldest first, each with the list that it is in.
         self._peers_words: deque[tuple[list[Said], Said]] = deque()
         self._questions = 0
@@ -174,10 +174,10 @@ class Run:
         return next((act for act in acts if act.call == call), None)
 
     def _take_message(self, record: dict[str, Any]) -> None:
-        id = text_of(record, "id")
-        if id in self._messages:
+        known = text_of(record, "from"), text_of(record, "id")
+        if known in self._messages:
             return
-        self._messages.add(id)
+        self._messages.add(known)
         name, text = text_of(record, "name"), text_of(record, "text")
         self._since = self._used.steps
         if record.get("from") == "person":
