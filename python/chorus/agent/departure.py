@@ -22,6 +22,7 @@ from chorus.config.files import new_private, sync_folder, write_private
 from chorus.process import membership
 from chorus.process.departure import Departure, UnreadableDeparture, read_departure
 from chorus.table.carried import Header, header_of, read_line
+from chorus.wire.counts import counted
 
 if TYPE_CHECKING:
     from chorus.table.entries import Entry
@@ -165,7 +166,7 @@ class _Carrying:
             count = self._write_lines(self._lines(store))
         finally:
             store.close()
-        return [*said, f"It brings {count} entries along"]
+        return [*said, f"It brings {counted(count, 'entry', 'entries')} along"]
 
     def _apply_rest(self, store: TableStore) -> None:
         """Applies what the log has beyond the table, committed or not.

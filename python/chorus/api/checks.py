@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from chorus.wire.counts import counted
+
 # The processes every agent consists of, but for api, which is the one that answers.
 SIBLINGS: Final = ("node", "election", "coordinator", "executor")
 # A killed process is back within seconds; one that is away for longer is not coming back by itself.
@@ -135,7 +137,8 @@ def docker_answer(executor: Answer) -> Answer:
 def _processes(found: Findings) -> str:
     said = f"dying again and again: {', '.join(found.repeating)}" if found.repeating else "steady"
     if found.unresponsive:
-        hung = ", ".join(f"{name} {count} times" for name, count in sorted(found.unresponsive.items()))
+        times = sorted(found.unresponsive.items())
+        hung = ", ".join(f"{name} {counted(count, 'time')}" for name, count in times)
         said += f"; ended because it did not answer: {hung}"
     return said
 

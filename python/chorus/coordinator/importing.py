@@ -20,6 +20,7 @@ from chorus.table.carried import Header, Line, read_header, read_line
 from chorus.table.entries import may_count_later
 from chorus.table.entry_types import SINCE
 from chorus.table.records import Known, Member, Mesh
+from chorus.wire.counts import counted
 from chorus.wire.ids import new_id
 
 # The version of the table from which on entries that bring something along count; those that bring a goal
@@ -175,8 +176,10 @@ class Importing:
         aside = self._process.settings.paths.replaced / f"carried.{time.time_ns()}.jsonl"
         aside.parent.mkdir(parents=True, exist_ok=True)
         self._path.rename(aside)
+        records = counted(self._refused, "record")
         self._problem = (
-            f"{self._refused} records of another mesh were not taken (the first: {self._problem});"
+            f"{records} of another mesh {'was' if self._refused == 1 else 'were'} not taken"
+            f" (the first: {self._problem});"
             f" all that was carried along is kept in {aside}"
         )
         self._process.log.error("not everything was brought along", reason=self._problem)

@@ -24,6 +24,7 @@ from chorus.ctl.client import Client, Refused
 from chorus.ctl.problems import FAILED, MESH_FAILED, USAGE, CtlError
 from chorus.ctl.show import cell, print_json, print_table
 from chorus.ctl.terminal import note, say_json, write_bytes
+from chorus.wire.counts import counted
 
 Item = dict[str, Any]
 
@@ -124,7 +125,8 @@ def _saved(found: Any, items: list[Item], root: Path) -> int:
             continue
         missing.discard(item["path"])
     saved = [item["size"] for item in items if item["path"] not in missing]
-    note(f"saved {len(saved)} of {len(items)} artifacts in {root}, {sum(saved)} bytes")
+    of = counted(len(items), "artifact")
+    note(f"saved {len(saved)} of {of} in {root}, {counted(sum(saved), 'byte')}")
     return FAILED if missing else 0
 
 

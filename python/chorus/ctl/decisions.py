@@ -18,6 +18,7 @@ from chorus.ctl.problems import FAILED, CtlError
 from chorus.ctl.show import DECISIONS, print_json, print_list, print_pairs
 from chorus.ctl.terminal import note, say, say_json, say_lines, write_bytes
 from chorus.decisions import DecisionError, VerifiedRecord, verify
+from chorus.wire.counts import counted
 from chorus.wire.visible import visible
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
@@ -113,10 +114,10 @@ def vote(client: Client, arguments: Namespace) -> int:
         ballot = client.post(path, body)
     if arguments.json:
         return print_json(ballot)
-    counted = f"{ballot['approve']} approve, {ballot['reject']} reject, {ballot['abstain']} abstain"
+    cast = f"{ballot['approve']} approve, {ballot['reject']} reject, {ballot['abstain']} abstain"
     rows = [
         ("state", f"{ballot['state']}, round {ballot['round']}"),
-        ("votes", f"{counted}; {ballot['quorum']} of {ballot['voters']} members have to vote"),
+        ("votes", f"{cast}; quorum {ballot['quorum']} of {counted(ballot['voters'], 'member')}"),
         ("until", ballot["ended_at"] or ballot["closes_at"]),
     ]
     for item in ballot["votes"]:
@@ -202,9 +203,10 @@ def _show(found: VerifiedRecord, arguments: Namespace) -> int:
 def _goal_rows(goal: dict[str, Any] | None) -> list[tuple[str, str]]:
     if goal is None:
         return []
-    tokens = f"{goal['tokens_in']} tokens read, {goal['tokens_out']} written"
+    tokens = f"{counted(goal['tokens_in'], 'token')} read, {goal['tokens_out']} written"
     money = f", {goal['usd']:g} USD" if goal["usd"] is not None else ""
-    rows = [("goal", f"{goal['provider']}: {goal['steps']} steps, {goal['calls']} calls, {tokens}{money}")]
+    done = f"{counted(goal['steps'], 'step')}, {counted(goal['calls'], 'call')}"
+    rows = [("goal", f"{goal['provider']}: {done}, {tokens}{money}")]
     rows += [
         ("check", f"{item['exit_code']} in {item['duration_s']:g} s: {item['command']}")
         for item in goal["checks"]
@@ -212,7 +214,8 @@ def _goal_rows(goal: dict[str, Any] | None) -> list[tuple[str, str]]:
     if goal["unchecked"]:
         rows.append(("check", "none: the outcome is the model's word"))
     if (patch := goal["patch"]) is not None:
-        rows.append(("patch", f"{patch['sha256']}  {patch['files']} files, {patch['size']} bytes"))
+        size = f"{counted(patch['files'], 'file')}, {counted(patch['size'], 'byte')}"
+        rows.append(("patch", f"{patch['sha256']}  {size}"))
         rows += [("not in the patch", f"{item['path']}: {item['reason']}") for item in patch["left_out"]]
     rows += [(name, goal[name]) for name in ("transcript_sha256", "discussion") if goal[name]]
     return rows

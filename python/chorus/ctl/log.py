@@ -20,6 +20,7 @@ from chorus.ctl.client import Client, Refused, Unreachable
 from chorus.ctl.follow import GIVE_UP_S, PAUSE_FIRST_S, PAUSE_MAX_S, parse
 from chorus.ctl.problems import FAILED, MESH_FAILED, USAGE, CtlError
 from chorus.ctl.terminal import progress, say, say_json
+from chorus.wire.counts import counted
 from chorus.wire.task import rfc3339
 from chorus.wire.visible import visible, visible_json
 
@@ -164,9 +165,12 @@ def _report(events: Iterable[Entry], arguments: Namespace, owner: str | None) ->
         say_json({name: value for name, value in end.items() if name != "kind"})
         return 0 if end["genuine"] else FAILED
     if not end["genuine"]:
-        fine = f"; the {end['checked']} entries before it fit their hashes" if end.get("checked") else ""
+        before = end.get("checked") or 0
+        many = f"; the {before} entries before it fit their hashes" if before else ""
+        fine = "; the entry before it fits its hash" if before == 1 else many
         raise CtlError(f"not genuine: {visible(str(end['error']['message']))}{fine}", FAILED)
-    say(f"genuine: {end['length']} entries, {end['byte_length']} bytes, signed by {end['peer_id']}")
+    held = f"{counted(end['length'], 'entry', 'entries')}, {counted(end['byte_length'], 'byte')}"
+    say(f"genuine: {held}, signed by {end['peer_id']}")
     say(f"key      {end['key']}")
     if end["fork"]:
         say(f"fork     {end['fork']}: signed entries were lost and the log begun anew that often")

@@ -13,6 +13,7 @@ from chorus.ctl.client import Client, Refused, Unreachable
 from chorus.ctl.problems import FAILED, MESH_FAILED, USAGE, CtlError
 from chorus.ctl.show import Columns, print_json, print_list, print_table
 from chorus.ctl.terminal import note, progress, say
+from chorus.wire.counts import counted
 from chorus.wire.visible import visible
 
 # An agent that leaves its mesh gives its tasks back, stops and starts again before it is asked anything.
@@ -154,7 +155,7 @@ def _mesh_after(before: Any, said: dict[str, Any], key: str) -> str:
 
 def _holds(plan: dict[str, Any]) -> str:
     counts = [(plan["holds"][key], what) for key, what in _HOLDS]
-    return ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts)
+    return ", ".join(counted(count, what) for count, what in counts)
 
 
 def _wait(missing: Callable[[], str], given_up: str) -> None:

@@ -21,6 +21,7 @@ from chorus.ctl.problems import FAILED, MESH_FAILED, CtlError
 from chorus.ctl.report import goal_of, result_lines, unchecked
 from chorus.ctl.story import Line
 from chorus.ctl.terminal import note
+from chorus.wire.counts import counted
 
 PATCH: Final = "patch.diff"
 # A patch holds at most 16 MiB.
@@ -83,7 +84,7 @@ class Outcome:
             raise CtlError(f"--apply: {error}; {self._kept(patch)}", FAILED) from None
         if isinstance(display, Json):
             display.told("applied", {"files": changed})
-        display.line(Line("good", f"applied to {folder}: {len(changed)} changed"))
+        display.line(Line("good", f"applied to {folder}: {counted(len(changed), 'file')} changed"))
 
     def _wanted(self) -> bool:
         """Whether a person at the terminal says yes."""

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from chorus.wire.counts import counted
+
 Change = Literal["changed", "new", "deleted", "renamed", "copied"]
 
 _HUNK: Final = re.compile(rb"@@ -\d{1,9}(?:,(\d{1,9}))? \+\d{1,9}(?:,(\d{1,9}))? @@")
@@ -58,8 +60,8 @@ def patched_files(patch: bytes) -> list[PatchedFile]:
 def in_short(files: Iterable[PatchedFile]) -> str:
     """How much a patch changes."""
     listed = list(files)
-    count = f"{len(listed)} file{'' if len(listed) == 1 else 's'}"
-    return f"{count}, +{sum(each.added for each in listed)} -{sum(each.removed for each in listed)}"
+    added, removed = sum(each.added for each in listed), sum(each.removed for each in listed)
+    return f"{counted(len(listed), 'file')}, +{added} -{removed}"
 
 
 def _note(file: PatchedFile, line: bytes) -> None:

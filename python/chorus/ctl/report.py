@@ -11,6 +11,7 @@ from chorus.ctl.patch_text import PatchedFile, in_short
 from chorus.ctl.show import print_json, print_pairs
 from chorus.ctl.story import Line, check_lines, shortened
 from chorus.ctl.terminal import say
+from chorus.wire.counts import counted
 from chorus.wire.visible import visible
 
 # Files that are named one by one, and what was left out of a patch.
@@ -77,15 +78,15 @@ def patch_lines(patch: Data, files: list[PatchedFile] | None) -> Iterator[Line]:
         yield Line("note", "patch: none, no file was changed")
         return
     if files is None:
-        count = patch.get("files")
-        yield Line("note", f"patch: {count} file{'' if count == 1 else 's'}, {patch.get('size')} bytes")
+        size = counted(patch.get("size"), "byte")
+        yield Line("note", f"patch: {counted(patch.get('files'), 'file')}, {size}")
     else:
         yield Line("note", f"patch: {in_short(files)}")
         for each in files[:FILES_MAX]:
             counts = "binary" if each.binary else f"+{each.added} -{each.removed}"
             yield Line("note", f"  {_MARKS[each.change]} {shortened(each.path)} {counts}")
         if len(files) > FILES_MAX:
-            yield Line("note", f"  … {len(files) - FILES_MAX} files more")
+            yield Line("note", f"  … {counted(len(files) - FILES_MAX, 'file')} more")
     left_out = patch.get("left_out")
     listed = [one for one in left_out if isinstance(one, dict)] if isinstance(left_out, list) else []
     for one in listed[:LEFT_OUT_MAX]:
@@ -93,7 +94,7 @@ def patch_lines(patch: Data, files: list[PatchedFile] | None) -> Iterator[Line]:
         path = f"{shortened(visible(str(one['path'])))}: " if one.get("path") else ""
         yield Line("note", f"  not in it: {path}{one.get('reason')}")
     if len(listed) > LEFT_OUT_MAX:
-        yield Line("note", f"  … {len(listed) - LEFT_OUT_MAX} more are not in it")
+        yield Line("note", f"  … not in it: {len(listed) - LEFT_OUT_MAX} more")
 
 
 def _cost(goal: Data) -> str:
@@ -101,7 +102,7 @@ def _cost(goal: Data) -> str:
     money = f", ${usd:.4f}" if isinstance(usd, int | float) else ""
     return (
         f"model: {goal.get('model')} of {goal.get('provider')}; steps: {goal.get('steps')}, "
-        f"{goal.get('tokens_in')} tokens read and {goal.get('tokens_out')} written{money}"
+        f"{counted(goal.get('tokens_in'), 'token')} read and {goal.get('tokens_out')} written{money}"
     )
 
 

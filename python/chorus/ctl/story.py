@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from chorus.wire.counts import counted
+
 LINE_MAX_CHARS: Final = 200
 # Of what a tool said, and of what somebody said.
 OUTPUT_LINES_MAX: Final = 5
@@ -166,7 +168,7 @@ def _ending(text: object) -> Iterator[Line]:
     """The last lines of an output."""
     lines = [line for line in str(text or "").splitlines() if line.strip()]
     if len(lines) > OUTPUT_LINES_MAX:
-        yield Line("output", f"  … {len(lines) - OUTPUT_LINES_MAX} lines before")
+        yield Line("output", f"  … {counted(len(lines) - OUTPUT_LINES_MAX, 'line')} before")
     for line in lines[-OUTPUT_LINES_MAX:]:
         yield Line("output", f"  {shortened(line)}")
 
@@ -177,7 +179,7 @@ def _block(kind: Kind, before: str, text: object, most: int) -> Iterator[Line]:
     for number, line in enumerate(lines[:most]):
         yield Line(kind, f"{before if number == 0 else '  '}{shortened(line)}")
     if len(lines) > most:
-        yield Line(kind, f"  … {len(lines) - most} lines more")
+        yield Line(kind, f"  … {counted(len(lines) - most, 'line')} more")
 
 
 def _part(data: Data, name: str) -> Data | None:
@@ -195,7 +197,7 @@ def _reason(data: Data) -> str:
 def _text(value: object) -> str:
     """The first line of it, shortened, with a word of how many follow."""
     first, _, rest = str(value).strip().partition("\n")
-    more = f" (+{rest.count(chr(10)) + 1} lines)" if rest else ""
+    more = f" (+{counted(rest.count(chr(10)) + 1, 'line')})" if rest else ""
     return f"{shortened(first)}{more}"
 
 

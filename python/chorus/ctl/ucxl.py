@@ -14,6 +14,7 @@ from chorus.ctl.follow import events
 from chorus.ctl.problems import CtlError
 from chorus.ctl.show import Columns, cell, print_json, print_table
 from chorus.ctl.terminal import Output, say, write_bytes
+from chorus.wire.counts import counted
 from chorus.wire.ids import new_id
 
 _PAGE: Final = 500
@@ -101,7 +102,7 @@ def follow(client: Client, arguments: Namespace) -> int:
         if arguments.json:
             print_json({"event": event.event, **row})
         else:
-            done = "deleted" if row["deleted"] else f"{row['size']} bytes"
+            done = "deleted" if row["deleted"] else counted(row["size"], "byte")
             author = cell(row["agent_id"] or row["author"])
             say(f"{row['created_at']}  {row['address']}  {done}  {author}")
         sys.stdout.flush()
@@ -140,7 +141,7 @@ def _names(address: str) -> tuple[str, ...]:
 
 
 def _versions(item: dict[str, Any]) -> str:
-    return "1 version" if item["latest"] == 1 else f"{item['latest']} versions"
+    return counted(item["latest"], "version")
 
 
 def _media_type(arguments: Namespace) -> str:

@@ -32,6 +32,7 @@ from chorus.ctl.contexts import AgentEntry, MeshContext
 from chorus.ctl.problems import FAILED, CtlError
 from chorus.ctl.terminal import note, note_lines, say, say_json
 from chorus.process.membership import UnreadableVoteFile, goes_on
+from chorus.wire.counts import counted
 
 # From the first start to a complete mesh: discovery, an election, and 10 s of steadiness before later votes.
 READY_TIMEOUT_S: Final = 180.0
@@ -56,7 +57,8 @@ def up(arguments: Namespace) -> int:
     running = [agent for agent in context.agents if alive(agent)]
     if running:
         raise CtlError(
-            f"context {name} is up already ({len(running)} agents); chorusctl down --context {name} ends it"
+            f"context {name} is up already ({counted(len(running), 'agent')}); "
+            f"chorusctl down --context {name} ends it"
         )
     contexts.save(context)
     if fresh:

@@ -39,6 +39,7 @@ from chorus.executor.workspace import Inputs, Sources
 from chorus.hub import HubError
 from chorus.process.logs import Logger
 from chorus.table.rows import TaskRow
+from chorus.wire.counts import counted
 from chorus.wire.log import LogType
 from chorus.wire.messages import COORDINATION
 from chorus.wire.secrets import open_secrets
@@ -192,7 +193,7 @@ class Attempt:
         """Earlier decisions that may matter, which the attempt's story names."""
         found = await self._room.earlier.decisions(self.task_id)
         if found:
-            text = f"{len(found)} earlier decision{'s' if len(found) > 1 else ''} may matter"
+            text = f"{counted(len(found), 'earlier decision')} may matter"
             with contextlib.suppress(OSError, ValueError):
                 self.journal.event("message", {"text": text, "context": found, "at": self._room.now()})
         return found

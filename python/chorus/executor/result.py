@@ -17,6 +17,7 @@ from chorus.executor.runner import Ran
 from chorus.executor.summary import Facts
 from chorus.executor.workspace import Artifacts
 from chorus.table.rows import TaskRow
+from chorus.wire.counts import counted
 from chorus.wire.ids import new_id
 from chorus.wire.offload import source_sha256
 from chorus.wire.task import TaskSubmission
@@ -87,7 +88,7 @@ class Result:
         try:
             blob = await self._room.blobs.put_bytes(summary.artifact_list(items, found.left_out))
         except (BlobSpaceFull, OSError) as error:
-            why = f"the list of {len(items)} artifacts could not be kept: {error}"
+            why = f"the list of {counted(len(items), 'artifact')} could not be kept: {error}"
             self._room.log.error(
                 "a list of artifacts is not kept",
                 task_id=self._task_id,

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from chorus.executor.backend import EndedBy
+from chorus.wire.counts import counted
 
 Outcome = Literal["completed", "failed", "cancelled"]
 # How goals end beside the ends of a sandbox.
@@ -131,9 +132,9 @@ def compose(facts: Facts) -> str:
         if facts.commands:
             parts.append(f"Last command: {facts.commands[-1]['command']}")
     if written := sum(facts.output.values()):
-        parts.append(f"{written} bytes of output.")
+        parts.append(f"{counted(written, 'byte')} of output.")
     if facts.artifacts:
-        parts.append(f"{facts.artifacts} artifact{'s' if facts.artifacts > 1 else ''} kept.")
+        parts.append(f"{counted(facts.artifacts, 'artifact')} kept.")
     if facts.left_out:
         named = ", ".join(item["path"] or item["reason"] for item in facts.left_out[:3])
         more = len(facts.left_out) - 3
@@ -146,7 +147,7 @@ def compose(facts: Facts) -> str:
 def _goal_words(facts: Facts) -> list[str]:
     """What came of a goal, and what the model says of it."""
     goal = facts.goal
-    taken = f"{goal.get('steps', 0)} steps and {facts.running_s:.1f} s"
+    taken = f"{counted(goal.get('steps', 0), 'step')} and {facts.running_s:.1f} s"
     if outcome(facts) == "completed":
         checked = "nothing checked it" if goal.get("unchecked") else "its checks passed"
         parts = [f"The goal was reached in {taken}; {checked}."]
@@ -154,7 +155,7 @@ def _goal_words(facts: Facts) -> list[str]:
         said = reason(facts)
         parts = [f"{said[:1].upper()}{said[1:]}.", f"It took {taken}."]
     patch = goal.get("patch")
-    parts.append(f"{patch['files']} files changed." if patch else "No file was changed.")
+    parts.append(f"{counted(patch['files'], 'file')} changed." if patch else "No file was changed.")
     if facts.goal_summary:
         parts.append(f"The model says: {facts.goal_summary}")
     return parts

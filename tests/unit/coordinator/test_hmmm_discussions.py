@@ -86,7 +86,7 @@ async def test_an_objection_changes_the_plan(tmp_path: Path) -> None:
         objection = by_id[better["parent_id"]]
         assert (objection["intent"], objection["from"]["agent_id"]) == ("objection", "b")
         assert better["citations"][0]["ucxl"].endswith(objection["message_id"])
-        assert "changed 1 times" in t.record("a", session)["summary"]
+        assert "changed 1 time." in t.record("a", session)["summary"]
 
 
 async def test_a_member_that_objects_to_something_else_is_answered_anew(tmp_path: Path) -> None:

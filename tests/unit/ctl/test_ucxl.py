@@ -151,5 +151,5 @@ def test_following_begins_now_and_goes_on_elsewhere(
     assert [request.headers.get("last-event-id") for request in mesh.asked[:4]] == [None, "7", "7", "12"]
     assert mesh.asked[1].url.params["address"] == ADDRESS
     told = capsys.readouterr().out
-    assert "1 bytes" in told
+    assert "  1 byte  " in told
     assert "\x1b" not in told

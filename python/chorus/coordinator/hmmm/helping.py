@@ -14,6 +14,7 @@ from chorus.hmmm.session import HOPS_MAX
 from chorus.hmmm.words import fitted
 from chorus.hub import HubError, Message
 from chorus.process import metrics
+from chorus.wire.counts import counted
 from chorus.wire.messages import HELPERS_MAX, META_DISCUSSION, TaskHelpRequest, TaskHelpResponse
 
 # A stuck run waits no longer; in between the question is asked again of those that may have missed it.
@@ -61,7 +62,7 @@ class Helping:
                 row,
                 request,
                 outcome="advised" if advice else "unadvised",
-                reason=f"{len(advice)} of {len(helpers)} members that were asked gave advice",
+                reason=f"{len(advice)} of {counted(len(helpers), 'asked member')} gave advice",
                 summary=f"Asked: {asked.data['question']}"
                 + "".join(f"\n{said['from']} advised: {said['message']}" for said in advice),
                 participants=[room.hub.peer_id, *self._advisers(asked)],

@@ -20,6 +20,7 @@ from chorus.decisions import content
 from chorus.decisions.schema import SUMMARY_MAX_CHARS, TITLE_MAX_CHARS
 from chorus.hmmm.session import Session
 from chorus.hub import HubError, HubRefused, guard
+from chorus.wire.counts import counted
 from chorus.wire.ids import new_id
 from chorus.wire.times import rfc3339
 
@@ -46,7 +47,7 @@ class Recording:
         """A discussion that this agent owns is concluded."""
         plan = session.plan.message if session.plan is not None else ""
         changed = sum(1 for word in session.words if word.intent == "proposal") - 1
-        told = f"The plan was changed {changed} times. " if changed > 0 else ""
+        told = f"The plan was changed {counted(changed, 'time')}. " if changed > 0 else ""
         cited = [cited.ucxl for word in session.words for cited in word.citations]
         self.note(
             row,

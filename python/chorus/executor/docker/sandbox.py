@@ -33,6 +33,7 @@ from chorus.executor.docker.group import GroupRun
 from chorus.executor.docker.requests import Ended
 from chorus.executor.docker.session import Session
 from chorus.executor.docker.stats import read_sample
+from chorus.wire.counts import counted
 
 # A daemon that has not reported a container's end after so many looks, will not.
 _REPORT_TRIES = 20
@@ -265,7 +266,7 @@ class DockerSandbox:
         killed = ended.out_of_memory_kills - self._last.oom
         refused = ended.process_limit_hits - self._last.full
         limit = f"the process limit (resources.pids: {self.limits.pids})"
-        note = f"{limit} was reached {refused} times" if refused > 0 else ""
+        note = f"{limit} was reached {counted(refused, 'time')}" if refused > 0 else ""
         if self._stopping:
             return CommandEnd(code, self._stopping, seconds, note)
         if code == 0:

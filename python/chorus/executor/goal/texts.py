@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from chorus.wire.counts import counted
+
 # Of an output: its first and its last characters.
 SHOWN_CHARS: Final = 20_000
 _HALF_CHARS: Final = SHOWN_CHARS // 2
@@ -92,7 +94,7 @@ def numbered(content: str, first: int, total: int) -> str:
         shown.append(f"{number:>{width}}\t{cut}")
     last = first + len(shown) - 1
     if not shown:
-        return f"[the file has {total} lines]"
+        return f"[the file has {counted(total, 'line')}]"
     if last < total:
         shown.append(f"[lines {first} to {last} of {total}; read on with first={last + 1}]")
     return "\n".join(shown)
@@ -110,7 +112,7 @@ def matches(output: str, cut: bool) -> str:
             break
         shown.append(line)
     if len(shown) < len(lines) or cut:
-        shown.append(f"[only the first {len(shown)} lines; search for less, or in a folder]")
+        shown.append(f"[only the first {counted(len(shown), 'line')}; search for less, or in a folder]")
     return "\n".join(shown)
 
 

@@ -16,6 +16,7 @@ from chorus.executor import redaction
 from chorus.executor.backend import GroupEnd, OutputSink, Sandbox
 from chorus.executor.goal import texts
 from chorus.executor.redaction import StreamRedactor
+from chorus.wire.counts import counted
 
 NAMES: Final = ("run", "read", "write", "edit", "list", "search")
 # Of a command that names none.
@@ -190,9 +191,9 @@ class Tools:
         lines, size = (int(word) for word in counts.split())
         lines += int(ends_whole == b"0" and size > 0)
         if b"\0" in content:
-            raise Wrong(f"{path} is a binary file of {size} bytes; use run to look into it")
+            raise Wrong(f"{path} is a binary file of {counted(size, 'byte')}; use run to look into it")
         if first > max(lines, 1):
-            raise Wrong(f"{path} has {lines} lines")
+            raise Wrong(f"{path} has {counted(lines, 'line')}")
         return texts.numbered(
             self._clean(content.decode("utf-8", "replace")), first, min(lines, last or lines)
         )
@@ -201,7 +202,7 @@ class Tools:
         path, text = self._path(arguments), _text(arguments, "text", empty=True)
         _check_unmarked(text)
         await self._put(path, text.encode("utf-8", "surrogateescape"))
-        return f"{path} was written: {len(text.splitlines())} lines"
+        return f"{path} was written: {counted(len(text.splitlines()), 'line')}"
 
     async def _edit(self, arguments: Mapping[str, Any]) -> str:
         path, shown = self._path(arguments), quote(self._path(arguments))
