@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterable
 from typing import Any, Protocol, Self
 
 from chorus.ctl.follow import TaskEvent
-from chorus.ctl.story import Line, Used, event_lines, talk_lines
+from chorus.ctl.patch_text import PatchedFile
+from chorus.ctl.story import Line, Used
 from chorus.ctl.terminal import say, say_json
+from chorus.ctl.told import Told
 
 
 class Display(Protocol):
@@ -23,8 +26,11 @@ class Display(Protocol):
     def talk(self, item: dict[str, Any]) -> None:
         """A thing of its discussion."""
 
+    def result(self, task: dict[str, Any], files: list[PatchedFile] | None) -> None:
+        """How the task ended; `files` are those of its patch, if that was read."""
+
     def line(self, line: Line) -> None:
-        """A line of the account at its end."""
+        """A line of what follows its end."""
 
 
 class Lines:
@@ -32,6 +38,7 @@ class Lines:
 
     def __init__(self) -> None:
         self.used = Used()
+        self._told = Told()
         self._one_at_a_time = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -43,18 +50,25 @@ class Lines:
     def event(self, event: TaskEvent) -> None:
         """Prints what the event says, if it is for people."""
         self.used.add(event.event, event.data)
-        for line in event_lines(event.event, event.data):
-            self.line(line)
+        self._print_all(self._told.event(event.event, event.data))
 
     def talk(self, item: dict[str, Any]) -> None:
         """Prints what was said."""
-        for line in talk_lines(item):
-            self.line(line)
+        self._print_all(self._told.talk(item))
+
+    def result(self, task: dict[str, Any], files: list[PatchedFile] | None) -> None:
+        """Prints how the task ended."""
+        self._print_all(self._told.result(task, files))
 
     def line(self, line: Line) -> None:
         """Prints a line."""
+        self._print_all([line])
+
+    def _print_all(self, lines: Iterable[Line]) -> None:
+        # What was told is asked and kept under the same lock: events and talk come from two threads.
         with self._one_at_a_time:
-            self._print(line)
+            for line in lines:
+                self._print(line)
 
     def _print(self, line: Line) -> None:
         say(line.text, flush=True)
@@ -80,8 +94,12 @@ class Json:
         """Prints what was said as an event `talk`."""
         self.told("talk", item)
 
+    def result(self, task: dict[str, Any], files: list[PatchedFile] | None) -> None:
+        """Prints the result as an event `result`."""
+        self.told("result", {name: task.get(name) for name in ("task_id", "state", "reason", "result")})
+
     def line(self, line: Line) -> None:
-        """The account is for people; whoever reads JSON has it in the event `result`."""
+        """Lines are for people; whoever reads JSON has events."""
 
     def told(self, event: str, data: dict[str, Any], ident: str | None = None) -> None:
         """Prints an event of this command's own, which has no id."""

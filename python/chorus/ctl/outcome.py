@@ -18,7 +18,7 @@ from chorus.ctl.client import Client
 from chorus.ctl.display import Display, Json
 from chorus.ctl.patch_text import patched_files
 from chorus.ctl.problems import FAILED, MESH_FAILED, CtlError
-from chorus.ctl.report import goal_of, result_lines, unchecked
+from chorus.ctl.report import goal_of, unchecked
 from chorus.ctl.story import Line
 from chorus.ctl.terminal import note
 from chorus.wire.counts import counted
@@ -48,11 +48,7 @@ class Outcome:
                 raise
             note(f"chorusctl: {error}")
             patch = None
-        if isinstance(display, Json):
-            told = {name: self.task.get(name) for name in ("task_id", "state", "reason", "result")}
-            display.told("result", told)
-        for line in result_lines(self.task, None if patch is None else patched_files(patch)):
-            display.line(line)
+        display.result(self.task, None if patch is None else patched_files(patch))
         saved = 0
         if self.arguments.artifact or self.arguments.output:
             saved = after_run(self.client, self._task_id, self.arguments)

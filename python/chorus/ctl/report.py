@@ -52,12 +52,15 @@ def unchecked(goal: Data) -> bool:
     return bool(goal.get("unchecked")) or not goal.get("checks")
 
 
-def result_lines(task: Data, files: list[PatchedFile] | None = None) -> Iterator[Line]:
+def result_lines(
+    task: Data, files: list[PatchedFile] | None = None, *, with_checks: bool = True
+) -> Iterator[Line]:
     """How a task ended; `files` are those of its patch, if that was read."""
     result = _dict(task.get("result"))
     goal = goal_of(task)
     if goal:
-        yield from check_lines(goal.get("checks"))
+        if with_checks:
+            yield from check_lines(goal.get("checks"))
         if unchecked(goal) and task.get("state") == "completed":
             yield Line("note", "unchecked: there were no checks, the outcome is the model's word")
         yield Line("note", _cost(goal))

@@ -57,7 +57,7 @@ class Used:
             self.state = str(data.get("state") or self.state)
             self.agent = str(data.get("agent_id") or self.agent)
             return
-        reply = _part(data, "reply") if event == "step" else None
+        reply = part_of(data, "reply") if event == "step" else None
         step = _number(data.get("step"))
         if reply is None or step in self._counted:
             return
@@ -81,11 +81,7 @@ def event_lines(event: str, data: Data) -> Iterator[Line]:
 
 def talk_lines(item: Data) -> Iterator[Line]:
     """The lines of one thing of a goal's discussion: a message, a call for help, advice, an alert."""
-    said_by = item.get("from")
-    who = said_by if isinstance(said_by, dict) else {}
-    person = f"{_text(who['person'])} through " if who.get("person") else ""
-    name = f"{person}{_text(who.get('agent_id') or 'somebody')}"
-    kind = item.get("kind")
+    name, kind = name_of(item), item.get("kind")
     if kind == "record":
         return  # the account at the end names it
     if kind == "alert":
@@ -96,25 +92,33 @@ def talk_lines(item: Data) -> Iterator[Line]:
     yield from _block("talk", f"{name}, {how}: ", words, WORDS_LINES_MAX)
 
 
+def name_of(item: Data) -> str:
+    """Who said a thing of a discussion: an agent, or a person through one."""
+    said_by = item.get("from")
+    who = said_by if isinstance(said_by, dict) else {}
+    person = f"{_text(who['person'])} through " if who.get("person") else ""
+    return f"{person}{_text(who.get('agent_id') or 'somebody')}"
+
+
 def _step(data: Data) -> Iterator[Line]:
     number = data.get("step")
     where = f"step {number}" if type(number) is int and number else "plan"
-    if (plan := _part(data, "plan")) is not None:
+    if (plan := part_of(data, "plan")) is not None:
         yield from _block("plan", "plan: ", plan.get("text"), WORDS_LINES_MAX)
-    if (reply := _part(data, "reply")) is not None:
+    if (reply := part_of(data, "reply")) is not None:
         if reply.get("text"):
             yield from _block("plan", f"{where}: ", reply["text"], OUTPUT_LINES_MAX)
         if reply.get("unreadable"):
             yield Line("bad", f"{where}: the reply cannot be read: {_text(reply['unreadable'])}")
-    if (call := _part(data, "call")) is not None:
+    if (call := part_of(data, "call")) is not None:
         yield Line("call", f"{where}: {_call(call)}")
-    if (outcome := _part(data, "outcome")) is not None:
+    if (outcome := part_of(data, "outcome")) is not None:
         yield from _outcome(outcome)
-    if (checks := _part(data, "checks")) is not None:
+    if (checks := part_of(data, "checks")) is not None:
         yield from check_lines(checks.get("commands") or checks.get("checks"))
-    if (setup := _part(data, "setup")) is not None:
+    if (setup := part_of(data, "setup")) is not None:
         yield from check_lines(setup.get("commands"), "setup")
-    if (note := _part(data, "note")) is not None:
+    if (note := part_of(data, "note")) is not None:
         yield from _block("note", "", note.get("text"), OUTPUT_LINES_MAX)
 
 
@@ -182,7 +186,7 @@ def _block(kind: Kind, before: str, text: object, most: int) -> Iterator[Line]:
         yield Line(kind, f"  … {counted(len(lines) - most, 'line')} more")
 
 
-def _part(data: Data, name: str) -> Data | None:
+def part_of(data: Data, name: str) -> Data | None:
     """What an event says of one thing, whether in a part of its own or as words alone."""
     value = data.get(name)
     if isinstance(value, dict):

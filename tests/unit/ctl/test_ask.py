@@ -16,6 +16,7 @@ import pytest
 
 from chorus.ctl import client as client_module
 from chorus.ctl import talk as talk_module
+from chorus.ctl import told
 from chorus.ctl.cli import build_parser, main
 
 TASK = "01J00000000000000000000001"
@@ -66,6 +67,7 @@ class Agent:
         self.end: dict[str, Any] = {"state": "completed", "reason": "", "ended_by": "finished"}
         self.goal: dict[str, Any] | None = report()
         self.patch = PATCH
+        self.steps = STEPS
         self.talk: list[dict[str, Any]] | None = None
         self.before: dict[str, Any] = {}
         self.bodies: list[bytes] = []
@@ -108,7 +110,7 @@ class Agent:
         return httpx.Response(200, json={"session_id": path[-2:], "items": items})
 
     def events(self) -> bytes:
-        events = [*STEPS, ("end", self.end)]
+        events = [*self.steps, ("end", self.end)]
         return b"".join(
             b"id: 1-%d\nevent: %s\ndata: %s\n\n" % (number, name.encode(), orjson.dumps(data))
             for number, (name, data) in enumerate(events, 1)
@@ -190,6 +192,47 @@ def test_what_a_run_tells_is_shown_line_by_line(agent: Agent, capsys: pytest.Cap
         "ended by: finished",
         "decision: ucxl://a:b@c:d/*^/e",
     ]
+
+
+def checks(code: int) -> tuple[str, dict[str, Any]]:
+    commands = [{"command": "pytest -q", "exit_code": code, "duration_s": 1.25}]
+    return "step", {"step": 2, "checks": {"commands": commands, "passed": not code}}
+
+
+def test_a_plan_and_checks_that_passed_are_shown_once() -> None:
+    long = "look, " * 200
+    settled = ("step", {"step": 0, "plan": {"text": f"{long[:500]}…", "outcome": "unanimous"}})
+    proposed = {"kind": "message", "from": {"agent_id": "a"}, "intent": "proposal"}
+    lines = told.Told()
+    shown = [
+        *lines.event("step", {"step": 0, "plan": {"text": "look"}}),
+        *lines.talk({**proposed, "message": "look\n"}),
+        *lines.talk({**proposed, "message": long}),
+        *lines.event(*settled),
+        *lines.event(*checks(0)),
+        *lines.result({"state": "completed", "result": {"goal": report()}}, None),
+    ]
+    assert [line.text for line in shown[:2]] == ["plan: look", "a, proposal: the plan above"]
+    assert shown[2].text.startswith("a, proposal: look, look")
+    assert shown[3].text == "the plan is as above; discussion: unanimous"
+    assert [line.text for line in shown if "check" in line.text] == ["check passed (1.2 s): pytest -q"]
+
+
+def test_checks_that_failed_and_others_are_shown_at_the_end_again() -> None:
+    failing = report(checks=checks(1)[1]["checks"]["commands"])
+    for before, goal in ((checks(1), failing), (checks(1), report()), (checks(0), failing)):
+        lines = told.Told()
+        assert list(lines.event(*before))
+        account = [line.text for line in lines.result({"result": {"goal": goal}}, None)]
+        assert any("pytest -q" in line for line in account)
+
+
+def test_ask_shows_a_plan_once(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.steps = [*STEPS, *STEPS, checks(0)]
+    assert main(["ask", "x"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line in ("plan: first look, then change", "check passed (1.2 s): pytest -q"):
+        assert lines.count(line) == 1
 
 
 def test_the_discussion_is_shown_once(

@@ -16,6 +16,7 @@ from chorus.ctl.follow import TaskEvent
 from chorus.ctl.live import Live
 from chorus.ctl.report import patch_lines, result_lines
 from chorus.ctl.story import LINE_MAX_CHARS, Line, Used, event_lines, talk_lines
+from chorus.ctl.told import Told
 
 from .test_hostile_text import EVIL, assert_harmless
 
@@ -81,14 +82,14 @@ ANYTHING = st.recursive(
     | st.integers(-(2**63), 2**64)
     | st.floats()
     | st.text(max_size=8)
-    | st.sampled_from([EVIL, "x" * 5000, "a\n" * 500, "1e9", "run", "search", "help", "alert", "record"]),
+    | st.sampled_from([EVIL, "x" * 5000, "a\n" * 500, "1e9", "run", "search", "help", "alert", "record", "proposal"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
                 ["step", "reply", "call", "outcome", "checks", "setup", "plan", "note", "text", "tool",
                  "arguments", "command", "commands", "exit_code", "duration_s", "from", "name", "agent_id",
-                 "message", "intent", "kind", "rule", "question",
+                 "message", "intent", "outcome", "kind", "rule", "question",
                  "state", "reason", "tokens_in", "usd", "path", "left_out", "files",
                  "size", "goal", "patch", "result", "unreadable", "output", "detail", "unchecked"]
             ),
@@ -104,7 +105,9 @@ DICTS = ANYTHING.filter(lambda value: isinstance(value, dict))
 @given(event=st.sampled_from(["state", "step", "message", "gap", "usage", "end", "x"]), data=DICTS)
 def test_anything_makes_lines_that_are_short_and_few(event: str, data: dict[str, Any]) -> None:
     Used().add(event, data)
-    accounts = [*talk_lines(data), *result_lines(data), *patch_lines(data, None), *event_lines(event, data)]
+    told = Told()
+    once = [*told.talk(data), *told.event(event, data), *told.result(data, None)]
+    accounts = [*once, *talk_lines(data), *result_lines(data), *patch_lines(data, None)]
     assert len(accounts) < 1000
     assert all("\n" not in line.text or line.kind == "note" for line in event_lines(event, data))
     assert all(len(line.text) < 6 * LINE_MAX_CHARS for line in event_lines(event, data))
