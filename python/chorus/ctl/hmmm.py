@@ -9,7 +9,7 @@ from typing import Any, Final
 from chorus.ctl.client import Client
 from chorus.ctl.follow import events
 from chorus.ctl.show import Columns, print_json, print_list, print_pairs
-from chorus.ctl.terminal import say, say_json, say_lines
+from chorus.ctl.terminal import TAB_COLUMNS, say, say_json, say_lines
 from chorus.wire.visible import visible
 
 _SESSIONS: Final[Columns] = (
@@ -100,7 +100,8 @@ def _print_item(kind: str, item: dict[str, Any], *, flush: bool = False) -> None
     say(f"{visible(str(item.get('at')))}  {heads.get(kind, kind)}", flush=flush)
     words = item.get("message") or item.get("question") or item.get("reason") or ""
     if words:
-        say_lines("\n".join(f"    {line}" for line in str(words).splitlines()))
+        lines = (line.expandtabs(TAB_COLUMNS) for line in str(words).splitlines())
+        say_lines("\n".join(f"    {line}" for line in lines))
 
 
 def _who(said: Any) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from chorus.ctl.terminal import TAB_COLUMNS
 from chorus.wire.counts import counted
 
 LINE_MAX_CHARS: Final = 200
@@ -174,14 +175,15 @@ def _ending(text: object) -> Iterator[Line]:
     if len(lines) > OUTPUT_LINES_MAX:
         yield Line("output", f"  … {counted(len(lines) - OUTPUT_LINES_MAX, 'line')} before")
     for line in lines[-OUTPUT_LINES_MAX:]:
-        yield Line("output", f"  {shortened(line)}")
+        yield Line("output", f"  {shortened(line.expandtabs(TAB_COLUMNS))}")
 
 
 def _block(kind: Kind, before: str, text: object, most: int) -> Iterator[Line]:
     """Some lines of somebody's; those that follow stand in."""
     lines = [line for line in str(text or "").splitlines() if line.strip()] or [""]
     for number, line in enumerate(lines[:most]):
-        yield Line(kind, f"{before if number == 0 else '  '}{shortened(line)}")
+        words = shortened(line.expandtabs(TAB_COLUMNS))
+        yield Line(kind, f"{before if number == 0 else '  '}{words}")
     if len(lines) > most:
         yield Line(kind, f"  … {counted(len(lines) - most, 'line')} more")
 

@@ -52,6 +52,20 @@ def test_of_output_the_end_is_shown() -> None:
     assert texts("step", {"outcome": {"ok": False, "text": "no such file"}}) == ["  no such file", "  failed"]
 
 
+def test_tabs_of_others_are_spaces() -> None:
+    for words in (
+        texts("step", {"step": 1, "outcome": {"text": "1\tdef f():\n\treturn", "ok": True, "exit_code": 0}}),
+        texts("step", {"step": 0, "plan": {"text": "1\tdef f():\n\treturn"}}),
+        [line.text for line in talk_lines({"kind": "advice", "message": "1\tdef f():\n\treturn"})],
+    ):
+        first, second = words
+        assert first.endswith("1       def f():")
+        assert second == "          return"
+    # Whoever names a file so does not hide it.
+    call = {"tool": "read", "arguments": {"path": "a\tb"}}
+    assert texts("step", {"step": 1, "call": call}) == ["step 1: read a\tb"]
+
+
 def test_checks_show_the_output_of_those_that_failed() -> None:
     commands = [
         {"command": "a", "exit_code": 0, "duration_s": 0.25, "output": "much"},
@@ -82,7 +96,8 @@ ANYTHING = st.recursive(
     | st.integers(-(2**63), 2**64)
     | st.floats()
     | st.text(max_size=8)
-    | st.sampled_from([EVIL, "x" * 5000, "a\n" * 500, "1e9", "run", "search", "help", "alert", "record", "proposal"]),
+    | st.sampled_from([EVIL, "x" * 5000, "a\n" * 500, "1e9", "run", "search"])
+    | st.sampled_from(["help", "alert", "record", "proposal"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
