@@ -22,6 +22,8 @@ def exit_code(end: dict[str, Any]) -> int:
         return TIMED_OUT
     if not isinstance(code, int) or not 0 <= code <= EXIT_CODE_MAX:
         code = None  # the agent that ran it says so, and may say anything
+    if state == "completed":
+        return code or 0  # a goal's end has no command's code
     if ended_by in (None, "exit") and code is not None:
         return code
     note(f"chorusctl: {state}: {end.get('reason') or ended_by}")

@@ -68,6 +68,7 @@ class Agent:
         self.goal: dict[str, Any] | None = report()
         self.patch = PATCH
         self.steps = STEPS
+        self.commands: list[str] = []
         self.talk: list[dict[str, Any]] | None = None
         self.before: dict[str, Any] = {}
         self.bodies: list[bytes] = []
@@ -92,7 +93,14 @@ class Agent:
             return httpx.Response(200, stream=httpx.ByteStream(self.patch))
         if self.bodies:
             result = {"goal": self.goal, "ended_by": self.end["ended_by"], "decision": "ucxl://a:b@c:d/*^/e"}
-            shown = {"task_id": TASK, "title": "t", "agent_id": "b", "attempt": 1, **self.end}
+            shown = {
+                "task_id": TASK,
+                "commands": self.commands,
+                "title": "t",
+                "agent_id": "b",
+                "attempt": 1,
+                **self.end,
+            }
             return httpx.Response(200, json={**shown, "result": result})
         return httpx.Response(200, json=self.before)
 
@@ -282,15 +290,46 @@ def test_json_has_every_event_and_the_result(agent: Agent, capsys: pytest.Captur
         ("cancelled", "cancel", 130),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("command", ["ask", "wait"])
+@pytest.mark.parametrize(
+    "command",
+    [["ask", "x"], ["ask", "x", "--json"], ["wait", TASK], ["wait", TASK, "--json"], ["show", TASK]],
+)
 def test_exit_codes_of_goals(
-    agent: Agent, capsys: pytest.CaptureFixture[str], state: str, ended_by: str, code: int, command: str
+    agent: Agent,
+    capsys: pytest.CaptureFixture[str],
+    state: str,
+    ended_by: str,
+    code: int,
+    command: list[str],
 ) -> None:
-    agent.end = {"state": state, "reason": "why it is so", "ended_by": ended_by}
+    agent.end = {"state": state, "reason": "why it is so", "ended_by": ended_by, "exit_code": None}
     agent.bodies.append(b"{}")  # it was submitted
-    assert main([command, "x" if command == "ask" else TASK]) == code
+    if command[0] == "show":
+        # It follows nothing: what it shows is in what it says.
+        assert main(command) == 0
+        assert f"state    {state}: why it is so" in capsys.readouterr().out
+        return
+    assert main(command) == code
     if code:
         assert f"chorusctl: {state}: why it is so" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ({"state": "completed", "exit_code": 0, "ended_by": "exit"}, 0),
+        ({"state": "completed", "exit_code": None, "ended_by": "finished"}, 0),
+        ({"state": "failed", "exit_code": 3, "ended_by": "exit"}, 3),
+        ({"state": "failed", "exit_code": 137, "ended_by": "timeout"}, 124),
+        ({"state": "failed", "exit_code": None, "ended_by": "lost"}, 125),
+        ({"state": "cancelled", "exit_code": None, "ended_by": "cancel"}, 130),
+    ],
+)
+@pytest.mark.parametrize("command", [["run", "true"], ["run", "--json", "true"], ["wait", TASK]])
+def test_exit_codes_of_commands(agent: Agent, end: dict[str, Any], code: int, command: list[str]) -> None:
+    agent.end, agent.goal, agent.commands = {"reason": "", **end}, None, ["true"]
+    agent.bodies.append(b"{}")  # it was submitted
+    assert main(command) == code
 
 
 def test_detached_it_says_the_id_and_is_not_cancelled(

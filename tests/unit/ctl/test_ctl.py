@@ -106,6 +106,8 @@ def test_requests_go_to_the_next_agent_and_say_what_is_wrong(monkeypatch: pytest
     ("end", "code"),
     [
         ({"state": "completed", "exit_code": 0, "ended_by": "exit"}, 0),
+        ({"state": "completed", "exit_code": None, "ended_by": "finished"}, 0),
+        ({"state": "completed", "exit_code": "0", "ended_by": None}, 0),
         ({"state": "failed", "exit_code": 3, "ended_by": "exit"}, 3),
         ({"state": "failed", "exit_code": 137, "ended_by": "timeout"}, 124),
         ({"state": "failed", "exit_code": 137, "ended_by": "out_of_memory"}, 137),
