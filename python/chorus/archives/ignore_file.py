@@ -10,8 +10,8 @@ def patterns_of(content: bytes) -> list[bytes]:
     patterns = []
     for line in content.removeprefix(_UTF8_MARK).split(b"\n"):
         line = _without_trailing_spaces(line.removesuffix(b"\r"))
-        # Git passes over one that ends with a lone backslash.
-        if line and not line.startswith(b"#") and not _escapes_next(line):
+        # Git matches nothing by one that ends with a lone backslash, also before the slash of a folder.
+        if line and not line.startswith(b"#") and not _escapes_next(line.rstrip(b"/")):
             patterns.append(line)
     return patterns
 

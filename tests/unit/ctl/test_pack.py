@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chorus.archives.clean import sanitize
@@ -219,6 +219,8 @@ IGNORE_FILES = st.lists(
 
 @settings(max_examples=20, deadline=None)
 @given(WORK_TREES, IGNORE_FILES, st.sets(st.integers(0, 13), max_size=3), PATTERNS, st.integers(0, 1))
+@example([[b"\\", b"a"]], [([], [b"\\/"])], set(), b"a/", 0)
+@example([[b"\\", b"a"], [b"b"]], [([], [b"*", b"!*\\//"])], set(), b"/\\/", 0)
 def test_what_is_ignored_is_what_git_ignores(
     tree: list[list[bytes]],
     ignore_files: list[tuple[list[bytes], list[bytes]]],
