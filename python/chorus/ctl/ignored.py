@@ -272,8 +272,22 @@ def _patterns(path: Path, *, links: bool = True) -> list[Pattern]:
     for line in patterns_of(content):
         # Git passes over a malformed pattern too.
         with contextlib.suppress(MalformedPattern, re.error):
-            patterns.append(Pattern(line))
+            patterns.append(Pattern(_with_plain_slashes(line)))
     return patterns
+
+
+def _with_plain_slashes(pattern: bytes) -> bytes:
+    """The pattern without backslashes before slashes, which the library takes for names that end with one.
+
+    Git takes such a slash for one that stands in the path: no path begins with it, and `**` before it is at
+    least one folder.
+    """
+    body = pattern.removeprefix(b"!")
+    if body.startswith(b"\\/"):
+        return b""
+    body = re.sub(rb"(^|/)\*\*+\\/", rb"\1*/**/", body)
+    body = re.sub(rb"\\(.)", lambda pair: b"/" if pair[1] == b"/" else pair[0], body, flags=re.DOTALL)
+    return pattern[: pattern.startswith(b"!")] + body
 
 
 def _verdict(patterns: list[Pattern], path: str, is_folder: bool) -> bool | None:

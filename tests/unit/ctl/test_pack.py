@@ -220,6 +220,8 @@ IGNORE_FILES = st.lists(
 @settings(max_examples=20, deadline=None)
 @given(WORK_TREES, IGNORE_FILES, st.sets(st.integers(0, 13), max_size=3), PATTERNS, st.integers(0, 1))
 @example([[b"\\", b"a"]], [([], [b"\\/"])], set(), b"a/", 0)
+@example([[b"\\", b"a"], [b"a", b"a"]], [([], [b"\\/a"])], set(), b"a\\/a", 0)
+@example([[b"a"], [b"b", b"a"], [b"b", b"b", b"a"]], [([], [b"**\\/a", b"b/**\\/a"])], set(), b"#", 0)
 @example([[b"\\", b"a"], [b"b"]], [([], [b"*", b"!*\\//"])], set(), b"/\\/", 0)
 def test_what_is_ignored_is_what_git_ignores(
     tree: list[list[bytes]],
