@@ -18,7 +18,18 @@ _HEAD: Final = """\
 <!-- Made from the declarations in python/chorus/config/groups by `python -m chorus.config.manual`. -->
 
 An agent takes its settings from the environment. They are checked at the start, all mistakes are reported
-together, and each names the variable and the form that is expected. An empty value counts as unset.
+together, and each names the variable and the form that is expected. An empty value counts as unset. Before
+an agent is started,
+
+```
+chorusctl config check [--env-file FILE]
+chorusctl config show [--env-file FILE] [--json]
+```
+
+tell what is wrong with an environment, and the value that each setting would have. `check` exits with 0 when
+all is well and with 1 when an agent would not start; 2 means that the file cannot be read. `show` says where
+each value comes from (`environment`, `file`, `assignment`, `licence`, `default`) and masks secrets. The file
+has `NAME=VALUE` lines, as `docker run --env-file` takes them.
 
 Sizes are written `100MB` or `2GB` (a kilobyte has 1024 bytes), durations `500ms`, `30s`, `5m`, `1h30m`,
 switches `true` or `false`. A setting marked *secret* may also come from a file that `NAME_FILE` names, as

@@ -97,6 +97,7 @@ def build_parser() -> ArgumentParser:
     _looks(commands)
     _hmmm(commands)
     _ucxl(commands)
+    _config(commands)
     _dev(commands)
     return parser
 
@@ -312,6 +313,24 @@ def _ucxl(commands: _SubParsersAction[ArgumentParser]) -> None:
         listing.add_argument("--limit", type=int, metavar="N", default=most, help=f"at most so many ({most})")
     follow = verb("follow", "print new versions as they come", "PATTERN", **everywhere)
     follow.add_argument("--since", type=int, metavar="INDEX", default=None, help="those after this index too")
+
+
+def _config(commands: _SubParsersAction[ArgumentParser]) -> None:
+    config = commands.add_parser("config", help="what an agent would make of its environment")
+    _common(config)
+    verbs = config.add_subparsers(metavar="VERB", required=True)
+    codes = "Exit code 0: all is well; 1: an agent would not start; 2: the file cannot be read."
+    for name, text in (
+        ("check", "name every setting that is wrong, and what is expected"),
+        ("show", "print every setting, its value and where that comes from; secrets are masked"),
+    ):
+        made = verbs.add_parser(
+            name, help=text, description=f"{text}. {codes}", argument_default=argparse.SUPPRESS
+        )
+        _common(made)
+        made.set_defaults(action=_plain("config", name))
+        what = "variables as NAME=VALUE lines, as docker run takes them, instead of the environment"
+        made.add_argument("--env-file", metavar="FILE", default=None, help=what)
 
 
 def _dev(commands: _SubParsersAction[ArgumentParser]) -> None:

@@ -212,7 +212,7 @@ ASKING = [
     ["hmmm"], ["hmmm", "show", TASK], ["hmmm", "follow", TASK], ["hmmm", "say", TASK, "hello"],
 ]  # fmt: skip
 # They ask no agent, or print what is meant to be exact; each has tests of its own.
-OTHERS = {"up", "down", "doctor", "scan", "completion", "token", "dev"}
+OTHERS = {"up", "down", "doctor", "scan", "completion", "token", "config", "dev"}
 
 
 @pytest.fixture
