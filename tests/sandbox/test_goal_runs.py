@@ -191,6 +191,12 @@ async def test_a_model_that_is_away_costs_no_attempt(world: World) -> None:
     row = await world.until(task_id, lambda row: row.state == "announced" and row.attempt == 1)
     assert row.open
     assert "no server" in world.table.attempts(task_id)[0].reason
+    # Such goals would come back again and again: for a while none is taken.
+    answer = await world.award(task_id)
+    assert not answer["accepted"]
+    assert "no server" in answer["reason"]
+    profile = (await world.client.call_service("executor", "profile")).head
+    assert (profile["models"], "no server" in profile["model_reason"]) == ([], True)
 
 
 async def test_a_restarted_loop_gets_the_outcome_of_a_call_under_way(world: World) -> None:

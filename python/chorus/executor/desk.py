@@ -150,7 +150,8 @@ class Desk:
             task = parse_task(row.task)
         except TaskInvalid as invalid:
             raise _Decline(f"the task cannot be read: {invalid}") from None
-        if task.is_goal and (why := await models.why_not(self._room.hub, settings.ai, task)):
+        room = self._room
+        if task.is_goal and (why := await models.why_not(room.hub, settings.ai, task, room.model_rest)):
             raise _Decline(why)
         names = list(task.source.files) if task.source else []
         words = f"{task.title}\n{task.description}"

@@ -13,6 +13,7 @@ from chorus.config import Settings
 from chorus.executor.backend import Limits
 from chorus.executor.docker.backend import DockerBackend
 from chorus.executor.earlier import Earlier
+from chorus.executor.goal.model_rest import ModelRest
 from chorus.executor.goal.session_service import Goals
 from chorus.executor.image_store import ImageStore
 from chorus.executor.journal import Journal
@@ -50,6 +51,7 @@ class Room:
     journals: dict[tuple[str, int], Journal] = field(default_factory=dict)
     # Goals that their loop may ask for now.
     goals: Goals = field(default_factory=dict)
+    model_rest: ModelRest = field(default_factory=ModelRest)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def __post_init__(self) -> None:

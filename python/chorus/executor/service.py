@@ -229,7 +229,7 @@ class Executor:
             "reason": reason,
             "active": self.desk.active,
             "max_tasks": self.room.settings.max_tasks,
-            **await models.said(self.room.hub, self.room.settings.ai),
+            **await models.said(self.room.hub, self.room.settings.ai, self.room.model_rest),
         }
 
     async def _said(self, request: Request) -> dict[str, Any]:

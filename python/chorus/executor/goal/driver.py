@@ -131,7 +131,10 @@ class GoalDriver:
             parts.room.goals.pop((job.task_id, job.attempt), None)
             goal.close(work.stopped or "the run is over")
             parts.room.spawn(self._stop_mind(work))
+        if goal.transcript.begun:
+            parts.room.model_rest.there()
         if end.given_back:
+            parts.room.model_rest.away(end.reason)
             transcript.close()
             raise ModelMissing(end.reason)
         # Nothing of the task lives on while its files are read.

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, Final
 
 from chorus.config import AiSettings
+from chorus.executor.goal.model_rest import ModelRest
 from chorus.hub import Hub, HubError
 from chorus.wire.task import TaskSubmission
 
@@ -16,10 +17,10 @@ _POLL_S: Final = 0.1
 NO_PROVIDER: Final = "no model: provider none takes tasks with commands only"
 
 
-async def said(hub: Hub, ai: AiSettings) -> dict[str, Any]:
-    """`models` and `model_reason` of this agent's profile."""
-    if ai.provider == "none":
-        return {"models": [], "model_reason": NO_PROVIDER}
+async def said(hub: Hub, ai: AiSettings, rest: ModelRest) -> dict[str, Any]:
+    """`models` and `model_reason` of this agent's profile; none while its models rest."""
+    if why := NO_PROVIDER if ai.provider == "none" else rest.reason:
+        return {"models": [], "model_reason": why}
     try:
         head = (await hub.call_service("mind", "models", timeout=_ASK_S)).head
     except HubError as error:
@@ -29,13 +30,15 @@ async def said(hub: Hub, ai: AiSettings) -> dict[str, Any]:
     return {"models": models, "model_reason": str(head.get("reason") or "")}
 
 
-async def why_not(hub: Hub, ai: AiSettings, task: TaskSubmission) -> str:
+async def why_not(hub: Hub, ai: AiSettings, task: TaskSubmission, rest: ModelRest) -> str:
     """Why this agent does not take a goal; empty when it does. Waits a moment for `mind` to be back."""
     if ai.provider == "none":
         return NO_PROVIDER
+    if rest.reason:
+        return f"no model answers here: {rest.reason}"
     loop = asyncio.get_running_loop()
     ends = loop.time() + _PATIENCE_S
-    while not (known := await said(hub, ai))["models"] and loop.time() < ends:  # noqa: ASYNC110
+    while not (known := await said(hub, ai, rest))["models"] and loop.time() < ends:  # noqa: ASYNC110
         await asyncio.sleep(_POLL_S)
     if not known["models"]:
         return f"no model answers here: {known['model_reason'] or 'nothing is known of why'}"
