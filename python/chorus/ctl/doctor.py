@@ -9,37 +9,30 @@ import socket
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 import httpx
 
-from chorus.config import SettingsError, exposure, load_settings
+from chorus.config import Settings, SettingsError, exposure, load_settings
 from chorus.config.secret import SECRET_MIN_BYTES
-from chorus.ctl import contexts
+from chorus.ctl import contexts, model_check
+from chorus.ctl.client import Client
 from chorus.ctl.contexts import state_folder
+from chorus.ctl.finding import Finding
 from chorus.ctl.problems import CtlError
 from chorus.ctl.terminal import say, say_json
+from chorus.ctl.up import provider
 
 DISK_FREE_MIN_BYTES: Final = 2 * 1024**3
 DOCKER_TIMEOUT_S: Final = 5
 HEALTH_TIMEOUT_S: Final = 2.0
 PORT_MAX: Final = 65_535
 HEALTH_PORT: Final = ("CHORUS_HEALTH_PORT", 8081)
+API_URL: Final = "CHORUS_API_URL"
 _PORTS: Final = (("CHORUS_P2P_PORT", 9000), ("CHORUS_API_PORT", 8080), HEALTH_PORT)
 _IMAGES: Final = ("anthonyrawlins/chorus-base:latest", "anthonyrawlins/chorus-python-dev:latest")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at. One that is not needed does not make the doctor fail."""
-
-    name: str
-    ok: bool
-    detail: str
-    remedy: str = ""
-    needed: bool = True
 
 
 def doctor(arguments: Namespace) -> int:
@@ -181,8 +174,21 @@ def _network() -> list[Finding]:
     return [Finding("network", False, warning, needed=False)]
 
 
+def _model() -> list[Finding]:
+    """The model that an agent started with this environment would have."""
+    if os.environ.get(API_URL):
+        return []  # its agents say what they have
+    try:
+        return model_check.models(_settings({**os.environ, "CHORUS_AI_PROVIDER": provider()}).ai)
+    except SettingsError as error:
+        why = f"the settings are wrong: {error}"
+        return [Finding("model", False, why, "mend what is named", needed=False)]
+
+
 def _mesh() -> list[Finding]:
     """What the running agents say of their mesh: each tells in its health what is wrong, and what to do."""
+    if os.environ.get(API_URL):
+        return _mesh_of_api()
     findings: dict[str, Finding] = {}
     running = 0
     for name, url in _healths().items():
@@ -194,12 +200,37 @@ def _mesh() -> list[Finding]:
                     findings.setdefault(detail, Finding("mesh", False, f"{name}: {detail}"))
             for warning in map(str, said.get("warnings") or ()):
                 findings.setdefault(warning, Finding("mesh", False, warning, needed=False))
+            if (ai := said.get("ai")) is not None and ai["ok"] is not True:
+                findings.setdefault(f"{name}: ai", _without_model(name, ai["detail"]))
         except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
             continue  # it does not run or has only begun to, or another program has its port
         running += 1
     if not running:
         return [Finding("mesh", True, "no agent runs here")]
     return [*findings.values()] or [Finding("mesh", True, "the agents here say that all is well")]
+
+
+def _mesh_of_api() -> list[Finding]:
+    """What the agent at CHORUS_API_URL says of its mesh and its members. Raises CtlError."""
+    with Client(contexts.target(None, os.environ)) as client:
+        mesh, members = client.get("/api/v1/status")["mesh"], client.get("/api/v1/agents")["items"]
+    url = os.environ[API_URL]
+    if mesh["leader"] is None:
+        remedy = "chorusctl members names who is away; if they are lost for good, chorusctl members recover"
+        return [Finding("mesh", False, f"the mesh of {url} has no leader ({mesh['state']})", remedy)]
+    found = [
+        Finding("mesh", True, f"{url} answers; {mesh['leader']} leads {mesh['present']} of {mesh['members']}")
+    ]
+    return found + [
+        _without_model(one["agent_id"], one["model_reason"])
+        for one in members
+        if one["present"] and not one["models"]
+    ]
+
+
+def _without_model(agent: str, why: object) -> Finding:
+    detail = f"{agent} has no model: {why or 'it says no reason'}"
+    return Finding("model", False, detail, "docs/mind.md names the variables of models", needed=False)
 
 
 def _healths() -> dict[str, str]:
@@ -215,13 +246,18 @@ def _healths() -> dict[str, str]:
 
 
 def _exposed(environ: Mapping[str, str]) -> str:
-    # An agent that `up` starts has a secret of its own unless the environment names a licence or a secret.
-    made = {"CHORUS_LICENSE_ID": "dev-up", "CHORUS_CLUSTER_SECRET": "x" * SECRET_MIN_BYTES}
-    named = any(environ.get(name) or environ.get(f"{name}_FILE") for name in made)
     try:
-        return exposure(load_settings({**environ, **({} if named else made)}))
+        return exposure(_settings(environ))
     except SettingsError:
         return ""  # a start says what is wrong with them
+
+
+def _settings(environ: Mapping[str, str]) -> Settings:
+    """What an agent would be started with. Raises SettingsError."""
+    # One that `up` starts has a secret of its own unless the environment names a licence or a secret.
+    made = {"CHORUS_LICENSE_ID": "dev-up", "CHORUS_CLUSTER_SECRET": "x" * SECRET_MIN_BYTES}
+    named = any(environ.get(name) or environ.get(f"{name}_FILE") for name in made)
+    return load_settings({**environ, **({} if named else made)})
 
 
 _LOOKS: Final[tuple[Callable[[], list[Finding]], ...]] = (
@@ -232,5 +268,6 @@ _LOOKS: Final[tuple[Callable[[], list[Finding]], ...]] = (
     _ports,
     _disk,
     _network,
+    _model,
     _mesh,
 )

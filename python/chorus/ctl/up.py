@@ -140,14 +140,14 @@ def _secret_setting(context: MeshContext) -> dict[str, str]:
     return {} if path is None else {"CHORUS_CLUSTER_SECRET_FILE": str(path)}
 
 
-def _provider() -> str:
+def provider() -> str:
     """The agents' provider: what the environment says, or Ollama where it names its address or model."""
     named = any(os.environ.get(name) for name in ("OLLAMA_ENDPOINT", "OLLAMA_MODEL"))
     return os.environ.get("CHORUS_AI_PROVIDER") or ("ollama" if named else "none")
 
 
 def _provider_notice() -> str:
-    if _provider() == "none":
+    if provider() == "none":
         return "no model is configured: the agents' provider is none, and they take only tasks with commands"
     return ""
 
@@ -165,7 +165,7 @@ def _bring_up(
             **_secret_setting(context),
             "CHORUS_AGENT_ID": name,
             "CHORUS_DATA_DIR": str(context.folder / name),
-            "CHORUS_AI_PROVIDER": _provider(),
+            "CHORUS_AI_PROVIDER": provider(),
         }
         if alone and number == 1:
             # There is nobody to look for: it founds the mesh that the others join.
