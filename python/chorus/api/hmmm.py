@@ -83,6 +83,15 @@ async def post_message(context: Here, session_id: str, request: Request) -> Resp
     return json_response(said["message"], 201)
 
 
+@router.post("/reader")
+async def post_reader(context: Here) -> Response:
+    """Says that a person reads along through this agent, for the seconds in `for_s`; say it again before.
+
+    Meanwhile plans wait for that person's word too, at most until the objection period is over.
+    """
+    return json_response(await _ask(context, "hmmm.read", {}))
+
+
 @router.get("/sessions/{session_id}/events", response_class=StreamingResponse, responses=_EVENTS)
 async def get_events(
     context: Here, session_id: str, last_event_id: Annotated[str | None, Header(max_length=20)] = None

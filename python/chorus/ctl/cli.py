@@ -268,8 +268,8 @@ def _hmmm(commands: _SubParsersAction[ArgumentParser]) -> None:
     listing = verb("list", "sessions", "list discussions")
     listing.add_argument("--task", type=task_options.task_id, metavar="TASK", help="only of this task")
     listing.add_argument("--limit", type=int)
-    for name, text in (("show", "show a discussion"), ("follow", "print a discussion as it goes on")):
-        _session(verb(name, name, text))
+    _session(verb("show", "show", "show a discussion"))
+    _session(verb("follow", "follow", "print a discussion, or all, as they go on"), nargs="?", default=None)
     said = verb("say", "speak", "say something, as a person through the agent")
     _session(said)
     said.add_argument("message", metavar="TEXT", help="at most 4 KiB")
@@ -279,8 +279,8 @@ def _hmmm(commands: _SubParsersAction[ArgumentParser]) -> None:
     said.add_argument("--to", default=None, metavar="MESSAGE", help="the message answered (the plan)")
 
 
-def _session(parser: ArgumentParser) -> None:
-    parser.add_argument("session", type=_session_id, metavar="SESSION", help="the discussion's id")
+def _session(parser: ArgumentParser, **more: Any) -> None:
+    parser.add_argument("session", type=_session_id, metavar="SESSION", help="the discussion's id", **more)
 
 
 def _ucxl(commands: _SubParsersAction[ArgumentParser]) -> None:

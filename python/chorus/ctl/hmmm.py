@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import time
 from argparse import Namespace
 from typing import Any, Final
 
@@ -11,6 +12,12 @@ from chorus.ctl.follow import events
 from chorus.ctl.show import Columns, print_json, print_list, print_pairs
 from chorus.ctl.terminal import TAB_COLUMNS, say, say_json, say_lines
 from chorus.wire.visible import visible
+
+# How many discussions are read along at once, the newest.
+READ_SESSIONS_MAX: Final = 50
+LOOK_AGAIN_S: Final = 1.0
+# In place of a number: all of that discussion was told.
+ENDED: Final = -1
 
 _SESSIONS: Final[Columns] = (
     ("session", lambda row: row["session_id"]),
@@ -40,7 +47,9 @@ def show(client: Client, arguments: Namespace) -> int:
 
 
 def follow(client: Client, arguments: Namespace) -> int:
-    """A discussion as it goes on, until its attempt is over."""
+    """A discussion as it goes on, until its attempt is over; without one all of them, until Ctrl-C."""
+    if arguments.session is None:
+        return _read_along(client, arguments.json)
     path = f"/api/v1/hmmm/sessions/{arguments.session}"
     client.get(path)
     # Each agent counts what it heard by itself: whoever answered is asked all the rest.
@@ -53,6 +62,47 @@ def follow(client: Client, arguments: Namespace) -> int:
         else:
             _print_item(event.event, event.data, flush=True)
     return 0
+
+
+def _read_along(client: Client, as_json: bool) -> int:
+    """All discussions that one agent hears. It is told so, and owners of plans wait for a word through it."""
+    client.post("/api/v1/hmmm/reader")
+    # Whoever answered is asked all the rest: each agent numbers what it heard by itself.
+    client.only(None)
+    known: dict[str, int] | None = None
+    while True:
+        client.post("/api/v1/hmmm/reader")
+        page = client.get("/api/v1/hmmm/sessions", limit=READ_SESSIONS_MAX)
+        # What was over before is not told.
+        before = {row["session_id"]: ENDED for row in page["items"] if row["state"] == "concluded"}
+        numbers = before if known is None else known
+        known = {}
+        for row in reversed(page["items"]):
+            ident = row["session_id"]
+            number = numbers.get(ident, 0)
+            known[ident] = number if number == ENDED else _tell_new(client, ident, number, as_json)
+        time.sleep(LOOK_AGAIN_S)
+
+
+def _tell_new(client: Client, session: str, number: int, as_json: bool) -> int:
+    """Prints what was said after this number, and how it ended; the last number, or ENDED."""
+    said = client.get(f"/api/v1/hmmm/sessions/{session}")
+    for item in said["items"]:
+        if item["n"] > number:
+            number = item["n"]
+            if as_json:
+                say_json({"session_id": session, "event": item["kind"], "data": item}, flush=True)
+            else:
+                say(f"session {session}: {said['title']}")
+                _print_item(item["kind"], item, flush=True)
+    if said["state"] != "concluded":
+        return number
+    if as_json:
+        head = {name: value for name, value in said.items() if name != "items"}
+        say_json({"session_id": session, "event": "end", "data": head}, flush=True)
+    else:
+        _print_head(said)
+    return ENDED
 
 
 def speak(client: Client, arguments: Namespace) -> int:

@@ -36,6 +36,7 @@ SERVICES: Mapping[str, Service] = {
                 "votes.open",
                 "context.choose",
                 "hmmm.alert",
+                "hmmm.reader",
             }
         ),
     ),

@@ -30,6 +30,8 @@ class Discussions:
         self.asked.append({"method": request.method, **request.head})
         if request.method == "hmmm.list":
             return {"items": [{"session_id": SESSION}], "next": None}
+        if request.method == "hmmm.read":
+            return {"for_s": 30}
         if request.head["session_id"] != SESSION:
             raise HubNotFound("no discussion")
         if request.method == "hmmm.say":
@@ -116,3 +118,9 @@ async def test_events_go_on_after_the_last_one_and_end(surface: Surface, discuss
     assert over.status_code == 204
     odd = await surface.api.get(f"{PATH}/events", headers={"Last-Event-ID": "x"})
     assert odd.status_code == 400
+
+
+async def test_a_person_says_that_it_reads_along(surface: Surface, discussions: Discussions) -> None:
+    answer = await surface.api.post("/api/v1/hmmm/reader")
+    assert (answer.status_code, answer.json()) == (200, {"for_s": 30})
+    assert discussions.asked == [{"method": "hmmm.read"}]

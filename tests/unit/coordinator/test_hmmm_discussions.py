@@ -164,6 +164,36 @@ async def test_nobody_to_answer_costs_nothing(tmp_path: Path) -> None:
         assert (said["outcome"], said["plan"]) == ("alone", "the plan")
 
 
+async def test_a_person_who_reads_along_can_answer(tmp_path: Path) -> None:
+    async with talking(tmp_path, models="a") as t:
+        assert (await t["b"].call("hmmm.read"))["for_s"] == 30
+        task = await t.goal("a")
+        assert await t["a"].call("hmmm.audience", task_id=task, attempt=1) == {"members": 1}
+        session = await t.open("a", task)
+        await t.until_shown("b", session, lambda s: bool(s["session"]["plan"]))
+        assert not (await t["a"].call("hmmm.result", session_id=session, wait_s=0))["over"]
+        await t["b"].call("hmmm.say", session_id=session, message="yes", name="ann", intent="agreement")
+        said = await t.result("a", session)
+        assert (said["outcome"], said["said"][0]["name"]) == ("unanimous", "ann")
+        await t.end("a", task)
+        # Who does not say it again has gone, and costs nothing any more.
+        t.pass_time(31)
+        assert (await t.result("a", await t.open("a", await t.goal("a"))))["outcome"] == "alone"
+
+
+async def test_a_person_who_reads_at_the_owner_or_silently_holds_it_up_for_the_period(tmp_path: Path) -> None:
+    async with talking(tmp_path, models="a") as t:
+        for name in "ac":
+            await t[name].call("hmmm.read")
+        task = await t.goal("a")
+        assert await t["a"].call("hmmm.audience", task_id=task, attempt=1) == {"members": 2}
+        session = await t.open("a", task)
+        await t["a"].call("hmmm.say", session_id=session, message="yes", name="bob", intent="agreement")
+        assert not (await t["a"].call("hmmm.result", session_id=session, wait_s=0))["over"]
+        t.pass_time(31)
+        assert (await t.result("a", session))["outcome"] == "period"
+
+
 async def test_a_person_answers_an_escalation_through_another_agent(tmp_path: Path) -> None:
     async with talking(tmp_path) as t:
         t.mind("b").discuss = objects_again

@@ -36,11 +36,19 @@ class Agent:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, Any]] = []
+        # Of one who reads along: how often that was said, and what there is to read each time.
+        self.reads = 0
+        self.pages: list[dict[str, Any]] = []
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         body = orjson.loads(request.content) if request.content else dict(request.url.params)
         path = request.url.path.removeprefix("/api/v1/hmmm/sessions")
         self.asked.append((request.method, path, body))
+        if request.url.path == "/api/v1/hmmm/reader":
+            self.reads += 1
+            if self.reads > len(self.pages) + 1:
+                raise KeyboardInterrupt
+            return httpx.Response(200, json={"for_s": 30})
         if request.method == "POST":
             return httpx.Response(201, json={**ITEMS[1], "message": body["message"]})
         if path.endswith("/events"):
@@ -48,7 +56,11 @@ class Agent:
             text = "".join(lines) + f"id: end\nevent: end\ndata: {json.dumps(HEAD)}\n\n"
             return httpx.Response(200, stream=httpx.ByteStream(text.encode()))
         if path:
-            return httpx.Response(200, json={**HEAD, "items": ITEMS})
+            said = self.pages[self.reads - 2] if self.pages else {}
+            return httpx.Response(200, json={**HEAD, "items": ITEMS, **said})
+        if self.pages:
+            page = self.pages[self.reads - 2]
+            return httpx.Response(200, json={"items": [{**HEAD, "state": page["state"]}], "next": None})
         return httpx.Response(200, json={"items": [HEAD], "next": None})
 
 
@@ -104,3 +116,29 @@ def test_what_is_no_discussions_id_is_said(agent: Agent, capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         main(["hmmm", "show", "x"])
     assert "26 letters and digits" in capsys.readouterr().err
+
+
+def test_who_reads_along_says_so_and_is_told_each_thing_once(
+    agent: Agent, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chorus.ctl.hmmm.LOOK_AGAIN_S", 0)
+    agent.pages = [
+        {"state": "open", "items": ITEMS[:1]},
+        {"state": "open", "items": ITEMS[:2]},
+        {"state": "concluded", "outcome": "answered", "items": ITEMS[:3]},
+        {"state": "concluded", "outcome": "answered", "items": ITEMS[:3]},
+    ]
+    assert main(["hmmm", "follow"]) == 130
+    out = capsys.readouterr().out
+    assert [out.count(f"t{number}  ") for number in (1, 2, 3, 4)] == [1, 1, 1, 0]
+    assert out.count("concluded: answered") == 1
+    agent.reads = 0
+    assert main(["hmmm", "follow", "--json"]) == 130
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["event"] for one in told] == ["message", "message", "help", "end"]
+
+
+def test_what_was_over_before_is_not_told(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.pages = [{"state": "concluded", "items": ITEMS}]
+    assert main(["hmmm", "follow"]) == 130
+    assert capsys.readouterr().out == ""

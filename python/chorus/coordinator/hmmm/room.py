@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from chorus.coordinator.follower import Applied, Follower
@@ -127,8 +127,8 @@ class Room:
         """A listed member."""
         return self.table.get(Member, peer)
 
-    def candidates(self, goal: Goal) -> list[Candidate]:
-        """The members as HMMM chooses among them about a goal."""
+    def candidates(self, goal: Goal, readers: Collection[str] = ()) -> list[Candidate]:
+        """The members as HMMM chooses among them about a goal. At those in `readers` a person reads along."""
         return [
             Candidate(
                 peer=member.peer,
@@ -136,16 +136,28 @@ class Room:
                 expertise=frozenset(member.expertise),
                 load=min(1.0, self.table.open_attempts_of(member.peer) / max(1, member.max_tasks)),
                 present=member.present,
-                answers=any(model["local"] or not goal.local_model for model in member.models),
+                answers=member.peer in readers
+                or any(model["local"] or not goal.local_model for model in member.models),
             )
             for member in self.table.records(Member)
         ]
 
-    def chosen(self, goal: Goal, most: int = participants.PARTICIPANTS_MAX) -> tuple[str, ...]:
-        """The fittest members that can answer about a goal, its owner left out."""
+    def chosen(
+        self, goal: Goal, most: int = participants.PARTICIPANTS_MAX, readers: Collection[str] = ()
+    ) -> tuple[str, ...]:
+        """The fittest members that can answer about a goal; its owner only for the person who reads there."""
+        found = participants.choose(self.candidates(goal, readers), goal.owner, self._topic(goal), most)
+        return (*found[: most - 1], goal.owner) if goal.owner in readers else found
+
+    def without_model(self, goal: Goal, most: int) -> tuple[str, ...]:
+        """The fittest present members that have no model for a goal."""
+        mute = [replace(one, answers=not one.answers) for one in self.candidates(goal)]
+        return participants.choose(mute, goal.owner, self._topic(goal), most)
+
+    @staticmethod
+    def _topic(goal: Goal) -> Topic:
         role, expertise = goal.task.get("required_role"), goal.task.get("required_expertise")
-        topic = Topic(str(role or ""), frozenset(map(str, expertise or ())))
-        return participants.choose(self.candidates(goal), goal.owner, topic, most)
+        return Topic(str(role or ""), frozenset(map(str, expertise or ())))
 
     def speaker(self) -> dict[str, Any]:
         """This agent as messages name it."""
@@ -221,8 +233,8 @@ class Room:
             return None
         return Goal(task_id, attempt, found.agent, body.task)
 
-    def ensure(self, goal: Goal) -> SessionRow:
-        """The session of a goal, made when it is new."""
+    def ensure(self, goal: Goal, readers: Collection[str] = ()) -> SessionRow:
+        """The session of a goal, made when it is new. At the peers in `readers` a person reads along."""
         settings = self.process.settings
         ident = session_id(goal.task_id, goal.attempt)
         known = self.file.session(ident)
@@ -236,7 +248,7 @@ class Room:
             str(goal.task.get("title") or ""),
             goal.words[:GOAL_MAX_CHARS],
             goal.project,
-            self.chosen(goal),
+            self.chosen(goal, readers=readers),
             int(settings.hmmm_period_s * 1000),
             int(settings.hmmm_escalation_s * 1000),
             self.now_ms(),

@@ -14,6 +14,7 @@ from chorus.coordinator.follower import Applied, Follower
 from chorus.coordinator.hmmm.alerts import Alerts
 from chorus.coordinator.hmmm.forms import item_view, session_view
 from chorus.coordinator.hmmm.helping import Helping
+from chorus.coordinator.hmmm.readers import READS_MS, Readers
 from chorus.coordinator.hmmm.recording import Recording
 from chorus.coordinator.hmmm.room import Goal, Room, now_ms
 from chorus.coordinator.hmmm.store import SessionRow
@@ -115,6 +116,7 @@ class Hmmm:
         self.talk = Talk(self.room, self.recording)
         self.helping = Helping(self.room, self.recording)
         self.alerts = Alerts(self.room, self.recording)
+        self.readers = Readers(self.room)
         methods: dict[str, Handler] = {
             "hmmm.audience": self.audience,
             "hmmm.open": self.open,
@@ -125,6 +127,8 @@ class Hmmm:
             "hmmm.show": self.show,
             "hmmm.say": self.say,
             "hmmm.alert": self.alert,
+            "hmmm.read": self.read,
+            "hmmm.reader": self.reader,
         }
         self.methods = {name: _with_disk(method) for name, method in methods.items()}
         self._handlers: dict[str, Callable[[Message], None]] = {
@@ -207,13 +211,15 @@ class Hmmm:
         asked = _read(request, OfAttempt)
         if not self.enabled:
             return {"members": 0}
-        return {"members": len(self.room.chosen(self._own(asked)))}
+        goal = self._own(asked)
+        return {"members": len(self.room.chosen(goal, readers=await self.readers.of(goal)))}
 
     async def open(self, request: Request) -> dict[str, Any]:
         """`hmmm.open` {task_id, attempt, plan, …} -> {session_id}; a repeat answers the same."""
         self._check_enabled()
         asked = _read(request, Open)
-        return {"session_id": self.talk.open(self._own(asked), asked.plan)}
+        goal = self._own(asked)
+        return {"session_id": self.talk.open(goal, asked.plan, await self.readers.of(goal))}
 
     async def result(self, request: Request) -> dict[str, Any]:
         """`hmmm.result` {session_id, wait_s} -> {over, outcome, plan, said, address}."""
@@ -295,6 +301,18 @@ class Hmmm:
         name = asked.name.strip() or "a person"
         item = self.talk.say(row, name, asked.message, asked.intent, asked.parent_id)
         return {"message": item_view(item)}
+
+    async def read(self, request: Request) -> dict[str, Any]:
+        """`hmmm.read` {} -> {for_s}: a person reads along through this agent, for so many seconds."""
+        self._check_enabled()
+        self.readers.read()
+        return {"for_s": READS_MS // 1000}
+
+    # For owners of plans
+
+    async def reader(self, request: Request) -> dict[str, Any]:
+        """`hmmm.reader` {} -> {reads}: whether a person reads along through this agent."""
+        return {"reads": self.enabled and self.readers.here()}
 
     # For the leader
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
@@ -74,9 +75,12 @@ class Talk:
         plan = session.plan.message if session.plan is not None else ""
         self._room.file.describe(row.session_id, plan, session.escalation is not None)
 
-    def open(self, goal: Goal, plan: str) -> str:
-        """The owner's plan opens the discussion; a repeat changes nothing. Returns the session's id."""
-        row = self._room.ensure(goal)
+    def open(self, goal: Goal, plan: str, readers: Collection[str] = ()) -> str:
+        """The owner's plan opens the discussion; a repeat changes nothing. Returns the session's id.
+
+        At the peers in `readers` a person reads along.
+        """
+        row = self._room.ensure(goal, readers)
         if self._session(row).plan is None and not row.outcome:
             self._say(row, "proposal", None, plan)
         return row.session_id
