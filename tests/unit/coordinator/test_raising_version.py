@@ -87,4 +87,4 @@ async def test_members_of_an_older_release_hold_it_back_and_are_named(
             mesh["a"].parts.profile.refresh()
             await leader.until(lambda: leader.parts.leading.held_back_by == ("b",))
             mesh["b"].parts.profile.refresh()
-            await leader.until(lambda: version_of(leader) == 2)
+            await leader.until(lambda: version_of(leader) == TABLE_VERSION)
