@@ -25,6 +25,7 @@ from chorus.executor.outbox import Item, Outbox
 from chorus.executor.publisher import Publisher
 from chorus.executor.room import Room
 from chorus.hub import Hub
+from chorus.process import Assignments
 from chorus.process.logs import Logger
 from chorus.wire.ids import new_id
 
@@ -64,7 +65,19 @@ def room_of(agent: Agent, hub: Hub) -> Room:
     none: Any = None
     outbox = Outbox(agent.settings.paths.executor_db)
     log = Logger(logging.getLogger("life"))
-    return Room(agent.settings, hub, agent.table, none, outbox, none, none, none, none, log)
+    return Room(
+        agent.settings,
+        Assignments(agent.settings.assignment),
+        hub,
+        agent.table,
+        none,
+        outbox,
+        none,
+        none,
+        none,
+        none,
+        log,
+    )
 
 
 def watched(room: Room, after_step: Callable[[str], Any], put: Callable[..., None] = setattr) -> None:

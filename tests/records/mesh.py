@@ -13,7 +13,7 @@ import orjson
 from pydantic import SecretBytes
 
 from chorus import decisions
-from chorus.config import MeshSettings, Settings
+from chorus.config import Assignment, MeshSettings, Settings, load_settings
 from chorus.coordinator.service import Coordinator
 from chorus.core import Node
 from chorus.hub import Hub, HubRefused, HubUnavailable, Request
@@ -46,12 +46,12 @@ class Agent:
 
     @property
     def settings(self) -> Settings:
-        return Settings.model_construct(
-            agent_id=self.name, peer_id=self.hub.peer_id, version="0", data_dir=self.folder,
-            run_dir=self.folder, role=self.role, expertise=(), specialization="general",
-            role_keys_file=None, role_grants=(), max_tasks=100,
-            cluster_secret=SecretBytes(SECRET), shhh_rules="", retention_s=86_400.0,
-            hmmm_enabled=True,
+        return load_settings({"CHORUS_LICENSE_ID": "dev-1", "CHORUS_AGENT_ID": self.name}).model_copy(
+            update={
+                "peer_id": self.hub.peer_id, "version": "0", "data_dir": self.folder, "run_dir": self.folder,
+                "assignment": Assignment(role=self.role, max_tasks=100),
+                "cluster_secret": SecretBytes(SECRET), "retention_s": 86_400.0,
+            }
         )  # fmt: skip
 
     @property

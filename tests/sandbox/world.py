@@ -18,6 +18,7 @@ from chorus.config import MeshSettings, Settings, load_settings
 from chorus.executor.redaction import Sentinel
 from chorus.executor.service import Executor
 from chorus.hub import HubRefused, Reply, Request
+from chorus.process import Assignments
 from chorus.process.logs import Logger
 from chorus.process.runner import Health
 from chorus.table.entries import Entry
@@ -53,6 +54,7 @@ class FakeProcess:
     def __init__(self, settings: Settings, hub: FakeHub) -> None:
         self.name = "executor"
         self.settings = settings
+        self.assignments = Assignments(settings.assignment)
         self.hub = hub
         self.log = Logger(logging.getLogger("test-executor"))
         self.stopping = asyncio.Event()

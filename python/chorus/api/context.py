@@ -20,6 +20,7 @@ from chorus.blobs import BlobStore
 from chorus.config import Settings
 from chorus.core import RoleKeys
 from chorus.hub import Hub, HubError, Message, guard
+from chorus.process import Assignments
 from chorus.table.reader import TableReader
 from chorus.table.rows import TaskRow
 
@@ -102,6 +103,7 @@ class Context:
     """One agent, as its HTTP surface sees it."""
 
     settings: Settings
+    assignments: Assignments
     hub: Hub
     table: TableReader
     blobs: BlobStore
@@ -112,6 +114,7 @@ class Context:
     # Set when the process is asked to stop: streams end, so that connections can close.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _role_keys: RoleKeys | None = None
+    _role_keys_of: str = ""
     _lister: TableReader | None = None
     _listing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _alone_until: float = 0.0
@@ -151,11 +154,13 @@ class Context:
 
     def role_keys(self) -> RoleKeys:
         """The keys of the roles that this agent holds, as its core has them."""
-        if self._role_keys is None:
+        role = self.assignments.current.role
+        if self._role_keys is None or self._role_keys_of != role:
             settings = self.settings
+            self._role_keys_of = role
             self._role_keys = RoleKeys(
                 settings.cluster_secret.get_secret_value(),
-                settings.role or None,
+                role or None,
                 file=settings.role_keys_file,
                 grants=list(settings.role_grants),
             )

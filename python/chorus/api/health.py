@@ -111,7 +111,7 @@ class Observer:
             leader=leader if member is None else member.agent_id,
             term=0 if raft is None else raft.term,
             active=active,
-            max_tasks=settings.max_tasks,
+            max_tasks=context.assignments.current.max_tasks,
             warnings=_warnings(context, siblings["election"]),
             crashes={name: one.count for name, one in crashes.items()},
             repeating=tuple(sorted(repeating)),

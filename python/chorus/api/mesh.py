@@ -38,7 +38,7 @@ router = APIRouter(prefix="/api/v1", tags=["mesh"])
 @router.get("/status")
 async def get_status(context: Here) -> Response:
     """This agent at a glance."""
-    settings = context.settings
+    settings, assignment = context.settings, context.assignments.current
     network = await context.hub.net_state()
     raft = await context.hub.raft_status()
     mesh = context.table.mesh()
@@ -51,9 +51,9 @@ async def get_status(context: Here) -> Response:
             "peer_id": settings.peer_id,
             "version": settings.version,
             "mode": settings.mode,
-            "role": settings.role,
-            "expertise": list(settings.expertise),
-            "specialization": settings.specialization,
+            "role": assignment.role,
+            "expertise": list(assignment.expertise),
+            "specialization": assignment.specialization,
             "license": {"id": settings.license_shown, "kind": settings.license_kind},
             "cluster_id": settings.cluster_id,
             "ai": {
@@ -75,8 +75,8 @@ async def get_status(context: Here) -> Response:
             },
             "tasks": {
                 "active": active,
-                "max": settings.max_tasks,
-                "available": max(0, settings.max_tasks - active),
+                "max": assignment.max_tasks,
+                "available": max(0, assignment.max_tasks - active),
                 "accepting": bool(me and me.accepting),
                 "reason": "" if me is None else me.reason,
             },

@@ -71,6 +71,7 @@ async def main(process: Process) -> None:
     table = TableReader(settings.paths.table_db)
     context = Context(
         settings,
+        process.assignments,
         process.hub,
         table,
         BlobStore(settings.paths.blobs, settings.blobs_bytes),

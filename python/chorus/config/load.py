@@ -14,6 +14,7 @@ from typing import Any, Final
 from pydantic import SecretBytes
 
 from chorus.config.directories import default_data_dir, default_run_dir, socket_path_problem
+from chorus.config.groups.assignment import Assignment
 from chorus.config.groups.models import AiSettings
 from chorus.config.groups.sandbox import SandboxSettings
 from chorus.config.model import Settings, SettingsError
@@ -110,6 +111,7 @@ def complete(boot: Boot, licence_secret: bytes = b"") -> Settings:
     whole = with_licence(boot, licence_secret)
     return Settings(
         **_fields(Settings, whole),
+        assignment=Assignment(**_fields(Assignment, whole)),
         sandbox=SandboxSettings(**_fields(SandboxSettings, whole)),
         ai=AiSettings(**_fields(AiSettings, whole)),
         boot_id=secrets.token_hex(BOOT_ID_BYTES),

@@ -27,7 +27,6 @@ class Settings(
     AgentSettings,
     NetworkSettings,
     ClusterSettings,
-    Assignment,
     TimingSettings,
     MemorySettings,
     ServiceSettings,
@@ -38,6 +37,8 @@ class Settings(
     processes get them filled in, from `settings.json` in the run directory.
     """
 
+    # As it is when a process starts; what counts later, `chorus.process.Assignments` tells.
+    assignment: Assignment = Assignment()
     sandbox: SandboxSettings
     ai: AiSettings
 

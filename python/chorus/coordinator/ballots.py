@@ -271,7 +271,7 @@ class Ballots:
             kind="vote",
             peer=self._hub.peer_id,
             agent_id=settings.agent_id,
-            role=settings.role,
+            role=self._process.assignments.current.role,
             project=str(task.get("project") or ""),
             task_id=str(decision.task_id),
             attempt=int(decision.attempt or 0),

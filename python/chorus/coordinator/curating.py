@@ -35,7 +35,8 @@ class Curating:
         settings = process.settings
         self._process, self._hub, self._follower, self._store = process, hub, follower, follower.store
         self._table = TableReader(follower.store.path)
-        self.feed = Feed(hub, self._table, settings.paths.curator_db, _whose(settings), process.log)
+        self._keys = _keys_of(settings)
+        self.feed = Feed(hub, self._table, settings.paths.curator_db, self._whose, process.log)
         self._asking = asyncio.Lock()
         self._kept: dict[Any, tuple[float, list[Choice]]] = {}
         follower.listen(self._on_applied)
@@ -43,6 +44,10 @@ class Curating:
     async def run(self) -> None:
         """Feeds the index until cancelled."""
         await self.feed.run()
+
+    def _whose(self) -> str:
+        """What decides which records this agent can read: with another role or other keys they are others."""
+        return f"{self._process.assignments.current.role}{self._keys}"
 
     def forget(self) -> None:
         """Answers anew what was answered a moment ago."""
@@ -140,13 +145,13 @@ class Curating:
         return item, ""
 
 
-def _whose(settings: Settings) -> str:
-    """What decides which records this agent can read: with another role or other keys they are others."""
+def _keys_of(settings: Settings) -> str:
+    """Which keys the core of this agent has, besides those of its role; they stand from its start."""
     keys = settings.role_keys_file
     with contextlib.suppress(OSError):
         content = keys.read_bytes() if keys is not None else b""
-        return f"{settings.role} {sorted(settings.role_grants)} {hashlib.sha256(content).hexdigest()}"
-    return settings.role
+        return f" {sorted(settings.role_grants)} {hashlib.sha256(content).hexdigest()}"
+    return ""
 
 
 def _choices(head: dict[str, Any]) -> list[Choice]:

@@ -38,6 +38,7 @@ class ProfileKeeper:
         self._changed = asyncio.Event()
         self._said: dict[str, Any] | None = None
         self._said_at = 0.0
+        self._capable: dict[str, Any] | None = None
         follower.listen(self._look)
 
     def _look(self, batch: list[Applied]) -> None:
@@ -97,13 +98,13 @@ class ProfileKeeper:
         return reply.head, ""
 
     def _profile(self, said: dict[str, Any], problem: str) -> dict[str, Any]:
-        settings = self._process.settings
+        settings, assignment = self._process.settings, self._process.assignments.current
         profile: dict[str, Any] = {
             "agent_id": settings.agent_id,
-            "role": settings.role,
-            "expertise": list(settings.expertise),
-            "specialization": settings.specialization,
-            "max_tasks": settings.max_tasks,
+            "role": assignment.role,
+            "expertise": list(assignment.expertise),
+            "specialization": assignment.specialization,
+            "max_tasks": assignment.max_tasks,
             "version": settings.version,
             "table_version": TABLE_VERSION,
             "languages": sorted(str(item) for item in said.get("languages") or ()),
@@ -119,6 +120,7 @@ class ProfileKeeper:
         member = self._store.get(Member, self._hub.peer_id)
         if member is None:
             return
+        await self._broadcast_capabilities(member)
         active = self._store.open_attempts_of(member.peer)
         available = max(0, member.max_tasks - active) if member.accepting else 0
         said = {
@@ -131,23 +133,22 @@ class ProfileKeeper:
         now = asyncio.get_running_loop().time()
         if said == self._said and now - self._said_at < BROADCAST_S:
             return
-        first = self._said is None
         self._said, self._said_at = said, now
         await self._hub.publish(COORDINATION, "availability_broadcast", said)
-        if first:
-            await self._hub.publish(
-                COORDINATION,
-                "capability_broadcast",
-                {
-                    "agent_id": member.agent_id,
-                    "role": member.role,
-                    "expertise": list(member.expertise),
-                    "specialization": member.specialization,
-                    "max_tasks": member.max_tasks,
-                    "languages": list(member.languages),
-                    "version": member.version,
-                },
-            )
+
+    async def _broadcast_capabilities(self, member: Member) -> None:
+        capable = {
+            "agent_id": member.agent_id,
+            "role": member.role,
+            "expertise": list(member.expertise),
+            "specialization": member.specialization,
+            "max_tasks": member.max_tasks,
+            "languages": list(member.languages),
+            "version": member.version,
+        }
+        if capable != self._capable:
+            self._capable = capable
+            await self._hub.publish(COORDINATION, "capability_broadcast", capable)
 
 
 def models_of(said: dict[str, Any]) -> dict[str, Any]:

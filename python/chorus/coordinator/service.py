@@ -128,6 +128,7 @@ class Coordinator:
                 group.create_task(guard.lasting(self.profile.run, "answer", raising=disk))
                 group.create_task(guard.lasting(self.ballots.run, "record", raising=disk))
                 group.create_task(self.curating.run())
+                group.create_task(self._follow_assignments())
                 group.create_task(self.importing.run())
                 group.create_task(guard.lasting(self.hmmm.run, "gossip"))
                 group.create_task(guard.lasting(self.blob_keeper.run, "record"))
@@ -135,6 +136,12 @@ class Coordinator:
         finally:
             self.hmmm.close()
             self.store.close()
+
+    async def _follow_assignments(self) -> None:
+        """Another assignment is for the table, and with another role this agent can read other records."""
+        async for _ in self._process.assignments.changes():
+            self.profile.refresh()
+            self.curating.feed.wake()
 
     async def _serve(self, request: Request) -> Reply | dict[str, Any] | None:
         method = self._methods.get(request.method)

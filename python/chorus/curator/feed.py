@@ -47,7 +47,7 @@ class Feed:
         hub: Hub,
         table: TableReader,
         path: Path,
-        whose: str,
+        whose: Callable[[], str],
         log: Logger,
         *,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -114,7 +114,7 @@ class Feed:
 
     async def _work(self) -> None:
         if self._index is None:
-            self._index = await self._call(IndexWriter, self._path, self._whose)
+            self._index = await self._call(IndexWriter, self._path, self._whose())
             if not await self._call(self._index.sound):
                 self._log.warning("the index is damaged and made anew")
                 await self._replace()
@@ -124,7 +124,7 @@ class Feed:
             if mesh is None:
                 await self._news.wait()
                 continue
-            if not await self._call(self._index.belongs_to, mesh.mesh):
+            if self._index.whose != self._whose() or not await self._call(self._index.belongs_to, mesh.mesh):
                 await self._replace()
                 continue
             while await self._scan():
@@ -141,7 +141,7 @@ class Feed:
         index, self._index = self._index, None
         assert index is not None
         await self._call(index.discard)
-        self._index = await self._call(IndexWriter, self._path, self._whose)
+        self._index = await self._call(IndexWriter, self._path, self._whose())
 
     async def _scan(self) -> bool:
         """Takes over what the table lists; whether there may be more."""

@@ -56,7 +56,7 @@ class IndexWriter:
 
     def __init__(self, path: Path, whose: str) -> None:
         self.path = path
-        self._whose = whose
+        self.whose = whose
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = self._open()
 
@@ -226,14 +226,14 @@ class IndexWriter:
             db.execute("BEGIN IMMEDIATE")
             for statement in TABLES:
                 db.execute(statement)
-            db.execute("INSERT INTO meta VALUES ('whose', ?)", (self._whose,))
+            db.execute("INSERT INTO meta VALUES ('whose', ?)", (self.whose,))
             db.execute(f"PRAGMA user_version = {FORM_VERSION}")
             db.execute("COMMIT")
             return True
         if form != FORM_VERSION:
             return False
         whose = db.execute("SELECT value FROM meta WHERE name = 'whose'").fetchone()
-        return bool(whose is not None and whose[0] == self._whose)
+        return bool(whose is not None and whose[0] == self.whose)
 
 
 def damaged(error: sqlite3.DatabaseError) -> bool:

@@ -276,13 +276,13 @@ class Search:
 
 def profile(process: Process) -> dict[str, Any]:
     """What the mesh is told of this agent before its coordinator speaks for it."""
-    settings = process.settings
+    settings, assignment = process.settings, process.assignments.current
     return {
         "agent_id": settings.agent_id,
-        "role": settings.role,
-        "expertise": list(settings.expertise),
-        "specialization": settings.specialization,
-        "max_tasks": settings.max_tasks,
+        "role": assignment.role,
+        "expertise": list(assignment.expertise),
+        "specialization": assignment.specialization,
+        "max_tasks": assignment.max_tasks,
         "version": settings.version,
         "accepting": False,
         "reason": "just joined",

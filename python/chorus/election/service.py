@@ -166,12 +166,12 @@ class Election:
         listed = {member.peer for member in members}
         near = [float(peer.get("rtt_ms") or 0) for peer in state["peers"] if peer["peer"] in listed]
         mine = self._reader.member(self._hub.peer_id)
-        settings = self._process.settings
+        assignment = self._process.assignments.current
         self._score = score(
             Figures(
                 uptime_s=time.monotonic() - self._started,
-                expertise=len(settings.expertise),
-                max_tasks=settings.max_tasks,
+                expertise=len(assignment.expertise),
+                max_tasks=assignment.max_tasks,
                 active=mine.active if mine is not None else 0,
                 load_per_core=os.getloadavg()[0] / (os.cpu_count() or 1),
                 free_memory=_free_memory(),

@@ -54,6 +54,12 @@ class Desk:
         """Attempts under way."""
         return len(self._running)
 
+    @property
+    def _full(self) -> str:
+        """Why there is no room for another attempt; "" when there is."""
+        most = self._room.assignments.current.max_tasks
+        return f"busy: {self.active} of {most} tasks" if self.active >= most else ""
+
     async def award(self, task_id: str, attempt: int, index: int) -> Answer:
         """Answers an award; repeats of it share one answer."""
         key = (task_id, attempt)
@@ -144,8 +150,8 @@ class Desk:
             raise _Decline(reason)
         if (row.task_id, row.attempt) in self.given_back:
             raise _Decline("the executor restarted")
-        if self.active >= settings.max_tasks:
-            raise _Decline(f"busy: {self.active} of {settings.max_tasks} tasks")
+        if self._full:
+            raise _Decline(self._full)
         try:
             task = parse_task(row.task)
         except TaskInvalid as invalid:
@@ -164,8 +170,8 @@ class Desk:
             raise _Decline(f"image {choice.image} is not allowed here")
         choice = await self._with_image(choice)
         # While the image was looked for, others may have come.
-        if self.closed_reason or self.active >= settings.max_tasks:
-            raise _Decline(self.closed_reason or f"busy: {self.active} of {settings.max_tasks} tasks")
+        if why := self.closed_reason or self._full:
+            raise _Decline(why)
         return task, choice
 
     async def _with_image(self, choice: images.ImageChoice) -> images.ImageChoice:

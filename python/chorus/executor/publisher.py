@@ -307,7 +307,7 @@ class Publisher:
             kind="task_result",
             peer=room.hub.peer_id,
             agent_id=settings.agent_id,
-            role=settings.role,
+            role=facts.get("role", room.assignments.current.role),
             project=facts["task"]["project"],
             task_id=item.task_id,
             attempt=item.attempt,

@@ -30,6 +30,8 @@ class Result:
         self, room: Room, task: TaskSubmission, row: TaskRow, mesh: str, clean: Callable[[str], str]
     ) -> None:
         self._room = room
+        # An address names it: what the attempt began with stays, also when the agent gets another role.
+        self._role = room.assignments.current.role
         self._task = task
         self._task_id = row.task_id
         self._attempt = row.attempt
@@ -47,7 +49,7 @@ class Result:
             "exit_code": facts.exit_code,
             "ended_by": facts.ended_by,
             "decision": address(
-                settings.agent_id, settings.role, self._task.project, self._task_id, self._attempt
+                settings.agent_id, self._role, self._task.project, self._task_id, self._attempt
             ),
             "timings": {"pulling_s": round(pulling_s, 3), "running_s": round(facts.running_s, 3)},
             **({"goal": facts.goal or NOTHING_DONE} if self._task.is_goal else {}),
@@ -77,6 +79,7 @@ class Result:
             "image": choice.image,
             "image_digest": image_digest,
             "mesh": self._mesh,
+            "role": self._role,
         }
         return Item(self._task_id, self._attempt, "result", new_id(), body, record)
 

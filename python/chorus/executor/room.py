@@ -20,6 +20,7 @@ from chorus.executor.journal import Journal
 from chorus.executor.outbox import Item, Outbox
 from chorus.executor.redaction import RedactorFactory
 from chorus.hub import Hub, HubNoMesh
+from chorus.process import Assignments
 from chorus.process.logs import Logger
 from chorus.table.reader import TableReader
 from chorus.wire.task import TaskSubmission, rfc3339
@@ -34,6 +35,7 @@ class Room:
     """One per process."""
 
     settings: Settings
+    assignments: Assignments
     hub: Hub
     table: TableReader
     blobs: BlobStore

@@ -73,6 +73,7 @@ class Executor:
         )
         self.room = Room(
             settings=settings,
+            assignments=process.assignments,
             hub=process.hub,
             table=TableReader(settings.paths.table_db),
             blobs=BlobStore(settings.paths.blobs, settings.blobs_bytes),
@@ -202,7 +203,7 @@ class Executor:
 
     async def _health(self, request: Request) -> dict[str, Any]:
         """`health`: whether sandboxes can be had, and how much is free."""
-        state, most = self.watch.state, self.room.settings.max_tasks
+        state, most = self.watch.state, self.room.assignments.current.max_tasks
         return {
             "ok": state.ok,
             "detail": state.detail,
@@ -228,7 +229,7 @@ class Executor:
             "accepting": not reason,
             "reason": reason,
             "active": self.desk.active,
-            "max_tasks": self.room.settings.max_tasks,
+            "max_tasks": self.room.assignments.current.max_tasks,
             **await models.said(self.room.hub, self.room.settings.ai, self.room.model_rest),
         }
 

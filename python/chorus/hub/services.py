@@ -20,6 +20,8 @@ class Service:
 
 
 SERVICES: Mapping[str, Service] = {
+    # The parent: the assignment that counts, and a wish to load it anew.
+    "agent": Service("agent"),
     "node": Service("node"),
     "api": Service("api"),
     "election": Service("election"),

@@ -97,7 +97,7 @@ class Mind:
             await self._driver(parts, *key, task, secret)
 
     def _prompt(self, role: str) -> str:
-        return self._prompts.prompt(role or self._process.settings.role).text
+        return self._prompts.prompt(role or self._process.assignments.current.role).text
 
     def _forget(self, key: _Key, run: asyncio.Task[None]) -> None:
         if self._runs.get(key) is run:
@@ -140,7 +140,7 @@ class Mind:
 
     def _role(self, request: Request) -> str:
         """What a role is told of itself, without how to work on a goal of one's own."""
-        return self._prompts.role(str(request.head.get("role") or self._process.settings.role))
+        return self._prompts.role(str(request.head.get("role") or self._process.assignments.current.role))
 
     async def _ask(self, turns: tuple[Turn, ...], task: Mapping[str, Any], request: Request) -> str:
         """The text of a reply. Raises HubUnavailable where no model gives one in time."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chorus.process.assignments import Assignments
     from chorus.process.logs import Logger
     from chorus.process.runner import Health, Process, run
 
-__all__ = ["Health", "Logger", "Process", "run"]
+__all__ = ["Assignments", "Health", "Logger", "Process", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> Any:
         from chorus.process.logs import Logger
 
         return Logger
+    if name == "Assignments":
+        from chorus.process.assignments import Assignments
+
+        return Assignments
     if name in __all__:
         from chorus.process import runner
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from chorus.config import Settings, load_run_settings
 from chorus.hub import Handler, Hub, HubInvalid, Reply, Request, StreamHandler, guard
 from chorus.process import alive, crashes, exit_codes, logs
+from chorus.process.assignments import Assignments
 from chorus.process.logs import Logger
 from chorus.process.sentinel import scanner_of
 
@@ -46,6 +47,7 @@ class Process:
     def __init__(self, name: str, settings: Settings, log: Logger) -> None:
         self.name = name
         self.settings = settings
+        self.assignments = Assignments(settings.assignment)
         self.log = log
         self.stopping = asyncio.Event()
         self.health = Health()
@@ -53,6 +55,7 @@ class Process:
         self.was_unresponsive = False
         self.metrics: Any = _metrics()
         self._hub: Hub | None = None
+        self._following: asyncio.Task[None] | None = None
 
     @property
     def hub(self) -> Hub:
@@ -62,10 +65,13 @@ class Process:
         return self._hub
 
     async def connect(self) -> Hub:
-        """Connects to the hub and offers `health`; done before the body runs, if it is not the hub's own."""
+        """Connects to the hub, offers `health`, follows the assignment; done before the body runs, if it is
+        not the hub's own.
+        """
         if self._hub is None:
             self._hub = await Hub.connect(self.settings.paths.hub_socket, self.name)
             await self.offer({})
+            self._following = asyncio.create_task(self._follow_assignments(self._hub))
         return self._hub
 
     async def offer(
@@ -82,11 +88,16 @@ class Process:
 
         await self.hub.offer(self.name, serve, peers=peers, streams=streams)
 
+    async def _follow_assignments(self, hub: Hub) -> None:
+        await guard.lasting(lambda: self.assignments.follow(hub), "event")
+
     async def _answer_health(self, request: Request) -> dict[str, Any]:
         return self.health.answer()
 
     async def close(self) -> None:
         """Ends the connection to the hub."""
+        if self._following is not None:
+            self._following.cancel()
         if self._hub is not None:
             await self._hub.close()
 

@@ -21,6 +21,7 @@ from chorus.api.service import _server, bind
 from chorus.blobs import BlobStore
 from chorus.config import load_settings
 from chorus.hub import ByteStream, HubInvalid, HubNotFound, HubUnavailable, Request
+from chorus.process import Assignments
 from chorus.table.held import Holder
 from chorus.table.rows import (
     AttemptRow,
@@ -241,7 +242,13 @@ async def surface(tmp_path: Path, more_environ: dict[str, str]) -> AsyncIterator
     for name in ("node", "election", "coordinator", "executor"):
         await mesh.hub("a", name).offer(name, coordinator)
     table = FakeTable()
-    context = Context(settings, hub, table, BlobStore(tmp_path / "blobs", settings.blobs_bytes))  # type: ignore[arg-type]
+    context = Context(
+        settings,
+        Assignments(settings.assignment),
+        hub,
+        table,
+        BlobStore(tmp_path / "blobs", settings.blobs_bytes),
+    )  # type: ignore[arg-type]
     observer = Observer(context)
     servers, tasks, clients = [], [], []
     api = guarded(api_app(context), context)

@@ -56,7 +56,7 @@ class History:
         self.table = TableReader(self.folder / "table.sqlite")
         self.mesh = FakeMesh()
         self.mesh.found("a", None, "b", "c")
-        self.context = Context(None, self.mesh.hub("a", "api"), self.table, None)  # type: ignore[arg-type]
+        self.context = Context(None, None, self.mesh.hub("a", "api"), self.table, None)  # type: ignore[arg-type]
         for name in "bc":
             output = OutputService(
                 self.folder / name,

@@ -123,8 +123,8 @@ def test_a_development_licence_is_all_it_takes() -> None:
     assert not settings.network_open
     assert settings.api_host == "127.0.0.1"
     assert settings.data_dir == Path("/home/someone/.local/state/chorus/p2p-9000")
-    assert settings.max_tasks == 3
-    assert settings.specialization == "general"
+    assert settings.assignment.max_tasks == 3
+    assert settings.assignment.specialization == "general"
     assert settings.heartbeat_s == 5
     assert settings.election_timeout_s == 15
     assert settings.task_lease_s == 30
@@ -185,7 +185,7 @@ def test_ports_that_may_be_any_do_not_clash() -> None:
 def test_bootstrap_peers(address: str) -> None:
     peer = f"{address}/p2p/12D3KooWGzBRs9LvWwmTeXv3fWEWJm4nJ3Yz6oSfLFZYhxCnFV1x"
     settings = load_settings({**DEV, "CHORUS_BOOTSTRAP_PEERS": f" {address}, {peer},{address}"})
-    assert settings.bootstrap_peers == (address, peer)
+    assert settings.assignment.bootstrap_peers == (address, peer)
 
 
 def test_the_cluster_secret_of_a_setting_comes_before_the_derived_one() -> None:

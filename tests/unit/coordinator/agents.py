@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import orjson
 from pydantic import SecretBytes
 
-from chorus.config import MeshSettings, Settings
+from chorus.config import Assignment, MeshSettings, load_settings
 from chorus.coordinator.service import Coordinator
 from chorus.hub import Hub, Request
 from chorus.process import Process
@@ -98,12 +98,13 @@ class Agent:
     async def start(self) -> None:
         """Starts the coordinator, or starts it anew."""
         self.hub: Hub = self.mesh.hub(self.name, "coordinator")
-        settings = Settings.model_construct(
-            agent_id=self.name, peer_id=self.peer, version="0", data_dir=self.folder / self.name,
-            run_dir=self.folder / self.name, role="", expertise=(), specialization="general", max_tasks=2,
-            task_lease_s=300.0, election_timeout_s=150.0, role_keys_file=None, role_grants=(),
-            retention_s=86_400.0, cluster_secret=SecretBytes(b"of a test"), shhh_rules="",
-            hmmm_enabled=True, blobs_bytes=1 << 30, hmmm_period_s=30.0, hmmm_escalation_s=600.0,
+        settings = load_settings({"CHORUS_LICENSE_ID": "dev-1", "CHORUS_AGENT_ID": self.name}).model_copy(
+            update={
+                "peer_id": self.peer, "version": "0", "assignment": Assignment(max_tasks=2),
+                "data_dir": self.folder / self.name, "run_dir": self.folder / self.name,
+                "task_lease_s": 300.0, "election_timeout_s": 150.0, "retention_s": 86_400.0,
+                "cluster_secret": SecretBytes(b"of a test"),
+            }
         )  # fmt: skip
         process = Process("coordinator", settings, Logger(logging.getLogger("chorus.test")))
         store = TableStore(process.settings.paths.table_db)

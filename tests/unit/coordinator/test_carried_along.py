@@ -12,7 +12,7 @@ import orjson
 import pytest
 from agents import Agent, World, world
 
-from chorus.config.model import Paths
+from chorus.config import Assignment, Paths
 from chorus.coordinator import profile
 from chorus.coordinator.importing import Importing
 from chorus.coordinator.proposals import Settled
@@ -304,7 +304,7 @@ async def test_what_says_nothing_about_a_line_is_tried_again(
         peer_id = B
 
     class Settings:
-        paths = Paths(tmp_path, tmp_path)
+        paths, assignment = Paths(tmp_path, tmp_path), Assignment()
 
     proposals, settings, log = Refusing(answer), Settings(), Logger(logging.getLogger("chorus.test"))
     stand_ins: Any = (Process("coordinator", settings, log), Hub(), Follower(), proposals)  # type: ignore[arg-type]

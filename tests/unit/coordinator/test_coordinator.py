@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from agents import fresh_id, world
 
+from chorus.config import Assignment
 from chorus.coordinator import exclusions, gossip, offers
 from chorus.coordinator.leading import SUCCESS_STEP
 from chorus.hub import HubInvalid, HubNoLeader, HubNotFound, HubNotLeader, HubRefused, RaftStatus
 from chorus.table.entries import Entry
 from chorus.table.reader import TableReader
-from chorus.table.records import Body, Removed
+from chorus.table.records import Body, Member, Removed
 from chorus.testing import hostile_archives
 
 SHA = hashlib.sha256(b"files").hexdigest()
@@ -455,3 +456,32 @@ async def test_health_names_the_table_of_another_mesh(tmp_path: Path) -> None:
         health = await w["a"].call("health")
         assert not health["ok"]
         assert "mesh-other" in health["detail"]
+
+
+async def test_another_assignment_is_in_the_table_of_every_agent(tmp_path: Path) -> None:
+    async with world(tmp_path, "ab") as w:
+        changed = Assignment(role="reviewer", expertise=("rust",), specialization="audits", max_tasks=7)
+        w["b"].parts._process.assignments.take(changed)
+
+        def listed() -> Member | None:
+            return w["a"].parts.store.get(Member, w["b"].peer)
+
+        def entered() -> bool:
+            member = listed()
+            return member is not None and member.role == "reviewer"
+
+        await w["a"].until(entered, "the new role at the other agent")
+        member = listed()
+        assert member is not None
+        assert (member.expertise, member.specialization, member.max_tasks) == (("rust",), "audits", 7)
+
+        def told() -> bool:
+            news = (
+                item[3] for item in w.mesh.published if item[0] == "b" and item[2] == "capability_broadcast"
+            )
+            return any(said["role"] == "reviewer" for said in news)
+
+        await w["b"].until(told, "news of it")
+        # A task that asks for the role goes there from now on.
+        task_id = (await w["a"].submit(required_role="reviewer"))["task"]["task_id"]
+        assert (await w["a"].state(task_id, "claimed")).agent == w["b"].peer

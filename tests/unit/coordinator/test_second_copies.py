@@ -183,7 +183,19 @@ class Executor:
         log = Logger(logging.getLogger("test-copies"))
         self.agent = agent
         self.tasks = process.settings.paths.tasks
-        self.room = Room(process.settings, hub, table, agent.parts.blobs, none, none, none, none, none, log)
+        self.room = Room(
+            process.settings,
+            process.assignments,
+            hub,
+            table,
+            agent.parts.blobs,
+            none,
+            none,
+            none,
+            none,
+            none,
+            log,
+        )
         self.copies = AttemptCopies(self.room, lambda task_id: None, wall_ms=agent.mesh.stamp)
         self.output = OutputService(
             self.tasks,

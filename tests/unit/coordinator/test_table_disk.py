@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from agents import DEADLINE_S, fresh_id, world
 
-from chorus.config import Settings
+from chorus.config import load_settings
 from chorus.coordinator import follower
 from chorus.coordinator.service import open_table
 from chorus.hub import DISK_PREFIX, HubError, HubTimeout
@@ -116,7 +116,8 @@ async def test_a_table_that_cannot_be_opened_yet(tmp_path: Path, monkeypatch: py
     mesh = FakeMesh()
     mesh.found("a")
     place = tmp_path / "a"
-    settings = Settings.model_construct(data_dir=place, run_dir=place, agent_id="a")
+    settings = load_settings({"CHORUS_LICENSE_ID": "dev-1", "CHORUS_AGENT_ID": "a"})
+    settings = settings.model_copy(update={"data_dir": place, "run_dir": place})
     process = Process("coordinator", settings, Logger(logging.getLogger("chorus.test")))
     process._hub = mesh.hub("a", "coordinator")
     place.write_text("where a folder should be")

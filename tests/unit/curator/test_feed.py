@@ -52,7 +52,9 @@ class Place:
 
     @contextlib.asynccontextmanager
     async def feeding(self, role: str = "") -> AsyncIterator[Feed]:
-        feed = Feed(self.hub, TableReader(self.table_path), self.path, role, LOG, wall_ms=lambda: self.now)
+        feed = Feed(
+            self.hub, TableReader(self.table_path), self.path, lambda: role, LOG, wall_ms=lambda: self.now
+        )
         running = asyncio.create_task(feed.run())
         try:
             yield feed
@@ -211,6 +213,18 @@ async def test_with_other_keys_everything_is_looked_at_anew(place: Place) -> Non
     async with place.feeding("observer") as feed:
         await place.settled(feed, 0)
     async with place.feeding("architect") as feed:
+        await place.settled(feed, 1)
+    assert len(IndexReader(place.path).search("house")) == 1
+
+
+async def test_another_role_while_it_runs_has_everything_looked_at_anew(place: Place) -> None:
+    name = place.table.decide("b", title="plans of the house", role="architect")
+    place.away[name] = HubNotPermitted("sealed for others")
+    async with place.feeding("observer") as feed:
+        await place.until(feed, lambda now: (now["skipped"], now["pending"]) == (1, 0))
+        del place.away[name]
+        feed._whose = lambda: "architect"
+        feed.wake()
         await place.settled(feed, 1)
     assert len(IndexReader(place.path).search("house")) == 1
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import SecretBytes
 
-from chorus.config import Settings
+from chorus.config import Assignment, Settings
 from chorus.config.secret import derive_join_key
 from chorus.election.proof import Handshake
 from chorus.election.service import Election
@@ -28,8 +28,8 @@ KEY = derive_join_key(SECRET)
 def process(folder: Path, name: str, peer_id: str, **settings: Any) -> Process:
     given = {
         "agent_id": name, "peer_id": peer_id, "version": "0", "data_dir": folder / name,
-        "run_dir": folder / name, "role": "", "expertise": (), "specialization": "general",
-        "max_tasks": 2, "task_lease_s": 30.0, "election_timeout_s": 15.0, "heartbeat_s": 0.05,
+        "run_dir": folder / name, "assignment": Assignment(max_tasks=2),
+        "task_lease_s": 30.0, "election_timeout_s": 15.0, "heartbeat_s": 0.05,
         "voters": 5, "join_wait_s": 0.3,
         "member_absence_s": 600.0, "rejoin": False, "leaderless": "run", "license_kind": "development",
         "cluster_secret": SecretBytes(SECRET), **settings,

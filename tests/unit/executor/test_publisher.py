@@ -18,6 +18,7 @@ from chorus.executor.outbox import Item, Outbox
 from chorus.executor.publisher import Publisher
 from chorus.executor.room import Room
 from chorus.hub import HubError, Request
+from chorus.process import Assignments
 from chorus.process.logs import Logger
 from chorus.table.entries import Result
 from chorus.table.reader import TableReader
@@ -68,7 +69,19 @@ class Agent:
         log = Logger(logging.getLogger("test-publisher"))
         hub: FakeHub = self.mesh.hub("a", "executor")
         none: Any = None
-        return Room(self.settings, hub, none, none, outbox, none, none, none, none, log)
+        return Room(
+            self.settings,
+            Assignments(self.settings.assignment),
+            hub,
+            none,
+            none,
+            outbox,
+            none,
+            none,
+            none,
+            none,
+            log,
+        )
 
     def logged(self) -> list[str]:
         return [entry["type"] for entry in self.mesh.agents["a"].log]

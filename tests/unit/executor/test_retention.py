@@ -64,7 +64,7 @@ class Agent:
         table: Any = self.table
         log = Logger(logging.getLogger("test-retention"))
         hub: Any = self.mesh.hub("a", "executor")
-        self.room = Room(self.settings, hub, table, none, none, none, none, none, none, log)
+        self.room = Room(self.settings, none, hub, table, none, none, none, none, none, none, log)
         self.retention = self.begin()
 
     def begin(self) -> Retention:

@@ -21,6 +21,7 @@ def room_of(path: Path, own_lease: str) -> Room:
     unused: Any = None
     return Room(
         settings=settings,
+        assignments=unused,
         hub=FakeMesh().hub("a", "executor"),
         table=TableReader(path),
         blobs=unused,

@@ -15,13 +15,13 @@ from typing import Any, cast
 import pytest
 from model_wire import Answer, Wire, done, lines, text, wire
 
-from chorus.config import Settings, load_settings
+from chorus.config import Assignment, Settings, load_settings
 from chorus.hub import HubInvalid, HubUnavailable, Request
 from chorus.mind import backoff
 from chorus.mind.driving import Parts
 from chorus.mind.service import Mind
 from chorus.mind.thinking import ToolCall, Turn
-from chorus.process import Process
+from chorus.process import Assignments, Process
 from chorus.process.logs import Logger
 from chorus.testing.fake_hub import FakeHub, FakeMesh
 
@@ -35,6 +35,7 @@ class FakeProcess:
 
     def __init__(self, settings: Settings, hub: FakeHub) -> None:
         self.settings, self.hub = settings, hub
+        self.assignments = Assignments(settings.assignment)
         self.log = Logger(logging.getLogger("test-mind"))
         self.stopping, self.offered = asyncio.Event(), asyncio.Event()
 
@@ -173,6 +174,19 @@ async def test_words_for_a_discussion(tmp_path: Path) -> None:
     assert asked["messages"][0]["content"].startswith("You are a software architect.")
     assert "call `finish`" not in asked["messages"][0]["content"]
     assert "No lock." in asked["messages"][1]["content"]
+
+
+async def test_words_are_those_of_the_role_that_the_agent_has_now(tmp_path: Path) -> None:
+    script = [lines(text("Look."), done()), lines(text("Look again."), done())]
+    async with served(tmp_path, *script) as (w, server):
+        task = {"task_id": "t", "title": "Mend it"}
+        w.process.assignments.take(Assignment(role="architect"))
+        await w.call("advise", question="Why?", task=task)
+        w.process.assignments.take(Assignment(role="tester"))
+        await w.call("advise", question="Why?", task=task)
+    architect, tester = (asked.body["messages"][0]["content"] for asked in server.asked[1:3])
+    assert architect.startswith("You are a software architect.")
+    assert not tester.startswith("You are a software architect.")
 
 
 async def test_no_secret_goes_out(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ async def test_a_life_begins_with_agent_licence_and_settings(world: World) -> No
     started, licence, configuration = (data for _, data in world.entries)
     assert started == {"boot": world.settings.boot_id, "version": "1", "agent_id": "a"}
     assert (licence["id"], licence["kind"], licence["checks"]) == ("development", "development", 1)
-    assert configuration["settings"]["max_tasks"] == 3
+    assert configuration["settings"]["assignment"]["max_tasks"] == 3
 
 
 async def test_no_entry_holds_the_licence_id(tmp_path: Path) -> None:

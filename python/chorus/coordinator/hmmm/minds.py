@@ -86,7 +86,7 @@ class Minds:
                 "answering": [word.message_id for word in about],
             },
             "task": goal.view(),
-            "role": self._room.process.settings.role,
+            "role": self._room.process.assignments.current.role,
         }
         spent = self._tokens.get(row.session_id, 0) + len(orjson.dumps(head)) // _CHARS_PER_TOKEN
         if spent > TOKENS_MAX:

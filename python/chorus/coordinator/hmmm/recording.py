@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -80,6 +81,8 @@ class Recording:
             "cited": list(dict.fromkeys(cited))[:_CITED_MAX],
             "at": rfc3339(room.now_ms()),
             "transcript": self._transcript(row),
+            # Part of its address: the same from now on, also when this agent gets another one.
+            "role": room.process.assignments.current.role,
         }
         room.file.put_record(RecordRow(ident, row.session_id, facts))
         self._due.set()
@@ -98,7 +101,7 @@ class Recording:
         record = self._room.file.record(row.session_id)
         if record is None:
             return None
-        return self._address(row) if record.address is None else record.address or None
+        return self._address(row, record.facts) if record.address is None else record.address or None
 
     # Publishing
 
@@ -174,11 +177,10 @@ class Recording:
         """The transcript at its own address, where the record says it is."""
         room = self._room
         text = str(facts["transcript"]).encode()
-        role = room.process.settings.role
-        stored = await content.store(room.hub, text, role)
+        stored = await content.store(room.hub, text, self._role(facts))
         name = content.sha256(text)
         body = {
-            "address": self._transcript_address(session),
+            "address": self._transcript_address(session, facts),
             "hash": name,
             "stored": "" if stored == name else stored,
             "size": len(text),
@@ -188,15 +190,17 @@ class Recording:
         if not settled.accepted:
             raise HubRefused(settled.reason)
 
-    def _address(self, session: SessionRow) -> str:
-        settings = self._room.process.settings
-        return decisions.address(
-            settings.agent_id, settings.role, session.project, session.task_id, session.attempt,
-            "hmmm_outcome",
-        )  # fmt: skip
+    def _role(self, facts: Mapping[str, Any]) -> str:
+        return str(facts.get("role", self._room.process.assignments.current.role))
 
-    def _transcript_address(self, session: SessionRow) -> str:
-        return self._address(session).rpartition("/")[0] + "/transcript.jsonl"
+    def _address(self, session: SessionRow, facts: Mapping[str, Any]) -> str:
+        agent = self._room.process.settings.agent_id
+        return decisions.address(
+            agent, self._role(facts), session.project, session.task_id, session.attempt, "hmmm_outcome"
+        )
+
+    def _transcript_address(self, session: SessionRow, facts: Mapping[str, Any]) -> str:
+        return self._address(session, facts).rpartition("/")[0] + "/transcript.jsonl"
 
     def _record(self, session: SessionRow, facts: dict[str, Any]) -> dict[str, Any]:
         room = self._room
@@ -205,7 +209,7 @@ class Recording:
             kind="hmmm_outcome",
             peer=room.hub.peer_id,
             agent_id=settings.agent_id,
-            role=settings.role,
+            role=self._role(facts),
             project=session.project,
             task_id=session.task_id,
             attempt=session.attempt,
@@ -221,6 +225,6 @@ class Recording:
             summary=facts["summary"],
             inputs=decisions.inputs(),
             influenced_by=facts["cited"],
-            derived_from=[self._transcript_address(session)],
+            derived_from=[self._transcript_address(session, facts)],
             created_at=facts["at"],
         )

@@ -161,8 +161,7 @@ class Room:
 
     def speaker(self) -> dict[str, Any]:
         """This agent as messages name it."""
-        settings = self.process.settings
-        return {"agent_id": settings.agent_id, "role": settings.role}
+        return {"agent_id": self.process.settings.agent_id, "role": self.process.assignments.current.role}
 
     def is_own(self, peer: str, said: Speaker) -> bool:
         """Whether a listed member signed it under its own name."""

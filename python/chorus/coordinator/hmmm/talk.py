@@ -196,13 +196,13 @@ class Talk:
         """Says something, on disk first; None when it does not count (said before, or too late)."""
         room = self._room
         peer, parent_id = room.hub.peer_id, parent.message_id if parent is not None else ""
-        settings = room.process.settings
+        process = room.process
         word = Word(
             message_id=message_id(row.session_id, peer, parent_id, purpose or (PERSON if person else "")),
             parent_id=parent_id,
             peer=peer,
-            agent_id=settings.agent_id,
-            role=settings.role,
+            agent_id=process.settings.agent_id,
+            role=process.assignments.current.role,
             person=room.clean(person)[:128],
             intent=intent,
             message=room.clean(text),

@@ -156,7 +156,7 @@ class GoalDriver:
             job,
             begun,
             parts.room.settings.ai,
-            role=parts.room.settings.role,
+            role=parts.room.assignments.current.role,
             language=parts.choice.language,
             word=secrets.token_hex(4),
             context=await parts.room.earlier.summaries(found),
@@ -212,7 +212,7 @@ class GoalDriver:
         job = work.job
         head = {
             **_named(work),
-            "task": _task_view(job.task.model_dump(mode="json"), self._parts.room.settings.role),
+            "task": _task_view(job.task.model_dump(mode="json"), self._parts.room.assignments.current.role),
         }
         head["secret"] = goal.secret
         heard = loop.time()

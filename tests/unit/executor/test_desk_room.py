@@ -1,0 +1,31 @@
+"""How many attempts an executor takes follows the assignment: what runs goes on, and no more comes."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from chorus.config import Assignment
+from chorus.executor.desk import Desk
+from chorus.process import Assignments
+
+
+async def test_fewer_tasks_take_effect_as_tasks_end() -> None:
+    handle = Assignments(Assignment(max_tasks=2))
+    room: Any = SimpleNamespace(assignments=handle)
+    desk = Desk(room)
+    assert desk._full == ""
+    never = asyncio.Event()
+    running = [asyncio.create_task(never.wait()) for _ in range(2)]
+    desk._running.update({("t", number): task for number, task in enumerate(running)})  # type: ignore[misc]
+    assert desk._full == "busy: 2 of 2 tasks"
+    handle.take(Assignment(max_tasks=1))
+    assert desk._full == "busy: 2 of 1 tasks"
+    assert not any(task.done() for task in running)
+    del desk._running["t", 0]
+    assert desk._full == "busy: 1 of 1 tasks"
+    handle.take(Assignment(max_tasks=3))
+    assert desk._full == ""
+    for task in running:
+        task.cancel()
