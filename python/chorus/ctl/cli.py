@@ -350,6 +350,15 @@ def _dev(commands: _SubParsersAction[ArgumentParser]) -> None:
     model.add_argument("--window", type=int, default=32768, metavar="TOKENS", help="its context (32768)")
     model.add_argument("--no-tools", action="store_true", default=False, help="it cannot call tools")
 
+    text = "serve assignments as WHOOSH does, from files that may be edited while it runs"
+    whoosh = verbs.add_parser("whoosh", help=text, description=text, argument_default=argparse.SUPPRESS)
+    _common(whoosh)
+    whoosh.set_defaults(action=_plain("dev", "whoosh"))
+    what = "a folder: NAME.json answers for NAME, default.json for all others"
+    whoosh.add_argument("folder", metavar="FOLDER", help=what)
+    whoosh.add_argument("--port", type=int, default=0, metavar="PORT", help="on 127.0.0.1 (0: any free one)")
+    whoosh.add_argument("--token", default="", metavar="TOKEN", help="ask for this bearer token")
+
 
 _DEV = "Programs for developing and testing CHORUS itself; a mesh at work needs none of them."
 _UCXL = "Read, write and follow what lies at UCXL addresses. `any` in an address stands for every name."
