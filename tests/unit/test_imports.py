@@ -15,7 +15,18 @@ ROOT = Path(chorus.__file__).parent
 
 # What all processes stand on, then what is shared above it, then the processes and programs themselves.
 LOW = {"core", "_core", "config", "hub", "license", "wire"}
-MIDDLE = {"process", "table", "archives", "blobs", "decisions", "curator", "hmmm", "reasoning", "telemetry"}
+MIDDLE = {
+    "process",
+    "table",
+    "archives",
+    "blobs",
+    "decisions",
+    "curator",
+    "hmmm",
+    "reasoning",
+    "telemetry",
+    "whoosh",
+}
 TOP = {"agent", "node", "election", "coordinator", "executor", "mind", "api", "ctl"}
 KITS = {"testing", "dev"}
 

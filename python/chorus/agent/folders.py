@@ -100,6 +100,7 @@ def clear_run_dir(paths: Paths) -> None:
     """
     for pattern in (
         "settings.*",
+        "assignment.*",
         "supervis*",
         "alive.*",
         "events.*",

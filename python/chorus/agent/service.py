@@ -9,12 +9,15 @@ import contextlib
 import ctypes
 import itertools
 import os
+import random
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import Sequence
 
 from chorus.agent import rpc
+from chorus.agent.assigning import Assigning
 from chorus.agent.drain import Drain, report
 from chorus.agent.folders import write_agent_json
 from chorus.agent.generation import Generation
@@ -27,6 +30,7 @@ from chorus.agent.restarts import Restarts
 from chorus.agent.startup import LoadPeerId, Prepared, prepare
 from chorus.agent.watchdog import Patience, Watchdog
 from chorus.config import MeshSettings, Paths, Settings
+from chorus.hub import guard
 from chorus.process import exit_codes, logs
 from chorus.process.alive import SIGN
 from chorus.process.departure import Departure, UnreadableDeparture, read_departure
@@ -56,6 +60,7 @@ def start(
     """
     claim_name()
     environ: dict[str, str] = dict(os.environ)
+    stagger = 1
     while True:
         # Until the loop handles them, a signal means: stop, and there is nothing to clean up but folders.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -68,6 +73,9 @@ def start(
                 print(line, file=sys.stderr)
             return exit_codes.FAILED
         try:
+            # A random share of it, so that a fleet does not come to the mesh in one moment.
+            time.sleep(random.random() * stagger * prepared.assigned.stagger_s)
+            stagger = 0
             agent = Agent(prepared, programs or programs_of(prepared.settings.ai.provider), patience)
             code = asyncio.run(agent.run())
         finally:
@@ -100,6 +108,13 @@ class Agent:
         self._log = logs.configure(
             "agent", who, level, form, write=self._writer.write, redact=self._scanner.redact
         )
+        self._assigning = Assigning(
+            self._settings,
+            prepared.assigned.environment,
+            prepared.assigned.first,
+            self._log,
+            named=prepared.assigned.named,
+        )
         self._drain = Drain(self._settings, self._log)
         self._restarts = Restarts(self._settings.paths.crashes_json, self._log, self._start_program)
         self._watchdog = Watchdog(patience)
@@ -129,14 +144,17 @@ class Agent:
         keeper = asyncio.create_task(self._keep_supervisord(own.write_end, programs.write_end))
         reporter = asyncio.create_task(self._report())
         watching = asyncio.create_task(self._watch())
+        assigning = asyncio.create_task(guard.lasting(self._assigning.run, "answer"))
         try:
             await self._until_stop_asked(keeper)
             await self._drain.run()
             watching.cancel()
+            assigning.cancel()
             await self._stop(keeper)
         finally:
             reporter.cancel()
             watching.cancel()
+            assigning.cancel()
             for relay in (own, programs):
                 relay.close(loop)
             self._log.info("stopped")
@@ -276,7 +294,7 @@ class Agent:
                     self._supervisord_gone.set()
 
     def _on_hangup(self) -> None:
-        self._log.warning("SIGHUP: no assignment to read again; ASSIGN_URL comes in a later version")
+        self._assigning.hangup()
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
         name = signal.Signals(number).name

@@ -6,9 +6,12 @@ Settings and licence come before anything that touches Docker, the network or th
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -22,6 +25,7 @@ from chorus.agent.replacement import replace_if_lost
 from chorus.agent.version import build_info
 from chorus.blobs import BlobStore
 from chorus.config import (
+    Assignment,
     MeshSettings,
     Settings,
     SettingsError,
@@ -32,8 +36,26 @@ from chorus.config import (
 )
 from chorus.config.read import warnings
 from chorus.license import Gate, Licence, LicenceRefused
+from chorus.whoosh import FETCH_TIMEOUT_S, Load, in_thread, load_for
 
 LoadPeerId = Callable[[Path], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """What the environment says of the assignment, what the first load brought, if there is an address to
+    load from, and whether the environment names the agent.
+    """
+
+    environment: Assignment
+    first: Load | None
+    named: bool
+
+    @property
+    def stagger_s(self) -> float:
+        """The span over which agents that start together are to be spread."""
+        document = None if self.first is None else self.first.document
+        return 0.0 if document is None else document.join_stagger_ms / 1000
 
 
 class Prepared:
@@ -46,8 +68,10 @@ class Prepared:
         notices: list[str],
         locks: list[folders.Lock],
         ports: list[Reservation],
+        assigned: Assigned,
     ) -> None:
         self.settings = settings
+        self.assigned = assigned
         self.licence = licence
         self.notices = notices
         self._locks = locks
@@ -64,7 +88,8 @@ class Prepared:
 
 def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id) -> Prepared:
     """Runs all steps; raises `StartupError` at the first that fails."""
-    settings, licence = _settings_and_licence(environ)
+    settings, licence, named = _settings_and_licence(environ)
+    settings, assigned = _assign(settings, named)
     if why := docker_problem(settings.docker_host, environ):
         raise StartupError(docker_line(why))
     settings, ports = _reserve_ports(settings, chosen=bool(environ.get("CHORUS_P2P_HOST")))
@@ -85,11 +110,14 @@ def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id
         for lock in locks:
             lock.close()
         raise
-    notices = [*filter(None, [departed.said, replaced, exposure(settings)]), *warnings(environ)]
-    return Prepared(settings, licence, notices, locks, ports)
+    kept: list[str] = []
+    _keep_copy(settings, assigned.first, kept)
+    notices = [*kept, *filter(None, [departed.said, replaced, exposure(settings)]), *warnings(environ)]
+    return Prepared(settings, licence, notices, locks, ports, assigned)
 
 
-def _settings_and_licence(environ: Mapping[str, str]) -> tuple[Settings, Licence]:
+def _settings_and_licence(environ: Mapping[str, str]) -> tuple[Settings, Licence, bool]:
+    """The settings that the environment and the licence make, and whether they name the agent."""
     boot = boot_settings(environ)
     lines = []
     licence = None
@@ -107,7 +135,32 @@ def _settings_and_licence(environ: Mapping[str, str]) -> tuple[Settings, Licence
     if licence is None or settings is None:
         raise StartupError(*lines)
     counted = {"license_checks": gate.checks, "license_failures": gate.failures}
-    return settings.model_copy(update=counted), licence
+    return settings.model_copy(update=counted), licence, boot.is_set("CHORUS_AGENT_ID")
+
+
+def _assign(settings: Settings, named: bool) -> tuple[Settings, Assigned]:
+    """The settings with the assignment over them, if there is one. The data folder is named before."""
+    environment = settings.assignment
+    if not settings.assign_url:
+        return settings, Assigned(environment, None, named)
+    try:
+        first = asyncio.run(in_thread(lambda: load_for(settings), FETCH_TIMEOUT_S + 1))
+    except TimeoutError:
+        first = Load(error=f"ASSIGN_URL did not answer within {FETCH_TIMEOUT_S:g} s")
+    if (document := first.document) is not None:
+        update: dict[str, Any] = {"assignment": document.over(environment)}
+        if document.agent_id and not named:
+            update["agent_id"] = document.agent_id
+        settings = settings.model_copy(update=update)
+    return settings, Assigned(environment, first, named)
+
+
+def _keep_copy(settings: Settings, first: Load | None, notices: list[str]) -> None:
+    if first is not None and first.copy is not None:
+        try:
+            first.copy.save(settings.paths.assigned_json)
+        except OSError as error:
+            notices.append(f"the copy of the assignment was not kept: {error}")
 
 
 def _reserve_ports(settings: Settings, *, chosen: bool) -> tuple[Settings, list[Reservation]]:

@@ -64,6 +64,8 @@ class Findings:
     unresponsive: Mapping[str, int] = field(default_factory=dict)
     # Which kind of keys values are sealed with, in the core's words.
     role_keys: str = "unknown"
+    # What the parent says of the assignment; None where none is to be loaded.
+    assignment: Answer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ def judge(found: Findings) -> Verdict:
     ]
     if (mind := found.siblings.get("mind")) is not None:
         checks.append(Check("ai", mind.ok, False, mind.detail))
+    if found.assignment is not None:
+        checks.append(Check("assignment", found.assignment.ok, False, found.assignment.detail))
     if found.dht_enabled:
         checks.append(Check("dht", found.dht_ok, False, "answering" if found.dht_ok else "no answer"))
     checks.append(

@@ -114,7 +114,6 @@ class Context:
     # Set when the process is asked to stop: streams end, so that connections can close.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _role_keys: RoleKeys | None = None
-    _role_keys_of: str = ""
     _lister: TableReader | None = None
     _listing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _alone_until: float = 0.0
@@ -154,10 +153,9 @@ class Context:
 
     def role_keys(self) -> RoleKeys:
         """The keys of the roles that this agent holds, as its core has them."""
-        role = self.assignments.current.role
-        if self._role_keys is None or self._role_keys_of != role:
+        role = self.assignments.keys_of
+        if self._role_keys is None:
             settings = self.settings
-            self._role_keys_of = role
             self._role_keys = RoleKeys(
                 settings.cluster_secret.get_secret_value(),
                 role or None,

@@ -21,6 +21,7 @@ from chorus.api.problems import install
 from chorus.config import AiSettings, exposure
 from chorus.hub import HubError, HubNotFound
 from chorus.process import metrics
+from chorus.process.assignments import SERVICE as PARENT
 from chorus.process.crashes import Crashes, load
 from chorus.wire.task import rfc3339
 
@@ -78,9 +79,10 @@ class Observer:
         """One look at everything."""
         context, settings = self._context, self._context.settings
         self._ask_dht()
-        network, raft, *answers = await asyncio.gather(
+        network, raft, assignment, *answers = await asyncio.gather(
             _within(context.hub.net_state()),
             _within(context.hub.raft_status()),
+            self._ask_parent(),
             *(self._ask(name) for name in self._siblings),
         )
         siblings = dict(zip(self._siblings, answers, strict=True))
@@ -111,6 +113,7 @@ class Observer:
             leader=leader if member is None else member.agent_id,
             term=0 if raft is None else raft.term,
             active=active,
+            assignment=assignment,
             max_tasks=context.assignments.current.max_tasks,
             warnings=_warnings(context, siblings["election"]),
             crashes={name: one.count for name, one in crashes.items()},
@@ -122,6 +125,16 @@ class Observer:
         self.last_heartbeat = siblings["election"].more.get("last_heartbeat") or self.last_heartbeat
         for check in self.verdict.checks:
             metrics.HEALTH_CHECK.labels(check.name).set(check.ok)
+
+    async def _ask_parent(self) -> Answer | None:
+        """What the parent says of the assignment, if there is one to be loaded."""
+        if not self._context.settings.assign_url:
+            return None
+        try:
+            head = (await self._context.hub.call_service(PARENT, "health", timeout=DEADLINE_S)).head
+        except HubError as error:
+            return Answer(False, f"the parent does not answer: {error.message}")
+        return Answer(bool(head.get("ok")), str(head.get("detail") or ""))
 
     async def _ask(self, name: str) -> Answer:
         try:

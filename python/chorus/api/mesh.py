@@ -14,11 +14,15 @@ from chorus.api.context import Here
 from chorus.api.health import NO_MODEL
 from chorus.api.problems import Problem
 from chorus.api.tasks import json_response
-from chorus.hub import HubError, HubNotLeader
+from chorus.hub import HubError, HubNotLeader, HubRefused
+from chorus.process.assignments import SERVICE as PARENT
 from chorus.wire.task import rfc3339
 
 # A sibling that does not answer within this is reported as not answering.
 SIBLING_TIMEOUT_S: Final = 2.0
+
+# A load that is under way ends first, and the server has ten seconds for each.
+RELOAD_TIMEOUT_S: Final = 30.0
 
 # A hand-over is given up after a second; the leader may have to be reached first.
 TRANSFER_TIMEOUT_S: Final = 15.0
@@ -45,6 +49,10 @@ async def get_status(context: Here) -> Response:
     active = len(context.table.running_on(settings.peer_id))
     me = context.table.member(settings.peer_id)
     names = context.table.agent_names()
+    try:
+        told = (await context.hub.call_service(PARENT, "status", timeout=SIBLING_TIMEOUT_S)).head
+    except HubError:
+        told = assignment.model_dump(mode="json")  # its parent is about to answer, or to end
     return json_response(
         {
             "agent_id": settings.agent_id,
@@ -54,6 +62,7 @@ async def get_status(context: Here) -> Response:
             "role": assignment.role,
             "expertise": list(assignment.expertise),
             "specialization": assignment.specialization,
+            "assignment": told,
             "license": {"id": settings.license_shown, "kind": settings.license_kind},
             "cluster_id": settings.cluster_id,
             "ai": {
@@ -84,6 +93,16 @@ async def get_status(context: Here) -> Response:
             "listen": network.get("listen") or [],
         }
     )
+
+
+@router.post("/reload")
+async def post_reload(context: Here) -> Response:
+    """Loads the assignment anew; answers what it changed, and what was refused. 409 without ASSIGN_URL."""
+    try:
+        reply = await context.hub.call_service(PARENT, "reload", timeout=RELOAD_TIMEOUT_S)
+    except HubRefused as error:
+        raise Problem(409, error.message, code=error.code) from None
+    return json_response(reply.head)
 
 
 @router.get("/agents")

@@ -123,6 +123,19 @@ def _endpoint(text: str) -> str:
     return text.rstrip("/")
 
 
+def _assign_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.fragment or "@" in parts.netloc or not re.fullmatch(r"[!-~]+", text):
+        raise ValueError(text)
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/") or parts.query:
+            raise ValueError(text)
+    elif parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(text)
+    _ = parts.port  # raises ValueError for one that is none
+    return text
+
+
 def _prices(text: str) -> dict[str, tuple[float, float]]:
     said = json.loads(text)
     if not isinstance(said, dict):
@@ -227,6 +240,10 @@ DOCKER_HOST: Final = Form("unix:///path or tcp://host:port", _matching(_DOCKER_H
 ENDPOINT: Final = Form("a URL such as https://host:port, without a user or a query", _endpoint)
 MODEL: Final = Form("a model's name such as llama3.1:8b", _matching(_MODEL))
 API_KEY: Final = Form("a key: visible characters", _matching(_API_KEY))
+TOKEN: Final = Form("a token: visible characters", _matching(_API_KEY))
+ASSIGN_URL: Final = Form(
+    "an https, http or file URL such as https://host/assignments/agent-1.json, without a user", _assign_url
+)
 API_TOKEN: Final = Form("at least 16 visible characters", _matching(_API_TOKEN))
 IMAGES: Final = Form(
     'a JSON object from language to image, such as {"python": "IMAGE"}, each language once', _images

@@ -18,6 +18,7 @@ from chorus.config.groups.assignment import Assignment
 from chorus.config.groups.models import AiSettings
 from chorus.config.groups.sandbox import SandboxSettings
 from chorus.config.model import Settings, SettingsError
+from chorus.config.private import is_private
 from chorus.config.read import Value, read_values
 from chorus.config.role_keys import role_keys_problem
 from chorus.config.rules import RulesError, read_rules
@@ -70,6 +71,10 @@ def boot_settings(environ: Mapping[str, str]) -> Boot:
         problems.append(f"CHORUS_ROLE_KEYS_FILE: {problem}")
     _check_rules(boot, problems)
     _check_models(boot, problems)
+    if boot["ASSIGN_TOKEN"] and not is_private(boot["ASSIGN_URL"]):
+        problems.append(
+            "ASSIGN_TOKEN: expected an ASSIGN_URL with https, as a token goes over TLS or loopback only"
+        )
     values["CHORUS_SHHH_RULES_FILE"] = _shhh_rules(values["CHORUS_SHHH_RULES_FILE"], problems)
     if boot["CHORUS_DATA_DIR"] is None:
         made = default_data_dir(environ, boot["CHORUS_AGENT_ID"], boot["CHORUS_P2P_PORT"])

@@ -29,10 +29,14 @@ class Paths:
         self.curator_db = data_dir / "curator.sqlite"
         self.spending = data_dir / "spending.json"
         self.model_calls = data_dir / "model-calls.json"
+        # The last good copy of what WHOOSH gave out.
+        self.assigned_json = data_dir / "assigned.json"
         self.blobs = data_dir / "blobs"
         self.tasks = data_dir / "tasks"
         self.hub_socket = run_dir / "hub.sock"
         self.settings_json = run_dir / "settings.json"
+        # The assignment, once it is another one than that of the start.
+        self.assignment_json = run_dir / "assignment.json"
         self.supervisord_conf = run_dir / "supervisord.conf"
         self.supervisor_socket = run_dir / "supervisor.sock"
         self.metrics_dir = run_dir / "metrics"

@@ -169,6 +169,7 @@ def _looks(commands: _SubParsersAction[ArgumentParser]) -> None:
         ("token", "print the bearer token of the API"),
     ):
         _command(commands, name, text, _asking("show", name))
+    _command(commands, "reload", "have the agent load its assignment anew", _asking("show", "reload"))
     _members(commands)
     _election(commands)
     log = _command(commands, "log", "an agent's signed log, and whether it is genuine", _log)

@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from chorus.config import Boot, boot_settings, complete, exposure
+from chorus.config import Boot, Settings, boot_settings, complete, exposure
 from chorus.config.groups.assignment import Assignment
 from chorus.config.load import with_licence
-from chorus.config.read import warnings
+from chorus.config.read import Value, warnings
 from chorus.config.setting import declared
 from chorus.config.variables import VARIABLES
 from chorus.ctl.problems import FAILED, USAGE, CtlError
 from chorus.ctl.terminal import note, say, say_json
 from chorus.license import LicenceRefused
 from chorus.license import check as check_licence
+from chorus.whoosh import load_for
 
 # What stands for a secret.
 MASK: Final = "********"
@@ -55,16 +56,38 @@ def show(arguments: Namespace) -> int:
     boot = boot_settings(environ)
     if problems := _problems(boot):
         raise CtlError("; ".join(problems) + ". See chorusctl config check")
-    rows = _rows(with_licence(boot))
+    boot, told = _with_assignment(with_licence(boot), complete(boot))
+    rows = _rows(boot)
     if arguments.json:
-        say_json({"settings": rows, "warnings": warnings(environ)})
+        say_json({"settings": rows, "warnings": [*told, *warnings(environ)]})
         return 0
     names = max(len(row["name"]) for row in rows)
     for row in rows:
         say(f"{row['name']:<{names}}  {row['source']:<11}  {row['value']}")
-    for warning in warnings(environ):
+    for warning in [*told, *warnings(environ)]:
         note(f"warning: {warning}")
     return 0
+
+
+def _with_assignment(boot: Boot, settings: Settings) -> tuple[Boot, list[str]]:
+    """The settings as the assignment makes them, and what is wrong with that: asked for as at a start."""
+    if not settings.assign_url:
+        return boot, []
+    loaded = load_for(settings)
+    told = [f"ASSIGN_URL: {why}" for why in (*filter(None, [loaded.error]), *loaded.refused)]
+    if (document := loaded.document) is None:
+        return boot, [*told, "ASSIGN_URL: there is no assignment, the environment speaks alone"]
+    values = dict(boot.values)
+    for field, setting in declared(Assignment):
+        if field in document.fields:
+            value = document.fields[field]
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            values[setting.name] = Value(value, text, "assignment")
+    if document.agent_id and not boot.is_set("CHORUS_AGENT_ID"):
+        values["CHORUS_AGENT_ID"] = Value(document.agent_id, document.agent_id, "assignment")
+    if loaded.source == "copy":
+        told.append("ASSIGN_URL: the last good copy counts")
+    return Boot(values, ()), told
 
 
 def _problems(boot: Boot) -> list[str]:

@@ -155,6 +155,21 @@ def transfer(client: Client, arguments: Namespace) -> int:
     return print_json(answer) if arguments.json else _say(f"{answer['to']} leads now")
 
 
+def reload(client: Client, arguments: Namespace) -> int:
+    """Has the agent load its assignment anew; exit code 1 when that did not succeed."""
+    said = client.post("/api/v1/reload")
+    failed = [*said["refused"], *filter(None, [said["error"]])]
+    if arguments.json:
+        print_json(said)
+        return FAILED if failed else 0
+    say(f"changed: {', '.join(said['changed']) or 'nothing'}")
+    for left in said["kept"]:
+        say(f"kept: {left}")
+    for why in failed:
+        note(f"not taken: {why}")
+    return FAILED if failed else 0
+
+
 def token(client: Client, arguments: Namespace) -> int:
     """The bearer token of the agent that would be asked."""
     endpoint = client.endpoints[0]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -14,7 +15,9 @@ from chorus._core import Core, CoreError
 from chorus.config import Settings
 from chorus.core import core_lines
 from chorus.core.config import core_config, multiaddr
+from chorus.hub import guard
 from chorus.hub.services import SERVICES
+from chorus.node.bootstrap import Bootstrap
 from chorus.node.journal import Journal
 from chorus.node.metrics import CoreMetrics
 from chorus.process import Process
@@ -24,14 +27,14 @@ from chorus.table.entry_types import PROPOSABLE
 METRICS_INTERVAL_S = 0.5
 
 
-def config_of(settings: Settings) -> str:
-    """The core's configuration for these settings."""
+def config_of(settings: Settings, bootstrap: Sequence[str]) -> str:
+    """The core's configuration for these settings, and the addresses to dial."""
     return core_config(
         data_dir=settings.data_dir,
         hub=settings.paths.hub_socket,
         cluster_secret=settings.cluster_secret.get_secret_value(),
         listen=[multiaddr(host, settings.p2p_port) for host in settings.p2p_hosts],
-        bootstrap=settings.assignment.bootstrap_peers,
+        bootstrap=bootstrap,
         mdns=settings.mdns_enabled,
         dht=settings.dht_enabled,
         dht_cache_bytes=settings.dht_cache_bytes,
@@ -49,17 +52,20 @@ def config_of(settings: Settings) -> str:
 async def main(process: Process) -> None:
     """Serves the core until the process is asked to stop."""
     with core_lines(process.settings.log_level):
-        core = await asyncio.to_thread(Core.start, config_of(process.settings))
+        bootstrap = process.assignments.current.bootstrap_peers
+        core = await asyncio.to_thread(Core.start, config_of(process.settings, bootstrap))
         try:
             await process.connect()
             process.log.info("core started", **orjson.loads(core.info()))
             journal = Journal(process)
             noting = asyncio.create_task(journal.run())
+            dialling = asyncio.create_task(guard.lasting(Bootstrap(process, bootstrap).run, "event"))
             try:
                 await _export(process, core)
             finally:
                 noting.cancel()
-                await asyncio.gather(noting, return_exceptions=True)
+                dialling.cancel()
+                await asyncio.gather(noting, dialling, return_exceptions=True)
                 await journal.end()
         finally:
             await process.close()

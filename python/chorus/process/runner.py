@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from chorus.config import Settings, load_run_settings
+from chorus.config import Assignment, Settings, load_run_settings
 from chorus.hub import Handler, Hub, HubInvalid, Reply, Request, StreamHandler, guard
 from chorus.process import alive, crashes, exit_codes, logs
 from chorus.process.assignments import Assignments
@@ -47,7 +47,7 @@ class Process:
     def __init__(self, name: str, settings: Settings, log: Logger) -> None:
         self.name = name
         self.settings = settings
-        self.assignments = Assignments(settings.assignment)
+        self.assignments = Assignments(_at_start(settings), keys_of=settings.assignment.role)
         self.log = log
         self.stopping = asyncio.Event()
         self.health = Health()
@@ -100,6 +100,14 @@ class Process:
             self._following.cancel()
         if self._hub is not None:
             await self._hub.close()
+
+
+def _at_start(settings: Settings) -> Assignment:
+    """The assignment as the parent left it for processes that begin later than the agent did."""
+    try:
+        return Assignment.model_validate_json(settings.paths.assignment_json.read_bytes())
+    except (OSError, ValueError):
+        return settings.assignment  # it has not changed since the start
 
 
 def _metrics() -> Any:

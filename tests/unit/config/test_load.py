@@ -94,6 +94,7 @@ WRONG = {
     "RESETDATA_BASE_URL": "x",
     "RESETDATA_MODEL": "a model",
     "ASSIGN_URL": "x",
+    "ASSIGN_TOKEN": "two words",
     "CHORUS_BACKBEAT_ENABLED": "x",
     "CHORUS_BACKBEAT_ENDPOINT": "ftp://x",
     "CHORUS_SHHH_RULES_FILE": "/nowhere/rules.yaml",
@@ -278,8 +279,8 @@ def test_unknown_names_are_pointed_out_with_the_nearest() -> None:
 
 
 def test_what_has_no_effect_yet_is_said() -> None:
-    said = "\n".join(warnings({"ASSIGN_URL": "https://x", "CHORUS_LEADERLESS": "wait", "OLLAMA_MODEL": "m"}))
-    assert all(name in said for name in ("ASSIGN_URL", "CHORUS_LEADERLESS"))
+    said = "\n".join(warnings({"CHORUS_FETCH_ALLOW": "x", "CHORUS_LEADERLESS": "wait", "OLLAMA_MODEL": "m"}))
+    assert all(name in said for name in ("CHORUS_FETCH_ALLOW", "CHORUS_LEADERLESS"))
     assert "OLLAMA_MODEL" not in said
 
 
@@ -372,6 +373,27 @@ def test_the_licence_id_may_come_from_a_file(tmp_path: Path) -> None:
     path.write_text("dev-123\n")
     settings = load_settings({"HOME": "/home/someone", "CHORUS_LICENSE_ID_FILE": str(path)})
     assert settings.cluster_secret.get_secret_value() == derive_dev_secret("dev-123")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://h/a.json?k=1", "http://h:1/a.json", "file:///a/b.json", "file://localhost/a"]
+)
+def test_addresses_of_assignments(url: str) -> None:
+    assert load_settings({**DEV, "ASSIGN_URL": url}).assign_url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://h/a", "file://elsewhere/a", "file:a", "https://u:p@h/a", "http://h:x/", "/a"]
+)
+def test_what_is_no_address_of_an_assignment(url: str) -> None:
+    assert problems_of(ASSIGN_URL=url)[0].startswith("ASSIGN_URL: expected an https, http or file URL")
+
+
+def test_a_token_goes_over_tls_or_loopback_only() -> None:
+    [problem] = problems_of(ASSIGN_URL="http://10.0.0.1/a", ASSIGN_TOKEN="t0ken")
+    assert problem.startswith("ASSIGN_TOKEN")
+    for url in ("https://10.0.0.1/a", "http://127.0.0.1/a"):
+        load_settings({**DEV, "ASSIGN_URL": url, "ASSIGN_TOKEN": "t0ken"})
 
 
 def test_every_setting_says_what_it_is_for() -> None:

@@ -108,6 +108,26 @@ def test_a_file_of_variables_stands_in_for_the_environment(
     assert call(capsys, "check", "--env-file", str(path))[0] == 0
 
 
+def test_what_is_assigned_is_shown_as_such(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CHORUS_LICENSE_ID", "dev-1")
+    monkeypatch.setenv("CHORUS_AGENT_ROLE", "tester")
+    monkeypatch.setenv("CHORUS_AGENT_MAX_TASKS", "7")
+    path = tmp_path / "one.json"
+    path.write_text('{"agent_id": "one", "role": "reviewer", "expertise": ["rust", "go"]}')
+    monkeypatch.setenv("ASSIGN_URL", path.as_uri())
+    rows = {name: (row["value"], row["source"]) for name, row in shown(capsys).items()}
+    assert rows["CHORUS_AGENT_ID"] == ("one", "assignment")
+    assert rows["CHORUS_AGENT_ROLE"] == ("reviewer", "assignment")
+    assert rows["CHORUS_AGENT_EXPERTISE"] == ("rust,go", "assignment")
+    assert rows["CHORUS_AGENT_MAX_TASKS"] == ("7", "environment")
+    path.write_text('{"role": 3}')
+    assert shown(capsys)["CHORUS_AGENT_ROLE"]["value"] == "tester"
+    assert cli.main(["config", "show"]) == 0
+    assert "ASSIGN_URL: role: expected" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [b"CHORUS_LICENSE_ID\n", b"\xff=1\n", b"export A=1\n", None])
 def test_a_file_that_is_none(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes | None

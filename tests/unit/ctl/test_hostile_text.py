@@ -173,6 +173,8 @@ def hostile(request: httpx.Request) -> httpx.Response:
         answer = ELECTION
     elif path.endswith("/transfer"):
         answer = {"to": EVIL}
+    elif path.endswith("/reload"):
+        answer = {"changed": [EVIL], "kept": [EVIL], "refused": [EVIL], "error": EVIL}
     elif path.endswith("/recovery"):
         answer = RECOVERY
     elif path.endswith("/votes"):
@@ -201,7 +203,7 @@ ASKING = [
     ["wait", TASK], ["artifacts", TASK], ["artifacts", TASK, "-o", "out"], ["status"], ["agents"], ["peers"],
     ["members"], ["members", "--all"], ["members", "remove", "x", "--yes"], ["members", "rejoin", "--yes"],
     ["members", "recover", "--yes"], ["members", "recover", "--yes", "--force"],
-    ["election"], ["election", "transfer"], ["election", "transfer", "x"],
+    ["reload"], ["election"], ["election", "transfer"], ["election", "transfer", "x"],
     ["log"], ["log", "--verify"], ["decisions"], ["decisions", "--graph", "dot"],
     ["decisions", "--graph", "json"], ["decision", "show", HASH], ["decision", "verify", HASH],
     ["decision", "verify", "--all"], ["vote", HASH], ["vote", HASH, "approve"], ["ucxl", "query"],

@@ -40,7 +40,20 @@ class ServiceSettings(Group):
     ]
     assign_url: Annotated[
         str,
-        Setting("ASSIGN_URL", forms.url("https?"), help="Where this agent's assignment is.", later=True),
+        Setting(
+            "ASSIGN_URL",
+            forms.ASSIGN_URL,
+            help="Where this agent's assignment is ([assignments.md](assignments.md)).",
+        ),
+    ]
+    assign_token: Annotated[
+        SecretText,
+        Setting(
+            "ASSIGN_TOKEN",
+            forms.TOKEN,
+            help="Shown to that server as a bearer token.",
+            secret=True,
+        ),
     ]
     backbeat_enabled: Annotated[
         bool,
