@@ -4,7 +4,7 @@ from chorus.config.exposure import exposure
 from chorus.config.groups.assignment import Assignment
 from chorus.config.groups.models import AiSettings
 from chorus.config.groups.sandbox import SandboxSettings
-from chorus.config.load import Boot, boot_settings, complete, load_settings
+from chorus.config.load import Boot, boot_settings, complete, given_secret, load_settings, timing_of
 from chorus.config.mesh import MeshSettings
 from chorus.config.model import Settings, SettingsError
 from chorus.config.paths import Paths
@@ -22,7 +22,9 @@ __all__ = [
     "boot_settings",
     "complete",
     "exposure",
+    "given_secret",
     "load_run_settings",
     "load_settings",
     "save_run_settings",
+    "timing_of",
 ]

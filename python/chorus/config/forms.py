@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from chorus.config import units
 from chorus.config.setting import Form
+from chorus.license import keys
 from chorus.wire.languages import canonical
 
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -136,6 +137,23 @@ def _assign_url(text: str) -> str:
     return text
 
 
+def _service(text: str) -> str:
+    address = _endpoint(text)
+    if not address.startswith("https://") and not is_loopback(urlsplit(address).hostname or ""):
+        raise ValueError(text)
+    return address
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a URL's host is this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _prices(text: str) -> dict[str, tuple[float, float]]:
     said = json.loads(text)
     if not isinstance(said, dict):
@@ -238,6 +256,12 @@ MULTIADDRS: Final = many(
 GRANTS: Final = many("READER:ROLE such as qa:developer", _grant)
 DOCKER_HOST: Final = Form("unix:///path or tcp://host:port", _matching(_DOCKER_HOST), None)
 ENDPOINT: Final = Form("a URL such as https://host:port, without a user or a query", _endpoint)
+# Secrets go over TLS, or do not leave the machine.
+SERVICE: Final = Form("an https URL, or an http URL on this machine such as http://127.0.0.1:8090", _service)
+KEYS: Final = Form(
+    "an Ed25519 public key (PEM, base64, hexadecimal or JWK), or several, comma-separated, each as KID=KEY",
+    keys.normal,
+)
 MODEL: Final = Form("a model's name such as llama3.1:8b", _matching(_MODEL))
 API_KEY: Final = Form("a key: visible characters", _matching(_API_KEY))
 TOKEN: Final = Form("a token: visible characters", _matching(_API_KEY))

@@ -15,6 +15,7 @@ from pydantic import SecretBytes
 
 from chorus.config.directories import default_data_dir, default_run_dir, socket_path_problem
 from chorus.config.groups.assignment import Assignment
+from chorus.config.groups.mesh import TimingSettings
 from chorus.config.groups.models import AiSettings
 from chorus.config.groups.sandbox import SandboxSettings
 from chorus.config.model import Settings, SettingsError
@@ -59,7 +60,7 @@ def boot_settings(environ: Mapping[str, str]) -> Boot:
     values = read_values(environ, problems)
     boot = Boot(values, ())
     license_id = boot["CHORUS_LICENSE_ID"]
-    if (given := _given_secret(boot)) and len(given) < SECRET_MIN_BYTES:
+    if (given := given_secret(boot)) and len(given) < SECRET_MIN_BYTES:
         problems.append(
             f"CHORUS_CLUSTER_SECRET: expected a secret of at least {SECRET_MIN_BYTES} bytes; it has "
             f"{len(given)}. Make one with: openssl rand -hex 32"
@@ -87,41 +88,44 @@ def boot_settings(environ: Mapping[str, str]) -> Boot:
     return Boot(values, tuple(problems))
 
 
-def with_licence(boot: Boot, licence_secret: bytes = b"") -> Boot:
-    """The same with what follows from the licence. Raises `SettingsError` with all problems at once."""
+def with_licence(boot: Boot, licence_secret: bytes = b"", licence_cluster: str = "") -> Boot:
+    """The same with what follows from the licence. Raises `SettingsError` with all problems at once.
+
+    `licence_secret` and `licence_cluster` are what KACHING gave, empty where it gave none.
+    """
     if boot.problems:
         raise SettingsError(list(boot.problems))
-    license_id = boot["CHORUS_LICENSE_ID"]
-    secret = choose_secret(_given_secret(boot), licence_secret, license_id)
+    license_id, kaching = boot["CHORUS_LICENSE_ID"], boot["CHORUS_KACHING_URL"]
+    secret = choose_secret(given_secret(boot), licence_secret, license_id)
     if not secret:
         raise SettingsError([NO_SECRET])
     values = dict(boot.values)
     source = values["CHORUS_CLUSTER_SECRET"].source if boot.is_set("CHORUS_CLUSTER_SECRET") else "licence"
     values["CHORUS_CLUSTER_SECRET"] = Value(SecretBytes(secret), "", source)
     values["CHORUS_LICENSE_ID"] = Value(
-        shown(license_id), shown(license_id), boot.values["CHORUS_LICENSE_ID"].source
+        shown(license_id, kaching), shown(license_id, kaching), boot.values["CHORUS_LICENSE_ID"].source
     )
     if not boot["CHORUS_CLUSTER_ID"]:
-        cluster = derive_cluster_id(license_id)
+        cluster = licence_cluster or derive_cluster_id(license_id)
         values["CHORUS_CLUSTER_ID"] = Value(cluster, cluster, "licence")
     if not boot["CHORUS_P2P_HOST"]:
-        development = kind_of(license_id) == "development"
+        development = kind_of(license_id, kaching) == "development"
         hosts = LOOPBACK if development else ALL_ADDRESSES
         values["CHORUS_P2P_HOST"] = Value(hosts, ",".join(hosts), "licence" if development else "default")
     return Boot(values, ())
 
 
-def complete(boot: Boot, licence_secret: bytes = b"") -> Settings:
+def complete(boot: Boot, licence_secret: bytes = b"", licence_cluster: str = "") -> Settings:
     """The settings, with what follows from the licence. Raises `SettingsError` with all problems at once."""
-    whole = with_licence(boot, licence_secret)
+    whole = with_licence(boot, licence_secret, licence_cluster)
     return Settings(
         **_fields(Settings, whole),
         assignment=Assignment(**_fields(Assignment, whole)),
         sandbox=SandboxSettings(**_fields(SandboxSettings, whole)),
         ai=AiSettings(**_fields(AiSettings, whole)),
         boot_id=secrets.token_hex(BOOT_ID_BYTES),
-        license_kind=kind_of(boot["CHORUS_LICENSE_ID"]),
-        secret_derived=not boot.is_set("CHORUS_CLUSTER_SECRET"),
+        license_kind=kind_of(boot["CHORUS_LICENSE_ID"], boot["CHORUS_KACHING_URL"]),
+        secret_derived=not boot.is_set("CHORUS_CLUSTER_SECRET") and not licence_secret,
         network_open=any(not ipaddress.ip_address(host).is_loopback for host in whole["CHORUS_P2P_HOST"]),
     )
 
@@ -135,7 +139,13 @@ def _fields(group: type[Group], boot: Boot) -> dict[str, Any]:
     return {field: boot[setting.name] for field, setting in declared(group)}
 
 
-def _given_secret(boot: Boot) -> bytes:
+def timing_of(boot: Boot) -> TimingSettings:
+    """The settings with which this agent would found a mesh; a licence has no part in them."""
+    return TimingSettings(**_fields(TimingSettings, boot))
+
+
+def given_secret(boot: Boot) -> bytes:
+    """The cluster secret that the environment gives; b"" for none."""
     return str(boot["CHORUS_CLUSTER_SECRET"]).encode("utf-8", "surrogateescape")
 
 

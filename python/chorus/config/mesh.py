@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, Self
 
-from chorus.config.model import Settings
+from chorus.config.groups.mesh import TimingSettings
 
 # As long as clocks and timers count without trouble.
 SPAN_MAX_MS: Final = 10 * 366 * 24 * 3600 * 1000
@@ -30,7 +30,7 @@ class MeshSettings:
     leaderless: Literal["run", "wait"] = "run"
 
     @classmethod
-    def of_founder(cls, settings: Settings) -> Self:
+    def of_founder(cls, settings: TimingSettings) -> Self:
         """What a mesh that this agent founds will have; until it is in a mesh, what it goes by itself."""
         return cls(
             voters=settings.voters,

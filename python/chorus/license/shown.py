@@ -16,14 +16,14 @@ SHORT_MAX_CHARS: Final = 16
 END_CHARS: Final = 4
 
 
-def kind_of(license_id: str) -> Kind:
-    """The kind of licence that an id names."""
-    return "development" if license_id.startswith(DEV_PREFIX) else "production"
+def kind_of(license_id: str, kaching_url: str = "") -> Kind:
+    """The kind of licence that an id names; with a licence server every id is one of its."""
+    return "development" if license_id.startswith(DEV_PREFIX) and not kaching_url else "production"
 
 
-def shown(license_id: str) -> str:
+def shown(license_id: str, kaching_url: str = "") -> str:
     """The only form of an id for other eyes, such as `development …3f2a`."""
-    kind = kind_of(license_id)
+    kind = kind_of(license_id, kaching_url)
     if len(license_id) <= SHORT_MAX_CHARS:
         return kind
     end = "".join(letter if letter.isprintable() else "?" for letter in license_id[-END_CHARS:])

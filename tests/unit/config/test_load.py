@@ -10,6 +10,8 @@ import pytest
 from chorus.config import (
     Settings,
     SettingsError,
+    boot_settings,
+    complete,
     exposure,
     load_run_settings,
     load_settings,
@@ -51,7 +53,8 @@ WRONG = {
     "CHORUS_ROLE_KEYS_FILE": "/no/such/file",
     "CHORUS_ROLE_GRANTS": "qa",
     "CHORUS_API_TOKEN": "short",
-    "CHORUS_KACHING_URL": "kaching",
+    "CHORUS_KACHING_URL": "http://kaching.example",
+    "CHORUS_KACHING_PUBLIC_KEY": "not a key",
     "CHORUS_LICENSE_GRACE": "1 day",
     "CHORUS_AGENT_ROLE": "a/b",
     "CHORUS_AGENT_EXPERTISE": "rust,a b",
@@ -103,7 +106,6 @@ FREE_TEXT = {
     "CHORUS_LICENSE_ID",
     "CHORUS_DATA_DIR",
     "CHORUS_RUN_DIR",
-    "CHORUS_KACHING_PUBLIC_KEY",
     "CHORUS_SANDBOX_ALLOW",
     "CHORUS_PROMPTS_DIR",
     "CHORUS_FETCH_ALLOW",
@@ -337,6 +339,49 @@ def test_an_endpoint_is_an_address_and_nothing_more(endpoint: str) -> None:
     assert problems_of(OLLAMA_ENDPOINT=endpoint)[0].startswith("OLLAMA_ENDPOINT: expected a URL")
 
 
+@pytest.mark.parametrize(
+    ("address", "good"),
+    [
+        ("https://kaching.example", True),
+        ("https://kaching.example:8443/base/", True),
+        ("http://127.0.0.1:8090", True),
+        ("http://[::1]:8090", True),
+        ("http://localhost:8090/", True),
+        ("http://kaching.example", False),
+        ("http://10.0.0.1:8090", False),
+        ("http://127.0.0.1.example", False),
+        ("https://user:secret@kaching.example", False),
+        ("https://kaching.example?x=1", False),
+        ("ftp://127.0.0.1", False),
+    ],
+)
+def test_secrets_go_over_tls_or_stay_on_this_machine(address: str, good: bool) -> None:
+    kaching = {
+        "CHORUS_LICENSE_ID": "prod-1",
+        "CHORUS_KACHING_URL": address,
+        "CHORUS_CLUSTER_SECRET": "x" * 24,
+    }
+    if good:
+        settings = load_settings({**DEV, **kaching})
+        assert settings.kaching_url == address.rstrip("/")
+        assert settings.license_kind == "production"
+    else:
+        assert "an https URL" in problems_of(**kaching)[0]
+
+
+def test_a_licence_server_makes_a_development_id_an_ordinary_one() -> None:
+    boot = boot_settings({**DEV, "CHORUS_KACHING_URL": "https://kaching.example"})
+    settings = complete(boot, b"x" * 32, "c1")
+    assert (settings.license_kind, settings.license_shown, settings.cluster_id) == (
+        "production",
+        "production",
+        "c1",
+    )
+    assert settings.cluster_secret.get_secret_value() == b"x" * 32
+    assert settings.p2p_hosts == ("0.0.0.0", "::")
+    assert not settings.secret_derived
+
+
 def test_run_settings_come_back_as_they_were(tmp_path: Path) -> None:
     settings = load_settings(
         {**DEV, **RESETDATA, "CHORUS_RUN_DIR": str(tmp_path), "CHORUS_API_TOKEN": "t" * 20}
@@ -359,6 +404,7 @@ def test_every_default_has_the_form_it_asks_of_others() -> None:
 
 def test_every_secret_is_declared_as_one_and_handed_over_as_one(tmp_path: Path) -> None:
     said = {name: f"secret-{name}-of-many-bytes" for name in SECRETS - {"CHORUS_LICENSE_ID"}}
+    said["CHORUS_KACHING_PUBLIC_KEY"] = "5e" * 32
     settings = load_settings({**DEV, **said, "CHORUS_RUN_DIR": str(tmp_path)})
     shown = settings.model_dump_json() + repr(settings)
     assert all(secret not in shown for secret in said.values())

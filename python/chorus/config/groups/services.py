@@ -16,16 +16,22 @@ class ServiceSettings(Group):
     title = "Services around the mesh"
 
     kaching_url: Annotated[
-        str, Setting("CHORUS_KACHING_URL", forms.url("https?"), help="The licence server.")
+        str,
+        Setting(
+            "CHORUS_KACHING_URL",
+            forms.SERVICE,
+            help="The licence server, KACHING ([licences.md](licences.md)).",
+            otherwise="none: only development licences are known",
+        ),
     ]
     kaching_public_key: Annotated[
         SecretText,
         Setting(
             "CHORUS_KACHING_PUBLIC_KEY",
-            forms.text("an Ed25519 public key"),
-            help="The key with which the licence server signs.",
+            forms.KEYS,
+            help="The key with which the licence server signs; several while it changes.",
+            otherwise="required with a licence server",
             secret=True,
-            later=True,
         ),
     ]
     license_grace_s: Annotated[
@@ -34,8 +40,8 @@ class ServiceSettings(Group):
             "CHORUS_LICENSE_GRACE",
             forms.duration("0s"),
             "24h",
-            "How long an agent goes on while the licence server cannot be reached.",
-            later=True,
+            "How long an agent goes on while the licence server cannot be reached, from its last successful "
+            "check on. Give it more than a third of a lease.",
         ),
     ]
     assign_url: Annotated[
