@@ -8,11 +8,12 @@ import sys
 import traceback
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from chorus.ctl import task_options, terminal
+from chorus.ctl import kaching_options, task_options, terminal
 from chorus.ctl.endings import Signalled
 from chorus.ctl.problems import CANCELLED, FAILED, CtlError
 from chorus.ctl.texts import check_arguments
@@ -350,6 +351,7 @@ def _dev(commands: _SubParsersAction[ArgumentParser]) -> None:
     model.add_argument("--model", default="scripted", metavar="NAME", help="its name (scripted)")
     model.add_argument("--window", type=int, default=32768, metavar="TOKENS", help="its context (32768)")
     model.add_argument("--no-tools", action="store_true", default=False, help="it cannot call tools")
+    kaching_options.add(verbs, partial(_plain, "kaching"), _common)
 
     text = "serve assignments as WHOOSH does, from files that may be edited while it runs"
     whoosh = verbs.add_parser("whoosh", help=text, description=text, argument_default=argparse.SUPPRESS)
