@@ -107,6 +107,7 @@ def clear_run_dir(paths: Paths) -> None:
         "crashes.*",
         "unresponsive.*",
         "journal.*",
+        "license.*",
         "hub.sock*",
     ):
         for path in paths.run.glob(pattern):

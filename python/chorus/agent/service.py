@@ -22,7 +22,8 @@ from chorus.agent.drain import Drain, report
 from chorus.agent.folders import write_agent_json
 from chorus.agent.generation import Generation
 from chorus.agent.identity import load_peer_id
-from chorus.agent.problems import StartupError
+from chorus.agent.licensing import LicenceTeller
+from chorus.agent.problems import StartupError, license_line
 from chorus.agent.proctitle import claim_name
 from chorus.agent.programs import Program, programs_of, stop_seconds
 from chorus.agent.relay import Relay, stderr_writer
@@ -80,6 +81,8 @@ def start(
             code = asyncio.run(agent.run())
         finally:
             prepared.close()
+        if agent.unlicensed:
+            print(license_line(agent.unlicensed), file=sys.stderr)
         if not agent.anew:
             return code
         # Those who know this agent's ports go on knowing them.
@@ -100,7 +103,8 @@ class Agent:
         self, prepared: Prepared, programs: Sequence[Program], patience: Patience | None = None
     ) -> None:
         self._settings = prepared.settings
-        self._notices = [prepared.licence.notice, *prepared.notices]
+        self._notices = prepared.notices
+        self._lease = prepared.lease
         self._programs = programs
         self._writer = stderr_writer()
         who, level, form = self._settings.agent_id, self._settings.log_level, self._settings.log_format
@@ -122,6 +126,8 @@ class Agent:
         self._supervisord_gone = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._stopping = asyncio.Event()
+        # Why the licence holds no longer, so that this agent ends; "" while it holds.
+        self.unlicensed = ""
         # Whether it ends only to begin anew, with a new identity or in another mesh.
         self.anew = False
 
@@ -145,6 +151,7 @@ class Agent:
         reporter = asyncio.create_task(self._report())
         watching = asyncio.create_task(self._watch())
         assigning = asyncio.create_task(guard.lasting(self._assigning.run, "answer"))
+        licensing = asyncio.create_task(self._keep_licence())
         try:
             await self._until_stop_asked(keeper)
             await self._drain.run()
@@ -152,14 +159,14 @@ class Agent:
             assigning.cancel()
             await self._stop(keeper)
         finally:
-            reporter.cancel()
-            watching.cancel()
-            assigning.cancel()
+            for task in (reporter, watching, assigning, licensing):
+                task.cancel()
+            await self._give_lease_back()
             for relay in (own, programs):
                 relay.close(loop)
             self._log.info("stopped")
             self._writer.close(LOG_FLUSH_S)
-        return exit_codes.CLEAN
+        return exit_codes.FAILED if self.unlicensed else exit_codes.CLEAN
 
     async def _until_stop_asked(self, keeper: asyncio.Task[None]) -> None:
         asked = asyncio.create_task(self._stop_asked.wait())
@@ -262,6 +269,36 @@ class Agent:
                     self._restarts.unresponsive(name)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+    async def _keep_licence(self) -> None:
+        """Renews the licence; when it holds no longer, has this agent drain and end."""
+        if self._lease is None:
+            return
+        teller = LicenceTeller(self._settings.paths.license_status, self._log)
+        self._lease.tell = teller.tell
+        teller.tell(self._lease.status)
+        try:
+            state = await self._lease.run()
+            why = self._lease.why
+        except Exception as error:
+            # Fails closed: an agent that cannot check its licence has none.
+            self._log.exception("the licence cannot be checked")
+            state, why = None, f"it cannot be checked: {error!r}"
+        if self._stop_asked.is_set() and not self.anew:
+            return
+        self.unlicensed, self.anew = why, False
+        self._log.error(
+            "the licence holds no longer: ending when tasks in flight are done",
+            state="unknown" if state is None else state.name,
+            reason=why,
+        )
+        self._stop_asked.set()
+
+    async def _give_lease_back(self) -> None:
+        if self._lease is not None and (why := await self._lease.give_back()):
+            self._log.warning(
+                "the lease was not given back; its seat is free when it has run out", reason=why
+            )
 
     def _begin_anew_if_asked(self) -> None:
         """Ends this run for another one, when a process has left word that this agent needs a new identity or

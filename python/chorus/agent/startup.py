@@ -1,12 +1,14 @@
 """Everything between the command and the first process, in the contract's order; each step refuses with a
 line of its own.
 
-Settings and licence come before anything that touches Docker, the network or the disk.
+Settings and licence come before Docker and the network. A licence of KACHING is bound to the agent's
+identity, so that with one the data directory is opened first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,9 +18,10 @@ from typing import Any
 from pydantic import SecretStr
 
 from chorus.agent import folders
-from chorus.agent.departure import depart_if_asked
+from chorus.agent.departure import Departed, depart_if_asked
 from chorus.agent.docker_check import docker_problem
-from chorus.agent.identity import agent_id_for, load_peer_id
+from chorus.agent.identity import agent_id_for, load_peer_id, load_sign
+from chorus.agent.licensing import ask, give_back, lease_for, licence_of
 from chorus.agent.ports import Reservation, reserve
 from chorus.agent.problems import StartupError, docker_line, license_line, setting_line
 from chorus.agent.replacement import replace_if_lost
@@ -26,19 +29,26 @@ from chorus.agent.version import build_info
 from chorus.blobs import BlobStore
 from chorus.config import (
     Assignment,
+    Boot,
     MeshSettings,
+    Paths,
     Settings,
     SettingsError,
     boot_settings,
     complete,
     exposure,
     save_run_settings,
+    timing_of,
 )
 from chorus.config.read import warnings
 from chorus.license import Gate, Licence, LicenceRefused
+from chorus.license.lease import Lease
 from chorus.whoosh import FETCH_TIMEOUT_S, Load, in_thread, load_for
 
 LoadPeerId = Callable[[Path], str]
+LoadSign = Callable[[Path], Callable[[bytes], bytes]]
+# A wrong value of these is a problem of the settings; the gate would call it missing.
+_LICENCE_SETTINGS = ("CHORUS_LICENSE_ID", "CHORUS_KACHING_URL", "CHORUS_KACHING_PUBLIC_KEY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,86 +69,102 @@ class Assigned:
 
 
 class Prepared:
-    """A start that may go on: complete settings, and what is held until the agent ends."""
+    """A start that may go on: complete settings, and what is held until the agent ends. `lease` is None with
+    a development licence.
+    """
 
     def __init__(
         self,
         settings: Settings,
         licence: Licence,
+        lease: Lease | None,
         notices: list[str],
-        locks: list[folders.Lock],
-        ports: list[Reservation],
+        held: contextlib.ExitStack,
         assigned: Assigned,
     ) -> None:
         self.settings = settings
         self.assigned = assigned
         self.licence = licence
+        self.lease = lease
         self.notices = notices
-        self._locks = locks
-        self._ports = ports
+        self._held = held
 
     def close(self) -> None:
-        """Gives ports and folders back."""
-        for port in self._ports:
-            port.close()
-        folders.remove_run_dir(self.settings.paths)
-        for lock in self._locks:
-            lock.close()
+        """Gives lease, ports and folders back."""
+        self._held.close()
 
 
-def prepare(environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id) -> Prepared:
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What the data directory says, opened and locked."""
+
+    departed: Departed
+    replaced: str
+    peer_id: str
+
+
+def prepare(
+    environ: Mapping[str, str], load_identity: LoadPeerId = load_peer_id, load_sign: LoadSign = load_sign
+) -> Prepared:
     """Runs all steps; raises `StartupError` at the first that fails."""
-    settings, licence, named = _settings_and_licence(environ)
-    settings, assigned = _assign(settings, named)
-    if why := docker_problem(settings.docker_host, environ):
-        raise StartupError(docker_line(why))
-    settings, ports = _reserve_ports(settings, chosen=bool(environ.get("CHORUS_P2P_HOST")))
-    locks: list[folders.Lock] = []
-    try:
-        locks.append(folders.open_data_dir(settings.data_dir))
-        BlobStore(settings.paths.blobs).recover()
-        # Before the identity is judged: what is left of the old mesh would look like votes that are lost.
-        departed = depart_if_asked(settings.paths, load_identity, MeshSettings.of_founder(settings))
-        replaced = replace_if_lost(settings.paths, load_identity)
-        told = {"departed": departed.said, "left_mesh": departed.left, "new_identity": replaced}
-        settings = _with_identity(settings, load_identity).model_copy(update=told)
-        locks.append(folders.open_run_dir(settings.paths))
+    boot, gate = boot_settings(environ), Gate()
+    licence = _pass(boot, gate)
+    lease, begun = None, None
+    with contextlib.ExitStack() as held:
+        if licence is None:
+            begun = _begin(boot, load_identity, held)
+            paths = Paths(boot["CHORUS_DATA_DIR"], boot["CHORUS_RUN_DIR"])
+            lease = lease_for(boot, begun.peer_id, load_sign(paths.identity_key), paths.license)
+            held.callback(give_back, lease)
+            granted = ask(lease)
+            licence = licence_of(granted, lease)
+            settings = _complete(boot, granted.secret, granted.claims.cluster_id)
+        else:
+            settings = _complete(boot)
+        settings, assigned = _assign(settings, named=boot.is_set("CHORUS_AGENT_ID"))
+        if why := docker_problem(settings.docker_host, environ):
+            raise StartupError(docker_line(why))
+        settings = _reserve_ports(settings, held, chosen=bool(environ.get("CHORUS_P2P_HOST")))
+        begun = begun or _begin(boot, load_identity, held)
+        settings = _with_identity(settings, begun)
+        checks, failures = (gate.checks, 0) if lease is None else lease.counts
+        settings = settings.model_copy(update={"license_checks": checks, "license_failures": failures})
+        held.callback(folders.open_run_dir(settings.paths).close)
+        held.callback(folders.remove_run_dir, settings.paths)
         save_run_settings(settings)
-    except BaseException:
-        for port in ports:
-            port.close()
-        for lock in locks:
-            lock.close()
-        raise
-    kept: list[str] = []
-    _keep_copy(settings, assigned.first, kept)
-    notices = [*kept, *filter(None, [departed.said, replaced, exposure(settings)]), *warnings(environ)]
-    return Prepared(settings, licence, notices, locks, ports, assigned)
+        said = [
+            _keep_copy(settings, assigned.first),
+            licence.notice,
+            begun.departed.said,
+            begun.replaced,
+            exposure(settings),
+        ]
+        notices = [*filter(None, said), *warnings(environ)]
+        return Prepared(settings, licence, lease, notices, held.pop_all(), assigned)
 
 
-def _settings_and_licence(environ: Mapping[str, str]) -> tuple[Settings, Licence, bool]:
-    """The settings that the environment and the licence make, and whether they name the agent."""
-    boot = boot_settings(environ)
-    lines = []
+def _pass(boot: Boot, gate: Gate) -> Licence | None:
+    """The licence that needs no asking. Raises `StartupError` with all that is wrong with it and the
+    settings.
+    """
+    lines = [setting_line(problem) for problem in boot.problems]
     licence = None
-    gate = Gate()
-    try:
-        # Asked whatever else is wrong, so that its line stands among the others.
-        licence = gate.check(boot["CHORUS_LICENSE_ID"], boot["CHORUS_KACHING_URL"])
-    except LicenceRefused as refused:
-        lines.append(license_line(str(refused)))
-    settings = None
-    try:
-        settings = complete(boot)
-    except SettingsError as error:
-        lines.extend(setting_line(problem) for problem in error.problems)
-    if licence is None or settings is None:
+    if not any(problem.startswith(_LICENCE_SETTINGS) for problem in boot.problems):
+        try:
+            # Asked whatever else is wrong, so that its line stands among the others.
+            licence = gate.check(
+                boot["CHORUS_LICENSE_ID"],
+                boot["CHORUS_KACHING_URL"],
+                boot["CHORUS_KACHING_PUBLIC_KEY"],
+            )
+        except LicenceRefused as refused:
+            lines.insert(0, license_line(str(refused)))
+    if lines:
         raise StartupError(*lines)
-    counted = {"license_checks": gate.checks, "license_failures": gate.failures}
-    return settings.model_copy(update=counted), licence, boot.is_set("CHORUS_AGENT_ID")
+    return licence
 
 
-def _assign(settings: Settings, named: bool) -> tuple[Settings, Assigned]:
+def _assign(settings: Settings, *, named: bool) -> tuple[Settings, Assigned]:
     """The settings with the assignment over them, if there is one. The data folder is named before."""
     environment = settings.assignment
     if not settings.assign_url:
@@ -155,33 +181,50 @@ def _assign(settings: Settings, named: bool) -> tuple[Settings, Assigned]:
     return settings, Assigned(environment, first, named)
 
 
-def _keep_copy(settings: Settings, first: Load | None, notices: list[str]) -> None:
+def _keep_copy(settings: Settings, first: Load | None) -> str:
+    """Keeps what the first load brought; what to tell when that failed."""
     if first is not None and first.copy is not None:
         try:
             first.copy.save(settings.paths.assigned_json)
         except OSError as error:
-            notices.append(f"the copy of the assignment was not kept: {error}")
+            return f"the copy of the assignment was not kept: {error}"
+    return ""
 
 
-def _reserve_ports(settings: Settings, *, chosen: bool) -> tuple[Settings, list[Reservation]]:
-    got: list[Reservation] = []
-    api_hosts = (settings.api_host,)
+def _complete(boot: Boot, secret: bytes = b"", cluster_id: str = "") -> Settings:
     try:
-        # Addresses that nobody chose are skipped where missing: a machine without IPv6 has no ::1.
-        got.append(reserve("CHORUS_P2P_PORT", settings.p2p_hosts, settings.p2p_port, skip_missing=not chosen))
-        got.append(reserve("CHORUS_API_PORT", api_hosts, settings.api_port))
-        got.append(reserve("CHORUS_HEALTH_PORT", api_hosts, settings.health_port))
-    except BaseException:
-        for each in got:
-            each.close()
-        raise
-    p2p, api, health = got
+        return complete(boot, secret, cluster_id)
+    except SettingsError as error:
+        raise StartupError(*map(setting_line, error.problems)) from None
+
+
+def _begin(boot: Boot, load_identity: LoadPeerId, held: contextlib.ExitStack) -> _Begun:
+    """Opens the data directory, and settles who this agent is."""
+    paths = Paths(boot["CHORUS_DATA_DIR"], boot["CHORUS_RUN_DIR"])
+    held.callback(folders.open_data_dir(paths.data).close)
+    BlobStore(paths.blobs).recover()
+    # Before the identity is judged: what is left of the old mesh would look like votes that are lost.
+    departed = depart_if_asked(paths, load_identity, MeshSettings.of_founder(timing_of(boot)))
+    replaced = replace_if_lost(paths, load_identity)
+    return _Begun(departed, replaced, load_identity(paths.identity_key))
+
+
+def _reserve_ports(settings: Settings, held: contextlib.ExitStack, *, chosen: bool) -> Settings:
+    def port(name: str, hosts: tuple[str, ...], number: int, *, skip_missing: bool = False) -> Reservation:
+        got = reserve(name, hosts, number, skip_missing=skip_missing)
+        held.callback(got.close)
+        return got
+
+    api_hosts = (settings.api_host,)
+    # Addresses that nobody chose are skipped where missing: a machine without IPv6 has no ::1.
+    p2p = port("CHORUS_P2P_PORT", settings.p2p_hosts, settings.p2p_port, skip_missing=not chosen)
+    api = port("CHORUS_API_PORT", api_hosts, settings.api_port)
+    health = port("CHORUS_HEALTH_PORT", api_hosts, settings.health_port)
     update = {"p2p_hosts": p2p.hosts, "p2p_port": p2p.port, "api_port": api.port, "health_port": health.port}
-    return settings.model_copy(update=update), got
+    return settings.model_copy(update=update)
 
 
-def _with_identity(settings: Settings, load_identity: LoadPeerId) -> Settings:
-    peer_id = load_identity(settings.paths.identity_key)
+def _with_identity(settings: Settings, begun: _Begun) -> Settings:
     token = settings.api_token.get_secret_value() or folders.api_token(settings.paths.api_token)
     log_format = settings.log_format
     if log_format == "auto":
@@ -189,8 +232,11 @@ def _with_identity(settings: Settings, load_identity: LoadPeerId) -> Settings:
         log_format = "text" if sys.stderr.isatty() else "json"
     return settings.model_copy(
         update={
-            "peer_id": peer_id,
-            "agent_id": settings.agent_id or agent_id_for(peer_id),
+            "departed": begun.departed.said,
+            "left_mesh": begun.departed.left,
+            "new_identity": begun.replaced,
+            "peer_id": begun.peer_id,
+            "agent_id": settings.agent_id or agent_id_for(begun.peer_id),
             "api_token": SecretStr(token),
             "version": build_info()[0],
             "log_format": log_format,

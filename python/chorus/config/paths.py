@@ -13,6 +13,9 @@ class Paths:
         self.run = run_dir
         self.identity_key = data_dir / "identity.key"
         self.api_token = data_dir / "api-token"
+        # The last token of a licence, and what goes with it; what the parent says of the licence now.
+        self.license = data_dir / "license.json"
+        self.license_status = run_dir / "license.json"
         self.agent_json = data_dir / "agent.json"
         self.agent_lock = data_dir / "agent.lock"
         self.core = data_dir / "core"

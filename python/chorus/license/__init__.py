@@ -1,8 +1,19 @@
-"""Licences. KACHING, the licence server, is not asked yet: this version knows the built-in development
-licence.
-"""
+"""Licences: the built-in development licence, and those of KACHING, the licence server."""
 
-from chorus.license.gate import Gate, Licence, LicenceRefused, check
+from chorus.license.gate import Gate, Licence, check
+from chorus.license.refusals import Denied, LicenceRefused, NoAnswer, Reason
 from chorus.license.shown import DEV_PREFIX, Kind, kind_of, shown
 
-__all__ = ["DEV_PREFIX", "Gate", "Kind", "Licence", "LicenceRefused", "check", "kind_of", "shown"]
+__all__ = [
+    "DEV_PREFIX",
+    "Denied",
+    "Gate",
+    "Kind",
+    "Licence",
+    "LicenceRefused",
+    "NoAnswer",
+    "Reason",
+    "check",
+    "kind_of",
+    "shown",
+]

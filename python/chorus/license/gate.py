@@ -1,13 +1,12 @@
-"""The licence gate, before anything touches the network: whether an id may run an agent, or why not.
-
-KACHING, the licence server, comes in a later version; until then the gate fails closed for all it cannot
-know.
+"""The licence gate, before anything touches the network: whether an id may run an agent, or why not, as far
+as that can be told without KACHING, the licence server.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from chorus.license.refusals import LicenceRefused
 from chorus.license.shown import DEV_PREFIX, Kind, shown
 
 # Enough to try a mesh out; more agents are what a licence is for.
@@ -23,10 +22,6 @@ class Licence:
     notice: str
 
 
-class LicenceRefused(Exception):
-    """Why there is no licence, and what to do about it."""
-
-
 class Gate:
     """Asks `check`, and counts what was asked and refused."""
 
@@ -34,28 +29,33 @@ class Gate:
         self.checks = 0
         self.failures = 0
 
-    def check(self, license_id: str, kaching_url: str) -> Licence:
-        """The licence for this id, or `LicenceRefused`."""
-        self.checks += 1
+    def check(self, license_id: str, kaching_url: str, public_key: str) -> Licence | None:
+        """The licence for this id, None where KACHING has to be asked. Raises `LicenceRefused`."""
         try:
-            return check(license_id, kaching_url)
+            licence = check(license_id, kaching_url, public_key)
         except LicenceRefused:
+            self.checks += 1
             self.failures += 1
             raise
+        self.checks += licence is not None
+        return licence
 
 
-def check(license_id: str, kaching_url: str) -> Licence:
-    """The licence for this id, or `LicenceRefused`."""
+def check(license_id: str, kaching_url: str, public_key: str) -> Licence | None:
+    """The licence for this id, None where KACHING has to be asked. Raises `LicenceRefused`."""
     if not license_id:
         raise LicenceRefused(
             "CHORUS_LICENSE_ID is not set; set it to your licence id, or to develop to an id of your own "
             "that begins with dev-, such as dev-123"
         )
     if kaching_url:
-        raise LicenceRefused(
-            "KACHING is not supported yet in this version; unset CHORUS_KACHING_URL and use a development "
-            "licence (CHORUS_LICENSE_ID=dev-…)"
-        )
+        if not public_key:
+            raise LicenceRefused(
+                "CHORUS_KACHING_PUBLIC_KEY is not set, and without the server's key no answer of it counts; "
+                "set it, or CHORUS_KACHING_PUBLIC_KEY_FILE, to the key with which the server at "
+                "CHORUS_KACHING_URL signs"
+            )
+        return None
     if not license_id.startswith(DEV_PREFIX):
         raise LicenceRefused(
             f"the licence ({shown(license_id)}) cannot be validated: CHORUS_KACHING_URL is not set, and "
