@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from chorus.license.status import LicenceStatus
 from chorus.wire.counts import counted
 
 # The processes every agent consists of, but for api, which is the one that answers.
@@ -43,7 +44,7 @@ class Answer:
 class Findings:
     """Everything the rules look at, gathered at one moment."""
 
-    license_ok: bool
+    license: LicenceStatus
     license_detail: str
     siblings: Mapping[str, Answer]
     peers: int
@@ -89,7 +90,7 @@ def judge(found: Findings) -> Verdict:
     if not found.peers:
         peers = "no peer yet: start a second agent, or set CHORUS_BOOTSTRAP_PEERS"
     checks = [
-        Check("license", found.license_ok, True, found.license_detail),
+        Check("license", found.license.holds, True, found.license_detail),
         Check("p2p", node.ok, True, node.detail),
         Check("peers", found.peers > 0, True, peers),
         Check("election", election.ok, True, election.detail),

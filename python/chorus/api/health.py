@@ -17,6 +17,7 @@ from starlette.responses import Response
 from chorus.api.checks import Answer, Findings, Verdict, docker_answer, judge, siblings_of
 from chorus.api.context import Context
 from chorus.api.faults import Faults
+from chorus.api.license import licence_detail, licence_status, licence_view
 from chorus.api.problems import install
 from chorus.config import AiSettings, exposure
 from chorus.hub import HubError, HubNotFound
@@ -99,8 +100,8 @@ class Observer:
         except sqlite3.Error as error:
             siblings["coordinator"] = Answer(False, f"the table cannot be read: {error}")
         self.findings = Findings(
-            license_ok=True,  # the parent's gate lets no process start without one
-            license_detail=settings.license_shown,
+            license=(licence := licence_status(settings)),
+            license_detail=licence_detail(settings, licence),
             siblings=siblings,
             peers=peers,
             role_keys=str((network or {}).get("role_keys") or "unknown"),
@@ -231,7 +232,7 @@ def health_view(observer: Observer) -> dict[str, Any]:
         "ready": verdict.ready,
         "agent_id": settings.agent_id,
         "version": settings.version,
-        "license": {"valid": found.license_ok, "id": settings.license_shown, "kind": settings.license_kind},
+        "license": licence_view(settings, found.license),
         "sealing": {"role_keys": found.role_keys},
         "p2p": {"connected": found.siblings["node"].ok, "peers": found.peers},
         "dht": {"enabled": found.dht_enabled, "reachable": found.dht_ok, "latency_ms": found.dht_latency_ms},

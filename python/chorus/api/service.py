@@ -20,7 +20,7 @@ from chorus.api.health import Observer, health_app
 from chorus.api.ucxi_text import Texts
 from chorus.blobs import BlobStore
 from chorus.hub import guard
-from chorus.process import Process, metrics
+from chorus.process import Process
 from chorus.table.reader import TableReader
 
 # After this, connections that are still open are cut.
@@ -66,7 +66,6 @@ class Server(uvicorn.Server):
 async def main(process: Process) -> None:
     """The body of the process."""
     settings = process.settings
-    metrics.note_licence(settings.license_checks, settings.license_failures)
     changes = Changes()
     table = TableReader(settings.paths.table_db)
     context = Context(

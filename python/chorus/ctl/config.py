@@ -94,7 +94,9 @@ def _problems(boot: Boot) -> list[str]:
     """All that would keep an agent from starting with these settings."""
     problems = list(boot.problems)
     try:
-        check_licence(boot["CHORUS_LICENSE_ID"], boot["CHORUS_KACHING_URL"])
+        check_licence(
+            boot["CHORUS_LICENSE_ID"], boot["CHORUS_KACHING_URL"], boot["CHORUS_KACHING_PUBLIC_KEY"]
+        )
     except LicenceRefused as refused:
         problems.insert(0, f"CHORUS_LICENSE_ID: {refused}")
     return problems

@@ -7,8 +7,10 @@ of processes. Serving them is the api process's work.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -49,8 +51,14 @@ SANDBOX_MEMORY = Gauge(
 SHHH_FINDINGS = Counter("chorus_shhh_findings_total", "Secrets detected by SHHH")
 LICENSE_CHECKS = Counter("chorus_license_checks_total", "License validation attempts")
 LICENSE_FAILURES = Counter("chorus_license_failures_total", "Failed license validations")
+LICENSE_REFUSALS = Counter(
+    "chorus_license_refusals_total", "Failed license validations, by reason", ["reason"]
+)
 
 # What operators need beyond the contract.
+LICENSE_REFUSALS = Counter(
+    "chorus_license_refusals_total", "Failed license validations, by reason", ["reason"]
+)
 HUB_QUEUE_DEPTH = Gauge(
     "chorus_hub_queue_depth",
     "Items waiting in a queue of the hub",
@@ -171,6 +179,7 @@ REGISTERED: Final = tuple(
     _name(value) for value in list(globals().values()) if isinstance(value, MetricWrapperBase)
 )
 
+_COUNTED: Final = "licence.counted"
 _LIVE_GAUGE_FILE = re.compile(r"gauge_live[a-z]+_(\d+)\.db")
 
 
@@ -186,11 +195,36 @@ def note_start(process: str) -> None:
         counter.inc()
 
 
-def note_licence(checks: int, failures: int) -> None:
-    """Counts what the gate did before there was a folder to count in; once for each start of the agent."""
-    if _first("licence"):
-        LICENSE_CHECKS.inc(checks)
-        LICENSE_FAILURES.inc(failures)
+def note_licence(checks: int, failures: Mapping[str, int]) -> None:
+    """Counts up to these totals since the agent's start, which its parent gives: it counts nothing itself."""
+    counted = _counted()
+    totals = {"": checks, **failures}
+    if counted is None or totals == counted:
+        return
+    try:
+        # First: what is counted twice would be worse than what is not.
+        (Path(os.environ[FOLDER_VARIABLE]) / _COUNTED).write_text(json.dumps(totals))
+    except OSError:
+        return
+    LICENSE_CHECKS.inc(max(0, checks - counted.get("", 0)))
+    for reason, count in failures.items():
+        more = max(0, count - counted.get(reason, 0))
+        LICENSE_FAILURES.inc(more)
+        LICENSE_REFUSALS.labels(reason).inc(more)
+
+
+def _counted() -> dict[str, int] | None:
+    """What of the licence has been counted since the folder was wiped; None when nobody can say."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder is None:
+        return None
+    try:
+        counted: dict[str, int] = json.loads((Path(folder) / _COUNTED).read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        return None
+    return counted
 
 
 def _first(what: str) -> bool | None:

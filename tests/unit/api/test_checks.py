@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from chorus.api.checks import SIBLINGS, Answer, Findings, judge, siblings_of
+from chorus.license.status import LicenceStatus
 
 WELL = Findings(
-    license_ok=True,
+    license=LicenceStatus("valid"),
     license_detail="",
     siblings={name: Answer(True, "running") for name in SIBLINGS},
     peers=1,
