@@ -1,5 +1,6 @@
 """Runs the real parent over stand-ins for its programs, and without a core: `python agent_with_stand_ins.py
-NAME…`. TEST_PATIENCE_S shortens how long it waits for signs of life.
+NAME…`. TEST_PATIENCE_S shortens how long it waits for signs of life; TEST_REAL_IDENTITY has it use the core
+for its identity, as a licence of KACHING takes one that signs.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from chorus.agent.identity import load_peer_id
 from chorus.agent.programs import Program
 from chorus.agent.service import start
 from chorus.agent.watchdog import Patience
@@ -24,7 +26,8 @@ def main() -> int:
     patience = None
     if seconds := os.environ.get("TEST_PATIENCE_S"):
         patience = Patience(float(seconds), float(seconds), look_every_s=0.1)
-    return start(programs, lambda path: PEER_ID, patience)
+    load_identity = load_peer_id if os.environ.get("TEST_REAL_IDENTITY") else lambda path: PEER_ID
+    return start(programs, load_identity, patience)
 
 
 if __name__ == "__main__":

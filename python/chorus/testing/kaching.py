@@ -38,6 +38,11 @@ class KachingProcess:
         self.stop()
         self._client.close()
 
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._process is not None
+
     def start(self) -> None:
         """Returns when it answers; the second time at the address of the first."""
         words = ["dev", "kaching", "--json", "--data", str(self._folder), "--port", str(self._port)]
