@@ -51,9 +51,6 @@ SANDBOX_MEMORY = Gauge(
 SHHH_FINDINGS = Counter("chorus_shhh_findings_total", "Secrets detected by SHHH")
 LICENSE_CHECKS = Counter("chorus_license_checks_total", "License validation attempts")
 LICENSE_FAILURES = Counter("chorus_license_failures_total", "Failed license validations")
-LICENSE_REFUSALS = Counter(
-    "chorus_license_refusals_total", "Failed license validations, by reason", ["reason"]
-)
 
 # What operators need beyond the contract.
 LICENSE_REFUSALS = Counter(
