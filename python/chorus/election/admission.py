@@ -13,6 +13,7 @@ from chorus.config.secret import derive_join_key
 from chorus.election.challenges import Challenges
 from chorus.election.proof import Handshake, random_value, same
 from chorus.election.search import Search
+from chorus.election.seats import Seats
 from chorus.hub import Hub, HubInvalid, HubNotPermitted, HubRefused, HubUnavailable, RaftStatus, Request
 from chorus.license.gate import DEV_AGENTS_MAX
 from chorus.process import Process
@@ -36,6 +37,7 @@ class Admission:
         search: Search,
         reader: TableReader,
         changing: asyncio.Lock,
+        seats: Seats,
         *,
         closed: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.monotonic,
@@ -44,6 +46,7 @@ class Admission:
         self._clock, self.closed = clock, closed
         self.key = derive_join_key(process.settings.cluster_secret.get_secret_value())
         self._challenges = Challenges()
+        self.seats = seats
         self._refusals, self._told_at = 0, float("-inf")
         # Shared with the leader's changes of members, and with this agent's leaving.
         self.changing = changing
@@ -75,7 +78,7 @@ class Admission:
         return {**said, "leader": status.leader, "addrs": await self._addresses(status.leader)}
 
     async def _join(self, peer: str, head: dict[str, Any]) -> dict[str, Any]:
-        """`join` {mesh, agent_id, proof, request}: answers the challenge given last to this peer.
+        """`join` {mesh, agent_id, proof, request, token?}: answers the challenge given last to this peer.
 
         `request` is the same when the agent asks again because no answer came. A member that asks with
         another one has lost its vote file: it is told so, and gets no place under this identity.
@@ -99,10 +102,11 @@ class Admission:
         ):
             self._tell_of_refusal(peer)
             raise HubRefused("the agent does not prove that it holds this mesh's cluster secret")
+        lease = await asyncio.to_thread(self.seats.check, peer, head.get("token"))
         async with self.changing:
             if why := self.closed():
                 raise HubUnavailable(why)
-            self._check_room(peer, await self._hub.raft_status())
+            await self._check_room(peer, lease, await self._hub.raft_status())
             licence = self._process.settings.license_kind
             body = {"agent_id": agent_id, "licence": licence, "request": request}
             try:
@@ -110,6 +114,7 @@ class Admission:
             except HubNotPermitted as error:
                 self._process.log.warning("an agent needs a new identity", peer=peer, reason=error.message)
                 return {"mesh": handshake.mesh, "lost": True, "proof": handshake.of_refusal(self.key)}
+            self.seats.took(peer, lease)
             status = await self._hub.raft_status()
         self._process.log.info("took an agent in", peer=peer, agent=agent_id)
         members = [(member.raft_id, member.peer) for member in status.members]
@@ -130,13 +135,19 @@ class Admission:
             )
             self._told_at, self._refusals = self._clock(), 0
 
-    def _check_room(self, peer: str, status: RaftStatus) -> None:
-        """Counts who is present: one that is away holds no place. One that the table lacks has just come."""
-        present = {member.peer: member.present for member in self._reader.members()}
-        others = [member.peer for member in status.members if member.peer != peer]
-        if len(others) < len(status.members):
-            return  # listed already: it comes back
-        if sum(present.get(other, True) for other in others) >= DEV_AGENTS_MAX:
+    async def _check_room(self, peer: str, lease: str | None, status: RaftStatus) -> None:
+        """Looks at who is present: one that is away holds no place. One that the table lacks has just come.
+
+        KACHING counts the seats of its licences itself.
+        """
+        listed = {member.peer for member in status.members}
+        self.seats.forget_all_but(listed)
+        away = {member.peer for member in self._reader.members() if not member.present}
+        present = listed - away - {peer}
+        await self.seats.check_free(lease, present)
+        if peer in listed or self.seats.licensed:
+            return  # in the mesh already, it comes back
+        if len(present) >= DEV_AGENTS_MAX:
             raise HubRefused(
                 f"the licence allows {DEV_AGENTS_MAX} agents that are present, and the mesh has them"
             )

@@ -64,6 +64,9 @@ class MeshService:
             case "last":
                 await self._check_member(request.peer)
                 return await self._last()
+            case "lease":
+                await self._check_member(request.peer)
+                return {"lease": self._admission.seats.lease}
             case "remove":
                 await self._check_member(request.peer)
                 asked = _read(RemovalAsked, request.head)

@@ -26,6 +26,7 @@ from chorus.election.peers import (
     read,
 )
 from chorus.election.proof import Handshake, same
+from chorus.election.seats import Seats
 from chorus.hub import Hub, HubError, HubRefused, HubTampered, guard
 from chorus.process import Process
 
@@ -77,8 +78,8 @@ class Search:
     `why` says what it waits for, `founded` whether it founded its own.
     """
 
-    def __init__(self, process: Process, hub: Hub, peers: Peers) -> None:
-        self._process, self._hub, self._peers = process, hub, peers
+    def __init__(self, process: Process, hub: Hub, peers: Peers, seats: Seats) -> None:
+        self._process, self._hub, self._peers, self._seats = process, hub, peers, seats
         self.why = "looking for a mesh"
         self.founded = False
         self.founding = False
@@ -195,6 +196,8 @@ class Search:
             "proof": handshake.of_joiner(key, agent_id),
             "request": self._request,
         }
+        if (token := self._seats.token) is not None:
+            head["token"] = token
         reply = await self._hub.request(leader, PEER_SERVICE, "join", head, timeout=JOIN_TIMEOUT_S)
         if reply.head.get("lost") is True:
             lost = read(LostVotes, reply.head)

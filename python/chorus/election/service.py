@@ -21,6 +21,7 @@ from chorus.election.recovering import Recovering
 from chorus.election.removing import Removing
 from chorus.election.score import Figures, Score, score
 from chorus.election.search import Search
+from chorus.election.seats import Seats
 from chorus.hub import Handler, Hub, HubError, HubInvalid, RaftStatus, Reply, Request, guard
 from chorus.process import Process, metrics
 from chorus.table.reader import TableReader
@@ -41,7 +42,8 @@ class Election:
         self._process, self._hub = process, hub
         self._reader = TableReader(process.settings.paths.table_db)
         peers = Peers(process, hub)
-        self.search = Search(process, hub, peers)
+        seats = Seats(process.settings, hub)
+        self.search = Search(process, hub, peers, seats)
         changing = asyncio.Lock()
         self.neighbours = Neighbours(process, hub, peers, clock=clock)
         self.departures = Departures(
@@ -54,7 +56,7 @@ class Election:
             clock=clock,
         )
         self.admission = Admission(
-            process, hub, self.search, self._reader, changing, closed=self.departures.closed
+            process, hub, self.search, self._reader, changing, seats, closed=self.departures.closed
         )
         self.recovering = Recovering(
             process, hub, peers, self.neighbours, self.departures, self._reader, changing, clock=clock

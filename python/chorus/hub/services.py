@@ -25,7 +25,9 @@ SERVICES: Mapping[str, Service] = {
     "node": Service("node"),
     "api": Service("api"),
     "election": Service("election"),
-    "mesh": Service("election", frozenset({"info", "challenge", "join", "standing", "last", "remove"})),
+    "mesh": Service(
+        "election", frozenset({"info", "challenge", "join", "standing", "last", "lease", "remove"})
+    ),
     "coordinator": Service(
         "coordinator",
         frozenset(

@@ -25,6 +25,8 @@ class Kept(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     token: str = ""
+    # The lease that the token is for.
+    lease: str = ""
     secret: Annotated[str, Field(pattern=r"^([0-9a-f]{2})*$")] = ""
     checked: _Time = 0.0
     newest: _Time = 0.0

@@ -202,7 +202,11 @@ class Lease:
         # A fresh answer that is valid by this machine's clock: the clock is right, even if it was wrong once.
         wall = self._clocks.wall()
         self._moments = Moments(wall, self._clocks.ticks())
-        self._keep(cache.Kept(token=granted.token, secret=granted.secret.hex(), checked=wall))
+        self._keep(
+            cache.Kept(
+                token=granted.token, lease=granted.claims.lease_id, secret=granted.secret.hex(), checked=wall
+            )
+        )
         self._to(self.state.granted(wall))
 
     async def _ask(self) -> Granted:

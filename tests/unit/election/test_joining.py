@@ -21,6 +21,7 @@ from chorus.election.challenges import CHALLENGES_MAX, EXPIRY_S, Challenges
 from chorus.election.peers import Peers
 from chorus.election.proof import Handshake, fresh, same
 from chorus.election.search import Search
+from chorus.election.seats import Seats
 from chorus.hub import HubError, HubInvalid, HubRefused, HubTampered, Request
 from chorus.license.gate import DEV_AGENTS_MAX
 from chorus.table.reader import TableReader
@@ -184,8 +185,9 @@ async def test_whatever_a_peer_asks_has_an_answer_or_a_refusal(
     mesh.found("a")
     made = process(tmp_path, "a", "peer-a")
     hub = mesh.hub("a", "election")
-    search = Search(made, hub, Peers(made, hub))
-    admission = Admission(made, hub, search, TableReader(tmp_path / "none"), asyncio.Lock())
+    search = Search(made, hub, Peers(made, hub), Seats(made.settings, hub))
+    reader, seats = TableReader(tmp_path / "none"), Seats(made.settings, hub)
+    admission = Admission(made, hub, search, reader, asyncio.Lock(), seats)
     request = Request("mesh", method, head if isinstance(head, dict) else {}, peer="peer-s")
     with contextlib.suppress(HubError):
         await admission.serve(request)
@@ -222,7 +224,7 @@ async def test_whatever_a_leader_answers_is_adopted_only_with_its_proof(tmp_path
     await leader.offer("mesh", said, peers=True)
     made = process(tmp_path, "a", hub.peer_id)
     with pytest.raises(HubError):
-        await Search(made, hub, Peers(made, hub))._join("peer-s")
+        await Search(made, hub, Peers(made, hub), Seats(made.settings, hub))._join("peer-s")
     assert mesh.agent("a").raft_id == 0
 
 
@@ -365,8 +367,8 @@ async def test_members_that_are_away_hold_no_place(tmp_path: Path) -> None:
     mesh.found("a", None, *[f"m{n}" for n in range(DEV_AGENTS_MAX - 1)])
     hub, made = mesh.hub("a", "election"), process(tmp_path, "a", "peer-a")
     away: set[str] = set()
-    search = Search(made, hub, Peers(made, hub))
-    admission = Admission(made, hub, search, Rows(away), asyncio.Lock())
+    search = Search(made, hub, Peers(made, hub), Seats(made.settings, hub))
+    admission = Admission(made, hub, search, Rows(away), asyncio.Lock(), Seats(made.settings, hub))
     await hub.offer("mesh", admission.serve, peers=True)
     new = mesh.hub("new", "x")
     with pytest.raises(HubRefused, match=f"allows {DEV_AGENTS_MAX} agents"):

@@ -53,7 +53,7 @@ def test_the_core_is_given_the_table() -> None:
     )
     config = orjson.loads(text)
     assert config["members_only"] is True
-    methods = ["challenge", "info", "join", "last", "remove", "standing"]
+    methods = ["challenge", "info", "join", "last", "lease", "remove", "standing"]
     assert config["services"]["mesh"] == {"process": "election", "peers": methods}
     assert config["services"]["election"]["peers"] == []
 
