@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chorus.agent.identity import agent_id_for
 from chorus.agent.problems import StartupError, license_line
@@ -13,13 +14,18 @@ from chorus.agent.version import build_info
 from chorus.config import Boot, given_secret
 from chorus.license import Licence, LicenceRefused, status
 from chorus.license.keys import read_keys
-from chorus.license.lease import Granted, Holder, Lease
 from chorus.process.logs import Logger
 from chorus.wire.task import rfc3339
+
+if TYPE_CHECKING:
+    from chorus.license.lease import Granted, Lease
 
 
 def lease_for(boot: Boot, peer_id: str, sign: Callable[[bytes], bytes], path: Path) -> Lease:
     """The lease of this agent, which nobody has asked for yet; `path` is where its token is kept."""
+    # An agent with a development licence needs no HTTP in its parent.
+    from chorus.license.lease import Holder, Lease
+
     holder = Holder(
         license_id=boot["CHORUS_LICENSE_ID"],
         cluster_id=boot["CHORUS_CLUSTER_ID"],

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -42,8 +42,10 @@ from chorus.config import (
 )
 from chorus.config.read import warnings
 from chorus.license import Gate, Licence, LicenceRefused
-from chorus.license.lease import Lease
 from chorus.whoosh import FETCH_TIMEOUT_S, Load, in_thread, load_for
+
+if TYPE_CHECKING:
+    from chorus.license.lease import Lease
 
 LoadPeerId = Callable[[Path], str]
 LoadSign = Callable[[Path], Callable[[bytes], bytes]]

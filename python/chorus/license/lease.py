@@ -36,6 +36,8 @@ from chorus.license.token import (
 NONCE_BYTES: Final = 16
 # How often the newest time ever seen is written down, besides with every check.
 KEEP_EVERY_S: Final = 60.0
+# How long before the end of the grace the last question is asked, as a part of it, and at most a deadline.
+LAST_PART: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Lease:
     ) -> None:
         self._holder, self._path = holder, path
         self._kaching = Kaching(url, holder.peer_id, sign, deadline_s=deadline_s)
-        self._clocks = clocks or Clocks()
+        self._clocks, self._deadline_s = clocks or Clocks(), deadline_s
         self._chance = chance
         self._kept = cache.load(path)
         self._moments = Moments.begun(self._kept.newest, self._clocks.wall(), self._clocks.ticks())
@@ -167,7 +169,13 @@ class Lease:
         lease_s = 0.0 if self._granted is None else self._granted.claims.lease_ttl_s
         if self.state.name == "valid":
             return renewal_s(lease_s, self._chance())
-        return retry_s(lease_s, self._breaker, self._clocks.ticks(), self._chance())
+        wait = retry_s(lease_s, self._breaker, self._clocks.ticks(), self._chance())
+        if self.state.checked is None:
+            return wait
+        # However long the breaker would have it wait, the server is asked once more before the grace ends.
+        grace_s = self._holder.grace_s
+        last = self.state.checked + grace_s - min(self._deadline_s, grace_s * LAST_PART) - self._now()
+        return min(wait, last) if last > 0 else wait
 
     async def _pause(self, seconds: float) -> None:
         """Waits, wakes where the grace ends, and now and then writes down what time it is."""

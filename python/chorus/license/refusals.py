@@ -173,7 +173,8 @@ def no_answer(reason: Reason, detail: str = "") -> NoAnswer:
 
 def reason_in(body: Any) -> Reason | None:
     """The reason that the body of a no tells, if any: a `code` of ours, or the words in it."""
-    if isinstance(body, dict) and body.get("code") in set(Reason):
-        return Reason(body["code"])
+    code = body.get("code") if isinstance(body, dict) else None
+    if isinstance(code, str) and code in set(Reason):
+        return Reason(code)
     text = str(body).lower()
     return next((reason for reason, words in _WORDS if re.search(words, text)), None)

@@ -26,8 +26,8 @@ LEEWAY_S: Final = 60.0
 # Several times what a token takes.
 TOKEN_MAX_BYTES: Final = 16 * 1024
 # A lease is renewed at a third: shorter ones would be all renewals, longer ones never notice a suspension.
-LEASE_MIN_S: Final = 1.0
-LEASE_MAX_S: Final = 31 * 86_400.0
+LEASE_MIN_S: Final = 0.5
+LEASE_MAX_S: Final = 366 * 86_400.0
 
 
 def _words(value: Any) -> Any:

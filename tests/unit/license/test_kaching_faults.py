@@ -303,6 +303,26 @@ async def test_the_grace_is_counted_from_the_last_check_whatever_the_clock_says(
     assert "CHORUS_LICENSE_GRACE" in str(await agent.refused())
 
 
+async def test_the_server_is_asked_once_more_before_the_grace_ends(
+    agent: Agent, server: KachingProcess
+) -> None:
+    agent.deadline_s = 10.0
+    lease = agent.lease(grace_s=25.0)
+    await lease.start()
+    server.misbehave("closed")
+    for _ in range(5):
+        await lease.check()
+    # The breaker has it wait 30 s; the grace ends earlier.
+    assert 0 < lease._next_s() <= 25 - 2.5
+    agent.away_s = 24.0
+    assert lease._next_s() > 1
+    assert lease.state.name == "grace"
+    agent.away_s = 0.0
+    server.misbehave("none")
+    await lease.check()
+    assert lease.state.name == "valid"
+
+
 async def test_a_clock_that_jumps_forward_ends_no_running_agent(agent: Agent, server: KachingProcess) -> None:
     lease = agent.lease()
     await lease.start()
