@@ -188,7 +188,7 @@ class Assigning:
             await self._news.wait()
             self._news.clear()
             try:
-                await hub.publish_local(TOPIC, self._said())
+                await hub.publish_local(TOPIC, {**self._said(), "load": self._report})
                 while self._entries:
                     await hub.log_append("assignment", self._entries[0])
                     self._entries.popleft()

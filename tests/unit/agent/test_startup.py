@@ -22,6 +22,10 @@ from chorus.agent.startup import Prepared, prepare
 from chorus.blobs import BlobStore
 from chorus.config import load_run_settings
 
+# An age identity and its recipient, made for these tests.
+_IDENTITY = "AGE-SECRET-KEY-1HDJ0ST3DKHD69GQDT97DMD25HGT0ZXGU5RU5TZJMDNLKWNWWV3HSGFYUTU"
+_RECIPIENT = "age1wklg9cr3ftasf0kncdzsvjyjzntlsd6hz7mqf68w4rm6q7yj5ftq5hvksu"
+KEYS = f"# role: member\n{_IDENTITY}\n{_RECIPIENT}\n# role: admin\n{_RECIPIENT}\n"
 PEER_ID = "12D3KooWGzBRs9LvWwmTeXv3fWEWJm4nJ3Yz6oSfLFZYhxCnFV1x"
 
 
@@ -216,6 +220,51 @@ def test_only_the_agents_own_files_are_cleared(short_dir: Path, docker_that_ping
     assert not prepared.settings.paths.crashes_json.exists()
     prepared.close()
     assert (short_dir / "run" / "theirs").exists()
+
+
+def test_an_assignment_comes_before_the_environment(short_dir: Path, docker_that_pings: str) -> None:
+    document = short_dir / "one.json"
+    document.write_text('{"agent_id": "assigned", "role": "reviewer", "join_stagger_ms": 5000}')
+    values = environ(short_dir, docker_that_pings, ASSIGN_URL=document.as_uri(), CHORUS_AGENT_MAX_TASKS="7")
+    values["CHORUS_AGENT_ROLE"] = "tester"
+    prepared = start(values)
+    settings = prepared.settings
+    assert settings.agent_id == "assigned"
+    assert (settings.assignment.role, settings.assignment.max_tasks) == ("reviewer", 7)
+    assert (prepared.assigned.environment.role, prepared.assigned.stagger_s) == ("tester", 5.0)
+    assert settings.data_dir == short_dir / "data"
+    assert load_run_settings(short_dir / "run") == settings
+    prepared.close()
+    # The last good copy counts while there is nothing to be had.
+    document.unlink()
+    prepared = start({**values, "CHORUS_AGENT_ID": "named"})
+    assert prepared.settings.agent_id == "named"
+    assert prepared.settings.assignment.role == "reviewer"
+    assert prepared.assigned.first is not None
+    assert prepared.assigned.first.source == "copy"
+    prepared.close()
+    (short_dir / "data" / "assigned.json").unlink()
+    prepared = start(values)
+    assert prepared.settings.assignment.role == "tester"
+    assert prepared.assigned.stagger_s == 0
+    prepared.close()
+
+
+def test_a_role_without_a_key_is_refused_with_the_document(short_dir: Path, docker_that_pings: str) -> None:
+    keys, document = short_dir / "keys", short_dir / "one.json"
+    keys.write_text(KEYS)
+    keys.chmod(0o600)
+    document.write_text('{"role": "reviewer", "max_tasks": 1}')
+    values = environ(
+        short_dir, docker_that_pings, ASSIGN_URL=document.as_uri(), CHORUS_ROLE_KEYS_FILE=str(keys)
+    )
+    prepared = start(values)
+    assert prepared.settings.assignment.max_tasks == 3
+    assert prepared.assigned.first is not None
+    [problem] = prepared.assigned.first.refused
+    assert "role: " in problem
+    assert "no identity for role reviewer" in problem
+    prepared.close()
 
 
 def test_a_broken_identity_names_the_file(short_dir: Path, docker_that_pings: str) -> None:
