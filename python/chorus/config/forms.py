@@ -113,15 +113,21 @@ def _grant(text: str) -> tuple[str, str]:
     return reader, role
 
 
-def _endpoint(text: str) -> str:
-    parts = urlsplit(text)
-    # A name and a password would be shown with the address; a query or fragment has no meaning there.
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-        raise ValueError(text)
-    if parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", text):
-        raise ValueError(text)
-    _ = parts.port  # raises ValueError for one that is none
-    return text.rstrip("/")
+def _server(*schemes: str) -> Parser:
+    def parse(text: str) -> str:
+        parts = urlsplit(text)
+        # A name and a password would be shown with the address; a query or fragment has no meaning there.
+        if parts.scheme not in schemes or not parts.hostname or "@" in parts.netloc:
+            raise ValueError(text)
+        if parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", text):
+            raise ValueError(text)
+        _ = parts.port  # raises ValueError for one that is none
+        return text.rstrip("/")
+
+    return parse
+
+
+_endpoint = _server("http", "https")
 
 
 def _assign_url(text: str) -> str:
@@ -138,7 +144,7 @@ def _assign_url(text: str) -> str:
 
 
 def _service(text: str) -> str:
-    address = _endpoint(text)
+    address = str(_endpoint(text))
     if not address.startswith("https://") and not is_loopback(urlsplit(address).hostname or ""):
         raise ValueError(text)
     return address
@@ -227,11 +233,6 @@ def size(least: str) -> Form:
     return Form(f"{units.SIZE_FORM}, at least {least}", _at_least(units.parse_size(least), units.parse_size))
 
 
-def url(*schemes: str, words: str = "a URL such as https://host:port/") -> Form:
-    """A URL of one of these schemes."""
-    return Form(words, _matching(re.compile(rf"(?:{'|'.join(schemes)})://[^\s/?#]+\S*")))
-
-
 def many(words: str, item: Parser = _as_it_is) -> Form:
     """A list with commas, as a tuple without doubles."""
     return Form(f"comma-separated {words}", _items(item), ())
@@ -256,6 +257,10 @@ MULTIADDRS: Final = many(
 GRANTS: Final = many("READER:ROLE such as qa:developer", _grant)
 DOCKER_HOST: Final = Form("unix:///path or tcp://host:port", _matching(_DOCKER_HOST), None)
 ENDPOINT: Final = Form("a URL such as https://host:port, without a user or a query", _endpoint)
+BACKBEAT: Final = Form(
+    "an http, https or nats URL such as nats://host:4222, without a user or a query",
+    _server("http", "https", "nats"),
+)
 # Secrets go over TLS, or do not leave the machine.
 SERVICE: Final = Form("an https URL, or an http URL on this machine such as http://127.0.0.1:8090", _service)
 KEYS: Final = Form(

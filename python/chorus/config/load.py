@@ -73,6 +73,7 @@ def boot_settings(environ: Mapping[str, str]) -> Boot:
         problems.append(f"CHORUS_ROLE_KEYS_FILE: {problem}")
     _check_rules(boot, problems)
     _check_models(boot, problems)
+    _check_backbeat(boot, problems)
     if boot["ASSIGN_TOKEN"] and not is_private(boot["ASSIGN_URL"]):
         problems.append(
             "ASSIGN_TOKEN: expected an ASSIGN_URL with https, as a token goes over TLS or loopback only"
@@ -185,6 +186,16 @@ def _check_models(boot: Boot, problems: list[str]) -> None:
     for name in ("CHORUS_AI_DAILY_USD", "CHORUS_AI_MAX_USD"):
         if boot[name] is not None and boot["RESETDATA_MODEL"] not in boot["CHORUS_AI_PRICES"]:
             problems.append(f"CHORUS_AI_PRICES: expected a price for RESETDATA_MODEL, as {name} counts by it")
+
+
+def _check_backbeat(boot: Boot, problems: list[str]) -> None:
+    name, endpoint = "CHORUS_BACKBEAT_ENDPOINT", boot["CHORUS_BACKBEAT_ENDPOINT"]
+    if not boot["CHORUS_BACKBEAT_ENABLED"] or any(problem.startswith(f"{name}:") for problem in problems):
+        return
+    if not endpoint:
+        problems.append(f"{name}: expected {BY_NAME[name].form}, as CHORUS_BACKBEAT_ENABLED is true")
+    elif endpoint.startswith("nats:") and find_spec("nats") is None:
+        problems.append(f"{name}: nats needs the package nats-py: pip install 'chorus-agent[nats]'")
 
 
 def _shhh_rules(said: Value, problems: list[str]) -> Value:

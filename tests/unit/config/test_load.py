@@ -454,3 +454,15 @@ def test_the_manual_is_what_the_declarations_say() -> None:
 
 def test_names_are_environment_variables() -> None:
     assert all(re.fullmatch(r"[A-Z0-9_]+", variable.name) for variable in VARIABLES)
+
+
+def test_backbeat_is_off_unless_it_is_asked_for_and_needs_its_server() -> None:
+    endpoint = {"CHORUS_BACKBEAT_ENDPOINT": "http://beats:8000/base/"}
+    assert load_settings({**DEV, **endpoint}).backbeat == ""
+    on = {**DEV, "CHORUS_BACKBEAT_ENABLED": "true"}
+    assert load_settings({**on, **endpoint}).backbeat == "http://beats:8000/base"
+    for wrong in ("", "http://user:word@beats", "nats://beats?x=1", "beats:8000"):
+        with pytest.raises(SettingsError) as caught:
+            load_settings({**on, "CHORUS_BACKBEAT_ENDPOINT": wrong})
+        assert len(caught.value.problems) == 1
+        assert "CHORUS_BACKBEAT_ENDPOINT: expected an http, https or nats URL" in caught.value.problems[0]

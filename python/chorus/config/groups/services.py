@@ -63,16 +63,16 @@ class ServiceSettings(Group):
     ]
     backbeat_enabled: Annotated[
         bool,
-        Setting("CHORUS_BACKBEAT_ENABLED", forms.SWITCH, "false", "Whether telemetry is sent.", later=True),
+        Setting(
+            "CHORUS_BACKBEAT_ENABLED",
+            forms.SWITCH,
+            "false",
+            "Whether telemetry is sent ([backbeat.md](backbeat.md)).",
+        ),
     ]
     backbeat_endpoint: Annotated[
         str,
-        Setting(
-            "CHORUS_BACKBEAT_ENDPOINT",
-            forms.url("https?", "nats", words="an http, https or nats URL"),
-            help="Where telemetry is sent to.",
-            later=True,
-        ),
+        Setting("CHORUS_BACKBEAT_ENDPOINT", forms.BACKBEAT, help="The server of BACKBEAT, the telemetry."),
     ]
     fetch_allow: Annotated[
         tuple[str, ...],
@@ -92,3 +92,8 @@ class ServiceSettings(Group):
             later=True,
         ),
     ]
+
+    @property
+    def backbeat(self) -> str:
+        """The server of BACKBEAT; empty while telemetry is off."""
+        return self.backbeat_endpoint if self.backbeat_enabled else ""
