@@ -361,6 +361,23 @@ def _dev(commands: _SubParsersAction[ArgumentParser]) -> None:
     whoosh.add_argument("folder", metavar="FOLDER", help=what)
     whoosh.add_argument("--port", type=int, default=0, metavar="PORT", help="on 127.0.0.1 (0: any free one)")
     whoosh.add_argument("--token", default="", metavar="TOKEN", help="ask for this bearer token")
+    text = "serve a BACKBEAT server, the telemetry around a mesh, that misbehaves on command"
+    backbeat = verbs.add_parser("backbeat", help=text, description=text, argument_default=argparse.SUPPRESS)
+    _common(backbeat)
+    backbeat.set_defaults(action=_plain("dev_backbeat", "serve"))
+    backbeat.add_argument(
+        "--port", type=int, default=0, metavar="PORT", help="on 127.0.0.1 (0: any free one)"
+    )
+    backbeat.add_argument("--cluster", metavar="ID", default="dev", help="whose pulse it is (dev)")
+    what = "beats per minute, 0.1 to 1000 (2); 0: only on command"
+    backbeat.add_argument("--tempo", type=_tempo, default=2.0, metavar="BPM", help=what)
+
+
+def _tempo(text: str) -> float:
+    tempo = float(text)
+    if tempo and not 0.1 <= tempo <= 1000:
+        raise argparse.ArgumentTypeError("0, or 0.1 to 1000 beats per minute")
+    return tempo
 
 
 _DEV = "Programs for developing and testing CHORUS itself; a mesh at work needs none of them."

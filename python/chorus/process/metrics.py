@@ -144,6 +144,26 @@ MODEL_BREAKER = Gauge(
 )
 GOALS_ENDED = Counter("chorus_goals_ended_total", "Runs of goals that ended, by cause", ["ended_by"])
 GOAL_STEPS = Counter("chorus_goal_steps_total", "Steps of goals: replies of a model with their calls")
+BACKBEAT_FRAMES = Counter(
+    "chorus_backbeat_frames_total",
+    "Beat frames by outcome: accepted, or dropped because of malformed, too_large, repeat, too_fast or "
+    "other_cluster",
+    ["outcome"],
+)
+BACKBEAT_PULSE = Gauge(
+    "chorus_backbeat_pulse", "1 while the pulse of BACKBEAT comes", multiprocess_mode="livemostrecent"
+)
+BACKBEAT_QUEUED = Gauge(
+    "chorus_backbeat_queued", "Telemetry that waits to be sent", multiprocess_mode="livemostrecent"
+)
+BACKBEAT_DROPPED = Counter(
+    "chorus_backbeat_dropped_total", "Telemetry that made room for newer telemetry, by kind", ["kind"]
+)
+BACKBEAT_SENT = Counter(
+    "chorus_backbeat_sent_total",
+    "Tries to send telemetry, by kind and outcome: sent, refused (not tried again) or failed",
+    ["kind", "outcome"],
+)
 HTTP_REQUESTS = Counter("chorus_http_requests_total", "Answered HTTP requests", ["method", "status"])
 
 CONTRACT: Final = (
