@@ -63,6 +63,8 @@ class Findings:
     warnings: tuple[str, ...] = ()
     # How many of the crashes were ended by the parent because they lived and did not answer.
     unresponsive: Mapping[str, int] = field(default_factory=dict)
+    # What the client of BACKBEAT says of itself, where it is on.
+    backbeat: Answer | None = None
     # Which kind of keys values are sealed with, in the core's words.
     role_keys: str = "unknown"
     # What the parent says of the assignment; None where none is to be loaded.
@@ -107,6 +109,8 @@ def judge(found: Findings) -> Verdict:
         checks.append(Check("assignment", found.assignment.ok, False, found.assignment.detail))
     if found.dht_enabled:
         checks.append(Check("dht", found.dht_ok, False, "answering" if found.dht_ok else "no answer"))
+    if found.backbeat is not None:
+        checks.append(Check("backbeat", found.backbeat.ok, False, found.backbeat.detail))
     checks.append(
         Check(
             "clock", not found.clock_skew, False, "agrees with the peers" if not found.clock_skew else _CLOCK
@@ -114,8 +118,8 @@ def judge(found: Findings) -> Verdict:
     )
     checks.append(Check("processes", not found.repeating, False, _processes(found)))
     healthy = all(check.ok for check in checks if check.critical)
-    # The clock and the DHT are told, but nobody's work waits for them.
-    ready = all(check.ok for check in checks if check.name not in ("clock", "dht"))
+    # The clock, the DHT and telemetry are told, but nobody's work waits for them.
+    ready = all(check.ok for check in checks if check.name not in ("clock", "dht", "backbeat"))
     alive = all(answer.away_s < PROCESS_ABSENCE_MAX_S for answer in found.siblings.values())
     return Verdict("healthy" if healthy else "unhealthy", ready, alive, tuple(checks))
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -38,6 +38,7 @@ START_S: Final = 30.0
 DHT_PERIOD_S: Final = 30.0
 DHT_DEADLINE_S: Final = 5.0
 NO_MODEL: Final = "no model is configured: this agent takes only tasks with commands"
+NO_BACKBEAT: Final = "telemetry is off (CHORUS_BACKBEAT_ENABLED)"
 # News of our health for watchers of the topic.
 ANNOUNCE_PERIOD_S: Final = 30.0
 
@@ -45,8 +46,9 @@ ANNOUNCE_PERIOD_S: Final = 30.0
 class Observer:
     """Finds out, about once a second, how everything is."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, backbeat: Callable[[], dict[str, Any]] | None = None) -> None:
         self._context = context
+        self._backbeat = backbeat
         self._siblings = siblings_of(context.settings.ai.provider)
         self._seen: dict[str, float] = dict.fromkeys(self._siblings, time.monotonic())
         self._faults = Faults()
@@ -104,6 +106,7 @@ class Observer:
             license_detail=licence_detail(settings, licence),
             siblings=siblings,
             peers=peers,
+            backbeat=None if self._backbeat is None else _said(self._backbeat()),
             role_keys=str((network or {}).get("role_keys") or "unknown"),
             clock_skew=bool((network or {}).get("clock_skew")),
             dht_enabled=settings.dht_enabled,
@@ -249,6 +252,7 @@ def health_view(observer: Observer) -> dict[str, Any]:
         "api": {"ok": True, "port": settings.api_port},
         "docker": {**docker.more, "ok": docker.ok, "detail": docker.detail},
         "ai": ai_view(settings.ai, found.siblings.get("mind")),
+        "backbeat": backbeat_view(found.backbeat),
         "tasks": tasks_view(found),
         "last_heartbeat": observer.last_heartbeat,
         "warnings": list(found.warnings),
@@ -265,6 +269,17 @@ def health_view(observer: Observer) -> dict[str, Any]:
             for check in verdict.checks
         ],
     }
+
+
+def backbeat_view(backbeat: Answer | None) -> dict[str, Any]:
+    """The pulse and what waits to be sent; without BACKBEAT there is nothing to be away."""
+    if backbeat is None:
+        return {"enabled": False, "ok": True, "detail": NO_BACKBEAT}
+    return {"enabled": True, **backbeat.more, "ok": backbeat.ok, "detail": backbeat.detail}
+
+
+def _said(head: dict[str, Any]) -> Answer:
+    return Answer(bool(head["ok"]), str(head["detail"]), more=head)
 
 
 def ai_view(ai: AiSettings, mind: Answer | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -22,6 +22,10 @@ from chorus.blobs import BlobStore
 from chorus.hub import guard
 from chorus.process import Process
 from chorus.table.reader import TableReader
+from chorus.telemetry.operations import NOTE
+
+if TYPE_CHECKING:
+    from chorus.telemetry.client import Backbeat
 
 # After this, connections that are still open are cut.
 GRACEFUL_STOP_S: Final = 5
@@ -78,8 +82,9 @@ async def main(process: Process) -> None:
         texts=Texts(settings.paths.curator_db),
         stopping=process.stopping,
     )
-    observer = Observer(context)
-    await process.offer({})
+    backbeat = _backbeat(process)
+    observer = Observer(context, backbeat.health if backbeat is not None else None)
+    await process.offer({} if backbeat is None else {NOTE: backbeat.note})
     api_socket = await bind(settings.api_host, settings.api_port)
     health_socket = await bind(settings.api_host, settings.health_port)
     api = _server(guarded(api_app(context), context))
@@ -89,6 +94,8 @@ async def main(process: Process) -> None:
             group.create_task(guard.lasting(lambda: changes.follow(process.hub), "event")),
             group.create_task(observer.run()),
         ]
+        if backbeat is not None:
+            background.append(group.create_task(guard.lasting(backbeat.run, "answer")))
         serving = [
             group.create_task(api.serve(sockets=[api_socket])),
             group.create_task(probes.serve(sockets=[health_socket])),
@@ -103,6 +110,16 @@ async def main(process: Process) -> None:
         for task in background:
             task.cancel()
     table.close()
+
+
+def _backbeat(process: Process) -> Backbeat | None:
+    """The client of BACKBEAT, which is loaded only where it is on. Without one the process lives as well."""
+    if process.settings.backbeat:
+        with guard.handling("answer"):
+            from chorus.telemetry.client import Backbeat, link_of
+
+            return Backbeat(process.settings, link_of(process.settings), process.log)
+    return None
 
 
 async def bind(host: str, port: int) -> socket.socket:

@@ -25,6 +25,7 @@ from chorus.election.seats import Seats
 from chorus.hub import Handler, Hub, HubError, HubInvalid, RaftStatus, Reply, Request, guard
 from chorus.process import Process, metrics
 from chorus.table.reader import TableReader
+from chorus.telemetry.operations import Operation
 from chorus.wire.task import rfc3339
 
 SERVICE = "election"
@@ -73,6 +74,7 @@ class Election:
         self._leader_since_ms: int | None = None
         self._status = RaftStatus(None, 0, 0, "none", None, 0, 0)
         self._wake = asyncio.Event()
+        process.operations.begin("election", "", "searching")
         self._methods: dict[str, Handler] = {
             "health": self._health,
             "status": self._say_status,
@@ -112,6 +114,7 @@ class Election:
             break
         if self.search.founded:
             self._set_trigger("discovery_failure")
+        self._choice("leaderless").phase("leaderless")
         self._wake.set()
 
     async def _beats(self) -> None:
@@ -138,11 +141,25 @@ class Election:
         self._status = status
         if status.leader != self._leader:
             self._leader = status.leader
+            self._follow_choice(status)
             self._leader_since_ms = time.time_ns() // 1_000_000 if status.leader else None
         metrics.ELECTION_TERM.set(status.term)
         metrics.ELECTION_LEADER.set(1 if status.role == "leader" else 0)
         self.recovering.look(status)
         await self.duties.beat(status, self._score.total)
+
+    def _follow_choice(self, status: RaftStatus) -> None:
+        """BACKBEAT follows an election from the loss of a leader to the next one."""
+        if status.leader is None:
+            self._choice("leaderless")
+        else:
+            own = status.leader == self._hub.peer_id
+            self._choice("hand_over").end("leading" if own else "following")
+
+    def _choice(self, phase: str) -> Operation:
+        """The election under way; without one another begins, in this phase."""
+        operations, term = self._process.operations, self._status.term
+        return operations.of("election") or operations.begin("election", "", phase, term=term)
 
     async def _heartbeats(self) -> None:
         while True:
@@ -197,6 +214,7 @@ class Election:
         match event.get("kind"):
             case "candidate":
                 self._set_trigger("heartbeat_timeout")
+                self._choice("leaderless").phase("standing")
                 score_now = self._score.total
                 await self.news.say("candidacy", mesh=mesh, term=term, score=score_now, trigger=self._trigger)
             case "voted" | "vote":

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,7 @@ from chorus.executor.workspace import Inputs, Sources
 from chorus.hub import HubError
 from chorus.process.logs import Logger
 from chorus.table.rows import TaskRow
+from chorus.telemetry.operations import Operation
 from chorus.wire.counts import counted
 from chorus.wire.log import LogType
 from chorus.wire.messages import COORDINATION
@@ -117,6 +119,7 @@ class Attempt:
                 self.journal.close()
                 return
             keeping = asyncio.create_task(self._keep_lease(sent))
+            self._follow()
             self._state("claimed", f"claimed by {self._room.settings.agent_id}")
             self._earlier = asyncio.create_task(self._ask_earlier())
             self._later(self._announce("task_claim", {}))
@@ -149,6 +152,7 @@ class Attempt:
             await self._give_back(f"the executor broke: {error}")
         else:
             # The commands have ended: from here on nothing gives the attempt back.
+            self._operation.phase("publishing")
             await self._keep_result(ran, sandbox.image_digest, pulling_s)
         finally:
             self._stop_asked.set()  # nobody waits for an image any more
@@ -240,6 +244,7 @@ class Attempt:
             )
         runner = self._runner = Runner(job, sandbox, self.journal, gate, sources, self._clean, driver)
         await sandbox.begin({"name": f"chorus-{self.task_id}-{self.number}"}, environment, gate)
+        self._operation.phase("running")
         self._state("running", f"in {self._choice.image}: {self._choice.why}")
         body = {
             "task_id": self.task_id,
@@ -272,6 +277,7 @@ class Attempt:
         """Into the outbox before the artifacts are collected: were the executor killed meanwhile, the
         commands would be run again for their files. Raises nothing.
         """
+        self._operation.phase("publishing")
         why = "the executor was restarted while the artifacts were collected"
         body = summary.bare(self._result.outcome(ran, pulling_s), why)
         await self._to_disk(partial(self._room.outbox.put, self._result.item(body, self._choice, "")))
@@ -310,6 +316,7 @@ class Attempt:
             self._log.error("a result is not on the disk", error=str(error), kind=type(error).__name__)
 
     async def _give_back(self, reason: str, entry: GivenBack = "release") -> None:
+        self._operation.end("released")
         reason = self._clean(reason)
         self._log.warning("giving the attempt back", reason=reason)
         # The file may be what failed, or closed already.
@@ -333,6 +340,27 @@ class Attempt:
         room = self._room
         lease = Lease(room.hub, room.table, self.task_id, self.number, self._mesh, room.lease_s, sent)
         self.stop("lost", await lease.keep())
+
+    def _follow(self) -> None:
+        """BACKBEAT follows the attempt from its claim on; it has waited since it was submitted, or lost."""
+        if not self._room.operations.on:
+            return
+        before = self._room.table.attempts(self.task_id) if self.number > 1 else []
+        ended = [row.finished_at for row in before if row.attempt < self.number and row.finished_at]
+        waited_s = time.time() - max(ended, default=self._row.created_at) / 1000
+        operation = self._room.operations.begin(
+            "task",
+            f"{self.task_id}:{self.number}",
+            "waiting",
+            age_s=waited_s,
+            task_id=self.task_id,
+            attempt=self.number,
+        )
+        operation.phase("pulling")
+
+    @property
+    def _operation(self) -> Operation:
+        return self._room.operation(self.task_id, self.number)
 
     # ---- telling ---------------------------------------------------------------------------------
 

@@ -120,6 +120,8 @@ class Publisher:
                     async with self._gate:
                         await self._follow(item)
                 await asyncio.to_thread(room.outbox.done, item.task_id, item.attempt)
+                outcome_name = str(item.body["outcome"]) if counted else "superseded"
+                room.operation(item.task_id, item.attempt).end(outcome_name)
                 return
             except NameTaken as error:
                 # Readers refuse the other's listing by name, but it must not keep this one out.

@@ -23,6 +23,7 @@ from chorus.hub import Hub, HubNoMesh
 from chorus.process import Assignments
 from chorus.process.logs import Logger
 from chorus.table.reader import TableReader
+from chorus.telemetry.operations import Operation, Operations
 from chorus.wire.task import TaskSubmission, rfc3339
 
 
@@ -46,6 +47,7 @@ class Room:
     redactor: RedactorFactory
     log: Logger
     publish: Callable[[Item, Journal | None], None] = _nothing
+    operations: Operations = field(default_factory=Operations)
     earlier: Earlier = field(init=False)
     backend_lost: Callable[[str], None] = _nothing
     sampled: Callable[[], None] = _nothing
@@ -66,6 +68,10 @@ class Room:
         if mesh is None:
             raise HubNoMesh("this agent is in no mesh yet")
         return mesh.settings.lease_s
+
+    def operation(self, task_id: str, attempt: int) -> Operation:
+        """What BACKBEAT follows of an attempt."""
+        return self.operations.of("task", f"{task_id}:{attempt}")
 
     def now(self) -> str:
         """The time as the API writes it."""

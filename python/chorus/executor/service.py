@@ -83,6 +83,7 @@ class Executor:
             ceiling=ceiling,
             redactor=redactor,
             log=process.log,
+            operations=process.operations,
         )
         self.session = SessionService(self.room.goals)
         self.desk = Desk(self.room)

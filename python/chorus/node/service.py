@@ -20,8 +20,10 @@ from chorus.hub.services import SERVICES
 from chorus.node.bootstrap import Bootstrap
 from chorus.node.journal import Journal
 from chorus.node.metrics import CoreMetrics
+from chorus.node.starting import follow
 from chorus.process import Process
 from chorus.table.entry_types import PROPOSABLE
+from chorus.telemetry.operations import Operation
 
 # Counters are seen outside at most this late.
 METRICS_INTERVAL_S = 0.5
@@ -51,6 +53,7 @@ def config_of(settings: Settings, bootstrap: Sequence[str]) -> str:
 
 async def main(process: Process) -> None:
     """Serves the core until the process is asked to stop."""
+    p2p = process.operations.begin("p2p_start", "", "starting")
     with core_lines(process.settings.log_level):
         bootstrap = process.assignments.current.bootstrap_peers
         core = await asyncio.to_thread(Core.start, config_of(process.settings, bootstrap))
@@ -60,16 +63,23 @@ async def main(process: Process) -> None:
             journal = Journal(process)
             noting = asyncio.create_task(journal.run())
             dialling = asyncio.create_task(guard.lasting(Bootstrap(process, bootstrap).run, "event"))
+            starting = asyncio.create_task(_follow_start(process, p2p))
             try:
                 await _export(process, core)
             finally:
                 noting.cancel()
                 dialling.cancel()
-                await asyncio.gather(noting, dialling, return_exceptions=True)
+                starting.cancel()
+                await asyncio.gather(noting, dialling, starting, return_exceptions=True)
                 await journal.end()
         finally:
             await process.close()
             await asyncio.to_thread(core.stop)
+
+
+async def _follow_start(process: Process, p2p: Operation) -> None:
+    if process.settings.backbeat:
+        await guard.alone(lambda: follow(process, p2p), "answer")
 
 
 async def _export(process: Process, core: Core) -> None:

@@ -20,6 +20,7 @@ from chorus.process import alive, crashes, exit_codes, logs
 from chorus.process.assignments import Assignments
 from chorus.process.logs import Logger
 from chorus.process.sentinel import scanner_of
+from chorus.telemetry.operations import Operations
 
 Main = Callable[["Process"], Awaitable[None]]
 
@@ -54,6 +55,9 @@ class Process:
         # Whether the last life of this process was ended because it did not answer its parent.
         self.was_unresponsive = False
         self.metrics: Any = _metrics()
+        # Followed by BACKBEAT, where it is on.
+        self.operations = Operations(bool(settings.backbeat))
+        self._handing_over: asyncio.Task[None] | None = None
         self._hub: Hub | None = None
         self._following: asyncio.Task[None] | None = None
 
@@ -72,6 +76,10 @@ class Process:
             self._hub = await Hub.connect(self.settings.paths.hub_socket, self.name)
             await self.offer({})
             self._following = asyncio.create_task(self._follow_assignments(self._hub))
+            if self.settings.backbeat:
+                work = self.operations.hand_over
+                hub = self._hub
+                self._handing_over = asyncio.create_task(guard.lasting(lambda: work(hub), "answer"))
         return self._hub
 
     async def offer(
@@ -98,6 +106,8 @@ class Process:
         """Ends the connection to the hub."""
         if self._following is not None:
             self._following.cancel()
+        if self._handing_over is not None:
+            self._handing_over.cancel()
         if self._hub is not None:
             await self._hub.close()
 

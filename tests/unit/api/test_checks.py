@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from chorus.api.checks import SIBLINGS, Answer, Findings, judge, siblings_of
+from chorus.api.checks import SIBLINGS, Answer, Check, Findings, judge, siblings_of
 from chorus.license.status import LicenceStatus
 
 WELL = Findings(
@@ -53,3 +53,10 @@ def test_a_process_that_hung_is_named_and_the_agent_goes_on() -> None:
     dying = replace(hung, repeating=("executor",))
     assert detail(dying)[0] is False
     assert "dying again and again: executor; ended" in detail(dying)[1]
+
+
+def test_telemetry_that_is_away_is_told_and_nothing_waits_for_it() -> None:
+    verdict = judge(replace(WELL, backbeat=Answer(False, "no pulse")))
+    assert (verdict.status, verdict.ready) == ("healthy", True)
+    assert Check("backbeat", False, False, "no pulse") in verdict.checks
+    assert "backbeat" not in {check.name for check in judge(WELL).checks}

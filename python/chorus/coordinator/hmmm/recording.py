@@ -171,6 +171,8 @@ class Recording:
         room.file.advance_record(row.id, {"outcome": facts["outcome"], "hash": name}, record["address"])
         listed = {"record": row.id, "outcome": facts["outcome"], "address": record["address"], "hash": name}
         room.file.add(row.session_id, "record", row.id, listed, room.now_ms())
+        if row.id == row.session_id:
+            room.process.operations.of("hmmm_session", row.session_id).end(str(facts["outcome"]))
         room.tell(row.session_id)
 
     async def _store_transcript(self, session: SessionRow, facts: dict[str, Any]) -> None:

@@ -46,6 +46,8 @@ class Talk:
         """What an earlier life of this process left open."""
         for row in self._room.file.open_sessions():
             self._session(row)
+            if row.owner == self._room.hub.peer_id:
+                self._follow(row)
 
     def close(self) -> None:
         """Stops thinking."""
@@ -82,8 +84,21 @@ class Talk:
         """
         row = self._room.ensure(goal, readers)
         if self._session(row).plan is None and not row.outcome:
+            self._follow(row)
             self._say(row, "proposal", None, plan)
         return row.session_id
+
+    def _follow(self, row: SessionRow) -> None:
+        """BACKBEAT follows a discussion that this agent owns, from its opening to its record."""
+        age_s = (self._room.now_ms() - row.opened_at) / 1000
+        self._room.process.operations.begin(
+            "hmmm_session",
+            row.session_id,
+            "discussing",
+            age_s=age_s,
+            task_id=row.task_id,
+            attempt=row.attempt,
+        )
 
     # What others say
 
@@ -237,6 +252,7 @@ class Talk:
             # The record first: a session that is concluded has one to be published.
             self._recording.discussion(row, session)
             metrics.HMMM_SESSIONS.labels(session.outcome).inc()
+            room.process.operations.of("hmmm_session", row.session_id).phase("recording")
         room.file.conclude(row.session_id, session.outcome, session.reason, room.now_ms())
         self._forget(row.session_id)
 
@@ -339,8 +355,10 @@ class Talk:
             case Wait(until):
                 return min(until, self._repeat(row, session) or until)
             case Think(about):
+                self._room.process.operations.of("hmmm_session", row.session_id).phase("discussing")
                 self._think(row, session, about, owner=True)
             case Escalate(about, reason):
+                self._room.process.operations.of("hmmm_session", row.session_id).phase("escalated")
                 asks = f"A person is asked: {reason}.\nThe objection: {about.message}"
                 self._say(row, "escalation", about, f"{asks}\nThe plan: {session.plan.message}")
                 return self._room.now_ms()
