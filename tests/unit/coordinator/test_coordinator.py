@@ -14,7 +14,7 @@ import pytest
 from agents import fresh_id, world
 
 from chorus.config import Assignment
-from chorus.coordinator import exclusions, gossip, offers
+from chorus.coordinator import exclusions, gossip, offers, profile
 from chorus.coordinator.leading import SUCCESS_STEP
 from chorus.hub import HubInvalid, HubNoLeader, HubNotFound, HubNotLeader, HubRefused, RaftStatus
 from chorus.table.entries import Entry
@@ -458,8 +458,14 @@ async def test_health_names_the_table_of_another_mesh(tmp_path: Path) -> None:
         assert "mesh-other" in health["detail"]
 
 
-async def test_another_assignment_is_in_the_table_of_every_agent(tmp_path: Path) -> None:
+async def test_another_assignment_is_in_the_table_of_every_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its looks at itself are further apart than this test waits, once it has nothing more to say.
+    monkeypatch.setattr(profile, "ASK_S", 3600.0)
     async with world(tmp_path, "ab") as w:
+        keeper = w["b"].parts.profile
+        await w["b"].until(lambda: bool(keeper._said and keeper._said["accepting"]), "all said")
         changed = Assignment(role="reviewer", expertise=("rust",), specialization="audits", max_tasks=7)
         w["b"].parts._process.assignments.take(changed)
 

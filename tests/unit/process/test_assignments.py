@@ -39,7 +39,8 @@ async def following(mesh: FakeMesh, handle: Assignments) -> asyncio.Task[None]:
     return work
 
 
-async def test_a_change_is_taken_and_told() -> None:
+async def test_a_change_is_taken_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assignments, "LOOK_AGAIN_S", 3600.0)
     mesh, handle = FakeMesh(), Assignments(FIRST)
     parent = Parent(mesh)
     await parent.hub.offer("agent", parent.answer)
