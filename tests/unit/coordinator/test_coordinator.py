@@ -18,8 +18,9 @@ from chorus.coordinator import exclusions, gossip, offers, profile
 from chorus.coordinator.leading import SUCCESS_STEP
 from chorus.hub import HubInvalid, HubNoLeader, HubNotFound, HubNotLeader, HubRefused, RaftStatus
 from chorus.table.entries import Entry
+from chorus.table.members import TABLE_VERSION
 from chorus.table.reader import TableReader
-from chorus.table.records import Body, Member, Removed
+from chorus.table.records import Body, Member, Mesh, Removed
 from chorus.testing import hostile_archives
 
 SHA = hashlib.sha256(b"files").hexdigest()
@@ -464,8 +465,15 @@ async def test_another_assignment_is_in_the_table_of_every_agent(
     # Its looks at itself are further apart than this test waits, once it has nothing more to say.
     monkeypatch.setattr(profile, "ASK_S", 3600.0)
     async with world(tmp_path, "ab") as w:
-        keeper = w["b"].parts.profile
-        await w["b"].until(lambda: bool(keeper._said and keeper._said["accepting"]), "all said")
+        keeper, store = w["b"].parts.profile, w["b"].parts.store
+
+        def all_said() -> bool:
+            mesh = store.get(Mesh, "mesh")
+            newest = mesh is not None and mesh.version == TABLE_VERSION
+            said = bool(keeper._said and keeper._said["accepting"])
+            return newest and said and not keeper._changed.is_set()
+
+        await w["b"].until(all_said, "nothing more to say")
         changed = Assignment(role="reviewer", expertise=("rust",), specialization="audits", max_tasks=7)
         w["b"].parts._process.assignments.take(changed)
 
