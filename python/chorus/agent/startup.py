@@ -41,7 +41,7 @@ from chorus.config import (
     timing_of,
 )
 from chorus.config.read import warnings
-from chorus.license import Gate, Licence, LicenceRefused
+from chorus.license import GATE_SETTINGS, Gate, Licence, LicenceRefused
 from chorus.whoosh import FETCH_TIMEOUT_S, Load, in_thread, load_for
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 
 LoadPeerId = Callable[[Path], str]
 LoadSign = Callable[[Path], Callable[[bytes], bytes]]
-# A wrong value of these is a problem of the settings; the gate would call it missing.
-_LICENCE_SETTINGS = ("CHORUS_LICENSE_ID", "CHORUS_KACHING_URL", "CHORUS_KACHING_PUBLIC_KEY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +149,7 @@ def _pass(boot: Boot, gate: Gate) -> Licence | None:
     """
     lines = [setting_line(problem) for problem in boot.problems]
     licence = None
-    if not any(problem.startswith(_LICENCE_SETTINGS) for problem in boot.problems):
+    if not any(problem.startswith(GATE_SETTINGS) for problem in boot.problems):
         try:
             # Asked whatever else is wrong, so that its line stands among the others.
             licence = gate.check(

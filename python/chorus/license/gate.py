@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from chorus.license.refusals import LicenceRefused
 from chorus.license.shown import DEV_PREFIX, Kind, shown
 
+# What the gate looks at. A wrong value of one is a problem of the settings, and would seem missing to it.
+GATE_SETTINGS = ("CHORUS_LICENSE_ID", "CHORUS_KACHING_URL", "CHORUS_KACHING_PUBLIC_KEY")
 # Enough to try a mesh out; more agents are what a licence is for.
 DEV_AGENTS_MAX = 16
 

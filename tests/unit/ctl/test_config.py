@@ -137,3 +137,28 @@ def test_a_file_that_is_none(
         path.write_bytes(content)
     assert cli.main(["config", "check", "--env-file", str(path)]) == 2
     assert str(path) in capsys.readouterr().err
+
+
+def test_with_a_licence_server_cluster_and_secret_are_the_licences(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHORUS_LICENSE_ID", "prod-1")
+    monkeypatch.setenv("CHORUS_KACHING_URL", "https://kaching.example")
+    code, out = call(capsys, "check")
+    assert (code, out.count("wrong ")) == (1, 1)
+    assert "CHORUS_KACHING_PUBLIC_KEY is not set" in out
+    monkeypatch.setenv("CHORUS_KACHING_PUBLIC_KEY", "5e" * 32)
+    assert call(capsys, "check")[0] == 0
+    rows = shown(capsys)
+    assert (rows["CHORUS_CLUSTER_ID"]["value"], rows["CHORUS_CLUSTER_ID"]["source"]) == (
+        "(from the licence)",
+        "licence",
+    )
+    assert (rows["CHORUS_CLUSTER_SECRET"]["value"], rows["CHORUS_CLUSTER_SECRET"]["source"]) == (
+        MASK,
+        "licence",
+    )
+    monkeypatch.setenv("CHORUS_KACHING_URL", "http://kaching.example")
+    code, out = call(capsys, "check")
+    assert (code, out.count("wrong ")) == (1, 1)
+    assert "an https URL" in out
