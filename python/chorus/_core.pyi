@@ -54,6 +54,11 @@ class Core:
     def stats(self) -> str:
         """Counters of every part, as JSON."""
 
+    def set_role(self, role: str | None = None) -> None:
+        """Another role counts from now on, for sealing, opening and messages. Raises CoreError, and the
+        former one counts on.
+        """
+
     def info(self) -> str:
         """`peer_id`, `agent_id` and `listen`, as JSON."""
 

@@ -88,6 +88,22 @@ def test_a_live_change(short_dir: Path, started: list[Started], whoosh: WhooshSe
     until(lambda: len(entries(one)) == 2)
     assert sorted(entries(one)[-1]["changed"]) == ["bootstrap_peers", "expertise", "max_tasks", "role"]
 
+    # What is sealed for a role is readable with it, and no longer with another.
+    address = "ucxl://two:tester@any-project:live/*^/plan"
+    content = two.ask("PUT", "/ucxi/v1/put", params={"address": address}, content=b"sealed")
+    assert content.is_success, content.text
+
+    def readable() -> int:
+        return one.ask("GET", "/ucxi/v1/get", params={"address": address}).status_code
+
+    until(lambda: readable() == 403)
+    say(whoosh, role="tester")
+    assert one.post("/api/v1/reload", {}).json()["kept"] == []
+    until(lambda: readable() == 200)
+    say(whoosh, role="reviewer", expertise=["rust"], max_tasks=1)
+    assert one.post("/api/v1/reload", {}).json()["changed"] != []
+    until(lambda: readable() == 403)
+
     # Ten signals within a second: at most three loads, the last one after the last signal.
     asked = len(whoosh.seen)
     begun = time.monotonic()

@@ -51,6 +51,8 @@ class Assigning:
         self._loads = loads or (lambda: load_for(settings))
         self.current = settings.assignment
         self._number = 0
+        # What the processes are told: what the core has the keys for.
+        self._told = self._said()
         # Whether anything but the environment speaks for this agent, as ASSIGN_URL asks for.
         self._assigned = first is not None and first.document is not None
         # Whether the server is to be asked again by itself.
@@ -119,7 +121,7 @@ class Assigning:
             new = loaded.document.over(self._environment)
             before, after = self.current.model_dump(mode="json"), new.model_dump(mode="json")
             changed = [name for name in after if after[name] != before[name]]
-            kept = self._left_for_restart(loaded.document, new)
+            kept = self._left_for_restart(loaded.document)
             if changed:
                 self.current, self._number = new, self._number + 1
                 self._write(new)
@@ -131,12 +133,10 @@ class Assigning:
                 self._log.warning("the copy of the assignment was not kept", error=str(error))
         return self._conclude(loaded, changed, kept, asked=asked)
 
-    def _left_for_restart(self, document: Document, new: Assignment) -> list[str]:
+    def _left_for_restart(self, document: Document) -> list[str]:
         kept = []
         if not self._named and document.agent_id not in ("", self._settings.agent_id):
             kept.append(f"agent_id: {RESTART}")
-        if new.role != self._settings.assignment.role:
-            kept.append(f"role: which sealed contents this agent can read {RESTART}")
         return kept
 
     def _write(self, new: Assignment) -> None:
@@ -188,7 +188,8 @@ class Assigning:
             await self._news.wait()
             self._news.clear()
             try:
-                await hub.publish_local(TOPIC, {**self._said(), "load": self._report})
+                await self._give_role(hub)
+                await hub.publish_local(TOPIC, {**self._told, "load": self._report})
                 while self._entries:
                     await hub.log_append("assignment", self._entries[0])
                     self._entries.popleft()
@@ -197,10 +198,20 @@ class Assigning:
                 await asyncio.sleep(TELL_AGAIN_S)
                 self._news.set()
 
+    async def _give_role(self, hub: Hub) -> None:
+        """Gives the core the keys of the present role, before anybody hears of it. Raises HubError."""
+        said = self._said()
+        if said["number"] != self._told["number"]:
+            try:
+                await hub.call_service("node", "role", {"role": said["assignment"]["role"]})
+            except HubInvalid as error:
+                self._log.error("the core keeps the keys of its role", error=str(error))
+        self._told = said
+
     async def _answer(self, request: Request) -> dict[str, Any]:
         match request.method:
             case "assignment":
-                return self._said()
+                return self._told
             case "reload":
                 return await self.reload()
             case "health":

@@ -114,6 +114,7 @@ class Context:
     # Set when the process is asked to stop: streams end, so that connections can close.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _role_keys: RoleKeys | None = None
+    _role_keys_of: str = ""
     _lister: TableReader | None = None
     _listing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _alone_until: float = 0.0
@@ -153,9 +154,9 @@ class Context:
 
     def role_keys(self) -> RoleKeys:
         """The keys of the roles that this agent holds, as its core has them."""
-        role = self.assignments.keys_of
-        if self._role_keys is None:
-            settings = self.settings
+        role = self.assignments.current.role
+        if self._role_keys is None or self._role_keys_of != role:
+            settings, self._role_keys_of = self.settings, role
             self._role_keys = RoleKeys(
                 settings.cluster_secret.get_secret_value(),
                 role or None,

@@ -126,7 +126,7 @@ def check_permitted(context: Context, row: VersionRow) -> None:
     role = dht.sealed_to(Ucxl.parse(row.address).role)
     if role is None:
         return
-    own, keys = context.assignments.keys_of, context.role_keys()
+    own, keys = context.assignments.current.role, context.role_keys()
     try:
         readers = keys.readers(role)
     except CoreError as error:

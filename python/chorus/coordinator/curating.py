@@ -47,7 +47,7 @@ class Curating:
 
     def _whose(self) -> str:
         """What decides which records this agent can read: with another role or other keys they are others."""
-        return f"{self._process.assignments.keys_of}{self._keys}"
+        return f"{self._process.assignments.current.role}{self._keys}"
 
     def forget(self) -> None:
         """Answers anew what was answered a moment ago."""

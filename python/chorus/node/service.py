@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from chorus._core import Core, CoreError
-from chorus.config import Settings
+from chorus.config import Assignment, Settings
 from chorus.core import core_lines
 from chorus.core.config import core_config, multiaddr
 from chorus.hub import guard
@@ -20,6 +19,7 @@ from chorus.hub.services import SERVICES
 from chorus.node.bootstrap import Bootstrap
 from chorus.node.journal import Journal
 from chorus.node.metrics import CoreMetrics
+from chorus.node.role import METHOD, role_method
 from chorus.node.starting import follow
 from chorus.process import Process
 from chorus.table.entry_types import PROPOSABLE
@@ -29,19 +29,19 @@ from chorus.telemetry.operations import Operation
 METRICS_INTERVAL_S = 0.5
 
 
-def config_of(settings: Settings, bootstrap: Sequence[str]) -> str:
-    """The core's configuration for these settings, and the addresses to dial."""
+def config_of(settings: Settings, assignment: Assignment) -> str:
+    """The core's configuration for these settings and the assignment that counts now."""
     return core_config(
         data_dir=settings.data_dir,
         hub=settings.paths.hub_socket,
         cluster_secret=settings.cluster_secret.get_secret_value(),
         listen=[multiaddr(host, settings.p2p_port) for host in settings.p2p_hosts],
-        bootstrap=bootstrap,
+        bootstrap=assignment.bootstrap_peers,
         mdns=settings.mdns_enabled,
         dht=settings.dht_enabled,
         dht_cache_bytes=settings.dht_cache_bytes,
         agent_id=settings.agent_id,
-        role=settings.assignment.role,
+        role=assignment.role,
         role_keys_file=settings.role_keys_file,
         role_grants=settings.role_grants,
         shhh_rules=settings.shhh_rules,
@@ -55,22 +55,24 @@ async def main(process: Process) -> None:
     """Serves the core until the process is asked to stop."""
     p2p = process.operations.begin("p2p_start", "", "starting")
     with core_lines(process.settings.log_level):
-        bootstrap = process.assignments.current.bootstrap_peers
-        core = await asyncio.to_thread(Core.start, config_of(process.settings, bootstrap))
+        assignment = process.assignments.current
+        core = await asyncio.to_thread(Core.start, config_of(process.settings, assignment))
         try:
             await process.connect()
+            await process.offer({METHOD: role_method(core, process.log)})
             process.log.info("core started", **orjson.loads(core.info()))
             journal = Journal(process)
             noting = asyncio.create_task(journal.run())
-            dialling = asyncio.create_task(guard.lasting(Bootstrap(process, bootstrap).run, "event"))
+            bootstrap = Bootstrap(process, assignment.bootstrap_peers)
+            dialling = asyncio.create_task(guard.lasting(bootstrap.run, "event"))
             starting = asyncio.create_task(_follow_start(process, p2p))
             try:
                 await _export(process, core)
             finally:
-                noting.cancel()
-                dialling.cancel()
-                starting.cancel()
-                await asyncio.gather(noting, dialling, starting, return_exceptions=True)
+                following = (noting, dialling, starting)
+                for task in following:
+                    task.cancel()
+                await asyncio.gather(*following, return_exceptions=True)
                 await journal.end()
         finally:
             await process.close()

@@ -24,10 +24,8 @@ ANSWER_S: Final = 5.0
 class Assignments:
     """The present assignment, and those that come after it."""
 
-    def __init__(self, current: Assignment, *, keys_of: str | None = None) -> None:
+    def __init__(self, current: Assignment) -> None:
         self._current = current
-        # The role whose keys the core has: that of the agent's start, whatever role it has been given since.
-        self.keys_of = current.role if keys_of is None else keys_of
         # How many changes the parent had made; -1 before it was heard.
         self._number = -1
         self._changed = asyncio.Event()

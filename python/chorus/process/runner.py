@@ -48,7 +48,7 @@ class Process:
     def __init__(self, name: str, settings: Settings, log: Logger) -> None:
         self.name = name
         self.settings = settings
-        self.assignments = Assignments(_at_start(settings), keys_of=settings.assignment.role)
+        self.assignments = Assignments(_at_start(settings))
         self.log = log
         self.stopping = asyncio.Event()
         self.health = Health()

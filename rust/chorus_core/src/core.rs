@@ -79,9 +79,21 @@ impl Core {
             let parts = &running.parts;
             json!({
                 "peer_id": parts.local, "agent_id": parts.agent_id, "listen": parts.net.state().listen,
-                "role_keys": parts.keys.kind(),
+                "role_keys": parts.keys.current().kind(),
             })
         })
+    }
+
+    /// Another role counts from now on: for what is sealed and opened, and as the sender's role of messages.
+    ///
+    /// # Errors
+    /// `invalid` for a role that is none or has no key; the former one still counts then. Else as [`stats`](Self::stats).
+    pub fn set_role(&self, role: Option<&str>) -> Result<()> {
+        self.with(|running| {
+            running.parts.keys.set_role(role)?;
+            running.parts.net.set_role(role);
+            Ok(())
+        })?
     }
 
     fn with<T>(&self, read: impl FnOnce(&Running) -> T) -> Result<T> {

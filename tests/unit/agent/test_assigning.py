@@ -80,7 +80,7 @@ async def test_a_reload_changes_what_the_document_names(tmp_path: Path) -> None:
         said = await one.reload()
         assert (said["source"], said["changed"], said["refused"]) == ("server", ["role", "max_tasks"], [])
         assert one.current == Assignment(role="reviewer", max_tasks=1)
-        assert said["kept"] == ["role: which sealed contents this agent can read needs a restart"]
+        assert said["kept"] == []
         written = Assignment.model_validate_json((tmp_path / "assignment.json").read_bytes())
         assert written == one.current
         assert (await one.reload())["changed"] == []

@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{config::CoreConfig, transport::NetTransport};
 use crate::{
     Error, Result,
-    crypto::{self, RoleKeys},
+    crypto::{self, KeySource, LiveKeys},
     dht::{Dht, DhtConfig, Limits, Sealer},
     hub::{
         Hub,
@@ -47,18 +47,13 @@ impl Running {
             private_folder(folder)?;
         }
         let identity = Identity::load_or_create(config.data_dir.join("identity.key"))?;
-        let role = config.role.as_deref();
-        let mut keys = match &config.role_keys_file {
-            Some(path) => RoleKeys::from_file(path, &secret, role)?,
-            None => RoleKeys::derive(&secret, role)?,
+        let source = KeySource {
+            secret: secret.clone(),
+            previous: config.previous_secrets()?,
+            file: config.role_keys_file.clone(),
+            grants: config.role_grants.clone(),
         };
-        for (reader, role) in &config.role_grants {
-            keys.grant(reader, role)?;
-        }
-        for old in config.previous_secrets()? {
-            keys.add_old_secret(&old)?;
-        }
-        let keys = Arc::new(keys);
+        let keys = Arc::new(LiveKeys::new(source, config.role.as_deref())?);
         let local = identity.peer_id().to_string();
         let agent_id = config.agent_id.clone().unwrap_or_else(|| {
             let tail = local.len().saturating_sub(NAME_TAIL_CHARS);
@@ -200,14 +195,18 @@ fn private_folder(path: &Path) -> Result<()> {
         .map_err(|error| Error::Internal(format!("folder {}: {error}", path.display())))
 }
 
-struct RoleSealer(Arc<RoleKeys>);
+struct RoleSealer(Arc<LiveKeys>);
 
 impl Sealer for RoleSealer {
     fn seal(&self, role: Option<&str>, plain: &[u8]) -> Result<Vec<u8>> {
-        crypto::seal(&self.0, role, plain)
+        crypto::seal(&self.0.current(), role, plain)
     }
 
     fn open(&self, sealed: &[u8]) -> Result<Vec<u8>> {
-        crypto::open(&self.0, sealed)
+        crypto::open(&self.0.current(), sealed)
+    }
+
+    fn reads(&self, role: Option<&str>) -> bool {
+        self.0.current().reads(role)
     }
 }

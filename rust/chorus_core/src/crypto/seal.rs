@@ -138,6 +138,12 @@ impl RoleKeys {
         Ok(readers.into_iter().collect())
     }
 
+    /// Whether this agent can read a value for `role`.
+    #[must_use]
+    pub fn reads(&self, role: Option<&str>) -> bool {
+        self.readers(role).is_ok_and(|readers| readers.iter().any(|reader| self.roles.contains(reader)))
+    }
+
     /// To whom a value for `role` is sealed.
     fn recipients(&self, role: Option<&str>) -> Result<Vec<x25519::Recipient>> {
         let readers = self.readers(role)?;

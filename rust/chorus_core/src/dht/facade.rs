@@ -45,6 +45,8 @@ pub trait Sealer: Send + Sync {
     fn seal(&self, role: Option<&str>, plain: &[u8]) -> Result<Vec<u8>>;
     /// Opens a sealed value, or says that it is not permitted.
     fn open(&self, sealed: &[u8]) -> Result<Vec<u8>>;
+    /// Whether a value for a role may be read now; what was opened before may be so no longer.
+    fn reads(&self, role: Option<&str>) -> bool;
 }
 
 /// What the DHT needs.
@@ -169,7 +171,9 @@ impl Dht {
             return Err(Error::Invalid(format!("from: at most {HINTS_MAX} peers, here {}", from.len())));
         }
         let inner = &self.inner;
-        if let Some(value) = inner.cache.get(&key.to_string()) {
+        if let Some(value) = inner.cache.get(&key.to_string())
+            && inner.sealer.reads(value.role.as_deref())
+        {
             bump(&inner.counters.dht_cache_hits);
             return Ok((*value).clone());
         }

@@ -34,7 +34,6 @@ pub struct Gossip {
     /// Published when there was no room; nothing else is taken until it is out.
     parked: Option<Parked>,
     from: String,
-    role: Option<String>,
 }
 
 struct Held {
@@ -59,7 +58,7 @@ fn worth(topic: &Topic) -> Duration {
 }
 
 impl Gossip {
-    pub fn new(shared: Arc<Shared>, role: Option<String>) -> Self {
+    pub fn new(shared: Arc<Shared>) -> Self {
         Self {
             from: shared.local.to_string(),
             shared,
@@ -67,7 +66,6 @@ impl Gossip {
             held: VecDeque::new(),
             held_bytes: 0,
             parked: None,
-            role,
         }
     }
 
@@ -109,13 +107,14 @@ impl Gossip {
     /// Publishes what a local process wants to say.
     pub fn publish(&mut self, gossip: &mut GatedGossip, outgoing: Outgoing) {
         let Outgoing { topic, publish, reply } = outgoing;
+        let role = self.shared.role();
         let draft = Draft {
             kind: &publish.kind,
             from: &self.from,
             timestamp_ms: now_ms(),
             data: &publish.data,
             hop_count: publish.hop_count,
-            from_role: self.role.as_deref(),
+            from_role: role.as_deref(),
             priority: publish.priority.as_deref(),
             thread_id: publish.thread_id.as_deref(),
         };

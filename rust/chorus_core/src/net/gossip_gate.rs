@@ -255,7 +255,7 @@ mod tests {
     /// The judge of an agent whose mesh has one other member.
     fn judge() -> (Judge, PeerId) {
         let (local, member) = (PeerId::random(), PeerId::random());
-        let shared = Arc::new(Shared::new(local, false));
+        let shared = Arc::new(Shared::new(local, false, None));
         shared.wall.set_members(true, [local, member].into());
         (Judge { shared, state: Mutex::default() }, member)
     }

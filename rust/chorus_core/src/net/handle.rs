@@ -69,7 +69,8 @@ impl Drop for Inner {
 impl NetHandle {
     /// Starts the network: listens, loads known peers, begins to dial. Fails when an address cannot be bound.
     pub async fn start(config: NetConfig) -> Result<Self> {
-        let shared = Arc::new(Shared::new(config.keypair.public().to_peer_id(), config.members_only));
+        let shared =
+            Arc::new(Shared::new(config.keypair.public().to_peer_id(), config.members_only, config.role.clone()));
         let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
         let (publishes, publish_queue) = mpsc::channel(PUBLISH_QUEUE);
         let (request_router, incoming_requests) = mpsc::channel(ROUTER_QUEUE);
@@ -216,6 +217,11 @@ impl NetHandle {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<NetEvent> {
         self.inner.shared.events.subscribe()
+    }
+
+    /// Says `from_role` of the envelopes that go out from now on.
+    pub fn set_role(&self, role: Option<&str>) {
+        self.inner.shared.set_role(role.filter(|role| !role.is_empty()).map(Into::into));
     }
 
     /// The network now.

@@ -83,7 +83,7 @@ pub async fn start(config: NetConfig, shared: Arc<Shared>, inputs: Inputs) -> Re
     let (connector, resolved) = Connector::new(shared.local, &config.bootstrap, &known);
     let mut service = Service {
         swarm,
-        gossip: Gossip::new(shared.clone(), config.role),
+        gossip: Gossip::new(shared.clone()),
         queries: Queries::new(inputs.store.clone(), shared.local),
         connector,
         known,

@@ -70,6 +70,8 @@ pub struct Shared {
     /// Peers whose connections are to be closed.
     condemned: Mutex<Vec<PeerId>>,
     view: RwLock<View>,
+    /// `from_role` of outgoing envelopes.
+    role: RwLock<Option<String>>,
 }
 
 /// Memory that peers fill.
@@ -104,7 +106,7 @@ impl PeerView {
 }
 
 impl Shared {
-    pub fn new(local: PeerId, members_only: bool) -> Self {
+    pub fn new(local: PeerId, members_only: bool, role: Option<String>) -> Self {
         Self {
             local,
             wall: Wall::new(members_only),
@@ -121,7 +123,16 @@ impl Shared {
             subscribers: Arc::default(),
             counters: Arc::default(),
             view: RwLock::default(),
+            role: RwLock::new(role),
         }
+    }
+
+    pub fn role(&self) -> Option<String> {
+        self.role.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_role(&self, role: Option<String>) {
+        *self.role.write().unwrap_or_else(PoisonError::into_inner) = role;
     }
 
     /// What a peer is to this agent's mesh. To an agent without a mesh nobody is a stranger.

@@ -45,6 +45,11 @@ impl Core {
         py.detach(|| self.0.stats()).map(|stats| stats.to_string()).map_err(|error| to_python(&error))
     }
 
+    #[pyo3(signature = (role=None))]
+    fn set_role(&self, py: Python<'_>, role: Option<&str>) -> PyResult<()> {
+        py.detach(|| self.0.set_role(role)).map_err(|error| to_python(&error))
+    }
+
     fn info(&self, py: Python<'_>) -> PyResult<String> {
         py.detach(|| self.0.info()).map(|info| info.to_string()).map_err(|error| to_python(&error))
     }

@@ -35,6 +35,10 @@ impl Sealer for Roles {
     fn open(&self, sealed: &[u8]) -> Result<Vec<u8>> {
         crypto::open(&self.0, sealed)
     }
+
+    fn reads(&self, role: Option<&str>) -> bool {
+        self.0.reads(role)
+    }
 }
 
 pub fn roles(role: &str) -> Arc<Roles> {

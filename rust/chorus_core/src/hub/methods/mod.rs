@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    crypto::RoleKeys,
+    crypto::LiveKeys,
     dht::{self, Dht},
     identity::Identity,
     log::LogHandle,
@@ -59,7 +59,7 @@ pub struct Parts {
     /// SHHH.
     pub scanner: Scanner,
     /// Keys of the roles this agent holds.
-    pub keys: Arc<RoleKeys>,
+    pub keys: Arc<LiveKeys>,
     /// Peer id as text.
     pub local: String,
     /// Secrets found on the way out.
@@ -121,7 +121,7 @@ impl Parts {
         let mut state =
             serde_json::to_value(self.net.state()).map_err(|error| Error::Internal(format!("net.state: {error}")))?;
         state["agent_id"] = self.agent_id.clone().into();
-        state["role_keys"] = self.keys.kind().into();
+        state["role_keys"] = self.keys.current().kind().into();
         Ok(Answer::head(state))
     }
 

@@ -33,11 +33,11 @@ pub(super) fn call(parts: &Arc<Parts>, method: &str, params: Params, payload: By
             });
             future::ready(signed).boxed()
         }
-        "seal" => {
-            heavy(size, move || crypto::seal(&parts.keys, params.optional_text("role")?, &payload).map(Answer::payload))
-                .boxed()
-        }
-        "open" => heavy(size, move || crypto::open(&parts.keys, &payload).map(Answer::payload)).boxed(),
+        "seal" => heavy(size, move || {
+            crypto::seal(&parts.keys.current(), params.optional_text("role")?, &payload).map(Answer::payload)
+        })
+        .boxed(),
+        "open" => heavy(size, move || crypto::open(&parts.keys.current(), &payload).map(Answer::payload)).boxed(),
         _ => return Err((params, payload)),
     })
 }

@@ -80,7 +80,7 @@ pub async fn node() -> Node {
 
 /// A swarm without the loop that drives it: speaks every protocol, past our own checks.
 pub fn raw_swarm(keypair: &Keypair) -> Swarm<Behaviour> {
-    let shared = Arc::new(Shared::new(keypair.public().to_peer_id(), false));
+    let shared = Arc::new(Shared::new(keypair.public().to_peer_id(), false, None));
     behaviour::swarm(keypair, KEY, "raw", None, shared).unwrap()
 }
 
