@@ -56,7 +56,8 @@ class Observer:
         self._dht_latency_ms: float | None = None
         self._dht_next = 0.0
         self._dht_task: asyncio.Task[None] | None = None
-        self._announce_next = time.monotonic() + ANNOUNCE_PERIOD_S
+        self._announced: dict[str, Any] | None = None
+        self._announce_next = 0.0
         self.checked_at = ""
         self.findings: Findings | None = None
         self.verdict: Verdict | None = None
@@ -170,9 +171,9 @@ class Observer:
         self._dht_latency_ms = round((time.monotonic() - started) * 1000, 3)
 
     async def _announce(self) -> None:
-        if time.monotonic() < self._announce_next or self.verdict is None or self.findings is None:
+        """`health_status`: at each change, and every 30 s."""
+        if self.verdict is None or self.findings is None:
             return
-        self._announce_next = time.monotonic() + ANNOUNCE_PERIOD_S
         data = {
             "agent_id": self._context.settings.agent_id,
             "status": self.verdict.status,
@@ -181,8 +182,11 @@ class Observer:
             "max_tasks": self.findings.max_tasks,
             "version": self._context.settings.version,
         }
+        if data == self._announced and time.monotonic() < self._announce_next:
+            return
         with contextlib.suppress(HubError):
             await self._context.hub.publish("chorus/health", "health_status", data)
+            self._announced, self._announce_next = data, time.monotonic() + ANNOUNCE_PERIOD_S
 
 
 router = APIRouter(tags=["health"])

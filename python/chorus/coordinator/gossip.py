@@ -1,7 +1,8 @@
-"""Tasks and cancels heard on `chorus/tasks`: the leader proposes them at once, others when nobody has.
+"""Tasks and cancels heard on `chorus/tasks` and on the topics of roles and expertise.
 
-Whoever holds the network key is heard, so that nothing is proposed that the table would refuse, a signer uses
-only a share of the log, and what comes before its task waits in bounded memory.
+The leader proposes them at once, others when nobody has. Whoever holds the network key is heard, so that
+nothing is proposed that the table would refuse, a signer uses only a share of the log, and what comes before
+its task waits in bounded memory. What is refused is answered (`declines`).
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ from functools import partial
 import orjson
 from pydantic import ValidationError
 
+from chorus.coordinator.declines import Declines
 from chorus.coordinator.follower import Applied, Follower
 from chorus.coordinator.heard import EarlyCancels, Usage
 from chorus.coordinator.leading import Leading
 from chorus.coordinator.proposals import Proposals
 from chorus.coordinator.submission import Submission
-from chorus.hub import Hub, HubError, Message, guard
+from chorus.hub import Hub, HubError, HubInvalid, HubRefused, Message, guard
 from chorus.process import Process
 from chorus.table import bounds
-from chorus.table.records import Member, Task
+from chorus.table.records import Member, Mesh, Task
 from chorus.wire.ids import heard_task_id
-from chorus.wire.messages import TASKS, TaskCancel
-from chorus.wire.task import TaskInvalid, TaskSubmission, check_entry_size, parse_task
+from chorus.wire.messages import TASKS, TaskCancel, required_by
+from chorus.wire.task import EXPERTISE_MAX, TaskInvalid, TaskSubmission, check_entry_size, parse_task
 
 # The leader is given this long before another member proposes what both heard; each further member waits a
 # little longer than the one before, so that one of them proposes it and not all.
@@ -39,6 +41,23 @@ HEARD_MAX_BYTES = 32 * 1024 * 1024
 SUBMISSIONS = frozenset({"submit", "goal"})
 # The most that a cancel holds.
 CANCEL_BYTES = 1024
+
+
+def for_topic(task: TaskSubmission, topic: str) -> TaskSubmission:
+    """The task as it is when it was announced on this topic: for those only whom the topic is for.
+
+    Raises TaskInvalid when it asks for another role. Pure.
+    """
+    role, expertise = required_by(topic)
+    if role:
+        if task.required_role not in ("", role):
+            raise TaskInvalid([("required_role", "is another than the topic's")])
+        return task.model_copy(update={"required_role": role})
+    if expertise and expertise not in task.required_expertise:
+        if len(task.required_expertise) >= EXPERTISE_MAX:
+            raise TaskInvalid([("required_expertise", "leaves no room for the topic's")])
+        return task.model_copy(update={"required_expertise": (*task.required_expertise, expertise)})
+    return task
 
 
 class Gossip:
@@ -62,6 +81,7 @@ class Gossip:
         self._heard_bytes = 0
         self._usage = Usage()
         self._early = EarlyCancels()
+        self._declines = Declines(hub, process.log)
         follower.listen(self._on_applied)
 
     async def run(self) -> None:
@@ -83,13 +103,17 @@ class Gossip:
                 self._hear_task(message)
             elif message.type == "task_cancel":
                 self._hear_cancel(message)
-        except (TaskInvalid, ValidationError) as error:
-            self._process.log.info(
-                "an announcement was not understood", sender=message.sender, error=str(error)
-            )
+        except TaskInvalid as error:
+            self._not_understood(message, error)
+            self._decline(message, error)
+        except ValidationError as error:
+            self._not_understood(message, error)
+
+    def _not_understood(self, message: Message, error: Exception) -> None:
+        self._process.log.info("an announcement was not understood", sender=message.sender, error=str(error))
 
     def _hear_task(self, message: Message) -> None:
-        task = parse_task(message.data)
+        task = for_topic(parse_task(message.data), message.topic)
         check_entry_size(task)
         # The signer speaks for itself.
         task_id = task.task_id or heard_task_id(message.sender, message.sequence)
@@ -99,16 +123,28 @@ class Gossip:
         def needed() -> bool:
             if self._store.get(Task, task_id) is not None:
                 return False
-            return bounds.full(self._store, signer, stranger=self._is_stranger(signer)) is None
+            full = bounds.full(self._store, signer, stranger=self._is_stranger(signer))
+            if full is not None:
+                self._decline(message, f"{full}; announce it again when some of them have ended")
+            return full is None
 
         async def propose() -> None:
-            await self._submission.take(task, submitter=signer, wait_s=PROPOSE_S)
+            try:
+                await self._submission.take(task, submitter=signer, wait_s=PROPOSE_S)
+            except HubError as error:
+                # Of anything else the outcome is not known yet, or another agent's.
+                if isinstance(error, HubInvalid | HubRefused) or self._submission.why_not_yet(task):
+                    self._decline(message, error)
+                raise
 
         size, stranger = len(message.raw), self._is_stranger(signer)
         full = self._usage.full(signer, size, self._now(), stranger=stranger)
         if full is not None:
             self._dropped(full, sender=signer)
-        elif self._later(f"task {task_id}", size, needed, propose, lambda: self._ready(task)):
+            self._decline(message, f"more than {full}; announce it again in a minute")
+        elif self._later(
+            f"task {task_id}", size, needed, propose, lambda: self._ready(task), topic=message.topic
+        ):
             self._usage.charge(signer, size, self._now(), stranger=stranger)
 
     def _hear_cancel(self, message: Message) -> None:
@@ -163,6 +199,8 @@ class Gossip:
         needed: Callable[[], bool],
         propose: Callable[[], Awaitable[None]],
         ready: Callable[[], bool] = lambda: True,
+        *,
+        topic: str = TASKS,
     ) -> bool:
         """Whether it will be proposed, now or when its time has come."""
         if key in self._heard or not needed():
@@ -171,7 +209,7 @@ class Gossip:
             self._dropped(f"{HEARD_MAX} announcements or {HEARD_MAX_BYTES} bytes that wait", dropped=key)
             return False
         self._heard_bytes += size
-        work = partial(self._propose, needed, propose, ready)
+        work = partial(self._propose, needed, propose, ready, topic)
         task = asyncio.create_task(guard.alone(work, "gossip"))
         self._heard[key] = task
 
@@ -189,9 +227,13 @@ class Gossip:
             self._process.log.warning("announcements are dropped", limit=limit, **what)
 
     async def _propose(
-        self, needed: Callable[[], bool], propose: Callable[[], Awaitable[None]], ready: Callable[[], bool]
+        self,
+        needed: Callable[[], bool],
+        propose: Callable[[], Awaitable[None]],
+        ready: Callable[[], bool],
+        topic: str,
     ) -> None:
-        if not self._leading.active:
+        if not self._is_first(topic):
             await asyncio.sleep(self._patience_s * (1 + self._rank() * STAGGER_SHARE))
         if not ready():
             await self._wait_for(ready)
@@ -215,6 +257,27 @@ class Gossip:
         """Whether the table has what the task needs to be taken."""
         known = all(self._store.get(Task, other) is not None for other in task.depends_on)
         return known and self._submission.why_not_yet(task) is None
+
+    def _is_first(self, topic: str) -> bool:
+        """Whether this agent proposes and answers at once what is announced on a topic.
+
+        That is the leader, or the first of those on the topic where the leader is not.
+        """
+        role, expertise = required_by(topic)
+        if self._leading.active or not (role or expertise):
+            return self._leading.active
+        on_it = [
+            member.peer
+            for member in self._store.records(Member)
+            if member.present and (member.role == role if role else expertise in member.expertise)
+        ]
+        mesh = self._store.get(Mesh, "mesh")
+        leads = mesh is not None and mesh.leader in on_it
+        return not leads and min(on_it, default="") == self._hub.peer_id
+
+    def _decline(self, message: Message, error: TaskInvalid | HubError | str) -> None:
+        if self._is_first(message.topic):
+            self._declines.say(message, error)
 
     def _rank(self) -> int:
         """How many present members would propose before this one."""

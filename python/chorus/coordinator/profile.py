@@ -5,6 +5,7 @@ capabilities as news.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,8 +24,10 @@ from chorus.wire.messages import COORDINATION
 ASK_SOON_S = 0.5
 ASK_S = 5.0
 ENTRY_TIMEOUT_S = 10.0
-# Availability is told when it changes, and anew in between for those who came later.
+# What changes is told, and all of it anew in between for those who came later.
 BROADCAST_S = 30.0
+# Many tasks may begin and end in a second; so much is told at once.
+NEWS_PAUSE_S = 0.2
 DRAINING = "draining: this agent is about to stop"
 
 
@@ -36,12 +39,12 @@ class ProfileKeeper:
         self._store = follower.store
         self.draining = False
         self._changed = asyncio.Event()
-        self._said: dict[str, Any] | None = None
-        self._said_at = 0.0
-        self._capable: dict[str, Any] | None = None
+        self._news = asyncio.Event()
         follower.listen(self._look)
 
     def _look(self, batch: list[Applied]) -> None:
+        if any(item.outcome.tasks or item.outcome.members for item in batch):
+            self._news.set()
         # Just admitted, or somebody changed what the table says of us; or more can be said from here on.
         members = any(item.outcome.members for item in batch)
         raised = any(item.entry.type == "table_version" and item.outcome.accepted for item in batch)
@@ -57,13 +60,13 @@ class ProfileKeeper:
     def refresh(self) -> None:
         """Something about this member changed."""
         self._changed.set()
+        self._news.set()
 
     async def run(self) -> None:
         """Says what changed, until cancelled."""
         while True:
             try:
                 await self.say()
-                await self._broadcast()
             except HubError as error:
                 self._process.log.info("profile not in the table yet", error=str(error))
             try:
@@ -116,39 +119,57 @@ class ProfileKeeper:
             profile["accepting"], profile["reason"] = False, DRAINING
         return profile
 
-    async def _broadcast(self) -> None:
-        member = self._store.get(Member, self._hub.peer_id)
-        if member is None:
-            return
-        await self._broadcast_capabilities(member)
-        active = self._store.open_attempts_of(member.peer)
-        available = max(0, member.max_tasks - active) if member.accepting else 0
-        said = {
-            "active": active,
-            "max_tasks": member.max_tasks,
-            "available": available,
-            "accepting": member.accepting,
-            "reason": member.reason,
-        }
-        now = asyncio.get_running_loop().time()
-        if said == self._said and now - self._said_at < BROADCAST_S:
-            return
-        self._said, self._said_at = said, now
-        await self._hub.publish(COORDINATION, "availability_broadcast", said)
+    # News
 
-    async def _broadcast_capabilities(self, member: Member) -> None:
-        capable = {
-            "agent_id": member.agent_id,
-            "role": member.role,
-            "expertise": list(member.expertise),
-            "specialization": member.specialization,
-            "max_tasks": member.max_tasks,
-            "languages": list(member.languages),
-            "version": member.version,
-        }
-        if capable != self._capable:
-            self._capable = capable
-            await self._hub.publish(COORDINATION, "capability_broadcast", capable)
+    async def broadcast(self) -> None:
+        """Tells what changed on `chorus/coordination/v1`, and all of it now and then, until cancelled."""
+        said: dict[str, dict[str, Any]] = {}
+        said_at: dict[str, float] = {}
+        loop = asyncio.get_running_loop()
+        while True:
+            self._news.clear()
+            member = self._store.get(Member, self._hub.peer_id)
+            for type, data in () if member is None else self._told(member):
+                if data == said.get(type) and loop.time() - said_at[type] < BROADCAST_S:
+                    continue
+                try:
+                    await self._hub.publish(COORDINATION, type, data)
+                except HubError as error:
+                    self._process.log.info("a broadcast is late", type=type, error=str(error))
+                    continue
+                said[type], said_at[type] = data, loop.time()
+            await asyncio.sleep(NEWS_PAUSE_S)
+            try:
+                async with asyncio.timeout(ASK_S):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+
+    def _told(self, member: Member) -> Iterator[tuple[str, dict[str, Any]]]:
+        active = self._store.open_attempts_of(member.peer)
+        yield (
+            "availability_broadcast",
+            {
+                "active": active,
+                "max_tasks": member.max_tasks,
+                "available": max(0, member.max_tasks - active) if member.accepting else 0,
+                "accepting": member.accepting,
+                "reason": member.reason,
+            },
+        )
+        yield (
+            "capability_broadcast",
+            {
+                "agent_id": member.agent_id,
+                "role": member.role,
+                "expertise": list(member.expertise),
+                "reports_to": self._process.assignments.current.reports_to,
+                "specialization": member.specialization,
+                "max_tasks": member.max_tasks,
+                "languages": list(member.languages),
+                "version": member.version,
+            },
+        )
 
 
 def models_of(said: dict[str, Any]) -> dict[str, Any]:

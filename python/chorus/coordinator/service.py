@@ -22,6 +22,7 @@ from chorus.coordinator.newest import Newest
 from chorus.coordinator.profile import ProfileKeeper
 from chorus.coordinator.proposals import Proposals
 from chorus.coordinator.redaction import Redaction
+from chorus.coordinator.role_topics import RoleTopics
 from chorus.coordinator.submission import Submission
 from chorus.hub import (
     ByteStream,
@@ -85,6 +86,14 @@ class Coordinator:
             process, hub, self.follower, self.proposals, self.blobs, self.newest, self.importing
         )
         self.gossip = Gossip(process, hub, self.follower, self.proposals, self.leading, self.submission)
+        self.role_topics = RoleTopics(
+            hub,
+            process.log,
+            process.settings.agent_id,
+            process.assignments,
+            self.gossip.hear,
+            lambda peer: self.store.get(Member, peer) is not None,
+        )
         self.profile = ProfileKeeper(process, hub, self.follower, self.proposals)
         wall = {"wall_ms": leading["wall_ms"]} if "wall_ms" in leading else {}
         self.ballots = Ballots(process, hub, self.follower, self.proposals, self.leading, **wall)
@@ -123,9 +132,11 @@ class Coordinator:
                 group.create_task(self.follower.run())
                 group.create_task(self.leading.run())
                 group.create_task(self.gossip.run())
+                group.create_task(self.role_topics.run())
                 # What the table's file fails with is the process's: it starts anew and waits for the disk.
                 disk = (sqlite3.OperationalError,)
                 group.create_task(guard.lasting(self.profile.run, "answer", raising=disk))
+                group.create_task(guard.lasting(self.profile.broadcast, "answer", raising=disk))
                 group.create_task(guard.lasting(self.ballots.run, "record", raising=disk))
                 group.create_task(self.curating.run())
                 group.create_task(self._follow_assignments())

@@ -323,7 +323,8 @@ class Attempt:
         with contextlib.suppress(OSError):
             self._state("released", reason)
         self.journal.close()
-        self._later(self._announce("task_failed", {"ended_by": "lost", "reason": reason}))
+        said = {"task_id": self.task_id, "attempt": self.number, "mesh": self._mesh}
+        self._later(self._room.tell("task_failed", {**said, "ended_by": "lost", "reason": reason}))
         self._later(self._log_entry("task_released", {"reason": reason[:2000]}))
         body = {"task_id": self.task_id, "attempt": self.number, "reason": reason[:2000]}
         self._room.spawn(propose(self._room.hub, entry, body, within_s=_RELEASE_WITHIN_S))

@@ -29,7 +29,6 @@ from chorus.hub import HubError, HubRefused
 from chorus.process import metrics
 from chorus.table.entries import may_count_later
 from chorus.wire.ids import new_id
-from chorus.wire.messages import COORDINATION
 
 # As many earlier attempts as a record names.
 LINKS_MAX = 64
@@ -291,11 +290,10 @@ class Publisher:
         }
         entry = {**said, "outcome": body["outcome"], "hash": name}
         await decisions.log_once(room.hub, "task_completed", entry, since=logged_since)
-        with contextlib.suppress(HubError):  # news only
-            if body["outcome"] == "completed":
-                await room.hub.publish(COORDINATION, "task_complete", said)
-            else:
-                await room.hub.publish(COORDINATION, "task_failed", {**said, "reason": body["reason"]})
+        if body["outcome"] == "completed":
+            await room.tell("task_complete", said)
+        else:
+            await room.tell("task_failed", {**said, "reason": body["reason"]})
 
     async def _forget_record(self, item: Item) -> None:
         """The next try makes another record, of its own time and name."""

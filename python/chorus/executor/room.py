@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -19,11 +20,12 @@ from chorus.executor.image_store import ImageStore
 from chorus.executor.journal import Journal
 from chorus.executor.outbox import Item, Outbox
 from chorus.executor.redaction import RedactorFactory
-from chorus.hub import Hub, HubNoMesh
+from chorus.hub import Hub, HubError, HubNoMesh
 from chorus.process import Assignments
 from chorus.process.logs import Logger
 from chorus.table.reader import TableReader
 from chorus.telemetry.operations import Operation, Operations
+from chorus.wire.messages import COORDINATION, reports_topic
 from chorus.wire.task import TaskSubmission, rfc3339
 
 
@@ -72,6 +74,15 @@ class Room:
     def operation(self, task_id: str, attempt: int) -> Operation:
         """What BACKBEAT follows of an attempt."""
         return self.operations.of("task", f"{task_id}:{attempt}")
+
+    async def tell(self, type: str, data: dict[str, Any]) -> None:
+        """How an attempt ended, on the topic of coordination and to whom this agent reports: news only."""
+        topics = [COORDINATION]
+        if reports_to := self.assignments.current.reports_to:
+            topics.append(reports_topic(reports_to))
+        for topic in topics:
+            with contextlib.suppress(HubError):
+                await self.hub.publish(topic, type, data)
 
     def now(self) -> str:
         """The time as the API writes it."""

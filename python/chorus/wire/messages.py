@@ -17,6 +17,32 @@ META_DISCUSSION = "hmmm/meta-discussion/v1"
 ELECTION = "chorus/election/v1"
 DECISIONS = "chorus/decisions"
 HEALTH = "chorus/health"
+_ROLE = "chorus/role/"
+_EXPERTISE = "chorus/expertise/"
+_REPORTS = "chorus/reports/"
+
+
+def role_topic(role: str) -> str:
+    """Where those of a role are spoken to."""
+    return _ROLE + role
+
+
+def expertise_topic(expertise: str) -> str:
+    """Where those with an expertise are spoken to."""
+    return _EXPERTISE + expertise
+
+
+def reports_topic(agent_id: str) -> str:
+    """Where those who report to an agent speak."""
+    return _REPORTS + agent_id
+
+
+def required_by(topic: str) -> tuple[str, str]:
+    """The role and the expertise that a topic stands for; one is empty, or both."""
+    role = topic.removeprefix(_ROLE) if topic.startswith(_ROLE) else ""
+    expertise = topic.removeprefix(_EXPERTISE) if topic.startswith(_EXPERTISE) else ""
+    return role, expertise
+
 
 TaskId = Annotated[str, Field(pattern=ID_PATTERN)]
 Text = Annotated[str, Field(max_length=64 * 1024)]
@@ -82,9 +108,15 @@ class TaskClaim(OnAttempt):
     """Its signer took the attempt."""
 
 
-class TaskDecline(OnAttempt):
-    """Its signer did not take the attempt."""
+class TaskDecline(Data):
+    """Its signer did not take the attempt; or, without one, refuses an announcement.
 
+    An announcement without a usable `task_id` is named by its message id.
+    """
+
+    task_id: Name
+    attempt: Count | None = None
+    mesh: Name = ""
     reason: Text = ""
 
 
@@ -129,6 +161,7 @@ class CapabilityBroadcast(Data):
     agent_id: Name
     role: Name = ""
     expertise: tuple[Name, ...] = ()
+    reports_to: Name = ""
     specialization: Name = ""
     max_tasks: Count = 0
     languages: tuple[Name, ...] = ()

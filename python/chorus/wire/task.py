@@ -39,6 +39,7 @@ DEPENDENCIES_MAX = 64
 ARTIFACTS_MAX = 64
 PROTECTED_MAX = 64
 ATTEMPTS_MAX = 100
+EXPERTISE_MAX = 64
 BUDGET_STEPS_MAX = 10_000
 BUDGET_TOKENS_MAX = 10**12
 BUDGET_USD_MAX = 1_000_000
@@ -159,7 +160,7 @@ class TaskSubmission(BaseModel):
     stdin_sha256: Sha256 | Literal[""] = ""
     project: Word = ""
     required_role: Word = ""
-    required_expertise: Annotated[tuple[Word, ...], Field(max_length=64)] = ()
+    required_expertise: Annotated[tuple[Word, ...], Field(max_length=EXPERTISE_MAX)] = ()
     specialization: Word = ""
     priority: Annotated[int, Field(ge=0, le=10)] = 5
     timeout_s: Annotated[float, Field(gt=0, le=TIMEOUT_MAX_S, allow_inf_nan=False)] = 900

@@ -94,22 +94,28 @@ class Agent:
         self.peer = mesh.agent(name).peer_id
         self.executor = Executor(self)
         self.coordinator: Coordinator | None = None
+        self.assignment = Assignment(max_tasks=2)
 
     async def start(self) -> None:
         """Starts the coordinator, or starts it anew."""
         self.hub: Hub = self.mesh.hub(self.name, "coordinator")
         settings = load_settings({"CHORUS_LICENSE_ID": "dev-1", "CHORUS_AGENT_ID": self.name}).model_copy(
             update={
-                "peer_id": self.peer, "version": "0", "assignment": Assignment(max_tasks=2),
+                "peer_id": self.peer, "version": "0", "assignment": self.assignment,
                 "data_dir": self.folder / self.name, "run_dir": self.folder / self.name,
                 "task_lease_s": 300.0, "election_timeout_s": 150.0, "retention_s": 86_400.0,
                 "cluster_secret": SecretBytes(b"of a test"),
             }
         )  # fmt: skip
-        process = Process("coordinator", settings, Logger(logging.getLogger("chorus.test")))
+        process = self.process = Process("coordinator", settings, Logger(logging.getLogger("chorus.test")))
         store = TableStore(process.settings.paths.table_db)
         self.coordinator = Coordinator(process, self.hub, store, clock=self.clock, wall_ms=self.mesh.stamp)
         self.running = asyncio.create_task(self.coordinator.run())
+
+    def assign(self, **fields: Any) -> None:
+        """Another assignment counts from now on."""
+        self.assignment = self.assignment.model_copy(update=fields)
+        self.process.assignments.take(self.assignment)
 
     async def stop(self) -> None:
         """The coordinator's process ends."""

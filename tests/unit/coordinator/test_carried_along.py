@@ -305,6 +305,7 @@ async def test_what_says_nothing_about_a_line_is_tried_again(
 
     class Settings:
         paths, assignment = Paths(tmp_path, tmp_path), Assignment()
+        backbeat = ""
 
     proposals, settings, log = Refusing(answer), Settings(), Logger(logging.getLogger("chorus.test"))
     stand_ins: Any = (Process("coordinator", settings, log), Hub(), Follower(), proposals)  # type: ignore[arg-type]

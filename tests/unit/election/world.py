@@ -31,7 +31,8 @@ def process(folder: Path, name: str, peer_id: str, **settings: Any) -> Process:
         "run_dir": folder / name, "assignment": Assignment(max_tasks=2),
         "task_lease_s": 30.0, "election_timeout_s": 15.0, "heartbeat_s": 0.05,
         "voters": 5, "join_wait_s": 0.3,
-        "member_absence_s": 600.0, "rejoin": False, "leaderless": "run", "license_kind": "development", "backbeat_enabled": False,
+        "member_absence_s": 600.0, "rejoin": False, "leaderless": "run", "license_kind": "development",
+        "backbeat_enabled": False,
         "cluster_secret": SecretBytes(SECRET), **settings,
     }  # fmt: skip
     return Process("election", Settings.model_construct(**given), Logger(logging.getLogger("chorus.test")))
