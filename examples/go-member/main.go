@@ -3,7 +3,9 @@
 //
 //	go-member -license dev-123 -agent /ip4/127.0.0.1/tcp/9000/p2p/12D3… -- python3 -c 'print(6*7)'
 //
-// Exit codes: 0 completed, 1 failed, 2 no connection, 3 no answer in time.
+// With -topic it publishes elsewhere, such as on chorus/role/reviewer for agents of that role alone.
+//
+// Exit codes: 0 completed, 1 failed, 2 no connection, 3 no answer in time, 4 refused.
 package main
 
 import (
@@ -24,9 +26,13 @@ const (
 	exitFailed       = 1
 	exitNoConnection = 2
 	exitNoAnswer     = 3
+	exitRefused      = 4
 )
 
-var errTaskFailed = errors.New("the task failed")
+var (
+	errTaskFailed  = errors.New("the task failed")
+	errTaskRefused = errors.New("the task was refused")
+)
 
 // errNoConnection wraps everything that went wrong before the mesh could hear us.
 type errNoConnection struct{ cause error }
@@ -38,6 +44,7 @@ func main() {
 	license := flag.String("license", "dev-123", "development licence the cluster secret is derived from")
 	secret := flag.String("secret", os.Getenv("CHORUS_CLUSTER_SECRET"), "cluster secret, instead of a development licence")
 	secretFile := flag.String("secret-file", os.Getenv("CHORUS_CLUSTER_SECRET_FILE"), "file with the cluster secret")
+	topic := flag.String("topic", tasksTopic, "where to publish the task")
 	language := flag.String("language", "python", "language of the task")
 	limit := flag.Duration("timeout", 2*time.Minute, "how long to wait for the completion")
 	flag.Parse()
@@ -58,7 +65,7 @@ func main() {
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
 
-	err := run(ctx, *agent, networkKey(*secret, *license), newTask(*language, shellJoin(flag.Args())))
+	err := run(ctx, *agent, networkKey(*secret, *license), *topic, newTask(*language, shellJoin(flag.Args())))
 	var unreachable errNoConnection
 	switch {
 	case err == nil:
@@ -68,20 +75,22 @@ func main() {
 		os.Exit(exitNoConnection)
 	case errors.Is(err, errTaskFailed):
 		os.Exit(exitFailed)
+	case errors.Is(err, errTaskRefused):
+		os.Exit(exitRefused)
 	default:
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(exitNoAnswer)
 	}
 }
 
-func run(ctx context.Context, agent string, key []byte, task map[string]any) error {
-	member, err := join(ctx, agent, key)
+func run(ctx context.Context, agent string, key []byte, topic string, task map[string]any) error {
+	member, err := join(ctx, agent, key, topic)
 	if err != nil {
 		return errNoConnection{err}
 	}
 	defer member.close()
 	fmt.Fprintln(os.Stderr, "member", member.host.ID(), "is connected")
-	if err := member.publish(ctx, tasksTopic, "task_announcement", task); err != nil {
+	if err := member.publish(ctx, topic, "task_announcement", task); err != nil {
 		return err
 	}
 	fmt.Fprintln(os.Stderr, "published task", task["task_id"])
@@ -100,7 +109,8 @@ func awaitCompletion(ctx context.Context, news *pubsub.Subscription, taskID stri
 			continue // the envelope speaks for its signer, or for nobody
 		}
 		var about struct {
-			TaskID string `json:"task_id"`
+			TaskID  string `json:"task_id"`
+			Attempt *int   `json:"attempt"`
 		}
 		if json.Unmarshal(heard.Data, &about) != nil || about.TaskID != taskID {
 			continue
@@ -112,6 +122,11 @@ func awaitCompletion(ctx context.Context, news *pubsub.Subscription, taskID stri
 		case "task_failed":
 			fmt.Println(string(message.Data))
 			return errTaskFailed
+		case "task_decline":
+			fmt.Println(string(message.Data))
+			if about.Attempt == nil {
+				return errTaskRefused // not one attempt but the announcement is declined
+			}
 		default:
 			fmt.Fprintln(os.Stderr, heard.Type, "from", heard.From)
 		}

@@ -74,8 +74,9 @@ func derive(secret []byte, info string) []byte {
 	return key
 }
 
-// join connects to one agent and follows the coordination topic; gossip brings the rest of the mesh.
-func join(ctx context.Context, agent string, key []byte) (*member, error) {
+// join connects to one agent and follows the coordination topic; gossip brings the rest of the mesh. On the
+// topic it will publish.
+func join(ctx context.Context, agent string, key []byte, topic string) (*member, error) {
 	private, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -92,20 +93,20 @@ func join(ctx context.Context, agent string, key []byte) (*member, error) {
 		return nil, err
 	}
 	joined := &member{host: node, topics: map[string]*pubsub.Topic{}, grafted: make(chan struct{})}
-	if err := joined.connect(ctx, agent); err != nil {
+	if err := joined.connect(ctx, agent, topic); err != nil {
 		joined.close()
 		return nil, err
 	}
 	return joined, nil
 }
 
-func (m *member) connect(ctx context.Context, agent string) error {
+func (m *member) connect(ctx context.Context, agent, topic string) error {
 	gossip, err := pubsub.NewGossipSub(ctx, m.host,
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictSign), pubsub.WithEventTracer(m))
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{tasksTopic, coordinationTopic} {
+	for _, name := range []string{topic, coordinationTopic} {
 		if m.topics[name], err = gossip.Join(name); err != nil {
 			return err
 		}
