@@ -6,6 +6,7 @@ The pure part decides what is said and how often; `Declines` says it.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, Final
@@ -28,6 +29,8 @@ FIELD_MAX_CHARS: Final = 64
 PROBLEMS_MAX: Final = 8
 # Shorter texts of an announcement stand in many sentences by chance.
 TELLING_CHARS: Final = 3
+# A sentence may have cut a long one.
+TELLING_START_CHARS: Final = 16
 
 _FIELDS: Final = frozenset(
     {*TaskSubmission.model_fields, *Resources.model_fields, *Budget.model_fields, *Source.model_fields}
@@ -82,7 +85,11 @@ def _problem(field: str, what: str, values: list[str]) -> str:
 
 
 def _repeats(what: str, value: str) -> bool:
-    return value in what if len(value) >= TELLING_CHARS else repr(value) in what
+    """Whether a sentence holds a value, or how it begins: plain, or as Python or JSON writes it."""
+    if len(value) < TELLING_CHARS:
+        return repr(value) in what
+    start = value[:TELLING_START_CHARS]
+    return any(form in what for form in (start, repr(start)[1:-1], json.dumps(start)[1:-1]))
 
 
 def _texts(data: Any) -> Iterator[str]:

@@ -85,21 +85,19 @@ def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.lists(inner) | st.dictionaries(WORDS, inner)
 
 
-WORDS = st.text(min_size=4)
+# No sentence of ours holds the bracket, so that what is found of a value comes from the announcement.
+WORDS = st.text(min_size=3).map(lambda text: f"\u27e6{text}")
 FIELDS = ["title", "env", "secrets", "source", "commands", "depends_on", "language", "network"]
 
 
-@given(st.dictionaries(st.sampled_from(FIELDS), st.recursive(WORDS, nested)))
+@given(st.dictionaries(st.sampled_from(FIELDS), st.recursive(WORDS, nested, max_leaves=8)))
 def test_no_refusal_holds_a_value(data: dict[str, Any]) -> None:
     try:
         parse_task(data)
     except TaskInvalid as error:
         said = reason_of(error, data)
         assert len(said) <= declines.REASON_MAX_CHARS
-        usual = " ".join([*declines._REMEDIES.values(), declines._USUAL])
-        for value in declines._texts(data):
-            if value not in usual and value not in declines._FIELDS:
-                assert value not in said
+        assert "\u27e6" not in said
 
 
 def test_a_signer_is_answered_once_a_second_and_all_together_within_bounds(
