@@ -2,8 +2,8 @@
 SHELL := bash
 VENV := $(or $(CHORUS_VENV),.venv)
 PYTEST := $(VENV)/bin/python -m pytest
-# Two files at a time: most tests wait for agents and containers. A file's tests share a mesh.
-PYTEST_PARALLEL := $(PYTEST) -n 2 --dist loadfile
+# Three files at a time also on two cores: most tests wait for agents and containers. A file's tests share a mesh.
+PYTEST_PARALLEL := $(PYTEST) -n 3 --dist loadfile
 export CARGO_TARGET_DIR ?= $(or $(CHORUS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chorus)/target
 # raft-rs generates its messages with protoc; without the system's, set-up puts one into the virtual environment.
 export PATH := $(PATH):$(abspath $(VENV)/bin)
