@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from chorus.executor.patch.ignoring import Ignored, built_folder
 from chorus.executor.patch.lines import Budget
 from chorus.executor.patch.names import gits_own, why_refused
-from chorus.executor.patch.tree import LINK, NOT_FETCHED, File, Tree, folders_of, leads_out
+from chorus.executor.patch.tree import LINK, NOT_FETCHED, File, Tree, folders_of, leads_out, loops
 from chorus.executor.patch.writing import TooLong, changed, read_of, renamed
 from chorus.wire.visible import visible
 
@@ -31,6 +31,7 @@ _NAME_CHARS_MAX: Final = 1000
 
 IGNORED: Final = "the source's ignore rules cover it"
 BUILT: Final = "a build or cache folder that the source does not have"
+LOOPED: Final = "git puts no folder in the place of a link that leads back to itself"
 UNREAD: Final = "its content was not read"
 
 
@@ -95,10 +96,13 @@ class _Making:
         for path in paths:
             if path in sources:
                 continue
-            part = self._parts.setdefault(part_of.get(path, path), _Part())
+            key = part_of.get(path, path)
+            part = self._parts.setdefault(key, _Part())
+            if path in part_of and self._was_a_loop(key):
+                part.why_not = LOOPED
             part.paths += [path, moved[path]] if path in moved else [path]
             if not part.why_not:
-                self._write(part_of.get(path, path), path, moved.get(path))
+                self._write(key, path, moved.get(path))
         texts = sorted(text for part in self._parts.values() for text in part.texts)
         too_much = {
             path: part.why_not for part in self._parts.values() if part.why_not for path in part.paths
@@ -169,6 +173,11 @@ class _Making:
                 if place in places:
                     part_of[path] = place  # the outermost is the last
         return part_of
+
+    def _was_a_loop(self, path: str) -> bool:
+        """Whether a link was there that the system follows no farther: git then finds nothing below it."""
+        file = self._before.get(path)
+        return file is not None and file.mode == LINK and loops(path, self._before)
 
     def _renames(self, paths: Iterable[str]) -> dict[str, str]:
         """The old paths, by the new ones, of files that only moved."""

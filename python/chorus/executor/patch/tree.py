@@ -14,6 +14,8 @@ from chorus.archives import confined
 Mode = Literal["100644", "100755", "120000"]
 LINK: Mode = "120000"
 _READ_BYTES = 256 * 1024
+# Links that are followed on one way, as Linux does (path_resolution(7)).
+_LINKS_MAX: Final = 40
 
 
 class Place(NamedTuple):
@@ -98,3 +100,24 @@ def leads_out(path: str, target: bytes) -> bool:
     told = target.decode("utf-8", "surrogateescape")
     end = posixpath.normpath(posixpath.join(posixpath.dirname(path), told))
     return not told.startswith("/") and (end == ".." or end.startswith("../"))
+
+
+def loops(path: str, tree: Tree) -> bool:
+    """Whether a link, and those that it leads to in this tree, lead round and round."""
+    left, done, links = path.split("/"), list[str](), 0
+    while left:
+        name = left.pop(0)
+        if name == "..":
+            done = done[:-1]
+        elif name not in ("", "."):
+            done.append(name)
+            file = tree.get("/".join(done))
+            if file is not None and file.mode == LINK:
+                links += 1
+                target = file.read().decode("utf-8", "surrogateescape")
+                if target.startswith("/"):
+                    return False
+                if links > _LINKS_MAX:
+                    return True
+                done, left = done[:-1], [*target.split("/"), *left]
+    return False
