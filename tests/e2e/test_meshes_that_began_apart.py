@@ -61,6 +61,7 @@ def four(needs: None, short_dir: Path) -> Iterator[list[Site]]:
         yield made
 
 
+@pytest.mark.heavy
 def test_three_lone_agents_become_one_mesh_with_all_that_they_had(four: list[Site]) -> None:
     three = four[:3]
     for number, site in enumerate(three):

@@ -89,6 +89,7 @@ def until_said_to_be_lost(site: Site, lost: Sequence[Site]) -> None:
     until(told)
 
 
+@pytest.mark.heavy
 def test_one_of_three_goes_on_with_all_that_it_has(five: list[Site]) -> None:
     survivor, *lost = three = five[:3]
     for site, skill in zip(three, ("kept", "gone", "gone"), strict=True):

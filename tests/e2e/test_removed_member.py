@@ -122,6 +122,7 @@ def test_a_result_that_nobody_else_has_counts_once(three_hosts: list[Host]) -> N
         until(lambda: [line for line in victim.said("result superseded") if task_id in line])
 
 
+@pytest.mark.heavy
 def test_members_are_removed_by_hand(three: list[Site]) -> None:
     leader = until(lambda: leading(three))
     # The leader is refused for another reason.

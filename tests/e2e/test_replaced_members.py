@@ -67,6 +67,7 @@ def replaced_in_turn(three: Sequence[Site], changes: int, tasks: int) -> None:
     check(three, task_ids)
 
 
+@pytest.mark.heavy
 def test_all_three_are_replaced(three_sites: Sequence[Site]) -> None:
     replaced_in_turn(three_sites, CHANGES_IN_SHORT, TASKS_IN_SHORT)
 

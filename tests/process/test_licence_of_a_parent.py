@@ -93,6 +93,7 @@ async def test_a_suspension_drains_the_agent_and_ends_it_with_its_line(
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.heavy
 async def test_back_within_the_grace_nothing_is_noticed_but_the_detail(
     short_dir: Path, docker_that_pings: str, server: KachingProcess, settings: dict[str, str]
 ) -> None:

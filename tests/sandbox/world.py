@@ -26,6 +26,7 @@ from chorus.table.entry_types import SINCE
 from chorus.table.reader import TableReader
 from chorus.table.rows import TaskRow
 from chorus.table.store import TableStore
+from chorus.telemetry.operations import Operations
 from chorus.testing.fake_hub import FakeHub, FakeMesh
 from chorus.wire.ids import new_id
 from chorus.wire.task import parse_task
@@ -59,6 +60,7 @@ class FakeProcess:
         self.log = Logger(logging.getLogger("test-executor"))
         self.stopping = asyncio.Event()
         self.health = Health()
+        self.operations = Operations(False)
 
     async def offer(self, methods: Mapping[str, Any], *, peers: bool = False, streams: Any = None) -> None:
         async def serve(request: Request) -> Any:
