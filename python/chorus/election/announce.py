@@ -62,9 +62,11 @@ class News:
             if heard.at >= oldest and heard.mesh == mesh
         }
 
-    async def say(self, type: str, **data: Any) -> None:
-        """Publishes a message of this agent."""
+    async def say(self, type: str, **data: Any) -> bool:
+        """Publishes a message of this agent; whether the core took it."""
         try:
             await self._hub.publish(ELECTION, type, data)
         except HubError as error:
             self._process.log.debug("news of the election not published", type=type, error=str(error))
+            return False
+        return True

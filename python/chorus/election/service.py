@@ -72,6 +72,8 @@ class Election:
         self._trigger: Trigger = ""
         self._leader: str | None = None
         self._leader_since_ms: int | None = None
+        # When this agent's last heartbeat went out; None before the first one.
+        self._heartbeat_ms: int | None = None
         self._status = RaftStatus(None, 0, 0, "none", None, 0, 0)
         self._wake = asyncio.Event()
         process.operations.begin("election", "", "searching")
@@ -168,7 +170,7 @@ class Election:
             except (HubError, OSError) as error:
                 self._process.log.info("the score was not updated", error=str(error))
             status = self._status
-            await self.news.say(
+            said = await self.news.say(
                 "heartbeat",
                 mesh=status.mesh,
                 term=status.term,
@@ -177,6 +179,8 @@ class Election:
                 score=self._score.total,
                 agent_id=self._process.settings.agent_id,
             )
+            if said:
+                self._heartbeat_ms = time.time_ns() // 1_000_000
             await asyncio.sleep(self._settings.heartbeat_s)
 
     async def _update_score(self) -> None:
@@ -255,8 +259,9 @@ class Election:
         if other:
             detail = f"{detail}; the mesh's settings are used, not this agent's own: {', '.join(other)}"
         others = [other.mesh for other in self.neighbours.others]
+        last = None if self._heartbeat_ms is None else rfc3339(self._heartbeat_ms)
         said = {"ok": ok, "detail": detail, "other_meshes": others, "warnings": self.departures.warnings()}
-        return {**said, **await self._say_status(request)}
+        return {**said, "last_heartbeat": last, **await self._say_status(request)}
 
     async def _say_status(self, request: Request) -> dict[str, Any]:
         """`status`: what `GET /api/v1/election` answers."""

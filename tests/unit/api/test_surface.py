@@ -17,10 +17,11 @@ import orjson
 import pytest
 
 from chorus.api.guard import JSON_MAX_BYTES
+from chorus.hub import Request
 from chorus.process import metrics
 from chorus.testing import hostile_archives as hostile
 
-from .conftest import T0, TASK_ID, Surface, task_row
+from .conftest import T0, TASK_ID, Surface, attempt_row, task_row
 
 LICENCE = "dev-0123456789abcdef"
 
@@ -391,6 +392,30 @@ async def test_probes(surface: Surface) -> None:
     assert answer.status_code == 503
     assert any("peer" in reason for reason in answer.json()["reasons"])
     assert (await surface.probes.get("/healthz")).status_code == 200
+
+
+async def test_health_has_the_details_of_the_contract(surface: Surface) -> None:
+    async def election(request: Request) -> dict[str, Any]:
+        return {"ok": True, "detail": "", "last_heartbeat": "2026-01-01T00:00:00.000Z"}
+
+    await surface.mesh.hub("a", "election").offer("election", election)
+    surface.table.running_on = lambda peer: [attempt_row(1), attempt_row(2)]  # type: ignore[method-assign]
+    await surface.observer.observe()
+    asking = surface.observer._dht_task
+    assert asking is not None
+    await asking
+    await surface.observer.observe()
+    body = (await surface.probes.get("/health")).json()
+    assert body["p2p"] == {"connected": True, "peers": 1}
+    assert body["dht"]["reachable"] is True
+    assert body["tasks"] == {"active": 2, "max": 3, "available": 1}
+    assert body["last_heartbeat"] == "2026-01-01T00:00:00.000Z"
+    # At most capacity is there: it is healthy, and takes no task.
+    surface.table.running_on = lambda peer: [attempt_row(n) for n in range(3)]  # type: ignore[method-assign]
+    await surface.observer.observe()
+    assert (await surface.probes.get("/health")).status_code == 200
+    answer = await surface.probes.get("/ready")
+    assert (answer.status_code, answer.json()["reasons"]) == (503, ["capacity: 3 of 3 tasks active"])
 
 
 @pytest.mark.parametrize("more_environ", [{"CHORUS_LICENSE_ID": LICENCE, "CHORUS_P2P_HOST": "0.0.0.0"}])

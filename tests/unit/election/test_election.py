@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chorus.hub import HubNotLeader, HubRefused
+from chorus.hub import HubNotLeader, HubRefused, HubUnavailable
 from chorus.license.gate import DEV_AGENTS_MAX
 from chorus.table.reader import TableReader
 
@@ -136,3 +137,34 @@ async def test_everybody_is_told(tmp_path: Path) -> None:
         assert (await w.call("b", "status"))["trigger"] == "heartbeat_timeout"
         assert (await w.call("a", "status"))["trigger"] == "quorum_loss"
         await w.until(lambda: len(w.elections["a"].news.scores(w.mesh.mesh, 15.0)) == 2, "scores")
+
+
+async def test_health_says_when_the_last_heartbeat_went_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        election = w.start("a")
+
+        async def last() -> str | None:
+            said: str | None = (await w.call("a", "health"))["last_heartbeat"]
+            return said
+
+        await w.until(lambda: election._heartbeat_ms is not None, "a first one")
+        first = await last()
+        assert first is not None
+        assert datetime.fromisoformat(first).timestamp() * 1000 == election._heartbeat_ms
+        # What the core does not take is none.
+        taken, publish, tries = election._heartbeat_ms, election._hub.publish, 0
+
+        async def refused(*_: object) -> None:
+            nonlocal tries
+            tries += 1
+            raise HubUnavailable("no core")
+
+        monkeypatch.setattr(election._hub, "publish", refused)
+        await w.until(lambda: tries > 0, "one that was refused")
+        taken, tries = election._heartbeat_ms, 0
+        await w.until(lambda: tries > 1, "more of them")
+        assert election._heartbeat_ms == taken
+        monkeypatch.setattr(election._hub, "publish", publish)
+        await w.until(lambda: election._heartbeat_ms != taken, "another one")
