@@ -24,7 +24,7 @@ from chorus.hub import (
     Request,
 )
 
-from .conftest import PATIENCE_S, SECRET, StartNode
+from .conftest import PATIENCE_S, SECRET, StartNode, connected
 
 STREAM_BYTES = 20 * 1024 * 1024
 
@@ -43,6 +43,32 @@ async def test_messages_reach_every_other_node_with_their_sender(three: list[Nod
                 (sender.peer_id, "chorus/tasks", "task_cancel", 0)
             }
             assert got[0].envelope["from"] == sender.peer_id
+
+
+@pytest.mark.parametrize(
+    ("topic", "type", "data"),
+    [
+        ("chorus/tasks", "task_cancel", {"task_id": "t"}),
+        ("chorus/coordination/v1", "task_claim", {"task_id": "t"}),
+        ("hmmm/meta-discussion/v1", "hmmm.message", {"message": "m"}),
+        ("chorus/election/v1", "heartbeat", {"term": 1}),
+        ("chorus/decisions", "decision_published", {"hash": "h"}),
+        ("chorus/health", "health_status", {"status": "healthy"}),
+    ],
+)
+async def test_every_node_is_on_the_topics_of_the_contract(
+    start_node: StartNode, topic: str, type: str, data: dict[str, str]
+) -> None:
+    # Without the DHT nobody introduces the two ends of a line; in its middle no process listens.
+    first = await start_node(dht=False)
+    middle = await start_node([first], dht=False)
+    last = await start_node([middle], dht=False)
+    await connected(middle, first, last)
+    async with asyncio.timeout(PATIENCE_S), last.subscribe(topic) as messages:
+        await first.publish(topic, type, data)
+        message = await messages.get()
+        assert (message.sender, message.topic, message.type) == (first.peer_id, topic, type)
+        assert [peer["peer"] for peer in (await last.hub.net_state())["peers"]] == [middle.peer_id]
 
 
 async def test_secrets_do_not_leave_by_gossip_but_commands_stay_whole(three: list[Node]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from chorus.core import CoreError, Node, RoleKeys, open_many, open_sealed, seal, seal_many
 from chorus.hub import (
+    Hub,
     HubInvalid,
     HubNotFound,
     HubNotPermitted,
@@ -192,3 +193,29 @@ age1wklg9cr3ftasf0kncdzsvjyjzntlsd6hz7mqf68w4rm6q7yj5ftq5hvksu
 # role: admin
 age1wklg9cr3ftasf0kncdzsvjyjzntlsd6hz7mqf68w4rm6q7yj5ftq5hvksu
 """
+
+
+@pytest.mark.parametrize(("cache_bytes", "all_fit"), [(MIB, False), (8 * MIB, True)])
+async def test_the_cache_takes_as_much_memory_as_it_is_given(
+    short_dir: Path, cache_bytes: int, all_fit: bool
+) -> None:
+    from chorus._core import Core
+    from chorus.core.config import core_config
+
+    hub_path = short_dir / "hub.sock"
+    config = core_config(
+        data_dir=short_dir / "data", hub=hub_path, cluster_secret=SECRET, dht_cache_bytes=cache_bytes
+    )
+    core = await asyncio.to_thread(Core.start, config)
+    try:
+        async with await Hub.connect(hub_path, "test", retry_for=PATIENCE_S) as hub:
+            values = [os.urandom(MIB // 4) for _ in range(12)]
+            for value in values:
+                await hub.dht_put("content", hashlib.sha256(value).hexdigest(), value)
+            for value in values:
+                found = await hub.dht_get("content", hashlib.sha256(value).hexdigest())
+                assert found.payload == value
+            missed = (await hub.stats())["dht_cache_misses"]
+        assert missed == 0 if all_fit else missed >= len(values) - cache_bytes // len(values[0])
+    finally:
+        await asyncio.to_thread(core.stop)

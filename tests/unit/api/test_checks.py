@@ -1,8 +1,10 @@
-"""What the rules of health say about processes."""
+"""What the rules of health say about each criterion, and about processes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+
+import pytest
 
 from chorus.api.checks import SIBLINGS, Answer, Check, Findings, judge, siblings_of
 from chorus.license.status import LicenceStatus
@@ -38,6 +40,34 @@ def test_without_a_model_an_agent_is_healthy_and_not_ready() -> None:
     assert [check.detail for check in verdict.checks if check.name == "ai"] == ["connection refused"]
     gone = replace(WELL, siblings={**WELL.siblings, "mind": Answer(False, "no answer", away_s=61.0)})
     assert not judge(gone).alive
+
+
+def without(sibling: str) -> Findings:
+    """All well but one process, which does not answer."""
+    return replace(WELL, siblings={**WELL.siblings, sibling: Answer(False, "no answer")})
+
+
+NO_DOCKER = Answer(True, "running", more={"docker": {"ok": False, "detail": "connection refused"}})
+
+
+@pytest.mark.parametrize(
+    ("found", "check", "healthy"),
+    [
+        (replace(WELL, license=LicenceStatus("expired")), "license", False),
+        (without("node"), "p2p", False),
+        (replace(WELL, peers=0), "peers", False),
+        (without("election"), "election", False),
+        (without("coordinator"), "coordinator", False),
+        (replace(WELL, active=3), "capacity", True),
+        (replace(WELL, siblings={**WELL.siblings, "executor": NO_DOCKER}), "docker", True),
+    ],
+    ids=lambda case: case if isinstance(case, str) else "",
+)
+def test_each_criterion_of_health_and_readiness_counts(found: Findings, check: str, healthy: bool) -> None:
+    assert (judge(WELL).status, judge(WELL).ready) == ("healthy", True)
+    verdict = judge(found)
+    assert [one.name for one in verdict.checks if not one.ok] == [check]
+    assert (verdict.status == "healthy", verdict.ready) == (healthy, False)
 
 
 def detail(found: Findings) -> tuple[bool, str]:

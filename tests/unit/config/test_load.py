@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from chorus.config import (
+    Assignment,
     Settings,
     SettingsError,
     boot_settings,
@@ -135,6 +136,16 @@ def test_a_development_licence_is_all_it_takes() -> None:
     assert settings.ai.providers == ("ollama",)
     assert settings.ai.ollama_endpoint == "http://localhost:11434"
     assert settings.ai.model_of("ollama") == "llama3.1:8b"
+
+
+def test_defaults_are_the_contracts() -> None:
+    settings = load_settings(DEV)
+    assert settings.agent_id == ""  # made from the peer id at the start
+    assert (settings.dht_enabled, settings.backbeat, settings.assign_url) == (True, "", "")
+    assert settings.assignment == Assignment(
+        role="", expertise=(), reports_to="", specialization="general", max_tasks=3, bootstrap_peers=()
+    )
+    assert settings.sandbox.images["rust"] == "anthonyrawlins/chorus-rust-dev:latest"
 
 
 def test_every_form_is_checked_and_all_mistakes_are_reported_together() -> None:

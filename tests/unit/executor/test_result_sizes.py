@@ -62,3 +62,11 @@ def test_lists_that_an_entry_does_not_take() -> None:
     assert not summary.fits_entry([ITEM] * 400, [left_out] * 101)
     assert not summary.fits_entry([ITEM] * 1001, [])
     assert not summary.fits_entry([{**ITEM, "path": "\x01" * 4096}] * 3, [])
+
+
+def test_a_summary_says_how_it_ended_and_what_is_left() -> None:
+    ended = [{"command": "make", "exit_code": 0, "duration_s": 1.0}]
+    good = Facts(ended, 1, exit_code=0, running_s=1.25, artifacts=2, output={"stdout": 10, "stderr": 5})
+    assert summary.compose(good) == "The command succeeded in 1.2 s. 15 bytes of output. 2 artifacts kept."
+    bad = Facts(ended, 2, exit_code=3)
+    assert summary.compose(bad) == "Command 1 of 2 exited with 3. Last command: make"
