@@ -71,6 +71,19 @@ async def test_every_node_is_on_the_topics_of_the_contract(
         assert [peer["peer"] for peer in (await last.hub.net_state())["peers"]] == [middle.peer_id]
 
 
+async def test_a_node_that_is_closed_ends_its_connections(start_node: StartNode) -> None:
+    stays = await start_node()
+    leaves = await start_node([stays])
+    await connected(stays, leaves)
+    async with asyncio.timeout(PATIENCE_S), stays.events() as events:
+        peer = leaves.peer_id
+        await leaves.close()
+        while (event := await events.get())["kind"] != "peer_down":
+            pass
+        assert event["peer"] == peer
+        assert (await stays.hub.net_state())["peers"] == []
+
+
 async def test_secrets_do_not_leave_by_gossip_but_commands_stay_whole(three: list[Node]) -> None:
     sender, receiver, _ = three
     secret = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"

@@ -97,18 +97,18 @@ def test_every_line_is_described_and_proven_or_later() -> None:
     "row",
     [
         ["a", "here", ""],
-        ["a", "", "`tests/unit/test_contract.py::test_no_line_stands_twice`"],
-        ["a", "here", "`tests/unit/test_contract.py::test_nothing`"],
+        ["a", "", "`tests/unit/test_contract_page.py::test_no_line_stands_twice`"],
+        ["a", "here", "`tests/unit/test_contract_page.py::test_nothing`"],
         ["a", "here", "`tests/unit/no_file.py::test_nothing`"],
         ["a", "here", "`rust/chorus_core/src/lib.rs::nothing`"],
-        ["a", "here", "`tests/unit/test_contract.py::fault_of`"],
+        ["a", "here", "`tests/unit/test_contract_page.py::fault_of`"],
         ["a", "here", "later"],
         ["a", "here", "not proven"],
     ],
 )
 def test_what_is_no_row_is_told(row: list[str]) -> None:
     assert fault_of(row)
-    assert not fault_of(["a", "here", "`tests/unit/test_contract.py::test_what_is_no_row_is_told`"])
+    assert not fault_of(["a", "here", "`tests/unit/test_contract_page.py::test_what_is_no_row_is_told`"])
     assert not fault_of(["a", "here", "later: it is not there yet"])
 
 
