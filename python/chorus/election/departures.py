@@ -159,7 +159,7 @@ class Departures:
         removed = status.removed or (by and f"mesh {mesh} has removed this agent, as its member {by} says")
         return Own(
             mesh,
-            lone=is_lone(status, self._reader),
+            lone=is_lone(status, self._reader, self._hub.peer_id),
             carrying=self._process.settings.paths.carried.exists(),
             # Without the mesh's id the parent does not know what to leave.
             removed=removed if mesh else "",

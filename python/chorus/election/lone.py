@@ -12,9 +12,10 @@ def recovers(status: RaftStatus) -> tuple[str, ...]:
     return tuple(map(str, said)) if isinstance(said, list) else ()
 
 
-def is_lone(status: RaftStatus, reader: TableReader) -> bool:
-    """Whether the mesh has only ever had this member, and goes on from no other. Sure, or no."""
-    if status.mesh is None or len(status.members) != 1 or recovers(status):
+def is_lone(status: RaftStatus, reader: TableReader, peer: str) -> bool:
+    """Whether the mesh has only ever had this member, `peer`, and goes on from no other. Sure, or no."""
+    # Who has just joined has the log of a time when another one was alone there.
+    if status.mesh is None or [member.peer for member in status.members] != [peer] or recovers(status):
         return False
     mesh = reader.mesh()
     # A table that is behind its log, or made anew from it, does not know of earlier members yet.

@@ -79,7 +79,7 @@ class MeshService:
         status = await self._status()
         return {
             "mesh": status.mesh,
-            "lone": is_lone(status, self._reader),
+            "lone": is_lone(status, self._reader, self._hub.peer_id),
             "recovers": list(recovers(status)[:RECOVERS_MAX]),
             "leader": status.leader is not None,
             "accepting": not self._admission.closed(),
