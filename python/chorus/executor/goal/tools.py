@@ -150,7 +150,8 @@ class Tools:
 
         Raises Wrong, ValueError, SandboxGone, SandboxLost.
         """
-        command = "date +%s.%N"
+        # What was put there just now is no change: its time may be that of the same tick.
+        command = f"sleep {_TICK_S}; date +%s.%N" if moment is None else "date +%s.%N"
         if moment is not None:
             # The time of a change, which no command sets: that of the content is often an old one.
             command += (
