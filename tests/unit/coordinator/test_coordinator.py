@@ -470,8 +470,7 @@ async def test_another_assignment_is_in_the_table_of_every_agent(
         def all_said() -> bool:
             mesh = store.get(Mesh, "mesh")
             newest = mesh is not None and mesh.version == TABLE_VERSION
-            said = bool(keeper._said and keeper._said["accepting"])
-            return newest and said and not keeper._changed.is_set()
+            return newest and keeper.accepting and not keeper._changed.is_set()
 
         await w["b"].until(all_said, "nothing more to say")
         changed = Assignment(role="reviewer", expertise=("rust",), specialization="audits", max_tasks=7)
