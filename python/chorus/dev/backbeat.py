@@ -9,28 +9,25 @@ from __future__ import annotations
 import json
 import secrets
 import socket
-import sys
 import threading
 import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from hmac import compare_digest
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chorus.dev.backbeat_frames import FAULTS, Fault, Pulse
+from chorus.dev.local_server import LocalHandler, LocalHttp, LocalServer, cut
 from chorus.telemetry.frames import StatusClaim, said_of
 
 BODY_MAX_BYTES: Final = 256 * 1024
 KEPT_MAX: Final = 10_000
 # Garbage that is long enough to find a reader without a bound.
 GARBAGE_BYTES: Final = 1024 * 1024
-# How long the server may take to see that it is to stop.
-_POLL_S: Final = 0.01
 
 
 class FaultOrder(BaseModel):
@@ -53,7 +50,7 @@ class Taken:
     body: Any
 
 
-class BackbeatServer:
+class BackbeatServer(LocalServer):
     """Answers on 127.0.0.1 while the block runs. `tempo_bpm` 0: it beats on command only.
 
     Raises OSError when the port is taken.
@@ -64,40 +61,27 @@ class BackbeatServer:
         self.order = FaultOrder(fault="none")
         self.taken: deque[Taken] = deque(maxlen=KEPT_MAX)
         self.counts: dict[str, int] = {"beats": 0, "streams": 0, "claims": 0, "operations": 0, "refused": 0}
-        self.stopping = threading.Event()
         self._pulse = Pulse(cluster_id, tempo_bpm or 60.0)
         self._interval_s = 60.0 / tempo_bpm if tempo_bpm else None
         self._changed = threading.Condition()
         # The number and bytes of what was said last on the streams.
         self._said: tuple[int, bytes] = (0, b"")
-        self._http = _Http(("127.0.0.1", port), _Handler)
+        self._http = _Http(port, _Handler)
         self._http.backbeat = self
-
-    @property
-    def url(self) -> str:
-        """Its address, without a slash at the end."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        super().__init__(self._http)
 
     def __enter__(self) -> Self:
-        serve = threading.Thread(target=self._http.serve_forever, args=(_POLL_S,), daemon=True)
-        serve.start()
+        super().__enter__()
         if self._interval_s is not None:
             threading.Thread(target=self._beats, daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """Ends it, with the streams of beats."""
         self.stopping.set()
         with self._changed:
             self._changed.notify_all()
-        self._http.shutdown()
-        self._http.cut()
-        self._http.server_close()
-
-    def wait(self) -> None:
-        """Until it is interrupted."""
-        self.stopping.wait()
+        super().stop()
 
     def _beats(self) -> None:
         while not self.stopping.wait(self._interval_s):
@@ -118,7 +102,7 @@ class BackbeatServer:
         if order.fault == "restarted":
             self._pulse.restart()
         if order.fault in ("restarted", "wrong"):
-            self._http.cut()
+            cut(self._http.streams)
 
     def next_said(self, after: int) -> tuple[int, bytes]:
         """What is said on the streams after a number; waits for it. The number is unchanged at a stop."""
@@ -160,37 +144,23 @@ class BackbeatServer:
             return {"fault": self.order.fault, "counts": dict(self.counts), "seen": seen}
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-    # Several agents, each with a stream and a connection for what it sends.
-    request_queue_size = 64
+class _Http(LocalHttp):
     backbeat: BackbeatServer
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(self, port: int, handler: type[LocalHandler]) -> None:
         # Those with a stream of beats.
         self.streams: set[socket.socket] = set()
-        super().__init__(address, handler)
-
-    def cut(self) -> None:
-        """Ends all streams of beats."""
-        for connection in tuple(self.streams):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handle_error(request, client_address)
+        super().__init__(port, handler)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LocalHandler, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm: ClassVar[bool] = True
     server: _Http
 
     def finish(self) -> None:
         self.server.streams.discard(self.connection)
-        with suppress(OSError):
-            super().finish()
+        super().finish()
 
     def do_GET(self) -> None:
         if self.path == "/admin/seen":
@@ -298,6 +268,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        return

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
-import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, ClassVar, Final, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any, ClassVar, Final
 
 from chorus.dev import ollama, openai
 from chorus.dev.conversation import Conversation
+from chorus.dev.local_server import LocalHandler, LocalHttp, LocalServer
 from chorus.dev.policies import Policy
 from chorus.dev.script import Reply
 
@@ -25,8 +22,6 @@ CONTEXT_TOKENS: Final = 32_768
 REQUEST_BYTES_MAX: Final = 64 * 1024 * 1024
 # How many requests are remembered, for tests that look at what was asked.
 SEEN_MAX: Final = 1000
-# How long the server may take to see that it is to stop.
-_POLL_S: Final = 0.01
 _NDJSON: Final = "application/x-ndjson"
 _EVENTS: Final = "text/event-stream"
 
@@ -40,7 +35,7 @@ class Seen:
     said: Reply
 
 
-class ModelServer:
+class ModelServer(LocalServer):
     """Answers on 127.0.0.1 while the block runs, each request in a thread of its own.
 
     `delay_s` passes before each answer; `on_exit` is called, once, for a reply whose fault is to end the
@@ -61,39 +56,13 @@ class ModelServer:
         self.policy, self.model, self.context = policy, model, context
         self.calls_tools, self.delay_s = calls_tools, delay_s
         self.seen: deque[Seen] = deque(maxlen=SEEN_MAX)
-        self.stopping = threading.Event()
-        self._on_exit = on_exit or self._stop
+        self._on_exit = on_exit or self.stop
         # How often a place of a script was asked for: faults that pass count from it.
         self._asked: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._http = _Http(("127.0.0.1", port), _Handler)
-        self._http.model = self
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(_POLL_S,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        """Its address, without a slash at the end."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop()
-        self._thread.join()
-
-    def wait(self) -> None:
-        """Returns when the server has stopped."""
-        self._thread.join()
-
-    def _stop(self) -> None:
-        self.stopping.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._http.close_connections()
+        http = _Http(port, _Handler)
+        http.model = self
+        super().__init__(http)
 
     def exit(self) -> None:
         """Ends the server as its reply said."""
@@ -112,42 +81,15 @@ class ModelServer:
         return said
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64
+class _Http(LocalHttp):
     model: ModelServer
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        super().__init__(address, handler)
-        self.connections: set[socket.socket] = set()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients may go away at any moment; what else goes wrong is shown."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
-
-    def close_connections(self) -> None:
-        """Ends those that clients keep: a server that is gone answers on none."""
-        for connection in tuple(self.connections):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LocalHandler, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Each piece of a stream leaves at once.
     disable_nagle_algorithm: ClassVar[bool] = True
     server: _Http
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.connections.add(self.connection)
-
-    def finish(self) -> None:
-        self.server.connections.discard(self.connection)
-        with suppress(OSError):
-            super().finish()
 
     def do_GET(self) -> None:
         model = self.server.model
@@ -250,9 +192,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        return
 
 
 def _line(content: dict[str, Any]) -> bytes:

@@ -13,22 +13,21 @@ import json
 import re
 import threading
 from collections import deque
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
+
+from chorus.dev.local_server import LocalHandler, LocalHttp, LocalServer
 
 # Beside `well`: an answer after `delay_s`; a 500; a document with wrong fields; no answer at all; no JSON; a
 # document that is too large; redirects without an end, and one to another scheme.
 MODES: Final = ("well", "slow", "failing", "wrong", "silent", "garbled", "huge", "looping", "elsewhere")
 SEEN_MAX: Final = 1000
-# How long a server may take to see that it is to stop.
-_POLL_S: Final = 0.01
 _NAME: Final = re.compile(r"/assignments/([A-Za-z0-9_.-]{1,200})\.json")
 _WRONG: Final = {"role": "a/b", "max_tasks": "many", "colour": "red"}
 
 
-class WhooshServer:
+class WhooshServer(LocalServer):
     """Answers on 127.0.0.1 while the block runs. Raises OSError when the port is taken."""
 
     def __init__(self, folder: Path, *, port: int = 0, token: str = "") -> None:
@@ -37,15 +36,9 @@ class WhooshServer:
         self.seen: deque[dict[str, Any]] = deque(maxlen=SEEN_MAX)
         # Set when a request has come; whoever waits clears it.
         self.asked = threading.Event()
-        self.stopping = threading.Event()
-        self._http = _Http(("127.0.0.1", port), _Handler)
-        self._http.whoosh = self
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(_POLL_S,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        """Its address, without a slash at the end."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        http = _Http(port, _Handler)
+        http.whoosh = self
+        super().__init__(http)
 
     def be(self, mode: str, delay_s: float = 0.0) -> None:
         """How it behaves from now on. Raises ValueError for no mode."""
@@ -62,30 +55,12 @@ class WhooshServer:
                 return text.replace("{name}", name).replace("{slot}", slot).encode()
         return None
 
-    def wait(self) -> None:
-        """Returns when the server has stopped."""
-        self._thread.join()
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stopping.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-
-
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
+class _Http(LocalHttp):
     whoosh: WhooshServer
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LocalHandler, BaseHTTPRequestHandler):
     server: _Http
 
     def do_GET(self) -> None:
@@ -159,6 +134,3 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
         except OSError:
             self.close_connection = True  # whoever asked has gone
-
-    def log_message(self, format: str, *args: object) -> None:
-        return

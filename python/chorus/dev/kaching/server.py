@@ -5,16 +5,13 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import unquote
 
 import orjson
@@ -24,17 +21,17 @@ from chorus.config.files import write_private
 from chorus.dev.kaching import answers
 from chorus.dev.kaching.faults import Fault
 from chorus.dev.kaching.ledger import Ledger, License, Malformed
+from chorus.dev.local_server import LocalHandler, LocalHttp, LocalServer
 from chorus.license.refusals import Denied
 
 # Where a running server says how its operator reaches it.
 ADMIN: Final = "admin.json"
 _BODY_MAX_BYTES: Final = 64 * 1024
 _TOKEN_BYTES: Final = 24
-_POLL_S: Final = 0.01
 _STATES: Final = {"suspend": "suspended", "resume": "active", "revoke": "revoked"}
 
 
-class KachingServer:
+class KachingServer(LocalServer):
     """Answers on 127.0.0.1 while the block runs; its state lies in `folder`. Raises OSError for a port that
     is taken.
     """
@@ -42,41 +39,18 @@ class KachingServer:
     def __init__(self, folder: Path, *, port: int = 0, clock: Callable[[], float] = time.time) -> None:
         self.ledger, self.clock = Ledger(folder), clock
         self.admin_token = secrets.token_urlsafe(_TOKEN_BYTES)
-        self.stopping = threading.Event()
         self._fault = Fault()
         self._lock = threading.Lock()
         self.last_answer = b""
-        self._http = _Http(("127.0.0.1", port), _Handler)
-        self._http.kaching = self
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(_POLL_S,), daemon=True)
+        http = _Http(port, _Handler)
+        http.kaching = self
+        super().__init__(http)
         write_private(folder / ADMIN, json.dumps({"url": self.url, "token": self.admin_token}))
-
-    @property
-    def url(self) -> str:
-        """Its address, without a slash at the end."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
 
     @property
     def public_keys(self) -> str:
         """What agents pin."""
         return ",".join(key.pinned for key in self.ledger.signing_keys())
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stopping.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._http.close_connections()
-        self._thread.join()
-
-    def wait(self) -> None:
-        """Returns when the server has stopped."""
-        self._thread.join()
 
     @property
     def fault(self) -> Fault:
@@ -98,40 +72,13 @@ class KachingServer:
             return now
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64
+class _Http(LocalHttp):
     kaching: KachingServer
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        self.connections: set[socket.socket] = set()
-        super().__init__(address, handler)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients may go away at any moment; what else goes wrong is shown."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
-
-    def close_connections(self) -> None:
-        """Ends those that clients keep: a server that is gone answers on none."""
-        for connection in tuple(self.connections):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LocalHandler, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Http
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.connections.add(self.connection)
-
-    def finish(self) -> None:
-        self.server.connections.discard(self.connection)
-        with suppress(OSError):
-            super().finish()
 
     def do_GET(self) -> None:
         self._serve()
@@ -287,9 +234,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         with suppress(OSError):
             self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        return
 
 
 def _shown(license: License) -> dict[str, Any]:
