@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from chorus.ctl.problems import CtlError
-from chorus.ctl.terminal import say, say_json
+from chorus.ctl.serving import serve
 from chorus.dev import ModelServer, Script, ScriptInvalid, WhooshServer, load_scripts, policy
 
 # These play a script; the others need none.
@@ -29,8 +29,8 @@ def model(arguments: Namespace) -> int:
         raise CtlError(str(error)) from None
     if arguments.policy in _WITH_SCRIPT and not scripts:
         raise CtlError(f"the policy {arguments.policy} plays a script: name one with --script FILE")
-    try:
-        server = ModelServer(
+    return serve(
+        lambda: ModelServer(
             policy(arguments.policy, scripts),
             port=arguments.port,
             model=arguments.model,
@@ -38,19 +38,18 @@ def model(arguments: Namespace) -> int:
             calls_tools=not arguments.no_tools,
             delay_s=arguments.delay,
             on_exit=lambda: os._exit(1),
-        )
-    except OSError as error:
-        raise CtlError(f"port {arguments.port}: {error.strerror}; --port 0 takes a free one") from None
-    with server:
-        if arguments.json:
-            say_json({"url": server.url, "model": server.model, "policy": arguments.policy}, flush=True)
-        else:
-            say(f"The scripted model {server.model} ({arguments.policy}) answers at {server.url}.")
-            say("An agent uses it with these settings:")
-            say(f"  CHORUS_AI_PROVIDER=ollama OLLAMA_ENDPOINT={server.url} OLLAMA_MODEL={server.model}")
-            say("Ctrl-C ends it.", flush=True)
-        server.wait()
-    return 0
+        ),
+        arguments.port,
+        lambda server: (
+            {"url": server.url, "model": server.model, "policy": arguments.policy},
+            (
+                f"The scripted model {server.model} ({arguments.policy}) answers at {server.url}.",
+                "An agent uses it with these settings:",
+                f"  CHORUS_AI_PROVIDER=ollama OLLAMA_ENDPOINT={server.url} OLLAMA_MODEL={server.model}",
+            ),
+        ),
+        as_json=arguments.json,
+    )
 
 
 def whoosh(arguments: Namespace) -> int:
@@ -58,18 +57,17 @@ def whoosh(arguments: Namespace) -> int:
     folder = Path(arguments.folder)
     if not folder.is_dir():
         raise CtlError(f"{folder}: no such folder; put default.json or NAME.json into one")
-    try:
-        server = WhooshServer(folder, port=arguments.port, token=arguments.token)
-    except OSError as error:
-        raise CtlError(f"port {arguments.port}: {error.strerror}; --port 0 takes a free one") from None
-    with server:
-        if arguments.json:
-            say_json({"url": server.url}, flush=True)
-        else:
-            say(f"Assignments are served at {server.url}. An agent uses its own with")
-            say(f"  ASSIGN_URL={server.url}/assignments/NAME.json")
-            example = '{"be": "silent"}'
-            say(f"Another behaviour: curl -d '{example}' {server.url}/admin")
-            say("Ctrl-C ends it.", flush=True)
-        server.wait()
-    return 0
+    example = '{"be": "silent"}'
+    return serve(
+        lambda: WhooshServer(folder, port=arguments.port, token=arguments.token),
+        arguments.port,
+        lambda server: (
+            {"url": server.url},
+            (
+                f"Assignments are served at {server.url}. An agent uses its own with",
+                f"  ASSIGN_URL={server.url}/assignments/NAME.json",
+                f"Another behaviour: curl -d '{example}' {server.url}/admin",
+            ),
+        ),
+        as_json=arguments.json,
+    )

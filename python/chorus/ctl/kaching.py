@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import httpx
 
+from chorus.ctl import serving
 from chorus.ctl.problems import CtlError
 from chorus.ctl.terminal import say, say_json
 from chorus.dev.kaching.server import ADMIN, KachingServer
@@ -22,22 +23,20 @@ TIMEOUT_S = 10.0
 def serve(arguments: Namespace) -> int:
     """Serves until it is interrupted. Raises CtlError for a port that is taken."""
     folder = _folder(arguments)
-    try:
-        server = KachingServer(folder, port=arguments.port)
-    except OSError as error:
-        raise CtlError(f"port {arguments.port}: {error.strerror}; --port 0 takes a free one") from None
-    with server:
-        if arguments.json:
-            said = {"url": server.url, "public_key": server.public_keys, "data": str(folder)}
-            say_json(said, flush=True)
-        else:
-            say(f"KACHING answers at {server.url}; its state lies in {folder}.")
-            say("An agent uses it with these settings:")
-            say(f"  CHORUS_KACHING_URL={server.url}")
-            say(f"  CHORUS_KACHING_PUBLIC_KEY={server.public_keys}")
-            say("Ctrl-C ends it.", flush=True)
-        server.wait()
-    return 0
+    return serving.serve(
+        lambda: KachingServer(folder, port=arguments.port),
+        arguments.port,
+        lambda server: (
+            {"url": server.url, "public_key": server.public_keys, "data": str(folder)},
+            (
+                f"KACHING answers at {server.url}; its state lies in {folder}.",
+                "An agent uses it with these settings:",
+                f"  CHORUS_KACHING_URL={server.url}",
+                f"  CHORUS_KACHING_PUBLIC_KEY={server.public_keys}",
+            ),
+        ),
+        as_json=arguments.json,
+    )
 
 
 def create(arguments: Namespace) -> int:
