@@ -97,9 +97,9 @@ class _Making:
             if path in sources:
                 continue
             key = part_of.get(path, path)
-            part = self._parts.setdefault(key, _Part())
-            if path in part_of and self._was_a_loop(key):
-                part.why_not = LOOPED
+            if (part := self._parts.get(key)) is None:
+                looped = path in part_of and self._was_a_loop(key)
+                part = self._parts[key] = _Part(why_not=LOOPED if looped else "")
             part.paths += [path, moved[path]] if path in moved else [path]
             if not part.why_not:
                 self._write(key, path, moved.get(path))
