@@ -17,6 +17,9 @@ from pathlib import Path
 
 import pytest
 
+# A heavy test may take this long before it counts as hung; the others' time is in pyproject.toml.
+HEAVY_TIMEOUT_S = 7200
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Names the marker of tests that take minutes: `make test-heavy` runs them, `make test` does not."""
@@ -24,12 +27,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leaves heavy tests out unless they are asked for."""
-    if os.environ.get("CHORUS_HEAVY"):
-        return
+    """Leaves heavy tests out unless they are asked for, and gives them the time that they need."""
+    asked = os.environ.get("CHORUS_HEAVY")
     for item in items:
-        if item.get_closest_marker("heavy"):
+        if not item.get_closest_marker("heavy"):
+            continue
+        if not asked:
             item.add_marker(pytest.mark.skip(reason="heavy: make test-heavy runs it"))
+        elif not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(HEAVY_TIMEOUT_S))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
