@@ -71,7 +71,9 @@ async def test_reading(kit: Kit) -> None:
     assert await kit.said("read", path="latin") == "1\tcaf\ufffd"
     assert "TOKEN=[REDACTED:task-secret]" in await kit.said("read", path="secret.env")
     assert await kit.refused("read", path="missing") == "no such file"
-    assert "use list" in await kit.refused("read", path="deep")
+    assert await kit.refused("read", path="deep") == "a folder, no file, use list"
+    await kit.said("write", path="a; use list", text="x")
+    assert await kit.said("read", path="a; use list") == "1\tx"
     assert "binary file of 5 bytes" in await kit.refused("read", path="binary")
     assert await kit.refused("read", path="a.txt", first=9) == "/workspace/a.txt has 3 lines"
     assert "last is before first" in await kit.refused("read", path="a.txt", first=3, last=2)

@@ -350,10 +350,10 @@ def _pack(into: Path, data: bytes) -> None:
 
 def _is_file(shown: str) -> str:
     return (
-        f"[ ! -d {shown} ] || {{ echo a folder, no file; use list; exit 1; }}; "
-        f"[ -f {shown} ] || {{ echo no such file; exit 1; }}; "
-        f"[ -r {shown} ] || {{ echo it may not be read; exit 1; }};"
-    ).replace("; use list", ", use list")
+        f"[ ! -d {shown} ] || {{ echo 'a folder, no file, use list'; exit 1; }}; "
+        f"[ -f {shown} ] || {{ echo 'no such file'; exit 1; }}; "
+        f"[ -r {shown} ] || {{ echo 'it may not be read'; exit 1; }};"
+    )
 
 
 def _text(arguments: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
