@@ -24,6 +24,7 @@ import pytest
 from chorus.ctl import client as client_module
 from chorus.ctl import endings
 from chorus.ctl.cli import build_parser, main
+from chorus.dev.local_server import LocalServer
 
 from .test_hostile_text import hostile, refusing
 
@@ -231,12 +232,13 @@ class Stream(io.TextIOWrapper):
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is waited for."""
+    """Nobody is waited for, and servers for development end at once."""
     for module in ("follow", "log", "members"):
         monkeypatch.setattr(f"chorus.ctl.{module}.GIVE_UP_S", 0.0)
         monkeypatch.setattr(f"chorus.ctl.{module}.PAUSE_FIRST_S", 0.0001)
     monkeypatch.setattr(endings, "CANCEL_TRIES_S", 0.0)
     monkeypatch.setattr("chorus.ctl.up.STOP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(LocalServer, "wait", lambda self: None)
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
@@ -302,7 +304,7 @@ def test_no_process_ends_in_a_traceback(tmp_path: Path) -> None:
         words, environ = call(parser, rng), surroundings(rng, here / "state")
         if (
             not harmless(words, environ)
-            or words[:1] in (["doctor"], ["wait"])
+            or words[:1] in (["dev"], ["doctor"], ["wait"])
             or "follow" in words
             or "-f" in words
         ):
