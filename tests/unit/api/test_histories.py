@@ -221,7 +221,7 @@ def check_whole(history: History, whole: list[Event]) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chorus.api.story.RETRY_FIRST_S", 0.001)
     monkeypatch.setattr("chorus.api.story.RETRY_MAX_S", 0.002)
-    monkeypatch.setattr("chorus.api.teller.LOOK_AGAIN_S", 0.02)
+    monkeypatch.setattr("chorus.api.teller.LOOK_AGAIN_S", 1.0)
 
 
 @pytest.mark.parametrize("seed", range(60))
