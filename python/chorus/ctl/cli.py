@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from chorus.ctl import kaching_options, task_options, terminal
+from chorus.ctl import image_options, kaching_options, task_options, terminal
 from chorus.ctl.endings import Signalled
 from chorus.ctl.problems import CANCELLED, FAILED, CtlError
 from chorus.ctl.texts import check_arguments
@@ -112,6 +112,7 @@ def _meshes(commands: _SubParsersAction[ArgumentParser]) -> None:
     _command(
         commands, "doctor", "what is missing on this machine, and how to mend it", _plain("doctor", "doctor")
     )
+    image_options.add(commands, partial(_plain, "images"), _common)
     scan = _command(commands, "scan", "look for secrets in files; needs no agent", _plain("scan", "scan"))
     scan.add_argument("path", metavar="PATH", help="a file, a folder, or - for what comes in")
     severities = ("low", "medium", "high", "critical")

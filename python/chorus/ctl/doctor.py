@@ -17,7 +17,7 @@ import httpx
 
 from chorus.config import Settings, SettingsError, exposure, load_settings
 from chorus.config.secret import SECRET_MIN_BYTES
-from chorus.ctl import contexts, model_check
+from chorus.ctl import contexts, daemon, model_check
 from chorus.ctl.client import Client
 from chorus.ctl.contexts import state_folder
 from chorus.ctl.finding import Finding
@@ -32,6 +32,7 @@ PORT_MAX: Final = 65_535
 HEALTH_PORT: Final = ("CHORUS_HEALTH_PORT", 8081)
 API_URL: Final = "CHORUS_API_URL"
 _PORTS: Final = (("CHORUS_P2P_PORT", 9000), ("CHORUS_API_PORT", 8080), HEALTH_PORT)
+_GET_IMAGES: Final = "chorusctl images build, or chorusctl images pull where there is a registry"
 _IMAGES: Final = ("anthonyrawlins/chorus-base:latest", "anthonyrawlins/chorus-python-dev:latest")
 
 
@@ -88,10 +89,7 @@ def _docker() -> list[Finding]:
         client = docker.from_env(timeout=DOCKER_TIMEOUT_S)
         info = client.info()
     except (DockerException, OSError) as error:
-        remedy = (
-            "start the daemon (apt-get install docker.io; dockerd), let this user use it, or set DOCKER_HOST"
-        )
-        return [Finding("docker", False, f"the daemon cannot be reached: {error}", remedy)]
+        return [Finding("docker", False, f"the daemon cannot be reached: {error}", daemon.REMEDY)]
     cgroup = f"{info.get('ServerVersion')}, cgroup v{info.get('CgroupVersion', '1')}, {info.get('Driver')}"
     findings = [Finding("docker", True, cgroup)]
     for key, what in (("MemoryLimit", "memory"), ("PidsLimit", "process")):
@@ -104,9 +102,9 @@ def _docker() -> list[Finding]:
         try:
             client.images.get(image)
         except ImageNotFound:
-            findings.append(Finding("image", False, f"{image} is not here", "make image, or docker pull it"))
+            findings.append(Finding("image", False, f"{image} is not here", _GET_IMAGES))
         except DockerException as error:
-            findings.append(Finding("image", False, f"{image}: {error}", "make image"))
+            findings.append(Finding("image", False, f"{image}: {error}", _GET_IMAGES))
         else:
             findings.append(Finding("image", True, image))
     client.close()

@@ -214,7 +214,7 @@ ASKING = [
     ["hmmm"], ["hmmm", "show", TASK], ["hmmm", "follow", TASK], ["hmmm", "say", TASK, "hello"],
 ]  # fmt: skip
 # They ask no agent, or print what is meant to be exact; each has tests of its own.
-OTHERS = {"up", "down", "doctor", "scan", "completion", "token", "config", "dev"}
+OTHERS = {"up", "down", "doctor", "scan", "completion", "token", "config", "dev", "images"}
 
 
 @pytest.fixture
