@@ -30,10 +30,12 @@ hash_of() {
     xargs -0 sha256sum | sha256sum | cut -d' ' -f1)
 }
 
-# What the build is told about itself; read by the core at compile time.
-export CHORUS_BUILD_COMMIT CHORUS_BUILD_DATE
-CHORUS_BUILD_COMMIT=$(git -C "$ROOT" rev-parse --short HEAD 2>/dev/null || echo unknown)
-CHORUS_BUILD_DATE=$(date -u -d "@${SOURCE_DATE_EPOCH:-$(date +%s)}" +%Y-%m-%d)
+# What the build is told about itself; read by the core at compile time. All of it follows from the commit, so that one
+# commit always makes one wheel: also the number of characters, which git would choose by the size of the clone.
+export CHORUS_BUILD_COMMIT CHORUS_BUILD_DATE SOURCE_DATE_EPOCH
+CHORUS_BUILD_COMMIT=$(git -C "$ROOT" rev-parse --short=10 HEAD 2>/dev/null || echo unknown)
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$ROOT" log -1 --format=%ct 2>/dev/null || date +%s)}
+CHORUS_BUILD_DATE=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%d)
 
 # raft-rs generates its messages with protoc; without the system's, setup.sh puts one into the virtual environment.
 PATH=$PATH:$VENV/bin

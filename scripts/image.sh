@@ -42,30 +42,10 @@ image() {
   log=$(docker build --label "$LABEL=$recipe" "$@" -t "$tag" "$context" 2>&1) || { printf '%s\n' "$log" >&2; return 1; }
 }
 
-# packages_into FOLDER: the wheels of all dependencies, fetched once for one set of them.
-packages_into() {
-  local key wanted
-  key=$( (cat pyproject.toml constraints.txt && echo "$BASE_PYTHON $(uname -m)") | keyed)
-  if [ ! -d "$CACHE/image-packages/$key" ]; then
-    say "fetching Python packages for the image"
-    wanted=$("$VENV/bin/python" -c '
-import tomllib
-print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]))')
-    rm -rf "$CACHE/image-packages"
-    mkdir -p "$CACHE/image-packages/new"
-    "$VENV/bin/python" -m pip download --quiet --disable-pip-version-check --only-binary=:all: \
-      --python-version "$BASE_PYTHON" --implementation cp \
-      --platform "manylinux_2_28_$(uname -m)" --platform "manylinux2014_$(uname -m)" \
-      --platform "manylinux_2_17_$(uname -m)" -c constraints.txt -d "$CACHE/image-packages/new" $wanted
-    mv "$CACHE/image-packages/new" "$CACHE/image-packages/$key"
-  fi
-  cp "$CACHE/image-packages/$key"/* "$1"
-}
-
 agent() {
   local base recipe context
   base=${BASE:-$(debian chorus-image-base python3,python3-venv,ca-certificates,sysvinit-utils)}
-  recipe=$( (hash_of Dockerfile pyproject.toml constraints.txt Cargo.toml Cargo.lock rust python scripts/image.sh &&
+  recipe=$( (hash_of Dockerfile pyproject.toml constraints.txt Cargo.toml Cargo.lock rust python scripts/{image,packages,wheel}.sh &&
     echo "$CHORUS_BUILD_COMMIT $BASE_PYTHON $(id_of "$base")") | keyed)
   if [ "$(recipe_of "$TAG")" = "$recipe" ]; then
     say "$TAG is up to date ($recipe)"
@@ -74,11 +54,10 @@ agent() {
   context=$(mktemp -d)
   # shellcheck disable=SC2064
   trap "rm -rf '$context'" EXIT
-  "$ROOT/scripts/wheel.sh" >/dev/null 2>&1 || "$ROOT/scripts/wheel.sh" >&2
   mkdir "$context/dist"
   cp Dockerfile constraints.txt "$context/"
-  cp dist/chorus_agent-*.whl "$context/dist/"
-  packages_into "$context/dist"
+  cp "$("$ROOT/scripts/wheel.sh")" "$context/dist/"
+  cp "$("$ROOT/scripts/packages.sh" "$BASE_PYTHON")"/* "$context/dist/"
   image "$TAG" "$recipe" "$context" --build-arg "BUILD_BASE=$base" --build-arg "BASE=$base"
 }
 

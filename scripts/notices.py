@@ -1,0 +1,48 @@
+"""Writes the licence texts of the crates that are compiled into the wheel, each text once with its crates.
+
+`python3 scripts/notices.py FILE`; most of these licences ask for their text in every copy.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from crates import CRATE, Crate, linked
+
+NAMES = ("licen", "copying", "notice", "copyright", "unlicense", "authors")
+RULE = "=" * 78
+
+
+def texts(crate: Crate) -> Iterator[str]:
+    """The licence files that came with a crate."""
+    for path in sorted(crate.folder.iterdir()):
+        if path.is_file() and path.name.lower().startswith(NAMES):
+            yield path.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n").strip()
+
+
+def main() -> int:
+    """Writes the file and returns the exit code."""
+    by_text: dict[str, list[str]] = defaultdict(list)
+    without: list[str] = []
+    for crate in linked():
+        if crate.name == CRATE:
+            continue
+        found = list(texts(crate))
+        for text in found:
+            by_text[text].append(crate.id)
+        if not found:
+            without.append(f"{crate.id}: {crate.licence}, {', '.join(crate.authors) or 'no author named'}")
+    lines = ["The wheel holds code of the following crates, under the licences that follow their names."]
+    for text, names in sorted(by_text.items(), key=lambda pair: pair[1]):
+        lines += [RULE, *names, RULE, text]
+    if without:
+        lines += [RULE, "These crates come without a licence text; what they say of it is this:", *without]
+    Path(sys.argv[1]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
