@@ -16,7 +16,7 @@ CARGO_TEST_FLAGS := $(CARGO_FLAGS) --lib --config profile.release.package.chorus
 PROPERTIES := any_bytes any_json any_head any_text mutated_messages parsing_never altered_records the_count_is
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-rust test-python test-fast test-heavy lint types bench image wheel clean
+.PHONY: help setup demo test test-rust test-python test-fast test-heavy lint types bench image wheel audit release clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,7 +66,13 @@ image: setup ## the Docker images, chorus-agent:latest and chorus-docker-proxy:l
 wheel: setup ## the wheel, into dist/
 	@scripts/wheel.sh
 
+audit: setup ## licences and sources of what is shipped, and known vulnerabilities where they can be asked for
+	@scripts/audit.sh
+
+release: setup ## wheel, images, bills of materials and checksums of this commit, into dist/
+	@scripts/release.sh
+
 clean: ## remove what was built here (not the shared build cache)
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist LICENSE.crates .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find python tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f python/chorus/_core*.so
