@@ -3,9 +3,12 @@
 //
 //	go-member -license dev-123 -agent /ip4/127.0.0.1/tcp/9000/p2p/12D3… -- python3 -c 'print(6*7)'
 //
-// With -topic it publishes elsewhere, such as on chorus/role/reviewer for agents of that role alone.
+// With -topic it publishes elsewhere, such as on chorus/role/reviewer for agents of that role alone. With
+// -watch it publishes nothing, and prints which topics the agent joins and leaves:
 //
-// Exit codes: 0 completed, 1 failed, 2 no connection, 3 no answer in time, 4 refused.
+//	go-member -license dev-123 -agent /ip4/127.0.0.1/tcp/9000/p2p/12D3… -watch -timeout 1h
+//
+// Exit codes: 0 completed or watched, 1 failed, 2 no connection, 3 no answer in time, 4 refused.
 package main
 
 import (
@@ -46,10 +49,11 @@ func main() {
 	secretFile := flag.String("secret-file", os.Getenv("CHORUS_CLUSTER_SECRET_FILE"), "file with the cluster secret")
 	topic := flag.String("topic", tasksTopic, "where to publish the task")
 	language := flag.String("language", "python", "language of the task")
-	limit := flag.Duration("timeout", 2*time.Minute, "how long to wait for the completion")
+	watching := flag.Bool("watch", false, "print the agent's subscriptions as JSON lines, and publish nothing")
+	limit := flag.Duration("timeout", 2*time.Minute, "how long to wait for the completion, or to watch")
 	flag.Parse()
-	if *agent == "" || flag.NArg() == 0 {
-		fmt.Fprintln(os.Stderr, "usage: go-member -agent MULTIADDR [-secret-file FILE | -license dev-…] -- COMMAND…")
+	if *agent == "" || (flag.NArg() == 0) != *watching {
+		fmt.Fprintln(os.Stderr, "usage: go-member -agent MULTIADDR [-secret-file FILE | -license dev-…] -watch | -- COMMAND…")
 		os.Exit(exitNoConnection)
 	}
 	if *secret == "" && *secretFile != "" {
@@ -65,7 +69,12 @@ func main() {
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
 
-	err := run(ctx, *agent, networkKey(*secret, *license), *topic, newTask(*language, shellJoin(flag.Args())))
+	var err error
+	if key := networkKey(*secret, *license); *watching {
+		err = watch(ctx, *agent, key)
+	} else {
+		err = run(ctx, *agent, key, *topic, newTask(*language, shellJoin(flag.Args())))
+	}
 	var unreachable errNoConnection
 	switch {
 	case err == nil:

@@ -75,8 +75,8 @@ func derive(secret []byte, info string) []byte {
 }
 
 // join connects to one agent and follows the coordination topic; gossip brings the rest of the mesh. On the
-// topic it will publish.
-func join(ctx context.Context, agent string, key []byte, topic string) (*member, error) {
+// topic it will publish. `more`: options of gossipsub.
+func join(ctx context.Context, agent string, key []byte, topic string, more ...pubsub.Option) (*member, error) {
 	private, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -93,16 +93,16 @@ func join(ctx context.Context, agent string, key []byte, topic string) (*member,
 		return nil, err
 	}
 	joined := &member{host: node, topics: map[string]*pubsub.Topic{}, grafted: make(chan struct{})}
-	if err := joined.connect(ctx, agent, topic); err != nil {
+	if err := joined.connect(ctx, agent, topic, more); err != nil {
 		joined.close()
 		return nil, err
 	}
 	return joined, nil
 }
 
-func (m *member) connect(ctx context.Context, agent, topic string) error {
-	gossip, err := pubsub.NewGossipSub(ctx, m.host,
-		pubsub.WithMessageSignaturePolicy(pubsub.StrictSign), pubsub.WithEventTracer(m))
+func (m *member) connect(ctx context.Context, agent, topic string, more []pubsub.Option) error {
+	options := append(more, pubsub.WithMessageSignaturePolicy(pubsub.StrictSign), pubsub.WithEventTracer(m))
+	gossip, err := pubsub.NewGossipSub(ctx, m.host, options...)
 	if err != nil {
 		return err
 	}
