@@ -22,6 +22,8 @@ AWARD_WAIT_S = 4.0
 PULL_PATIENCE_S = 3.0
 DECLINE_WITHIN_S = 30.0
 POLL_S = 0.02
+# An award may be under way for so long, made before the leader knew of another assignment.
+UNDER_WAY_S = 10.0
 
 Key = tuple[str, int]
 
@@ -56,8 +58,14 @@ class Desk:
 
     @property
     def _full(self) -> str:
-        """Why there is no room for another attempt; "" when there is."""
-        most = self._room.assignments.current.max_tasks
+        """Why there is no room for another attempt; "" when there is.
+
+        The leader goes by what the table says of this agent, so that a smaller number counts for what is
+        awarded once the mesh knows of it. What was on its way is taken: it need not go to the next agent.
+        """
+        row = self._room.table.member(self._room.hub.peer_id)
+        counted = [each.max_tasks for each in self._room.assignments.recent(UNDER_WAY_S)]
+        most = max(*counted, 0 if row is None else row.max_tasks)
         return f"busy: {self.active} of {most} tasks" if self.active >= most else ""
 
     async def award(self, task_id: str, attempt: int, index: int) -> Answer:

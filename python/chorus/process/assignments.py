@@ -5,7 +5,9 @@ change. The parent of the agent has the last word; its changes come over the hub
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -19,13 +21,17 @@ SERVICE: Final = "agent"
 # News may be lost with a connection; after this the parent is asked.
 LOOK_AGAIN_S: Final = 5.0
 ANSWER_S: Final = 5.0
+# Assignments that counted before the present one, for `recent`.
+BEFORE_MAX: Final = 16
 
 
 class Assignments:
     """The present assignment, and those that come after it."""
 
-    def __init__(self, current: Assignment) -> None:
-        self._current = current
+    def __init__(self, current: Assignment, clock: Callable[[], float] = time.monotonic) -> None:
+        self._current, self._clock = current, clock
+        # Each with the time at which the next one took its place.
+        self._before: deque[tuple[Assignment, float]] = deque(maxlen=BEFORE_MAX)
         # How many changes the parent had made; -1 before it was heard.
         self._number = -1
         self._changed = asyncio.Event()
@@ -34,6 +40,11 @@ class Assignments:
     def current(self) -> Assignment:
         """The assignment that counts now."""
         return self._current
+
+    def recent(self, within_s: float) -> list[Assignment]:
+        """The present assignment, and those that counted within the last so many seconds."""
+        since = self._clock() - within_s
+        return [self._current, *(before for before, until in self._before if until > since)]
 
     async def changes(self) -> AsyncIterator[Assignment]:
         """Each assignment after the present one; of changes in quick succession the last alone."""
@@ -46,6 +57,7 @@ class Assignments:
 
     def take(self, current: Assignment) -> None:
         """Another assignment counts from now on."""
+        self._before.append((self._current, self._clock()))
         self._current = current
         # Whoever waits now is woken; who waits later waits for the next one.
         changed, self._changed = self._changed, asyncio.Event()
