@@ -1,8 +1,12 @@
 //! Addresses: which ones are worth keeping, and names resolved to all that stand behind them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
+use rustix::{
+    io::Errno,
+    net::{self, AddressFamily, SocketFlags, SocketType, sockopt},
+};
 
 use crate::{Error, Result};
 
@@ -24,6 +28,23 @@ pub fn port_of(address: &Multiaddr) -> Option<u16> {
         Protocol::Tcp(port) => Some(port),
         _ => None,
     })
+}
+
+/// Whether another program serves this port of this machine. Whatever else is wrong with it shows when libp2p binds.
+pub fn is_taken(address: &Multiaddr) -> bool {
+    let (Some(ip), Some(port)) = (ip_of(address), port_of(address)) else { return false };
+    matches!(bind_alone(SocketAddr::new(ip, port)), Err(Errno::ADDRINUSE))
+}
+
+/// Binds as libp2p does, but shares the port with nobody. `::` is for IPv6 alone: the agent itself may have `0.0.0.0`.
+fn bind_alone(address: SocketAddr) -> rustix::io::Result<()> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    net::bind(&socket, &address)
 }
 
 /// Whether a peer's listen address is worth remembering for one that we see at `seen`: a loopback address of a peer on
@@ -111,6 +132,19 @@ mod tests {
         let all = resolve(&"/dns4/localhost/tcp/9000".parse().unwrap()).await.unwrap();
         assert_eq!(all, vec!["/ip4/127.0.0.1/tcp/9000".parse::<Multiaddr>().unwrap()]);
         assert!(resolve(&"/memory/1".parse().unwrap()).await.is_err());
+    }
+
+    #[test]
+    fn a_port_is_taken_where_somebody_serves_it_and_nowhere_else() {
+        let server = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        let taken = |ip: &str| is_taken(&format!("/{ip}/tcp/{port}").parse().unwrap());
+        assert!(taken("ip4/0.0.0.0"));
+        assert!(taken("ip4/127.0.0.1"));
+        // An agent listens on both.
+        assert!(!taken("ip6/::"));
+        drop(server);
+        assert!(!taken("ip4/0.0.0.0"));
     }
 
     #[test]

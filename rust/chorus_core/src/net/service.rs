@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     IncomingRequest, IncomingStream, NetConfig, NetEvent, Offence,
-    addresses::{ip_of, port_of, worth_keeping},
+    addresses::{ip_of, is_taken, worth_keeping},
     behaviour::{self, Behaviour, BehaviourEvent, KAD_PROTOCOL, without_peer},
     connect::Connector,
     gossip::Gossip,
@@ -113,7 +113,10 @@ fn listen(swarm: &mut Swarm<Behaviour>, addresses: &[Multiaddr]) -> Result<usize
     let mut bound = 0;
     let mut missing = None;
     for address in addresses {
-        refuse_taken(address)?;
+        // libp2p shares a port with whoever holds it already (`SO_REUSEPORT`); a second agent on it must fail instead.
+        if is_taken(address) {
+            return Err(Error::Unavailable(format!("bind: address already in use: {address}")));
+        }
         match swarm.listen_on(address.clone()) {
             Ok(_) => bound += 1,
             Err(TransportError::Other(error)) if lacks_address(&error) => {
@@ -132,18 +135,6 @@ fn listen(swarm: &mut Swarm<Behaviour>, addresses: &[Multiaddr]) -> Result<usize
     match missing {
         Some(error) if bound == 0 => Err(error),
         _ => Ok(bound),
-    }
-}
-
-/// libp2p shares a port with whoever holds it already (`SO_REUSEPORT`); a second agent on it must fail instead.
-fn refuse_taken(address: &Multiaddr) -> Result<()> {
-    let (Some(ip), Some(port)) = (ip_of(address), port_of(address)) else { return Ok(()) };
-    match std::net::TcpListener::bind((ip, port)) {
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            Err(Error::Unavailable(format!("bind: address already in use: {address}")))
-        }
-        // Whatever else is wrong shows when libp2p binds. A `::` here covers IPv4 too and may fail for that alone.
-        _ => Ok(()),
     }
 }
 
