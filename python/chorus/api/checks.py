@@ -13,6 +13,8 @@ from chorus.wire.counts import counted
 SIBLINGS: Final = ("node", "election", "coordinator", "executor")
 # A killed process is back within seconds; one that is away for longer is not coming back by itself.
 PROCESS_ABSENCE_MAX_S: Final = 60.0
+# Told by a check, and nobody's work waits for them.
+DECIDE_NOTHING: Final = frozenset({"clock", "dht", "backbeat"})
 
 
 def siblings_of(provider: str) -> tuple[str, ...]:
@@ -80,6 +82,12 @@ class Verdict:
     alive: bool
     checks: tuple[Check, ...]
 
+    @property
+    def reasons(self) -> list[str]:
+        """Why the agent is not ready."""
+        failed = [check for check in self.checks if not check.ok and check.name not in DECIDE_NOTHING]
+        return [f"{check.name}: {check.detail}" for check in failed]
+
 
 def judge(found: Findings) -> Verdict:
     """Applies the criteria of chorus-agent.md."""
@@ -118,8 +126,7 @@ def judge(found: Findings) -> Verdict:
     )
     checks.append(Check("processes", not found.repeating, False, _processes(found)))
     healthy = all(check.ok for check in checks if check.critical)
-    # The clock, the DHT and telemetry are told, but nobody's work waits for them.
-    ready = all(check.ok for check in checks if check.name not in ("clock", "dht", "backbeat"))
+    ready = all(check.ok for check in checks if check.name not in DECIDE_NOTHING)
     alive = all(answer.away_s < PROCESS_ABSENCE_MAX_S for answer in found.siblings.values())
     return Verdict("healthy" if healthy else "unhealthy", ready, alive, tuple(checks))
 

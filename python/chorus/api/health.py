@@ -212,10 +212,7 @@ async def ready(request: Request) -> Response:
     verdict = _observer(request).verdict
     if verdict is None:
         return _json({"ready": False, "reasons": ["starting"]}, 503)
-    reasons = [f"{check.name}: {check.detail}" for check in verdict.checks if not check.ok]
-    return _json(
-        {"ready": verdict.ready, "reasons": [] if verdict.ready else reasons}, 200 if verdict.ready else 503
-    )
+    return _json({"ready": verdict.ready, "reasons": verdict.reasons}, 200 if verdict.ready else 503)
 
 
 @router.get("/health")

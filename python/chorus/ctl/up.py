@@ -37,6 +37,8 @@ from chorus.wire.counts import counted
 # From the first start to a complete mesh: discovery, an election, and 10 s of steadiness before later votes.
 READY_TIMEOUT_S: Final = 180.0
 PROBE_TIMEOUT_S: Final = 3.0
+# Checks of health that no start waits for: full of work, or told and deciding nothing.
+_NOT_WAITED_FOR: Final = {"clock", "dht", "backbeat", "capacity"}
 # In-flight work is finished first; the agents' own limit is 300 s unless set.
 STOP_TIMEOUT_S: Final = 330.0
 HURRY_TIMEOUT_S: Final = 60.0
@@ -327,7 +329,7 @@ class _Missing:
             failing = [
                 f"{check['name']}: {check['detail']}"
                 for check in health["checks"]
-                if not check["ok"] and check["name"] not in waived | {"clock", "dht", "capacity"}
+                if not check["ok"] and check["name"] not in waived | _NOT_WAITED_FOR
             ]
             if failing or not health["checks"]:
                 return "; ".join(failing) or "starting"

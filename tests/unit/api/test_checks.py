@@ -70,6 +70,17 @@ def test_each_criterion_of_health_and_readiness_counts(found: Findings, check: s
     assert (verdict.status == "healthy", verdict.ready) == (healthy, False)
 
 
+def test_what_decides_nothing_is_no_reason() -> None:
+    away = Answer(False, "no beat has come yet")
+    told = replace(WELL, clock_skew=True, dht_enabled=True, dht_ok=False, backbeat=away)
+    verdict = judge(told)
+    assert [one.name for one in verdict.checks if not one.ok] == ["dht", "backbeat", "clock"]
+    assert (verdict.ready, verdict.reasons) == (True, [])
+    alone = judge(replace(told, peers=0))
+    assert not alone.ready
+    assert [reason.partition(":")[0] for reason in alone.reasons] == ["peers"]
+
+
 def detail(found: Findings) -> tuple[bool, str]:
     [check] = [check for check in judge(found).checks if check.name == "processes"]
     return check.ok, check.detail

@@ -252,6 +252,22 @@ def test_up_waits_for_agents_that_do_not_answer_and_keeps_their_warnings() -> No
         assert missing.warnings == {"beware"}
 
 
+@pytest.mark.parametrize("check", ["clock", "dht", "backbeat", "capacity", "peers", "docker"])
+def test_up_waits_for_what_decides_readiness_alone(tmp_path: Path, check: str) -> None:
+    (tmp_path / "token").write_text("t")
+    mesh = {"leader": "a", "voters": 1, "applied": 1, "committed": 1}
+    answers = {
+        "/health": {"checks": [{"name": check, "ok": False, "detail": "away"}]},
+        "/api/v1/status": {"mesh": mesh},
+        "/api/v1/election": {"mesh": "m", "leader": "a", "members": []},
+    }
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=answers[request.url.path]))
+    alone = AgentEntry("a", "http://a", "http://a", "/ip4", str(tmp_path / "token"), "d", 0)
+    with httpx.Client(transport=transport) as http:
+        missing = up_module._Missing(MeshContext("c", LICENCE, (alone,)), http, [])
+        assert missing.none() == (check != "docker")
+
+
 def test_the_doctor_warns_of_a_licence_that_is_open_to_the_network(
     started: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
