@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,12 +18,11 @@ from chorus.config import Settings, load_settings
 from chorus.process.logs import bind
 from chorus.telemetry.client import Backbeat, Pace
 from chorus.telemetry.link import Link
+from chorus.testing.nats import Nats
 
 CLUSTER = "tests"
 # Nothing is asserted about how long anything takes.
 GENEROUS_S = 60.0
-NATS_SERVER = "github.com/nats-io/nats-server/v2@v2.15.2"
-BUILD_S = 900
 # Quick tries, so that a test need not wait for the pauses of a real agent.
 QUICK = Pace(again_first_s=0.02, again_max_s=0.1, silence_s=0.5, claim_every_s=0.0)
 
@@ -116,51 +111,7 @@ def server() -> Iterator[Server]:
     started.kill()
 
 
-def nats_binary() -> Path:
-    """nats-server, built once into the cache; skipped where that cannot be done."""
-    cache = Path(os.environ.get("CHORUS_CACHE") or Path.home() / ".cache" / "chorus")
-    binary = cache / "test-peers" / "nats-server"
-    if not binary.exists():
-        if shutil.which("go") is None:
-            pytest.skip("no Go, which nats-server is built with")
-        binary.parent.mkdir(parents=True, exist_ok=True)
-        environ = {**os.environ, "GOBIN": str(binary.parent)}
-        built = subprocess.run(
-            ["go", "install", NATS_SERVER], env=environ, capture_output=True, timeout=BUILD_S
-        )
-        if built.returncode:
-            pytest.skip(f"nats-server cannot be built here: {built.stderr.decode()[-300:]}")
-    return binary
-
-
-class Nats:
-    """A real nats-server."""
-
-    def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.url = f"nats://127.0.0.1:{self.port}"
-        self._binary = nats_binary()
-        self.start()
-
-    def start(self) -> None:
-        command = [str(self._binary), "-a", "127.0.0.1", "-p", str(self.port)]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE)
-        assert self._process.stderr is not None
-        while b"Server is ready" not in (line := self._process.stderr.readline()):
-            assert line, "nats-server ended"
-
-    def pause(self) -> None:
-        """It lives and says nothing."""
-        self._process.send_signal(19)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
 @pytest.fixture
 def nats_server() -> Iterator[Nats]:
-    started = Nats()
-    yield started
-    started.kill()
+    with Nats() as started:
+        yield started

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from chorus.process import metrics
+from chorus.testing.nats import Nats
 
-from .conftest import CLUSTER, Nats, running, settings_for, until
+from .conftest import CLUSTER, running, settings_for, until
 from .test_backbeat_faults import note
 from .test_beat_frames import frame_of
 
