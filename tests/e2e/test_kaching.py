@@ -97,6 +97,11 @@ class Licensed:
         found: dict[str, Any] = self.api("GET", f"/api/v1/tasks/{task_id}")
         return found
 
+    def licence_changes(self) -> list[tuple[str, str]]:
+        """The states before and after each change, as its log has them."""
+        items = self.api("GET", "/api/v1/log?type=license_changed")["items"]
+        return [(item["data"]["before"], item["data"]["state"]) for item in items]
+
     def licence_state(self) -> str:
         return str(self.probe("/health")[1].get("license", {}).get("state"))
 
@@ -161,7 +166,10 @@ def test_back_within_the_grace_nothing_is_noticed_but_the_detail(agents: Any, se
     until(lambda: worker.licence_state() == "valid" and other.licence_state() == "valid")
     done = until(lambda: (found := other.task(task))["result"] and found)
     assert (done["state"], done["agent_id"], done["attempt"]) == ("completed", "worker", 1)
-    assert worker.probe("/health")[1]["crashes"] == {}
+    health = worker.probe("/health")[1]
+    assert health["crashes"] == {}
+    assert worker.api("GET", "/api/v1/status")["license"]["limits"] == health["license"]["limits"]
+    until(lambda: worker.licence_changes() == [("valid", "grace"), ("grace", "valid")])
 
 
 def test_away_past_the_grace_ends_agents_when_their_tasks_are_done(

@@ -1,6 +1,7 @@
 """Runs the real parent over stand-ins for its programs, and without a core: `python agent_with_stand_ins.py
 NAME…`. TEST_PATIENCE_S shortens how long it waits for signs of life; TEST_REAL_IDENTITY has it use the core
-for its identity, as a licence of KACHING takes one that signs.
+for its identity, as a licence of KACHING takes one that signs; with TEST_REAL_NODE the program `node` is the
+real one, with hub and log.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 
 from chorus.agent.identity import load_peer_id
-from chorus.agent.programs import Program
+from chorus.agent.programs import Program, programs_of
 from chorus.agent.service import start
 from chorus.agent.watchdog import Patience
 
@@ -23,6 +24,9 @@ def main() -> int:
         Program(name, (sys.executable, STAND_IN, name), 10 * priority)
         for priority, name in enumerate(sys.argv[1:], start=1)
     ]
+    if os.environ.get("TEST_REAL_NODE"):
+        real = {program.name: program for program in programs_of("none")}
+        programs = [real["node"] if program.name == "node" else program for program in programs]
     patience = None
     if seconds := os.environ.get("TEST_PATIENCE_S"):
         patience = Patience(float(seconds), float(seconds), look_every_s=0.1)

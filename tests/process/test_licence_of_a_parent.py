@@ -4,6 +4,7 @@ an outage, and ends.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_parent import RunningAgent, running_agent, started
+from running_parent import DEADLINE_S, RunningAgent, running_agent, started
 
 from chorus.core import Identity
+from chorus.hub import Hub
 from chorus.testing.kaching import KachingProcess
 
 LINE = "❌ Failed to initialize CHORUS agent: license validation failed: "
@@ -107,6 +109,46 @@ async def test_back_within_the_grace_nothing_is_noticed_but_the_detail(
         await running.until(lambda: status(running)["state"] == "valid")
         assert [running.supervisord(), *running.pids("node"), *running.pids("worker")] == pids
         assert await running.stop() == 0
+
+
+async def test_each_change_is_in_the_log(
+    short_dir: Path, docker_that_pings: str, server: KachingProcess, settings: dict[str, str]
+) -> None:
+    """In the log of a real node, up to the last word before the agent ends."""
+    entries: list[dict[str, Any]] = []
+
+    async def follow(hub: Hub) -> None:
+        async with hub.log_follow(0, type="license_changed") as feed:
+            async for entry in feed:
+                entries.append(entry["data"])
+
+    more = {"TEST_REAL_NODE": "1", "CHORUS_MDNS_ENABLED": "false", "CHORUS_SHUTDOWN_TIMEOUT": "1s"}
+    async with running_agent(short_dir, docker_that_pings, **settings, **more) as running:
+        hub = await Hub.connect(running.run_dir / "hub.sock", "test", retry_for=DEADLINE_S)
+        following = asyncio.create_task(follow(hub))
+        server.misbehave("lying", claims={"max_agents": 3})
+        await running.until(lambda: entries)
+        assert status(running)["limits"]["max_agents"] == 3
+        server.misbehave("none")
+        await running.until(lambda: len(entries) == 2)
+        server.misbehave("garbage")
+        await running.until(lambda: len(entries) == 3)
+        server.misbehave("none")
+        await running.until(lambda: len(entries) == 4)
+        server.rule("suspend", settings["CHORUS_LICENSE_ID"])
+        assert await running.ended() == 1
+        await hub.close()
+        await asyncio.gather(following, return_exceptions=True)
+    assert [(entry["before"], entry["state"], entry["reason"], entry["changed"]) for entry in entries] == [
+        ("valid", "valid", "", ["max_agents"]),
+        ("valid", "valid", "", ["max_agents"]),
+        ("valid", "grace", "garbage", []),
+        ("grace", "valid", "", []),
+        ("valid", "suspended", "suspended", []),
+    ]
+    assert [entry["limits"]["max_agents"] for entry in entries] == [3, 10, 10, 10, 10]
+    assert entries[2]["until"] is not None
+    assert "suspended" in entries[4]["detail"]
 
 
 async def test_away_for_longer_than_the_grace_ends_the_agent(

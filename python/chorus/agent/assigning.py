@@ -8,10 +8,10 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from chorus.agent.entries import Entries
 from chorus.config import Assignment, Settings
 from chorus.config.files import write_private
 from chorus.hub import Hub, HubError, HubInvalid, HubRefused, Request
@@ -27,14 +27,14 @@ AGAIN_FIRST_S: Final = 2.0
 AGAIN_MAX_S: Final = 60.0
 # What the hub did not take is told again.
 TELL_AGAIN_S: Final = 0.5
-# Entries of the log that wait for the hub.
-ENTRIES_MAX: Final = 64
 NO_URL: Final = "there is no assignment to load: ASSIGN_URL is not set"
 RESTART: Final = "needs a restart"
 
 
 class Assigning:
-    """One agent's. `named`: whether the environment sets the agent's id. `loads` asks the server."""
+    """One agent's. `entries` takes what is for its log, `named` says whether the environment sets the agent's
+    id, `loads` asks the server.
+    """
 
     def __init__(
         self,
@@ -42,12 +42,13 @@ class Assigning:
         environment: Assignment,
         first: Load | None,
         log: Logger,
+        entries: Entries,
         *,
         named: bool = True,
         loads: Callable[[], Load] | None = None,
     ) -> None:
         self._settings, self._environment, self._log = settings, environment, log
-        self._named = named
+        self._entries, self._named = entries, named
         self._loads = loads or (lambda: load_for(settings))
         self.current = settings.assignment
         self._number = 0
@@ -60,7 +61,6 @@ class Assigning:
         self._asked = asyncio.Event()
         self._waiting: list[asyncio.Future[dict[str, Any]]] = []
         self._news = asyncio.Event()
-        self._entries: deque[dict[str, Any]] = deque(maxlen=ENTRIES_MAX)
         self._report: dict[str, Any] | None = None
         if first is not None:
             before = environment.model_dump(mode="json")
@@ -168,7 +168,7 @@ class Assigning:
         if news:
             tell = self._log.info if settled and not kept else self._log.warning
             tell("assignment", **{name: value for name, value in report.items() if name != "at"})
-            self._entries.append(report)
+            self._entries.add("assignment", report)
             self._news.set()
         return report
 
@@ -183,16 +183,13 @@ class Assigning:
             await asyncio.sleep(TELL_AGAIN_S)
 
     async def _tell(self, hub: Hub) -> None:
-        """Tells the processes of changes, and the log of loads."""
+        """Tells the processes of changes and loads."""
         while True:
             await self._news.wait()
             self._news.clear()
             try:
                 await self._give_role(hub)
                 await hub.publish_local(TOPIC, {**self._told, "load": self._report})
-                while self._entries:
-                    await hub.log_append("assignment", self._entries[0])
-                    self._entries.popleft()
             except HubError:
                 # The node is being started again; whoever begins meanwhile reads the file.
                 await asyncio.sleep(TELL_AGAIN_S)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chorus.agent.entries import Entries
 from chorus.agent.identity import agent_id_for
 from chorus.agent.problems import StartupError, license_line
 from chorus.agent.version import build_info
@@ -60,27 +61,46 @@ def licence_of(granted: Granted, lease: Lease) -> Licence:
 def _notice(said: status.LicenceStatus) -> str:
     if said.until is None:
         return ""
-    until = rfc3339(round(said.until * 1000))
+    until = _time(said.until)
     return f"the licence was not checked, this agent runs on its last token until {until}: {said.detail}"
 
 
-class LicenceTeller:
-    """Writes each change down for the other processes, and says it in the log once."""
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else rfc3339(round(seconds * 1000))
 
-    def __init__(self, path: Path, log: Logger) -> None:
-        self._path, self._log = path, log
-        self._said: tuple[str, str] | None = None
+
+class LicenceTeller:
+    """Writes each change down for the other processes, and says it once: in the output and in the log."""
+
+    def __init__(self, path: Path, log: Logger, entries: Entries) -> None:
+        self._path, self._log, self._entries = path, log, entries
+        self._before: status.LicenceStatus | None = None
 
     def tell(self, now: status.LicenceStatus) -> None:
         """Called with the status at the start and after each change."""
         # Nobody's work waits for it: the next change, or the next minute, writes it again.
         with contextlib.suppress(OSError):
             status.save(self._path, now)
-        said, before = (now.state, now.reason), self._said
-        self._said = said
-        if before in (None, said):
+        before, self._before = self._before, now
+        if before is None:
+            # The entry `license_checked` of a start tells of a licence that is valid.
+            if now.state != "valid":
+                self._entry(now, None, [])
             return
-        if now.state == "valid":
-            self._log.info("the licence is checked again")
-        elif now.state == "grace":
-            self._log.warning(_notice(now), reason=now.reason)
+        if (now.state, now.reason) != (before.state, before.reason):
+            if now.state == "valid":
+                self._log.info("the licence is checked again")
+            elif now.state == "grace":
+                self._log.warning(_notice(now), reason=now.reason)
+        changed = sorted(name for name in now.limits if now.limits[name] != before.limits.get(name))
+        if changed:
+            said = {name: now.limits[name] for name in changed}
+            self._log.info("the licence was renewed with other limits", **said)
+        # Not for another reason of the same outage: a server that is away may fail in many ways.
+        if changed or now.state != before.state:
+            self._entry(now, before.state, changed)
+
+    def _entry(self, now: status.LicenceStatus, before: str | None, changed: list[str]) -> None:
+        said = {"state": now.state, "before": before, "reason": now.reason, "detail": now.detail}
+        more = {"until": _time(now.until), "changed": changed, "limits": dict(now.limits)}
+        self._entries.add("license_changed", {**said, **more})

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from chorus.agent import rpc
 from chorus.agent.assigning import Assigning
 from chorus.agent.drain import Drain, report
+from chorus.agent.entries import Entries
 from chorus.agent.folders import write_agent_json
 from chorus.agent.generation import Generation
 from chorus.agent.identity import load_peer_id
@@ -46,6 +47,8 @@ WELL_AFTER_S = 60.0
 # What supervisord may take beyond its programs' own times.
 STOP_SLACK_S = 10.0
 LOG_FLUSH_S = 2.0
+# What a stop waits for its last entries in the agent's signed log.
+ENTRIES_S = 2.0
 _SUPERVISORD = "supervisord"
 # It gives a sign every five seconds, one of which may be lost to its loop's second.
 SUPERVISORD_SLACK_S = 10.0
@@ -112,11 +115,13 @@ class Agent:
         self._log = logs.configure(
             "agent", who, level, form, write=self._writer.write, redact=self._scanner.redact
         )
+        self._entries = Entries()
         self._assigning = Assigning(
             self._settings,
             prepared.assigned.environment,
             prepared.assigned.first,
             self._log,
+            self._entries,
             named=prepared.assigned.named,
         )
         self._drain = Drain(self._settings, self._log)
@@ -152,14 +157,18 @@ class Agent:
         watching = asyncio.create_task(self._watch())
         assigning = asyncio.create_task(guard.lasting(self._assigning.run, "answer"))
         licensing = asyncio.create_task(self._keep_licence())
+        entries = asyncio.create_task(
+            guard.lasting(lambda: self._entries.run(self._settings.paths.hub_socket), "answer")
+        )
         try:
             await self._until_stop_asked(keeper)
             await self._drain.run()
+            await self._entries.settle(ENTRIES_S)
             watching.cancel()
             assigning.cancel()
             await self._stop(keeper)
         finally:
-            for task in (reporter, watching, assigning, licensing):
+            for task in (reporter, watching, assigning, licensing, entries):
                 task.cancel()
             await self._give_lease_back()
             for relay in (own, programs):
@@ -274,7 +283,7 @@ class Agent:
         """Renews the licence; when it holds no longer, has this agent drain and end."""
         if self._lease is None:
             return
-        teller = LicenceTeller(self._settings.paths.license_status, self._log)
+        teller = LicenceTeller(self._settings.paths.license_status, self._log, self._entries)
         self._lease.tell = teller.tell
         teller.tell(self._lease.status)
         try:

@@ -178,6 +178,7 @@ class Observer:
             "agent_id": self._context.settings.agent_id,
             "status": self.verdict.status,
             "ready": self.verdict.ready,
+            "license": self.findings.license.state,
             "active": self.findings.active,
             "max_tasks": self.findings.max_tasks,
             "version": self._context.settings.version,

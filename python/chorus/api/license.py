@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chorus.config import Settings
+from chorus.license.gate import DEV_AGENTS_MAX
 from chorus.license.status import LicenceStatus, load
 from chorus.process import metrics
 from chorus.wire.task import rfc3339
@@ -14,7 +15,8 @@ def licence_status(settings: Settings) -> LicenceStatus:
     """What holds now; counts it too. An agent with a licence server that knows nothing has no licence."""
     if settings.license_kind == "development":
         failures = {"setting": settings.license_failures} if settings.license_failures else {}
-        status = LicenceStatus("valid", checks=settings.license_checks, failures=failures)
+        limits = {"max_agents": DEV_AGENTS_MAX}
+        status = LicenceStatus("valid", checks=settings.license_checks, failures=failures, limits=limits)
     else:
         status = load(settings.paths.license_status) or LicenceStatus(
             "unlicensed", detail="the agent's parent has not said yet what holds"
@@ -34,7 +36,7 @@ def licence_detail(settings: Settings, status: LicenceStatus) -> str:
 
 
 def licence_view(settings: Settings, status: LicenceStatus) -> dict[str, Any]:
-    """The part `license` of `/health`."""
+    """The part `license` of `/health` and of `GET /api/v1/status`."""
     return {
         "valid": status.holds,
         "id": settings.license_shown,
@@ -44,6 +46,7 @@ def licence_view(settings: Settings, status: LicenceStatus) -> dict[str, Any]:
         "detail": status.detail,
         "checked_at": _time(status.checked),
         "until": _time(status.until),
+        "limits": dict(status.limits),
     }
 
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from chorus.api.bodies import read_model
 from chorus.api.context import Here
 from chorus.api.health import NO_MODEL
+from chorus.api.license import licence_status, licence_view
 from chorus.api.problems import Problem
 from chorus.api.tasks import json_response
 from chorus.hub import HubError, HubNotLeader, HubRefused
@@ -63,7 +64,7 @@ async def get_status(context: Here) -> Response:
             "expertise": list(assignment.expertise),
             "specialization": assignment.specialization,
             "assignment": told,
-            "license": {"id": settings.license_shown, "kind": settings.license_kind},
+            "license": licence_view(settings, licence_status(settings)),
             "cluster_id": settings.cluster_id,
             "ai": {
                 "provider": settings.ai.provider,

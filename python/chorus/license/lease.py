@@ -131,6 +131,7 @@ class Lease:
             until,
             self._checks,
             dict(self._failures),
+            {} if self._granted is None else self._granted.claims.limits,
         )
 
     async def start(self) -> Granted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ class LicenceStatus:
     """State and reason (labels), the reason in words, and counts since the agent started.
 
     `checked` is the time of the last successful check, `until` that at which the grace ends: seconds since
-    the epoch, None where there is none. `failures` counts checks that failed, by reason.
+    the epoch, None where there is none. `failures` counts checks that failed, by reason. `limits` are those
+    of the last token, by the names of its claims.
     """
 
     state: str
@@ -25,6 +27,7 @@ class LicenceStatus:
     until: float | None = None
     checks: int = 0
     failures: dict[str, int] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:

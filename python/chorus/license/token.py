@@ -64,6 +64,11 @@ class Claims(BaseModel):
     lease_ttl_s: Annotated[float, Field(ge=LEASE_MIN_S, le=LEASE_MAX_S, allow_inf_nan=False)]
     nonce: _Text
 
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What the licence allows; the next token may say otherwise."""
+        return self.model_dump(mode="json", include={"max_agents", "lease_ttl_s", "permissions"})
+
 
 def read_token(token: str, keys: Sequence[PinnedKey]) -> Claims:
     """The claims of a token that a pinned key has signed. Raises `NoAnswer` for any other."""

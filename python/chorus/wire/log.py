@@ -11,6 +11,7 @@ LogType = Literal[
     "node_restarted",
     "configuration",
     "license_checked",
+    "license_changed",
     "assignment",
     # Peers and the mesh's leadership, as this agent sees them
     "peer_up",

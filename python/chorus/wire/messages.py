@@ -332,6 +332,8 @@ class HealthStatus(Data):
 
     status: Name
     ready: bool = False
+    # The state of its licence.
+    license: Name = ""
     active: Count = 0
     max_tasks: Count = 0
     version: Name = ""

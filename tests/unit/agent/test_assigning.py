@@ -14,6 +14,7 @@ import pytest
 
 from chorus.agent import assigning
 from chorus.agent.assigning import Assigning
+from chorus.agent.entries import Entries
 from chorus.config import Assignment, Settings, load_settings
 from chorus.hub import HubRefused
 from chorus.process.logs import Logger
@@ -51,7 +52,7 @@ def settings_of(folder: Path, **environ: str) -> Settings:
 
 def made(folder: Path, server: Callable[[], Load], first: Load | None = None, **more: Any) -> Assigning:
     log = Logger(logging.getLogger("test-assigning"))
-    return Assigning(settings_of(folder), ENVIRONMENT, first, log, loads=server, **more)
+    return Assigning(settings_of(folder), ENVIRONMENT, first, log, Entries(), loads=server, **more)
 
 
 @asynccontextmanager
@@ -146,7 +147,7 @@ async def test_without_an_answer_and_a_copy_the_server_is_asked_again(tmp_path: 
             await asyncio.sleep(0.001)
     assert one.health() == {"ok": True, "detail": "as assigned"}
     # That it was still away was no news each time.
-    assert [entry["error"] for entry in one._entries] == ["the server is away", ""]
+    assert [entry["error"] for _, entry in one._entries.waiting] == ["the server is away", ""]
 
 
 async def test_the_last_good_copy_is_as_good_and_that_is_said(tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ async def test_a_fault_of_a_load_is_told_and_the_next_one_works(tmp_path: Path) 
 
 async def test_without_an_address_there_is_nothing_to_load(tmp_path: Path) -> None:
     log = Logger(logging.getLogger("test-assigning"))
-    one = Assigning(settings_of(tmp_path, ASSIGN_URL=""), ENVIRONMENT, None, log)
+    one = Assigning(settings_of(tmp_path, ASSIGN_URL=""), ENVIRONMENT, None, log, Entries())
     one.hangup()
     with pytest.raises(HubRefused, match="ASSIGN_URL"):
         await one.reload()

@@ -8,6 +8,8 @@ from chorus.license.status import LicenceStatus, save
 
 from .conftest import Surface
 
+LIMITS = {"max_agents": 10, "lease_ttl_s": 60.0, "permissions": ["agent:run"]}
+
 KACHING = {
     "CHORUS_LICENSE_ID": "prod-0123456789abcdef",
     "CHORUS_KACHING_URL": "https://kaching.example",
@@ -21,7 +23,7 @@ CHECKED, UNTIL = 1_800_000_000.0, 1_800_086_400.0
 @pytest.mark.parametrize(
     ("status", "ok", "told"),
     [
-        (LicenceStatus("valid", checked=CHECKED), True, "production …cdef: valid"),
+        (LicenceStatus("valid", checked=CHECKED, limits=LIMITS), True, "production …cdef: valid"),
         (
             LicenceStatus("grace", "slow", "KACHING does not answer in time", CHECKED, UNTIL),
             True,
@@ -50,4 +52,18 @@ async def test_each_state_is_shown(
     assert ready.status_code == (200 if ok else 503)
     if not ok:
         assert any(reason.startswith("license: ") for reason in ready.json()["reasons"])
+    assert health["license"]["limits"] == (status.limits if status else {})
+    assert (await surface.api.get("/api/v1/status")).json()["license"] == health["license"]
     assert KACHING["CHORUS_LICENSE_ID"] not in str(health)
+
+
+@pytest.mark.parametrize("more_environ", [KACHING])
+async def test_each_change_of_state_is_told_to_the_mesh(surface: Surface) -> None:
+    paths = surface.observer._context.settings.paths
+    paths.run.mkdir(exist_ok=True)
+    for state in ("valid", "valid", "grace", "grace", "valid", "suspended"):
+        save(paths.license_status, LicenceStatus(state, checked=CHECKED))
+        await surface.observer.observe()
+        await surface.observer._announce()
+    said = [data["license"] for _, _, type, data in surface.mesh.published if type == "health_status"]
+    assert said == ["valid", "grace", "valid", "suspended"]
