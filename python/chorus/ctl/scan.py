@@ -125,8 +125,10 @@ def _contents(arguments: Namespace, unread: list[str], too_large: list[str]) -> 
         yield STDIN, content[: arguments.max_size]
         return
     root = Path(arguments.path)
-    if not os.path.lexists(root):
-        raise CtlError(f"{root}: there is no such file or folder", USAGE)
+    try:
+        os.lstat(root)
+    except OSError as error:
+        raise CtlError(f"{root}: {error.strerror}", USAGE) from None
     for path in _files(root, arguments.git, unread):
         try:
             with path.open("rb") as file:
