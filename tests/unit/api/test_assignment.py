@@ -1,4 +1,4 @@
-"""What the HTTP surface says of the agent follows its assignment; what it may read, its core."""
+"""What the HTTP surface says of the agent, and what it may read, follow its assignment."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ async def test_status_and_keys_are_of_the_present_assignment(surface: Surface) -
     assert (said["role"], said["expertise"], said["tasks"]["max"]) == ("architect", ["rust"], 9)
     surface.context.assignments.take(Assignment(role="tester"))
     assert (await surface.api.get("/api/v1/status")).json()["role"] == "tester"
-    # The core has the keys of its start still.
-    assert set(surface.context.role_keys().roles) == {"member"}
+    # The core is given another role's keys before anybody hears of the assignment.
+    assert set(surface.context.role_keys().roles) == {"member", "tester"}
