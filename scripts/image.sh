@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds the agent's image `chorus-agent:latest` and that of the filtering proxy, `chorus-docker-proxy:latest`, with no
 # image registry at hand: base images from Debian's packages, wheel from this host, Python packages from pip's own index.
-# What is there already, made of the same things, is left as it is. `BASE=debian:bookworm-slim scripts/image.sh` takes
-# another base (with python3 and python3-venv); plain `docker build .` builds everything inside.
+# `scripts/image.sh agent` or `proxy` builds one of them. What is there already, made of the same things, is left as it
+# is. `BASE=debian:bookworm-slim scripts/image.sh` takes another base (with python3 and python3-venv); plain
+# `docker build .` builds everything inside.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ROOT"
@@ -63,7 +64,7 @@ agent() {
 
 proxy() {
   local base recipe
-  base=${PROXY_BASE:-$(debian chorus-proxy-base nginx)}
+  base=${PROXY_BASE:-$(debian chorus-proxy-base nginx,libnginx-mod-http-js)}
   recipe=$( (hash_of deploy/docker-proxy && id_of "$base") | keyed)
   if [ "$(recipe_of "$PROXY_TAG")" = "$recipe" ]; then
     say "$PROXY_TAG is up to date ($recipe)"
@@ -73,8 +74,13 @@ proxy() {
 }
 
 "$ROOT/scripts/docker.sh"
-agent
-proxy
-docker image inspect --format '{{index .RepoTags 0}} {{.Size}}' "$TAG" "$PROXY_TAG" |
-  while read -r name bytes; do say "$name: $((bytes / 1000000)) MB"; done
-docker run --rm "$TAG" --version
+[ $# -gt 0 ] || set -- agent proxy
+for which in "$@"; do
+  case $which in
+    agent) agent; made=$TAG ;;
+    proxy) proxy; made=$PROXY_TAG ;;
+    *) die "$which is no image of this script: agent, proxy, or nothing for both" ;;
+  esac
+  say "$made: $(($(docker image inspect --format '{{.Size}}' "$made") / 1000000)) MB"
+  [ "$which" = proxy ] || docker run --rm "$made" --version
+done
