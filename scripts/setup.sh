@@ -77,5 +77,6 @@ core
 if [ -n "$WITH_DOCKER" ]; then
   "$ROOT/scripts/docker.sh"
   [ ! -x deploy/sandbox/build.sh ] || deploy/sandbox/build.sh
+  scripts/image.sh proxy
 fi
 say "ready: $VENV/bin/chorus-agent, $VENV/bin/chorusctl"

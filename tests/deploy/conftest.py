@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
@@ -22,10 +23,16 @@ from chorus.executor.docker.backend import DockerBackend
 from chorus.executor.docker.engine import Engine
 from chorus.testing.sandbox_contract import SMALL
 
+if TYPE_CHECKING:
+    from .watched import Watched
+
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 SOCKET = Path("/var/run/docker.sock")
 SANDBOX = "anthonyrawlins/chorus-base:latest"
+# Images that no registry has.
+NOWHERE = "localhost:1/chorus/nowhere:v1.2"
+NOWHERE_PINNED = "localhost:1/chorus/nowhere@sha256:" + "0" * 64
 # Everything made here begins with this, and is gone afterwards.
 PREFIX = f"chorus-deploy-{uuid.uuid4().hex[:8]}"
 # A first build fetches Debian's packages and compiles the core; nothing is asserted about it.
@@ -58,29 +65,40 @@ class Images:
     agent: str
     proxy: str
 
-    def build(self) -> str:
-        """`scripts/image.sh`; returns what it told."""
+    def build(self, *which: str) -> str:
+        """`scripts/image.sh`, for both or one of `agent` and `proxy`; returns what it told."""
         venv = os.environ.get("CHORUS_VENV", sys.prefix)
-        return run(
-            str(ROOT / "scripts" / "image.sh"), TAG=self.agent, PROXY_TAG=self.proxy, CHORUS_VENV=venv
-        ).stderr
+        script = str(ROOT / "scripts" / "image.sh")
+        return run(script, *which, TAG=self.agent, PROXY_TAG=self.proxy, CHORUS_VENV=venv).stderr
+
+
+NAMES = Images(f"{PREFIX}-agent:latest", f"{PREFIX}-proxy:latest")
 
 
 @pytest.fixture(scope="session")
-def images() -> Iterator[Images]:
+def proxy_image() -> Iterator[str]:
     if not SOCKET.exists() or run("docker", "image", "inspect", SANDBOX, check=False).returncode:
         pytest.skip(f"no Docker at {SOCKET}, or no {SANDBOX}: make setup")
-    made = Images(f"{PREFIX}-agent:latest", f"{PREFIX}-proxy:latest")
-    made.build()
-    yield made
-    docker("image", "rm", made.agent, made.proxy, check=False)
+    NAMES.build("proxy")
+    yield NAMES.proxy
+    docker("image", "rm", NAMES.proxy, check=False)
 
 
-def proxy_words(images: Images, name: str, publish: str, *more: str) -> Sequence[str]:
-    """The proxy as compose.yaml runs it."""
+@pytest.fixture(scope="session")
+def images(proxy_image: str) -> Iterator[Images]:
+    NAMES.build("agent")
+    yield NAMES
+    docker("image", "rm", NAMES.agent, check=False)
+
+
+def proxy_words(
+    image: str, name: str, publish: str, *more: str, socket: Path | None = SOCKET
+) -> Sequence[str]:
+    """The proxy as compose.yaml runs it, before a daemon's `socket`, or before none."""
     hard = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
-    who = ("--user", f"65534:{SOCKET.stat().st_gid}", "-v", f"{SOCKET}:{SOCKET}:ro")
-    return ("run", "-d", "--name", name, *hard, *who, "-p", f"127.0.0.1::{publish}", *more, images.proxy)
+    who = ("--user", f"65534:{SOCKET.stat().st_gid}")
+    mount = ("-v", f"{socket}:{SOCKET}:ro") if socket else ()
+    return ("run", "-d", "--name", name, *hard, *who, *mount, "-p", f"127.0.0.1::{publish}", *more, image)
 
 
 def published(container: str, port: int) -> int:
@@ -99,7 +117,7 @@ def until_answered(port: int) -> None:
             contextlib.suppress(OSError),
             socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
         ):
-            connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            connection.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n")
             if connection.recv(1):
                 return
         time.sleep(0.05)
@@ -107,13 +125,22 @@ def until_answered(port: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def proxy(images: Images) -> Iterator[str]:
+def proxy(proxy_image: str) -> Iterator[str]:
     """A proxy's address, as DOCKER_HOST."""
     name = f"{PREFIX}-plain"
-    docker(*proxy_words(images, name, "2375"))
+    docker(*proxy_words(proxy_image, name, "2375", "-e", f"CHORUS_SANDBOX_ALLOW={NOWHERE},{NOWHERE_PINNED}"))
     until_answered(published(name, 2375))
     yield f"tcp://127.0.0.1:{published(name, 2375)}"
     docker("rm", "-f", name)
+
+
+@pytest.fixture(scope="module")
+def watched(proxy_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A proxy whose log and whose way to the daemon are looked at."""
+    from .watched import watch  # which is made of what stands here
+
+    with watch(proxy_image, f"{PREFIX}-watched", tmp_path_factory.mktemp("watched")) as made:
+        yield made
 
 
 @dataclass(frozen=True)
@@ -122,20 +149,21 @@ class Secured:
 
     host: str
     client: Path
+    name: str
 
 
 @pytest.fixture(scope="module")
-def secured(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+def secured(proxy_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     certs = tmp_path_factory.mktemp("certs")
     run(str(DEPLOY / "certs.sh"), str(certs), "docker-proxy", "127.0.0.1")
     # Fixtures' folders are private; the proxy is another user.
     certs.parent.chmod(0o755)
     certs.chmod(0o755)
     name = f"{PREFIX}-tls"
-    words = proxy_words(images, name, "2376", "-v", f"{certs}/server:/certs:ro")
+    words = proxy_words(proxy_image, name, "2376", "-v", f"{certs}/server:/certs:ro")
     docker(*words, "/etc/docker-proxy/tls.conf")
     until_answered(published(name, 2376))
-    yield Secured(f"tcp://127.0.0.1:{published(name, 2376)}", certs / "client")
+    yield Secured(f"tcp://127.0.0.1:{published(name, 2376)}", certs / "client", name)
     docker("rm", "-f", name)
 
 

@@ -16,12 +16,14 @@ from chorus.executor.docker.engine import Engine
 from chorus.testing.sandbox_contract import SandboxContract, bench
 
 from .conftest import Secured
+from .watched import Log
 
-pytestmark = [pytest.mark.deploy, pytest.mark.heavy]
+pytestmark = pytest.mark.deploy
 
 Acquire = Callable[[Limits], Awaitable[Sandbox]]
 
 
+@pytest.mark.heavy
 class TestSecured(SandboxContract):
     """The whole contract of a sandbox, under TLS."""
 
@@ -30,6 +32,7 @@ class TestSecured(SandboxContract):
         return secured_acquire
 
 
+@pytest.mark.heavy
 async def test_a_large_archive_under_tls(secured_acquire: Acquire, tmp_path: Path) -> None:
     """Both ways at once, in pieces that fill the sockets."""
     box = await bench(secured_acquire)
@@ -48,6 +51,11 @@ def test_certificates_are_asked_for(secured: Secured, tmp_path: Path) -> None:
     assert "400" in docker_problem(
         secured.host, {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path)}
     )
+    log = Log(secured.name)
+    # It was asked without TLS before, to know whether it is there.
+    while log.refusal()[1]["reason"] != "no certificate of the authority for agents":
+        pass
+    log.close()
     (tmp_path / "ca.pem").unlink()
     why = docker_problem(secured.host, {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path)})
     assert "DOCKER_CERT_PATH" in why
