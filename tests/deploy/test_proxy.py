@@ -52,6 +52,9 @@ async def test_what_the_executor_asks_besides(backend: DockerBackend, proxy: str
     with pytest.raises(ImageUnavailable, match="could not be pulled") as caught:
         await backend.ensure_image(NOWHERE)
     assert "refused by the proxy" not in caught.value.reason
+    with pytest.raises(ImageUnavailable, match="could not be pulled") as caught:
+        await backend.ensure_image(NOWHERE_PINNED)
+    assert "refused by the proxy" not in caught.value.reason
     assert not await backend.has_image(NOWHERE_PINNED)
     sandbox = await backend.acquire(SANDBOX, SMALL, LEASE_S, {"chorus.task": "t1"})
     name = f"{PREFIX}-named"

@@ -76,9 +76,7 @@ class Engine:
 
     async def pull(self, image: str, timeout_s: float = PULL_TIMEOUT_S) -> None:
         """Pulls an image; raises ImageUnavailable with the registry's reason."""
-        # A colon before the last slash is a registry's port, not a tag.
-        tagged = ":" in image.rsplit("/", 1)[-1]
-        repository, _, tag = image.rpartition(":") if tagged else (image, "", "latest")
+        repository, tag = repository_and_tag(image)
 
         def call(client: docker.APIClient) -> None:
             try:
@@ -305,6 +303,17 @@ def api_version(said: Mapping[str, Any]) -> str:
             f"need {_dotted(API_OLDEST)}: upgrade it to Docker Engine 20.10 or later"
         )
     return _dotted(max(min(newest, API_USUAL), oldest))
+
+
+def repository_and_tag(image: str) -> tuple[str, str]:
+    """What a pull asks for: the repository, and a tag or a digest; `latest` where the image names neither."""
+    repository, at, digest = image.partition("@")
+    if at:
+        return repository, digest
+    # A colon before the last slash is a registry's port, not a tag.
+    tagged = ":" in image.rsplit("/", 1)[-1]
+    repository, _, tag = image.rpartition(":") if tagged else (image, "", "latest")
+    return repository, tag
 
 
 def _numbers(version: object) -> tuple[int, int] | None:
