@@ -23,6 +23,8 @@ GOAL: Final = "Some invoices are a cent too low. Mend the project so that its te
 CHECK: Final = "python3 -m pytest -q -p no:cacheprovider"
 # Set, a real model works on the goal instead of the scripted one.
 REAL: Final = "CHORUS_DEMO_MODEL"
+# Two cores read ten tokens of a prompt in a second.
+REAL_TIMEOUT: Final = "15m"
 
 Say = Callable[[str], None]
 
@@ -44,7 +46,8 @@ def model(say: Say) -> Iterator[dict[str, str]]:
             if not words:
                 raise CtlError("the real model cannot be served")
             say(f"{words['OLLAMA_MODEL']} answers at {words['OLLAMA_ENDPOINT']}")
-            yield _settings(words["OLLAMA_ENDPOINT"], words["OLLAMA_MODEL"])
+            settings = _settings(words["OLLAMA_ENDPOINT"], words["OLLAMA_MODEL"])
+            yield settings | {"CHORUS_AI_TIMEOUT": REAL_TIMEOUT}
         finally:
             serving.terminate()
 
@@ -105,6 +108,9 @@ def _line(text: str) -> str:
 def _tell(task: dict[str, Any], say: Say) -> None:
     """The result in plain words."""
     result = task["result"]
+    if result is None:
+        say(f"it ended as {task['state']} without a result: {task['reason']}")
+        return
     report = result["goal"]
     say(
         f"{task['agent_id']} ended it by {result['ended_by']} after {report['steps']} steps with "
