@@ -10,6 +10,9 @@ cd "$ROOT"
 GLIBC=2_17
 # It has 15 MB unpacked and compresses to less than half. What makes it larger than this is to be looked at.
 WHEEL_MAX_BYTES=10000000
+# The time of the files in the wheel, 1980: the oldest that a ZIP archive knows. That of the commit would do as well but for
+# crates with files in them (age), whose macro writes it into the code, where it stays until they are compiled anew.
+FILES_EPOCH=315532800
 
 # zig_on_path: zig from PyPI, once for all checkouts; it takes 400 MB.
 zig_on_path() {
@@ -51,8 +54,8 @@ build() {
   "$VENV/bin/python" scripts/notices.py LICENSE.crates
   "$(bills)/bin/python" scripts/sbom.py crates >"$new/chorus_core.cdx.json"
   # What a compilation begins with must not be what another one left behind.
-  CARGO_INCREMENTAL=0 "$VENV/bin/maturin" build --release --locked --quiet --zig --compatibility "manylinux_$GLIBC" \
-    --sbom-include "$new/chorus_core.cdx.json" --out "$new"
+  SOURCE_DATE_EPOCH=$FILES_EPOCH CARGO_INCREMENTAL=0 "$VENV/bin/maturin" build --release --locked --quiet \
+    --zig --compatibility "manylinux_$GLIBC" --sbom-include "$new/chorus_core.cdx.json" --out "$new"
   mkdir -p dist
   rm -f dist/chorus_agent-*.whl
   mv "$new"/chorus_agent-*.whl dist/
