@@ -1,5 +1,6 @@
 # The agent's image. `make image` builds it with a wheel and packages from the host (dist/) and a base made from
-# Debian's packages; without those, `docker build .` compiles the wheel in the first stage.
+# Debian's packages, without network; without those, `docker build .` compiles the wheel in the first stage, with network:
+#   docker build --build-arg CHORUS_BUILD_COMMIT=$(git rev-parse --short HEAD) --build-arg CHORUS_BUILD_DATE=$(date -I) .
 ARG BUILD_BASE=rust:1-bookworm
 ARG BASE=debian:bookworm-slim
 
@@ -32,6 +33,14 @@ RUN set -eu; \
     echo 'chorus:x:10001:' >>/etc/group; \
     install -d -m 0700 -o 10001 -g 10001 /var/lib/chorus /run/chorus
 COPY --from=build /opt/chorus /opt/chorus
+# A test keeps the version equal to the package's. scripts/image.sh adds when it was made, and of what if that is known.
+ARG CHORUS_VERSION=0.5.0-dev
+ARG CHORUS_BUILD_COMMIT=unknown
+LABEL org.opencontainers.image.title="CHORUS agent" \
+      org.opencontainers.image.description="An autonomous agent of a mesh that runs tasks in Docker sandboxes" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${CHORUS_VERSION}" \
+      org.opencontainers.image.revision="${CHORUS_BUILD_COMMIT}"
 ENV PATH=/opt/chorus/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/var/lib/chorus \

@@ -5,6 +5,9 @@
 # is. `BASE=debian:bookworm-slim scripts/image.sh` takes another base (with python3 and python3-venv); plain
 # `docker build .` builds everything inside.
 set -euo pipefail
+# The commit's time, which the wheel built here says of itself too.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$(dirname "${BASH_SOURCE[0]}")" log -1 --format=%ct 2>/dev/null || date +%s)}
+export SOURCE_DATE_EPOCH
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ROOT"
 
@@ -35,12 +38,19 @@ debian() {
   echo "$image"
 }
 
-# image TAG RECIPE CONTEXT [ARGUMENTS…]: builds without a word when it goes well.
+# image TAG RECIPE CONTEXT [ARGUMENTS…]: builds without a word when it goes well, and without network on a base of this
+# script's, which has all that is needed.
 image() {
-  local tag=$1 recipe=$2 context=$3 log
+  local tag=$1 recipe=$2 context=$3 network=none source log
   shift 3
+  [ -z "${BASE:-}${PROXY_BASE:-}" ] || network=default
   say "building $tag"
-  log=$(docker build --label "$LABEL=$recipe" "$@" -t "$tag" "$context" 2>&1) || { printf '%s\n' "$log" >&2; return 1; }
+  set -- --label "$LABEL=$recipe" --label "org.opencontainers.image.created=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)" \
+    --build-arg "CHORUS_BUILD_COMMIT=$CHORUS_BUILD_COMMIT" "$@"
+  # Where the source is, if that is an address for others, without a name or password in it.
+  source=$(git remote get-url origin 2>/dev/null | sed -n 's#^https://\([^/@]*@\)\{0,1\}#https://#p')
+  [ -z "$source" ] || set -- --label "org.opencontainers.image.source=$source" "$@"
+  log=$(docker build --network $network "$@" -t "$tag" "$context" 2>&1) || { printf '%s\n' "$log" >&2; return 1; }
 }
 
 agent() {

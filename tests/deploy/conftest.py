@@ -13,7 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -26,6 +26,7 @@ from chorus.testing.sandbox_contract import SMALL
 if TYPE_CHECKING:
     from .watched import Watched
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 SOCKET = Path("/var/run/docker.sock")
@@ -50,6 +51,15 @@ def run(*words: str, check: bool = True, **more: str) -> subprocess.CompletedPro
     if check and done.returncode:
         raise AssertionError(f"{' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
+
+
+def until(what: Callable[[], T]) -> T:
+    """The first truthy answer."""
+    deadline = time.monotonic() + GENEROUS_S
+    while not (answer := what()):
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.1)
+    return answer
 
 
 def docker(*words: str, check: bool = True) -> str:

@@ -6,35 +6,24 @@ import contextlib
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest
 
 from chorus.executor.docker.container import LABEL_PEER
 
-from .conftest import DEPLOY, GENEROUS_S, PREFIX, SOCKET, Images, docker, run
+from .conftest import DEPLOY, PREFIX, SOCKET, Images, docker, run, until
 
 pytestmark = [pytest.mark.deploy, pytest.mark.heavy]
 
-T = TypeVar("T")
 TOKEN = "a-token-of-this-test-alone"
 ROLES = ("agent-1", "agent-2", "agent-3")
 # The most that a test's compose file has.
 AGENTS_MAX = 5
-
-
-def until(what: Callable[[], T]) -> T:
-    """The first truthy answer."""
-    deadline = time.monotonic() + GENEROUS_S
-    while not (answer := what()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.1)
-    return answer
 
 
 @dataclass
@@ -155,22 +144,6 @@ def deployed(
         made.down()
 
 
-def test_the_second_build_finds_everything_done(images: Images) -> None:
-    before = docker("image", "inspect", "--format", "{{.Id}}", images.agent, images.proxy)
-    assert images.build().count("is up to date") == 2
-    assert docker("image", "inspect", "--format", "{{.Id}}", images.agent, images.proxy) == before
-
-
-def test_the_image_says_what_it_is(images: Images) -> None:
-    config = json.loads(docker("image", "inspect", images.agent))[0]["Config"]
-    assert config["User"] == "10001:10001"
-    assert set(config["ExposedPorts"]) == {"9000/tcp", "8080/tcp", "8081/tcp"}
-    assert set(config["Volumes"]) == {"/var/lib/chorus"}
-    assert config["StopSignal"] == "SIGTERM"
-    assert config["Entrypoint"] == ["chorus-agent"]
-    assert "CHORUS_API_HOST=0.0.0.0" in config["Env"]
-
-
 def test_they_are_one_mesh_and_process_1_is_the_agent(deployed: Deployed) -> None:
     assert len({deployed.identity(service)[1] for service in ROLES}) == 1
     for service in ROLES:
@@ -276,47 +249,3 @@ def test_under_tls(images: Images, compose: Sequence[str], tmp_path_factory: pyt
         made.runs("agent-1")
     finally:
         made.down()
-
-
-# ---- starts that fail ------------------------------------------------------------------------------
-
-
-def start_fails(images: Images, *words: str) -> str:
-    """What an agent says that must not start; its exit code is 1."""
-    done = run("docker", "run", "--rm", "-e", "CHORUS_LICENSE_ID=dev-1", *words, images.agent, check=False)
-    assert done.returncode == 1, done
-    [line] = done.stderr.splitlines()
-    assert line.startswith("❌ Failed to create P2P node: failed to create Docker client: ")
-    return line
-
-
-def test_without_a_socket(images: Images) -> None:
-    line = start_fails(images)
-    assert "No such file or directory" in line
-    assert "-v /var/run/docker.sock:/var/run/docker.sock" in line
-
-
-def test_with_a_socket_that_it_may_not_use(images: Images) -> None:
-    mount = ("-v", f"{SOCKET}:{SOCKET}")
-    line = start_fails(images, *mount)
-    assert f"docker run --group-add {SOCKET.stat().st_gid}" in line
-
-
-def test_with_the_remedy_it_starts(images: Images) -> None:
-    words = ("run", "-d", "--name", f"{PREFIX}-mounted", "--group-add", str(SOCKET.stat().st_gid))
-    docker(*words, "-v", f"{SOCKET}:{SOCKET}", "-e", "CHORUS_LICENSE_ID=dev-1", images.agent)
-    try:
-        until(lambda: "sandboxes can be started" in docker("logs", f"{PREFIX}-mounted", check=False))
-        docker("stop", "-t", "390", f"{PREFIX}-mounted")
-        assert docker("inspect", "--format", "{{.State.ExitCode}}", f"{PREFIX}-mounted") == "0"
-    finally:
-        docker("rm", "-f", "-v", f"{PREFIX}-mounted")
-
-
-@pytest.mark.parametrize(
-    ("host", "why"), [("tcp://127.0.0.1:2375", "Connection refused"), ("tcp://no-such-host.invalid:2375", "")]
-)
-def test_with_nobody_at_an_address(images: Images, host: str, why: str) -> None:
-    line = start_fails(images, "-e", f"DOCKER_HOST={host}")
-    assert why in line
-    assert "on a network that this container is on too" in line
