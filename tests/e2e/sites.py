@@ -43,6 +43,8 @@ class Site:
         self.log_file = folder / f"{agent_id}.log"
         # Where its API is reached from where `_here` runs.
         self.host = address
+        # What its agent runs on; another release has one of its own.
+        self.python = sys.executable
         # The identities of agents that were killed here.
         self._killed: set[str] = set()
         self._process: subprocess.Popen[bytes] | None = None
@@ -73,13 +75,20 @@ class Site:
             "CHORUS_BOOTSTRAP_PEERS": ",".join(addresses),
             **more,
         }
-        command = [sys.executable, "-m", "chorus.agent"]
+        command = [self.python, "-m", "chorus.agent"]
         with self.log_file.open("ab") as log:
 
             def begin() -> subprocess.Popen[bytes]:
                 return subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
 
             self._process = self._here(begin)
+
+    def stop(self) -> None:
+        """Ends the agent as an operator does: what it runs is finished, and its disk stays."""
+        assert self._process is not None
+        self._process.terminate()
+        assert self._process.wait(GENEROUS_S) == 0, self.said("")[-20:]
+        self._process = None
 
     def kill(self) -> None:
         """Ends the agent and all its processes at once, as a failing machine does; its disk stays."""
