@@ -5,9 +5,6 @@
 # is. `BASE=debian:bookworm-slim scripts/image.sh` takes another base (with python3 and python3-venv); plain
 # `docker build .` builds everything inside.
 set -euo pipefail
-# The commit's time, which the wheel built here says of itself too.
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$(dirname "${BASH_SOURCE[0]}")" log -1 --format=%ct 2>/dev/null || date +%s)}
-export SOURCE_DATE_EPOCH
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ROOT"
 
