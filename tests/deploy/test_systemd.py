@@ -88,10 +88,6 @@ def test_the_unit_on_a_host_of_systemd(host: str) -> None:
     until(lambda: shown(host, "NRestarts") == "1")
     until(lambda: works(host))
     inside(host, "systemctl stop chorus-agent")
-    assert (shown(host, "Result"), shown(host, "ExecMainStatus"), shown(host, "NRestarts")) == (
-        "success",
-        "0",
-        "1",
-    )
+    assert (shown(host, "Result"), shown(host, "ExecMainStatus")) == ("success", "0")
     assert "stopped" in journal(host).splitlines()[-1].lower()
     assert inside(host, "cat /proc/[0-9]*/comm").count("chorus") == 0
