@@ -1,11 +1,13 @@
-// What the bodies of an agent's calls may say. A shape is a function from a value to what is wrong with it: '' for
-// nothing, else words that begin with the setting's name. Values are never repeated: they may hold secrets.
+// What the bodies of an agent's calls may say. A shape is a function from a value to what is wrong with it:
+// '' for nothing, else words that begin with the setting's name. Values are never repeated: they may hold
+// secrets.
 
-import words from 'settings.js';
+import settings from 'settings.js';
 
 // SHA-256 of the one seccomp profile that sandboxes have; tests/unit/executor/test_proxy_list.py computes it.
 const SECCOMP_SHA256 = 'c0be7dc17fbba511bb246ee203ab2543399c6e18533efc112bbe81bf473113f9';
 
+const AMBIGUOUS = 'a body that two parsers may read differently';
 const BAD_VALUE = ' has a value that is not allowed';
 // Longer or stranger names of settings are not repeated either.
 const SHOWN = /^[A-Za-z0-9_./-]{1,64}$/;
@@ -85,6 +87,11 @@ function sysctls(value) {
     return equal(value, {}) || equal(value, {'net.ipv6.conf.all.disable_ipv6': '0'}) ? '' : BAD_VALUE;
 }
 
+// A temporary file system; a size of 0 would be none.
+function folder(mode) {
+    return matching(new RegExp(`^rw,exec,nosuid,nodev,size=[1-9][0-9]*,nr_inodes=[1-9][0-9]*,mode=${mode}$`));
+}
+
 const host = object(Object.assign({
     NetworkMode: exactly('none'),
     ExtraHosts: exactly(['sandbox:127.0.0.1']),
@@ -93,8 +100,8 @@ const host = object(Object.assign({
     Sysctls: sysctls,
     ReadonlyRootfs: exactly(true),
     Tmpfs: object({
-        '/workspace': matching(/^rw,exec,nosuid,nodev,size=[0-9]+,nr_inodes=[0-9]+,mode=0755,uid=1000,gid=1000$/),
-        '/tmp': matching(/^rw,exec,nosuid,nodev,size=[0-9]+,nr_inodes=[0-9]+,mode=1777$/),
+        '/workspace': folder('0755,uid=1000,gid=1000'),
+        '/tmp': folder('1777'),
     }),
     CapDrop: exactly(['ALL']),
     SecurityOpt: systemCalls,
@@ -114,7 +121,7 @@ const container = object({
     User: exactly('1000:1000'),
     WorkingDir: exactly('/workspace'),
     Env: texts,
-    Labels: object({'chorus.peer': matching(words.PEER), 'chorus.boot': text, 'chorus.task': text}),
+    Labels: object({'chorus.peer': matching(settings.PEER), 'chorus.boot': text, 'chorus.task': text}),
     AttachStdin: exactly(false),
     AttachStdout: exactly(false),
     AttachStderr: exactly(false),
@@ -156,11 +163,12 @@ function read(body) {
         usual = usual && JSON.stringify(JSON.parse(string)) === string;
         return ' ';
     });
-    usual = usual && (others.match(/[^\s{}[\],]+/g) || []).every((one) => JSON.stringify(JSON.parse(one)) === one);
+    const rest = others.match(/[^\s{}[\],]+/g) || [];
+    usual = usual && rest.every((one) => JSON.stringify(JSON.parse(one)) === one);
     if (names !== count(value)) {
-        return {wrong: 'a body that two parsers may read differently: a name stands in it twice'};
+        return {wrong: `${AMBIGUOUS}: a name stands in it twice`};
     }
-    return usual ? {value} : {wrong: 'a body that two parsers may read differently: an unusual escape or number'};
+    return usual ? {value} : {wrong: `${AMBIGUOUS}: an unusual escape or number`};
 }
 
 // How many names a value has, at all depths.

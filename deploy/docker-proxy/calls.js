@@ -1,7 +1,7 @@
 // The calls of an agent, by method and by the whole target of the request line, query and all.
 //
-// Containers and execs are reached by their full ids alone, never by name or by the beginning of an id. Versions of the
-// API before 1.41 are refused: there, `start` takes settings that nobody here judges.
+// Containers and execs are reached by their full ids alone, never by name or by the beginning of an id.
+// Versions of the API before 1.41 are refused: there, `start` takes settings that nobody here judges.
 
 import bodies from 'bodies.js';
 

@@ -1,14 +1,16 @@
-// Judges each request: is it a call of an agent, framed and written as agents do, and about its own sandboxes and images?
-// What is found good is handed on in this proxy's own words; all else is answered 403 with the reason, which is logged.
+// Judges each request: is it a call of an agent, framed and written as agents do, and about its own sandboxes
+// and images? What is found good is handed on in the proxy's own words; all else is answered 403 with the
+// reason, which is logged.
 
 import calls from 'calls.js';
 import bodies from 'bodies.js';
-import words from 'settings.js';
+import settings from 'settings.js';
 
 // As server.conf says it.
 const NO_DAEMON = '{"message":"the Docker daemon behind the proxy does not answer"}';
 const FOREIGN = 'a container without the label of an agent that this proxy serves';
-const UNLISTED = 'no sandbox image: CHORUS_SANDBOX_IMAGES and CHORUS_SANDBOX_ALLOW of the proxy do not name it';
+const UNLISTED = 'no sandbox image: ' +
+    'CHORUS_SANDBOX_IMAGES and CHORUS_SANDBOX_ALLOW of the proxy do not name it';
 
 async function request(r) {
     try {
@@ -20,7 +22,7 @@ async function request(r) {
 }
 
 async function judge(r) {
-    const set = words.settings();
+    const set = settings.read();
     if (set.wrong) {
         return refuse(r, set.wrong);
     }
@@ -99,7 +101,8 @@ function framing(r, found) {
 
 // ---- whose is it?
 
-// Returns {wrong}: why it is not the agent's own, or '' when it is; or {answer}: what the daemon said instead of telling.
+// Returns {wrong}: why it is not the agent's own, or '' when it is; or {answer}: what the daemon said instead
+// of telling.
 async function belongs(r, set, names, value) {
     if (names.peer !== undefined) {
         return {wrong: serves(set, names.peer) ? '' : FOREIGN};
@@ -123,7 +126,8 @@ async function belongs(r, set, names, value) {
         return container(r, set, names.version, names.container);
     }
     if (value !== null) {
-        return serves(set, value.Labels['chorus.peer']) ? image(r, set, names.version, value.Image) : {wrong: FOREIGN};
+        const own = serves(set, value.Labels['chorus.peer']);
+        return own ? image(r, set, names.version, value.Image) : {wrong: FOREIGN};
     }
     return {wrong: ''};
 }
@@ -151,11 +155,12 @@ async function image(r, set, version, name) {
 }
 
 function serves(set, peer) {
-    return typeof peer === 'string' && words.PEER.test(peer) && (set.peers === null || set.peers.includes(peer));
+    const named = typeof peer === 'string' && settings.PEER.test(peer);
+    return named && (set.peers === null || set.peers.includes(peer));
 }
 
 function listed(set, name) {
-    return set.images.includes(words.familiar(name));
+    return set.images.includes(settings.familiar(name));
 }
 
 // Returns {value}, or {answer}: the daemon does not have it, or is gone.

@@ -1,13 +1,14 @@
-// The operator's word: which images are sandboxes' images, and whose sandboxes may be reached. The images come by the
-// agent's own two variables, in the same forms, so that one file can give them to both.
+// The operator's settings: which images are sandboxes' images, and whose sandboxes may be reached. The images
+// come by the agent's own two variables, in the same forms, so that one file can give them to both.
 
 // As python/chorus/config/groups/sandbox.py has them.
 const IMAGES = ['base', 'python-dev', 'node-dev', 'rust-dev', 'go-dev', 'java-dev', 'cpp-dev']
     .map((name) => `anthonyrawlins/chorus-${name}:latest`);
 const PEER = /^[A-Za-z0-9_-]{1,128}$/;
 
-// Returns {images, peers, wrong}: names in the daemon's own form, peers or null for all, and what is wrong with a setting.
-function settings() {
+// Returns {images, peers, wrong}: names in the daemon's own form, peers or null for all, and what is wrong
+// with a setting, '' for nothing.
+function read() {
     const images = table(process.env.CHORUS_SANDBOX_IMAGES || '');
     if (images === null) {
         return {wrong: 'CHORUS_SANDBOX_IMAGES of the proxy must be a JSON object from language to image'};
@@ -47,4 +48,4 @@ function familiar(name) {
     return /@|:[^/]*$/.test(short) ? short : `${short}:latest`;
 }
 
-export default {settings, familiar, PEER};
+export default {read, familiar, PEER};

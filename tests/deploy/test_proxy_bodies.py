@@ -163,7 +163,15 @@ def test_values_that_no_sandbox_has(watched: Watched, name: str, value: Any) -> 
 
 @pytest.mark.parametrize("folder", ["/workspace", "/tmp"])
 @pytest.mark.parametrize(
-    "options", ["rw", "rw,exec,suid,dev", "rw,exec,nosuid,nodev,size=1,nr_inodes=1,mode=1777,dev"]
+    "options",
+    [
+        "rw",
+        "rw,exec,suid,dev",
+        "rw,exec,nosuid,nodev,size=1,nr_inodes=1,mode=1777,dev",
+        # Without limit.
+        "rw,exec,nosuid,nodev,size=0,nr_inodes=1,mode=1777",
+        "rw,exec,nosuid,nodev,size=1,nr_inodes=0,mode=1777",
+    ],
 )
 def test_temporary_file_systems_that_no_sandbox_has(watched: Watched, folder: str, options: str) -> None:
     body = sandbox()
