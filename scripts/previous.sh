@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds an earlier commit of this repository and prints the Python that it is installed for. `scripts/previous.sh
-# [COMMIT]`; without one, that of deploy/previous-version. What was built is kept by its commit.
+# Builds an earlier commit of this repository and prints the Python that it is installed for.
+# `scripts/previous.sh [COMMIT]`; without one, that of deploy/previous-version. What was built is kept by its
+# commit.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ROOT"
@@ -24,7 +25,8 @@ if [ ! -x "$made/venv/bin/chorus-agent" ]; then
     CHORUS_BUILD_DATE=$(git -C "$ROOT" log -1 --date=format:%Y-%m-%d --format=%cd "$commit")
     "$VENV/bin/maturin" build --release --quiet --compatibility linux --out "$made"
     "$VENV/bin/python" -m venv "$made/venv"
-    "$made/venv/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt "$made"/chorus_agent-*.whl
+    "$made/venv/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt \
+      "$made"/chorus_agent-*.whl
   ) >&2
   rm -rf "$made/source"
 fi
