@@ -16,7 +16,7 @@ CARGO_TEST_FLAGS := $(CARGO_FLAGS) --lib --config profile.release.package.chorus
 PROPERTIES := any_bytes any_json any_head any_text mutated_messages parsing_never altered_records the_count_is
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-rust test-python test-fast test-heavy lint types bench image wheel audit release clean
+.PHONY: help setup demo test test-rust test-python test-fast test-heavy swarm-test lint types bench image wheel audit release clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test-heavy: setup ## everything, with the tests that take minutes, and a real mo
 	else echo "Go is missing: the tests with a real model are skipped" >&2; fi
 	CHORUS_HEAVY=1 $(PYTEST_PARALLEL)
 	PROPTEST_CASES=100000 cargo test $(CARGO_TEST_FLAGS) -- $(PROPERTIES)
+
+swarm-test: setup ## of the heavy tests those of deploy/swarm alone: a Swarm of four engines (as root)
+	CHORUS_HEAVY=1 $(PYTEST) -v -s $(addprefix tests/deploy/test_,machines.py proxy_socket.py swarm_page.py swarm.py)
 
 lint: setup ## ruff, rustfmt, clippy
 	$(VENV)/bin/ruff check .
