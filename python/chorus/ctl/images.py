@@ -18,6 +18,7 @@ from chorus.ctl.image_recipes import languages, recipe
 from chorus.ctl.problems import USAGE, CtlError
 from chorus.ctl.show import Columns, print_json, print_table
 from chorus.ctl.terminal import note, say
+from chorus.wire.images import repository_and_tag
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -119,9 +120,7 @@ def _pull(client: DockerClient, image: str, language: str) -> None:
     """Raises CtlError with what to do when there is no registry, or it has no such image."""
     from docker.errors import APIError
 
-    # A colon before the last slash is a registry's port, not a tag.
-    tagged = ":" in image.rpartition("/")[2]
-    repository, _, tag = image.rpartition(":") if tagged else (image, "", "latest")
+    repository, tag = repository_and_tag(image)
     api: Any = client.api
     try:
         why = _pulled(api.pull(repository, tag=tag, stream=True, decode=True), image)

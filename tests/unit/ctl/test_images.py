@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -48,13 +48,14 @@ class Daemon:
         if path == "/version":
             return 200, [{"ApiVersion": "1.44", "MinAPIVersion": "1.24", "Version": "25"}]
         if path.endswith("/json"):
-            image = path.removeprefix("/images/").removesuffix("/json")
+            image = unquote(path.removeprefix("/images/").removesuffix("/json"))
             image = image if ":" in image.rpartition("/")[2] else f"{image}:latest"
             if image not in self.images:
                 return 404, [{"message": f"No such image: {image}"}]
             return 200, [self.images[image]]
         if path == "/images/create" and "fromImage" in query:
-            image = f"{query['fromImage']}:{query['tag']}"
+            joint = "@" if query["tag"].startswith("sha256:") else ":"
+            image = f"{query['fromImage']}{joint}{query['tag']}"
             self.called.append(f"pull {image}")
             if self.pull_refused:
                 return 500, [{"message": self.pull_refused}]
@@ -214,6 +215,9 @@ def test_pull_takes_the_images_that_agents_would_take(
     monkeypatch.setenv("CHORUS_SANDBOX_IMAGES", '{"go": "registry.example:5000/go"}')
     assert main(["images", "pull", "go"]) == 0
     assert daemon.called[2:] == ["pull registry.example:5000/go:latest"]
+    monkeypatch.setenv("CHORUS_SANDBOX_IMAGES", '{"go": "registry.example:5000/go@sha256:00ff"}')
+    assert main(["images", "pull", "go"]) == 0
+    assert daemon.called[3:] == ["pull registry.example:5000/go@sha256:00ff"]
     assert main(["images", "pull", "rust"]) == 1
     assert "CHORUS_SANDBOX_IMAGES has no image" in capsys.readouterr().err
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chorus.executor.backend import BackendUnavailable
-from chorus.executor.docker.engine import API_OLDEST, api_version, repository_and_tag
+from chorus.executor.docker.engine import API_OLDEST, api_version
 
 
 @pytest.mark.parametrize(
@@ -44,19 +44,3 @@ def test_whatever_a_daemon_says(newest: Any, oldest: Any) -> None:
     except BackendUnavailable:
         return
     assert tuple(map(int, spoken.split("."))) >= API_OLDEST
-
-
-@pytest.mark.parametrize(
-    ("image", "asked"),
-    [
-        ("a/b", ("a/b", "latest")),
-        ("a/b:v1", ("a/b", "v1")),
-        ("host:5000/a/b", ("host:5000/a/b", "latest")),
-        ("host:5000/a/b:v1", ("host:5000/a/b", "v1")),
-        ("a/b@sha256:00ff", ("a/b", "sha256:00ff")),
-        ("host:5000/a/b@sha256:00ff", ("host:5000/a/b", "sha256:00ff")),
-        ("a/b:v1@sha256:00ff", ("a/b:v1", "sha256:00ff")),
-    ],
-)
-def test_a_pull_asks_for_a_tag_or_a_digest(image: str, asked: tuple[str, str]) -> None:
-    assert repository_and_tag(image) == asked

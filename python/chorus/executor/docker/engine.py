@@ -23,6 +23,7 @@ from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
 
 from chorus.executor.backend import BackendUnavailable, ImageUnavailable, SandboxError
+from chorus.wire.images import repository_and_tag
 
 CALL_TIMEOUT_S = 20.0
 PING_TIMEOUT_S = 3.0
@@ -303,17 +304,6 @@ def api_version(said: Mapping[str, Any]) -> str:
             f"need {_dotted(API_OLDEST)}: upgrade it to Docker Engine 20.10 or later"
         )
     return _dotted(max(min(newest, API_USUAL), oldest))
-
-
-def repository_and_tag(image: str) -> tuple[str, str]:
-    """What a pull asks for: the repository, and a tag or a digest; `latest` where the image names neither."""
-    repository, at, digest = image.partition("@")
-    if at:
-        return repository, digest
-    # A colon before the last slash is a registry's port, not a tag.
-    tagged = ":" in image.rsplit("/", 1)[-1]
-    repository, _, tag = image.rpartition(":") if tagged else (image, "", "latest")
-    return repository, tag
 
 
 def _numbers(version: object) -> tuple[int, int] | None:
