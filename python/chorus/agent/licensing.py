@@ -16,7 +16,7 @@ from chorus.config import Boot, given_secret
 from chorus.license import Licence, LicenceRefused, status
 from chorus.license.keys import read_keys
 from chorus.process.logs import Logger
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339_of
 
 if TYPE_CHECKING:
     from chorus.license.lease import Granted, Lease
@@ -61,12 +61,8 @@ def licence_of(granted: Granted, lease: Lease) -> Licence:
 def _notice(said: status.LicenceStatus) -> str:
     if said.until is None:
         return ""
-    until = _time(said.until)
+    until = rfc3339_of(said.until)
     return f"the licence was not checked, this agent runs on its last token until {until}: {said.detail}"
-
-
-def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else rfc3339(round(seconds * 1000))
 
 
 class LicenceTeller:
@@ -102,5 +98,5 @@ class LicenceTeller:
 
     def _entry(self, now: status.LicenceStatus, before: str | None, changed: list[str]) -> None:
         said = {"state": now.state, "before": before, "reason": now.reason, "detail": now.detail}
-        more = {"until": _time(now.until), "changed": changed, "limits": dict(now.limits)}
+        more = {"until": rfc3339_of(now.until), "changed": changed, "limits": dict(now.limits)}
         self._entries.add("license_changed", {**said, **more})

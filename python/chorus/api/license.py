@@ -8,7 +8,7 @@ from chorus.config import Settings
 from chorus.license.gate import DEV_AGENTS_MAX
 from chorus.license.status import LicenceStatus, load
 from chorus.process import metrics
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339_of
 
 
 def licence_status(settings: Settings) -> LicenceStatus:
@@ -31,7 +31,7 @@ def licence_detail(settings: Settings, status: LicenceStatus) -> str:
         return settings.license_shown
     shown = f"{settings.license_shown}: {status.state}"
     if status.until is not None:
-        shown += f" until {rfc3339(round(status.until * 1000))}"
+        shown += f" until {rfc3339_of(status.until)}"
     return f"{shown}: {status.detail}" if status.detail else shown
 
 
@@ -44,11 +44,7 @@ def licence_view(settings: Settings, status: LicenceStatus) -> dict[str, Any]:
         "state": status.state,
         "reason": status.reason,
         "detail": status.detail,
-        "checked_at": _time(status.checked),
-        "until": _time(status.until),
+        "checked_at": rfc3339_of(status.checked),
+        "until": rfc3339_of(status.until),
         "limits": dict(status.limits),
     }
-
-
-def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else rfc3339(round(seconds * 1000))

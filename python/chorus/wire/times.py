@@ -22,6 +22,11 @@ def rfc3339(stamp_ms: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{stamp_ms % 1000:03d}Z"
 
 
+def rfc3339_of(seconds: float | None) -> str | None:
+    """A time in seconds since 1970 as the API writes it; None for none."""
+    return None if seconds is None else rfc3339(round(seconds * 1000))
+
+
 def stamp_of(moment: datetime) -> int:
     """An aware time in milliseconds since 1970, without a detour over floats."""
     return (moment - _EPOCH) // _MILLISECOND
