@@ -8,13 +8,12 @@ from typing import Any, Final, Literal
 
 from chorus.license.status import LicenceStatus
 from chorus.wire.counts import counted
+from chorus.wire.health import DECIDE_NOTHING
 
 # The processes every agent consists of, but for api, which is the one that answers.
 SIBLINGS: Final = ("node", "election", "coordinator", "executor")
 # A killed process is back within seconds; one that is away for longer is not coming back by itself.
 PROCESS_ABSENCE_MAX_S: Final = 60.0
-# Told by a check, and nobody's work waits for them.
-DECIDE_NOTHING: Final = frozenset({"clock", "dht", "backbeat"})
 
 
 def siblings_of(provider: str) -> tuple[str, ...]:

@@ -33,12 +33,13 @@ from chorus.ctl.problems import FAILED, CtlError
 from chorus.ctl.terminal import note, note_lines, say, say_json
 from chorus.process.membership import UnreadableVoteFile, goes_on
 from chorus.wire.counts import counted
+from chorus.wire.health import DECIDE_NOTHING
 
 # From the first start to a complete mesh: discovery, an election, and 10 s of steadiness before later votes.
 READY_TIMEOUT_S: Final = 180.0
 PROBE_TIMEOUT_S: Final = 3.0
-# Checks of health that no start waits for: full of work, or told and deciding nothing.
-_NOT_WAITED_FOR: Final = {"clock", "dht", "backbeat", "capacity"}
+# Checks of health that no start waits for: an agent full of work has started.
+_NOT_WAITED_FOR: Final = DECIDE_NOTHING | {"capacity"}
 # In-flight work is finished first; the agents' own limit is 300 s unless set.
 STOP_TIMEOUT_S: Final = 330.0
 HURRY_TIMEOUT_S: Final = 60.0
