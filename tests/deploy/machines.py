@@ -164,8 +164,8 @@ class Machines:
         folder = self._folder / name
         # In memory, where it is made and gone at once; some hundred MB.
         (folder / "data").mkdir(parents=True)
-        # Not that of the host.
-        (folder / "daemon.json").write_text("{}")
+        # Not the host's: what deploy/README.md advises.
+        (folder / "daemon.json").write_text('{"no-new-privileges": true}')
         words = (name, address, str(self._switch.pid), str(folder), self._cgroup)
         with (folder / "log").open("w") as log:
             process = self._start(_MACHINE, *words, stdout=log, stderr=subprocess.STDOUT)

@@ -135,6 +135,9 @@ def test_each_replica_is_on_a_worker_of_its_own_with_what_it_was_assigned(swarm:
         assert swarm.told(slot, "/api/v1/status")["role"] == ROLES[slot]
         assert machine.docker("exec", container, "id", "-u") == "10001"
         assert machine.docker("exec", container, "cat", "/proc/1/comm") == "chorus-agent"
+        status = machine.docker("exec", container, "cat", "/proc/1/status").split()
+        assert status[status.index("NoNewPrivs:") + 1] == "1"
+        assert int(status[status.index("CapBnd:") + 1], 16) == 0
         volumes = machine.docker("volume", "ls", "--quiet").splitlines()
         assert set(volumes) == {f"chorus-{machine.name}", "chorus_docker-socket", "chorus-prompts"}
         # Secrets are files, and nothing that `docker inspect` shows.
