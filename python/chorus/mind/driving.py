@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
 from chorus.hub import Hub
+from chorus.mind import text_protocol
 from chorus.mind.peers import NoTalk, Peers
 from chorus.mind.run import (
     Action,
@@ -42,7 +43,7 @@ from chorus.mind.run.records import (
     text_of,
 )
 from chorus.mind.session import CallRefused, RunOver, Session, Sleep, Waits
-from chorus.mind.thinking import ModelAway, ModelRefused, ModelTooLong, Thinking
+from chorus.mind.thinking import ModelAway, ModelRefused, ModelTooLong, Reply, Thinking, ToolCall
 from chorus.process.logs import Logger
 
 # A model that is away is asked again after such waits, doubled each time.
@@ -196,7 +197,10 @@ class _Driving:
             return await self._wait_for_model(run, error.reason)
         self._away = Waits(_AWAY_FIRST_S, _AWAY_LAST_S)
         if isinstance(asked, Ask):
-            return await self._journal(reply_record(asked.step, reply))
+            written = _written(reply) if asked.written else ()
+            if written:
+                reply = replace(reply, calls=written)
+            return await self._journal(reply_record(asked.step, reply, written=bool(written)))
         return await self._journal(plan_record(reply.text, spent(reply)))
 
     async def _wait_for_model(self, run: Run, reason: str) -> list[dict[str, Any]] | None:
@@ -266,3 +270,10 @@ class _Driving:
     @property
     def _local_only(self) -> bool:
         return self._task.get("local_model") is True
+
+
+def _written(reply: Reply) -> tuple[ToolCall, ...]:
+    """The call that a whole reply without one has in its text."""
+    if reply.calls or reply.unreadable or reply.finish == "length":
+        return ()
+    return text_protocol.read(reply.text)[0]

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from goal_journal import BEGAN, reply, start
 
+from chorus.executor.goal.records import read_record
 from chorus.hub import HubInvalid, HubNotFound, HubNotPermitted, Reply, Request
 from chorus.mind.thinking import Reply as ModelReply
 from chorus.mind.thinking import ToolCall, ToolSpec, Turn
@@ -70,10 +71,10 @@ class GoalExecutor:
             page = self.records[first : first + PAGE_RECORDS]
             said = {"next": first + len(page) + 1, "last": len(self.records)}
             return Reply(said, orjson.dumps(page))
-        record = orjson.loads(payload)
-        key = "step" if record["kind"] == "reply" else "id"
+        # As the executor itself takes them, and no others.
+        record, named = read_record(payload)
         for known in self.records:
-            if (known["kind"], known.get(key)) == (record["kind"], record[key]):
+            if (known["kind"], known.get("step" if known["kind"] == "reply" else "id")) == named:
                 return {"n": known["n"]}
         return {"n": self.write(record)}
 

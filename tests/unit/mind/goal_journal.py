@@ -82,9 +82,11 @@ class Story:
         return self
 
     def reply(self, *calls: ToolCall, text: str = "", **changes: Any) -> Story:
-        """A reply as the next step."""
+        """A reply as the next step; with `written` its calls stood in its text."""
         self.steps += 1
-        return self.add(**reply_record(self.steps, reply(*calls, text=text, **changes)))
+        written = changes.pop("written", False)
+        made = reply(*calls, text=text, **changes)
+        return self.add(**reply_record(self.steps, made, written=written))
 
     def outcome(self, text: str = "", ok: bool = True, call: int = 1, **more: Any) -> Story:
         """The outcome of a call of the last reply."""

@@ -79,6 +79,24 @@ async def test_the_goal_is_reached() -> None:
     assert "pytest: 1 failed" in world.model.asked[2][-1].text
 
 
+async def test_what_a_model_writes_is_done_once_it_was_told_that_it_may_write() -> None:
+    script = (
+        reply(text="It would be this:\n```bash\nrm sum.py\n```"),
+        reply(text="```bash\ncat sum.py\n```"),
+        does("edit", path="sum.py", old="-", new="+"),
+        reply(text="```bash\nrm sum.py\n```"),
+        reply(text="DONE\nmended the sum"),
+    )
+    world = await driven(script)
+    called = [[call["arguments"] for call in record["calls"]] for record in world.executor.of("reply")]
+    read, edit = {"command": "cat sum.py"}, {"path": "sum.py", "old": "-", "new": "+"}
+    assert called == [[], [read], [edit], [], [{"summary": "mended the sum"}]]
+    assert [record["written"] for record in world.executor.of("reply")] == [False, True, False, False, True]
+    told = [turns[-1].text for turns in world.model.asked[1:]]
+    assert ["```bash" in text for text in told] == [True, False, False, True]
+    assert (world.executor.ended, world.executor.reason) == ("finished", "mended the sum")
+
+
 async def test_a_reply_is_journaled_before_its_first_call() -> None:
     kinds = [record["kind"] for record in (await driven(ORACLE)).executor.records]
     assert kinds[:7] == ["start", "note", "reply", "call", "outcome", "call", "outcome"]

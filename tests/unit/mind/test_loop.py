@@ -76,6 +76,23 @@ def test_what_cannot_be_done_is_answered_by_name_and_not_done(wrong: Any, said: 
     assert said in asked(story.outcome("x", call=2)).turns[3].text
 
 
+def test_a_model_that_calls_nothing_may_write_its_calls_from_then_on() -> None:
+    story = Story()
+    assert not asked(story).written
+    ask = asked(story.reply(text="I would read it first."))
+    assert ask.written
+    assert "```bash" in ask.turns[-1].text
+    story.reply(call("run", command="ls"), written=True).outcome("sum.py")
+    assert asked(story).written
+    # It does call tools after all.
+    assert not asked(story.did("run", "a", command="cat sum.py")).written
+
+
+@pytest.mark.parametrize("changes", [{"unreadable": "no JSON"}, {"finish": "length"}])
+def test_a_reply_that_failed_says_nothing_of_whether_a_model_calls_tools(changes: dict[str, str]) -> None:
+    assert not asked(Story().reply(text="{", **changes)).written
+
+
 def test_finish_is_the_executors_to_judge() -> None:
     story = Story().reply(call("finish", summary="mended"))
     assert next_of(story) == Finish("finished", "mended", 1, 1)
@@ -182,9 +199,9 @@ class TestPlan:
             Story().note(plan_record("mend", {})).note(discussed_record("test, mend", "agreed", "s1", said))
         )
         turns = asked(story, talks=True).turns
-        assert [turn.role for turn in turns] == ["system", "user", "assistant", "user"]
-        assert turns[2].text == "mend"
-        assert all(words in turns[3].text for words in ("agreed", "test first", "test, mend"))
+        # No turn of the model's: a small one goes on as it began, with words.
+        assert [turn.role for turn in turns] == ["system", "user"]
+        assert all(words in turns[1].text for words in ("agreed", "test first", "test, mend"))
 
     def test_an_empty_plan_is_not_talked_over(self) -> None:
         assert isinstance(next_of(Story().note(plan_record(" ", {})), talks=True), Ask)

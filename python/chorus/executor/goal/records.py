@@ -62,6 +62,8 @@ class Reply(_Cost):
     text: Text
     calls: Annotated[tuple[ReplyCall, ...], Field(max_length=CALLS_MAX, strict=False)]
     unreadable: Text = ""
+    # The calls stood in the text of a model that could have called tools.
+    written: bool = False
     finish: Literal["stop", "length", "calls"]
 
 

@@ -26,12 +26,16 @@ class Discuss:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Ask the model for step number `step`, and journal its reply."""
+    """Ask the model for step number `step`, and journal its reply.
+
+    With `written` a command that it writes into a reply without a call is a call too.
+    """
 
     step: int
     turns: tuple[Turn, ...]
     tools: tuple[ToolSpec, ...]
     deadline_s: float
+    written: bool = False
 
 
 @dataclass(frozen=True, slots=True)

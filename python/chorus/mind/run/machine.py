@@ -272,7 +272,12 @@ class Run:
         shown = self._shown()
         if (smaller := self._make_room(shown, left, self._factor)) is not None:
             return smaller
-        return Ask(self._used.steps + 1, shown, SPECS, left)
+        return Ask(self._used.steps + 1, shown, SPECS, left, self._may_write())
+
+    def _may_write(self) -> bool:
+        """Whether the model was told that it may write its calls, and has called no tool since."""
+        last = self._steps[-1] if self._steps else None
+        return last is not None and (last.without_call or last.written)
 
     def _pending(self) -> Action | None:
         """The first call of the last reply that has no outcome."""
@@ -339,10 +344,9 @@ class Run:
             before.append("What you did so far:\n" + self._marks.data(self._summary, "summary"))
         shown = [head, goal]
         if self._plan:
-            shown.append(Turn("assistant", self._plan))
             before.insert(0, turns.discussed(self._talk or {}, self._marks))
-            shown.append(Turn("user", "\n\n".join(before)))
-        elif before:
+        if before:
+            # The plan is no turn of the model's: small ones go on as they began, and call nothing.
             shown[1] = Turn("user", "\n\n".join([goal.text, *before]))
         for step in self._steps:
             shown += turns.of_step(step, self._marks)

@@ -31,8 +31,11 @@ PROMPT_MAX_BYTES: Final = 132 * 1024
 _SECONDS_MAX: Final = 1e11
 
 
-def reply_record(step: int, reply: Reply) -> dict[str, Any]:
-    """A model's reply as step `step`; its calls are numbered from 1."""
+def reply_record(step: int, reply: Reply, *, written: bool = False) -> dict[str, Any]:
+    """A model's reply as step `step`; its calls are numbered from 1.
+
+    `written`: the model wrote them into its text, although it could have called tools.
+    """
     calls = [
         {"call": number, "tool": bounded(call.tool, _TOOL_MAX_BYTES), "arguments": plain(call.arguments)}
         for number, call in enumerate(reply.calls[:CALLS_MAX], 1)
@@ -45,6 +48,7 @@ def reply_record(step: int, reply: Reply) -> dict[str, Any]:
         "text": text,
         "calls": [] if too_large else calls,
         "unreadable": _TOO_LARGE if too_large else bounded(reply.unreadable),
+        "written": written,
         "finish": reply.finish,
         **spent(reply),
     }

@@ -64,6 +64,8 @@ class Step:
     unreadable: str
     cut: bool
     provider: str
+    # Whether its calls were written into its text, by a model that could have called tools.
+    written: bool = False
     said: list[Said] = field(default_factory=list)
     kept: int | None = None
 
@@ -71,6 +73,11 @@ class Step:
     def idle(self) -> bool:
         """Whether nothing of it can be done."""
         return all(act.wrong for act in self.acts)
+
+    @property
+    def without_call(self) -> bool:
+        """Whether it is whole and readable, and calls nothing."""
+        return not (self.acts or self.unreadable or self.cut)
 
     @property
     def format_wrong(self) -> bool:
@@ -92,6 +99,7 @@ def step_of(record: dict[str, Any]) -> Step:
         unreadable=text_of(record, "unreadable"),
         cut=record.get("finish") == "length",
         provider=text_of(record, "provider"),
+        written=record.get("written") is True,
     )
 
 

@@ -20,6 +20,12 @@ _PLAN: Final = (
     "Before you begin: write your plan in at most ten lines. Other agents will read it and may object. "
     "Do not act yet."
 )
+_WITHOUT_CALL: Final = (
+    "Your reply called no tool, so nothing was done. Call a tool, or finish when the goal is reached. If you "
+    "cannot call tools, write instead: in each reply one command for the shell, in a block that begins with "
+    "the line ```bash and ends with the line ```; or, when the goal is reached, the word DONE as the first "
+    "line of a reply without a block."
+)
 _SUMMARISE: Final = (
     "Write a summary of these earlier steps, in at most thirty lines: what was found out, what was changed "
     "in which files, what failed, what is left to do. Keep names of files and exact errors."
@@ -153,8 +159,8 @@ def of_step(step: Step, marks: Marks) -> list[Turn]:
         after.append(step.unreadable)
     elif step.cut:
         after.append("Your reply was cut because it was too long. Write less at a time.")
-    elif not step.acts:
-        after.append("Your reply called no tool. Call a tool, or finish when the goal is reached.")
+    elif step.without_call:
+        after.append(_WITHOUT_CALL)
     after += said(step.said, marks)
     return [*turns, Turn("user", "\n\n".join(after))] if after else turns
 
