@@ -5,6 +5,9 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 . "$ROOT/scripts/environments.sh"
 cd "$ROOT"
+# A folder of its own: in the shared one this build and those of development would wait for each other, and each compile
+# anew what the other's flags changed.
+CARGO_TARGET_DIR=$CARGO_TARGET_DIR/wheel
 
 # The oldest that Rust's standard library runs on. zig links against it, whatever the machine here has.
 GLIBC=2_17
