@@ -53,12 +53,12 @@ def run(*words: str, check: bool = True, **more: str) -> subprocess.CompletedPro
     return done
 
 
-def until(what: Callable[[], T]) -> T:
+def until(what: Callable[[], T], pause_s: float = 0.1) -> T:
     """The first truthy answer."""
     deadline = time.monotonic() + GENEROUS_S
     while not (answer := what()):
         assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.1)
+        time.sleep(pause_s)
     return answer
 
 

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 import yaml
 
 from .conftest import DEPLOY, docker, run
-from .readme import YOURS, blocks
 
 STACK = DEPLOY / "swarm" / "stack.yml"
-
-
-def test_each_command_is_run_by_a_test_or_is_the_operators_own() -> None:
-    source = (Path(__file__).parent / "test_swarm.py").read_text()
-    run_there = set(re.findall(r'\bcommands\("([^"]+)"\)', source))
-    assert {name for name in blocks() if not name.startswith(YOURS)} == run_there
 
 
 def test_every_variable_of_the_stack_stands_on_the_page() -> None:

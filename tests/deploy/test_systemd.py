@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .conftest import DEPLOY, PREFIX, SOCKET, Images, docker, run, until
+from .conftest import DEPLOY, PREFIX, ROOT, SANDBOX, SOCKET, docker, run, until
+from .readme import commands
+from .test_wheel import script
 
 pytestmark = [pytest.mark.deploy, pytest.mark.heavy]
 
 HERE = Path(__file__).parent
-BASE = "chorus-systemd-base:bookworm"
-PACKAGES = "systemd,dbus,python3,ca-certificates"
+# What a Debian server has, as far as the commands of the page need it.
+PACKAGES = "systemd,dbus,passwd,openssl,python3,python3-venv,ca-certificates"
+BASE = f"chorus-systemd-base:{hashlib.sha256(PACKAGES.encode()).hexdigest()[:16]}"
+PYTHON = "3.11"
 
 
 @pytest.fixture(scope="module")
@@ -31,23 +36,36 @@ def base() -> str:
 
 
 @pytest.fixture(scope="module")
-def host(base: str, images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A container with systemd in it that has nothing but what mounting takes, and the Docker socket."""
-    name, context = f"{PREFIX}-systemd", tmp_path_factory.mktemp("systemd")
-    for file in (HERE / "systemd" / "Dockerfile", DEPLOY / "systemd" / "chorus-agent.service"):
-        shutil.copy(file, context)
-    group = SOCKET.stat().st_gid
-    arguments = [f"BASE={base}", f"AGENT={images.agent}", f"GROUP={group}"]
-    words = [word for argument in arguments for word in ("--build-arg", argument)]
-    docker("build", "--network", "none", *words, "-t", name, str(context))
+def host(base: str) -> Iterator[str]:
+    """A container with systemd in it, and the agent installed as the page says."""
+    if not SOCKET.exists() or run("docker", "image", "inspect", SANDBOX, check=False).returncode:
+        pytest.skip(f"no Docker at {SOCKET}, or no {SANDBOX}: make setup")
+    name, group = f"{PREFIX}-systemd", SOCKET.stat().st_gid
+    words = ("--build-arg", f"BASE={base}", "--build-arg", f"GROUP={group}")
+    docker("build", "--network", "none", *words, "-t", name, str(HERE / "systemd"))
     walls = ("seccomp=unconfined", "apparmor=unconfined")
     more = [word for wall in walls for word in ("--security-opt", wall)]
     for folder in ("/run", "/run/lock", "/tmp"):
         more += ["--tmpfs", folder]
-    places = ("-v", "/sys/fs/cgroup:/sys/fs/cgroup:rw", "-v", f"{SOCKET}:/host/docker.sock")
+    wheel = ROOT / script("wheel.sh").splitlines()[-1]
+    mounts = [
+        "/sys/fs/cgroup:/sys/fs/cgroup:rw",
+        f"{SOCKET}:/host/docker.sock",
+        f"{wheel.parent}:/wheel:ro",
+        f"{script('packages.sh', PYTHON)}:/packages:ro",
+        f"{DEPLOY}:/checkout/deploy:ro",
+    ]
+    places = [word for mount in mounts for word in ("-v", mount)]
     docker("run", "-d", "--name", name, "--cap-add", "SYS_ADMIN", *more, *places, name)
     try:
         until(lambda: inside(name, "systemctl is-system-running") in {"running", "degraded"})
+        # What pip would fetch from its index, and where the socket is here.
+        index = ("-e", "PIP_NO_INDEX=1", "-e", "PIP_FIND_LINKS=/packages /wheel")
+        here = (
+            "printf 'DOCKER_HOST=unix:///host/docker.sock\nCHORUS_AI_PROVIDER=none\n' >>/etc/chorus/agent.env"
+        )
+        install = commands("Install a service").replace("cp deploy", f"{here}\ncp deploy")
+        docker("exec", *index, name, "bash", "-euc", f"cd /checkout\n{install}")
         yield name
     finally:
         docker("rm", "-f", "-v", name)
@@ -77,7 +95,6 @@ def works(host: str) -> bool:
 
 
 def test_the_unit_on_a_host_of_systemd(host: str) -> None:
-    inside(host, "systemctl start chorus-agent")
     until(lambda: works(host))
     status = inside(host, "cat /proc/$(systemctl show --property=MainPID --value chorus-agent)/status")
     assert {"NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"} <= set(status.splitlines())

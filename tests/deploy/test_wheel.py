@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from .conftest import PREFIX, ROOT, SANDBOX, SOCKET, docker, published, run
+from .readme import commands
 from .test_compose import TOKEN, until
 
 pytestmark = [pytest.mark.deploy, pytest.mark.heavy]
@@ -154,9 +155,9 @@ def userlands(wheel: Path) -> Iterator[dict[str, Userland]]:
                 *(*flags, "-p", "127.0.0.1::8080", images[-1], "sleep", "infinity"),
             )
             made[suite] = Userland(suite, name)
-            docker("exec", name, "python3", "-m", "venv", VENV)
-            offline = ("--no-index", "--find-links", "/packages")
-            docker("exec", name, f"{VENV}/bin/pip", "install", *offline, f"/wheel/{wheel.name}")
+            # What pip would fetch from its index.
+            index = ("-e", "PIP_NO_INDEX=1", "-e", "PIP_FIND_LINKS=/packages /wheel")
+            docker("exec", *index, name, "bash", "-euc", commands("Install"))
         yield made
     finally:
         for userland in made.values():
@@ -173,6 +174,15 @@ def test_pip_alone_installs_it(suite: str, userlands: dict[str, Userland]) -> No
         assert here.run("sh", "-c", f"command -v {compiler} || echo none") == "none"
     assert here.run("pip", "check") == "No broken requirements found."
     assert here.run("chorus-agent", "--version").startswith("CHORUS-agent ")
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_pip_installs_it_from_a_folder(suite: str, userlands: dict[str, Userland]) -> None:
+    there = "mkdir /there && cd /there && cp -r /packages packages && cp /wheel/*.whl packages"
+    venv = "python3 -m venv venv && . venv/bin/activate"
+    install = commands("Install without a network")
+    said = userlands[suite].run("bash", "-euc", f"{there}\n{venv}\n{install}\nchorus-agent --version")
+    assert said.splitlines()[-1].startswith("CHORUS-agent ")
 
 
 @pytest.mark.parametrize("suite", SUITES)

@@ -161,11 +161,19 @@ class Site:
 
     def ctl(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`chorusctl` for this agent; raises AssertionError with what it said when it fails."""
+        return self._command([sys.executable, "-m", "chorus.ctl", *words], check)
+
+    def follow(self, script: str, **more: str) -> str:
+        """What a script says that an operator runs beside this agent, to its first failure."""
+        return self._command(["bash", "-euo", "pipefail", "-c", script], True, **more).stdout
+
+    def _command(self, command: list[str], check: bool, **more: str) -> subprocess.CompletedProcess[str]:
         environ = bare_environ() | {
             "CHORUS_API_URL": f"http://{self.host}:{API_PORT}",
             "CHORUS_API_TOKEN_FILE": str(self.data_dir / "api-token"),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            **more,
         }
-        command = [sys.executable, "-m", "chorus.ctl", *words]
 
         def once() -> subprocess.CompletedProcess[str]:
             return subprocess.run(
@@ -174,9 +182,7 @@ class Site:
 
         done = self._here(once)
         if check and done.returncode:
-            raise AssertionError(
-                f"chorusctl {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
-            )
+            raise AssertionError(f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
     async def dial(self, other: Site) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from deploy.readme import commands
+
 from .hosts import Names, Network, can_make_hosts, hosts
 from .mesh_checks import (
     FAST,
@@ -150,7 +152,7 @@ def test_two_meshes_of_two_say_what_to_do_and_one_moves_over(four: list[Site]) -
     # Neither goes by itself.
     assert [mesh_of(pair[0]) for pair in pairs] == meshes
     for site in second:
-        site.ctl("members", "rejoin", "--yes")
+        site.follow(commands("Rejoin").strip() + " --yes")
         until(lambda site=site: mesh_of(site) == meshes[0])
     until_whole(four)
     check(four, task_ids[0])

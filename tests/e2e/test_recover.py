@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from deploy.readme import commands
+
 from .mesh_checks import (
     FAST,
     acknowledged,
@@ -213,7 +215,7 @@ def test_one_of_two_is_lost(five: list[Site], votes: bool) -> None:
     lost.lose()
     if votes:
         until_said_to_be_lost(survivor, [lost])
-        survivor.ctl("members", "recover", "--yes")
+        survivor.follow(commands("Recover").strip() + " --yes")
     # Alone it goes on; the other is removed in time.
     until_whole([survivor])
     assert (mesh_of(survivor) != mesh) == votes
