@@ -133,9 +133,10 @@ def shortened_word(text: str) -> str:
 
 def hint(circle: str, marks: Marks) -> str:
     """What a model is told that goes in circles."""
-    return "You are going in circles. Look at what happened, and try something else.\n" + marks.data(
-        circle, "seen in your last steps"
-    )
+    return (
+        "You are going in circles. Look at what happened, and try something else. Code that stands in your "
+        "replies is in no file: change files with edit or write.\n"
+    ) + marks.data(circle, "seen in your last steps")
 
 
 def said(words: Sequence[Said], marks: Marks) -> list[str]:
