@@ -13,10 +13,12 @@ from pathlib import Path
 
 import uvloop
 
-from bench import curator, goals, local, log, mesh, real_model, records, scan
-from bench.figures import Comparison, table
+from bench import container, curator, goals, local, log, mesh, real_model, records, scan
+from bench.figures import Amounts, Comparison, amounts_table, table
 
-NAMES = ("ucxl", "hub", "pubsub", "dht", "seal", "scan", "log", "context", "entry", "tasks", "goals")
+NAMES = (
+    "ucxl", "hub", "pubsub", "dht", "seal", "scan", "log", "context", "entry", "tasks", "goals", "container"
+)  # fmt: skip
 
 
 def main() -> int:
@@ -28,6 +30,7 @@ def main() -> int:
     arguments = parser.parse_args()
     chosen = arguments.only or NAMES
     rows: list[Comparison] = []
+    amounts: list[Amounts] = []
     if "ucxl" in chosen:
         rows.append(local.ucxl())
     if "hub" in chosen:
@@ -55,17 +58,23 @@ def main() -> int:
                 rows += mesh.tasks(agents)
     if "goals" in chosen:
         rows += goals.goals()
+    if "container" in chosen:
+        amounts += container.container()
     if "model" in chosen:
         print(real_model.real_model())
-    if not rows:
+    if not rows and not amounts:
         return 0
-    print(table(rows))
+    tables = [table(rows)] if rows else []
+    if amounts:
+        tables.append(amounts_table(amounts))
+    print("\n\n".join(tables))
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": f"{platform.system()} {platform.release()}, {os.cpu_count()} cores",
         "unit": "microseconds",
         "rows": [row.as_json() for row in rows],
+        "amounts": [amount.as_json() for amount in amounts],
     }
     arguments.json.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     print(f"\nwritten to {arguments.json}")

@@ -41,6 +41,25 @@ class Comparison:
         return {**asdict(self), "ratio": self.ratio, "reached": self.ratio <= self.target}
 
 
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Something measured several times that has no peer; `target` is the largest median that is wanted."""
+
+    what: str
+    unit: str
+    values: Sequence[float]
+    target: float
+
+    @property
+    def median(self) -> float:
+        """The one in the middle, the upper of two."""
+        return sorted(self.values)[len(self.values) // 2]
+
+    def as_json(self) -> dict[str, Any]:
+        """For the file."""
+        return {**asdict(self), "median": self.median, "reached": self.median <= self.target}
+
+
 def figures(name: str, taken: Sequence[float]) -> Figures:
     """The median and the tail of `taken`, microseconds each."""
     ordered = sorted(taken)
@@ -60,15 +79,28 @@ def table(rows: Sequence[Comparison]) -> str:
             lines.append(
                 (row.what if one is row.ours else "", one.name, str(one.count), *times, ratio, target)
             )
-    widths = [max(len(line[column]) for line in lines) for column in range(9)]
-    text = "\n".join(
+    return "\n".join([_aligned(lines, left=2), *(f"\n{row.what}: {row.note}" for row in rows if row.note)])
+
+
+def amounts_table(rows: Sequence[Amounts]) -> str:
+    """All amounts, as text."""
+    lines: list[tuple[str, ...]] = [("what", "unit", "n", "least", "median", "most", "target")]
+    for row in rows:
+        shown = [f"{value:.3g}" for value in (min(row.values), row.median, max(row.values))]
+        lines.append((row.what, row.unit, str(len(row.values)), *shown, f"≤ {row.target:g}"))
+    return _aligned(lines, left=2)
+
+
+def _aligned(lines: Sequence[Sequence[str]], left: int) -> str:
+    """The first `left` columns begin together, the others end together."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
         "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
+            cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
+        ).rstrip()
         for line in lines
     )
-    return "\n".join([text, *(f"\n{row.what}: {row.note}" for row in rows if row.note)])
 
 
 def _time(microseconds: float) -> str:
