@@ -38,13 +38,15 @@ test-python: setup ## the processes' tests, with the built core and Docker
 test-fast: setup ## the tests that need no Docker and no second process
 	$(PYTEST_PARALLEL) tests/unit tests/core
 
-test-heavy: setup ## everything, with the tests that take minutes, and a real model where there is Go
+test-heavy: ## everything, with the tests that take minutes, and a real model where there is Go
+	@scripts/setup.sh --heavy
 	@if command -v go >/dev/null; then scripts/model.sh || echo "no real model: its tests are skipped" >&2; \
 	else echo "Go is missing: the tests with a real model are skipped" >&2; fi
 	CHORUS_HEAVY=1 $(PYTEST_PARALLEL)
 	PROPTEST_CASES=100000 cargo test $(CARGO_TEST_FLAGS) -- $(PROPERTIES)
 
-swarm-test: setup ## of the heavy tests those of deploy/swarm alone: a Swarm of four engines (as root)
+swarm-test: ## of the heavy tests those of deploy/swarm alone: a Swarm of four engines (as root)
+	@scripts/setup.sh --heavy
 	CHORUS_HEAVY=1 $(PYTEST) -v -s $(addprefix tests/deploy/test_,machines.py proxy_socket.py swarm_page.py swarm.py)
 
 lint: setup ## ruff, rustfmt, clippy

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes a checkout ready to run and test: system packages, .venv, the core, Docker, sandbox images.
-# Does only what is missing; a second run takes seconds. `setup.sh --no-docker` leaves Docker and images out.
+# Does only what is missing; a second run takes seconds. `setup.sh --no-docker` leaves Docker and images out, `--heavy`
+# installs what only heavy tests need too.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ROOT"
@@ -16,6 +17,10 @@ if [ -n "$WITH_DOCKER" ] && [ -z "${DOCKER_HOST:-}" ] && ! docker version >/dev/
   NEEDED="$NEEDED dockerd=docker.io"
 fi
 WANTED="protoc=protobuf-compiler ip=iproute2 iptables=iptables pidof=sysvinit-utils"
+if [ "${1:-}" = --heavy ]; then
+  WANTED="$WANTED curl=curl openssl=openssl"
+  docker compose version >/dev/null 2>&1 || WANTED="$WANTED docker-compose=docker-compose"
+fi
 PYTHON=${PYTHON:-python3}
 
 missing_of() {

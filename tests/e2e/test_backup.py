@@ -12,7 +12,7 @@ from deploy.readme import commands
 
 from .mesh_checks import FAST, all_acknowledged, check, mesh_of, until_genuine, until_whole, versions, written
 from .sites import Site, sites
-from .test_recover import kept, output
+from .test_recover import kept, output, until_said_to_be_lost
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
 
@@ -51,6 +51,7 @@ def test_a_copy_of_one_folder_brings_a_mesh_back(three: list[Site], tmp_path: Pa
 
     kept_one.follow(commands("Restore"), **place)
     kept_one.start(three, **settings)
+    until_said_to_be_lost(kept_one, (three[0], three[2]))
     kept_one.follow(commands("Recover").strip() + " --yes")
     assert mesh_of(kept_one) not in (None, mesh)
     for site in (three[0], three[2]):
