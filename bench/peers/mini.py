@@ -2,10 +2,12 @@
 
 The files of FOLDER are copied into the container before the run and back after it; `-` is none. It runs in a
 Python environment of its own, which has nothing of CHORUS. The exit code is 0 when the agent said that it was
-done, 3 when it did not.
+done, 3 when it did not. A reply that is not there after SECONDS is not waited for.
 """
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 
@@ -41,13 +43,28 @@ agent = DefaultAgent(
     instance_template=config["agent"]["instance_template"],
     wall_time_limit_seconds=int(seconds),
 )
+
+
+class TimeIsUp(BaseException):
+    """Not an error that a library would take for one of the model's and try again after."""
+
+
+def _end(*_: object) -> None:
+    raise TimeIsUp
+
+
+signal.signal(signal.SIGALRM, _end)
+signal.alarm(int(seconds))
+ended = {}
 try:
     there = f"{environment.container_id}:/workspace/"
     if folder != "-":
         subprocess.run(["docker", "cp", f"{folder}/.", there], check=True)
         own = ["docker", "exec", "--user", "root", environment.container_id, "chown", "-R", "task", "."]
         subprocess.run(own, check=True)
-    ended = agent.run(task)
+    with contextlib.suppress(TimeIsUp):
+        ended = agent.run(task)
+    signal.alarm(0)
     if folder != "-":
         subprocess.run(["docker", "cp", f"{there}.", folder], check=True)
 finally:
