@@ -45,7 +45,7 @@ image() {
   set -- --label "$LABEL=$recipe" --label "org.opencontainers.image.created=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)" \
     --build-arg "CHORUS_BUILD_COMMIT=$CHORUS_BUILD_COMMIT" "$@"
   # Where the source is, if that is an address for others, without a name or password in it.
-  source=$(git remote get-url origin 2>/dev/null | sed -n 's#^https://\([^/@]*@\)\{0,1\}#https://#p')
+  source=$({ git remote get-url origin 2>/dev/null || true; } | sed -n 's#^https://\([^/@]*@\)\{0,1\}#https://#p')
   [ -z "$source" ] || set -- --label "org.opencontainers.image.source=$source" "$@"
   log=$(docker build --network $network "$@" -t "$tag" "$context" 2>&1) || { printf '%s\n' "$log" >&2; return 1; }
 }
