@@ -42,6 +42,7 @@ test-heavy: ## everything, with the tests that take minutes, and a real model wh
 	@scripts/setup.sh --heavy
 	@if command -v go >/dev/null; then scripts/model.sh || echo "no real model: its tests are skipped" >&2; \
 	else echo "Go is missing: the tests with a real model are skipped" >&2; fi
+	deploy/sandbox/build.sh all
 	CHORUS_HEAVY=1 $(PYTEST_PARALLEL)
 	PROPTEST_CASES=100000 cargo test $(CARGO_TEST_FLAGS) -- $(PROPERTIES)
 

@@ -27,6 +27,8 @@ environment() {
   echo "$folder"
 }
 
+# What builds a wheel: zig's linker gets this program's path, and with another one cargo compiles everything anew.
+builder() { environment maturin "$(grep '^maturin==' constraints.txt)" maturin; }
 # What writes a bill of materials; enough to build a wheel.
 bills() { environment bills "$(grep cyclonedx-python-lib constraints.txt)" cyclonedx-python-lib; }
 # What audits, and what the wheel brings with it: nothing of development or tests.

@@ -57,7 +57,7 @@ build() {
   "$VENV/bin/python" scripts/notices.py LICENSE.crates
   "$(bills)/bin/python" scripts/sbom.py crates >"$new/chorus_core.cdx.json"
   # What a compilation begins with must not be what another one left behind.
-  SOURCE_DATE_EPOCH=$FILES_EPOCH CARGO_INCREMENTAL=0 "$VENV/bin/maturin" build --release --locked --quiet \
+  SOURCE_DATE_EPOCH=$FILES_EPOCH CARGO_INCREMENTAL=0 "$(builder)/bin/maturin" build --release --locked --quiet \
     --zig --compatibility "manylinux_$GLIBC" --sbom-include "$new/chorus_core.cdx.json" --out "$new" >&2
   mkdir -p dist
   rm -f dist/chorus_agent-*.whl

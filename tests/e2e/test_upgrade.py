@@ -57,6 +57,12 @@ def three(needs: None, short_dir: Path) -> Iterator[Sequence[Site]]:
         yield made
 
 
+@pytest.fixture
+def five(needs: None, short_dir: Path) -> Iterator[Sequence[Site]]:
+    with sites(5, short_dir) as made:
+        yield made
+
+
 def start(site: Site, all_of_them: Sequence[Site], python: str = "") -> None:
     """Starts an agent that alone can run tasks for its own name; this release's without a Python."""
     site.python = python or sys.executable
@@ -109,6 +115,17 @@ def test_a_mesh_is_upgraded_agent_by_agent_under_load(three: Sequence[Site]) -> 
         until_genuine(site, len(task_ids))
 
 
+def test_every_task_of_a_mixed_mesh_of_five_ends_once(five: Sequence[Site]) -> None:
+    earlier = release()
+    for site, python in zip(five, ("", earlier, "", earlier, ""), strict=True):
+        start(site, five, python)
+    until_whole(five)
+    task_ids = work(five, TASKS, "mixed")
+    check(five, task_ids)
+    ran = {ended_task(five[0], task_id)["agent_id"] for task_id in task_ids}
+    assert ran == {site.agent_id for site in five}
+
+
 def test_a_folder_of_an_earlier_release_opens_in_this_one(three: Sequence[Site]) -> None:
     site = three[0]
     start(site, [site], release())
@@ -137,10 +154,12 @@ def goal(site: Site) -> Any:
 
 def test_what_an_earlier_release_does_not_know_is_refused_by_name(three: Sequence[Site]) -> None:
     """Until the last agent of it has been upgraded, and from then on it is taken."""
-    earlier = release(BEFORE_GOALS)
     old, new, another = three
-    for site in three:
-        start(site, three, earlier if site is old else "")
+    # It founds the mesh: others would have raised its table by themselves before it came.
+    start(old, three, release(BEFORE_GOALS))
+    until(lambda: mesh_of(old))
+    for site in (new, another):
+        start(site, three)
     until_whole(three)
     refusal = goal(new)
     assert refusal.status_code == 503, refusal.text

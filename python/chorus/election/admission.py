@@ -23,6 +23,8 @@ from chorus.table.reader import TableReader
 JOIN_TIMEOUT_S = 15.0
 # Names one wish to join.
 REQUEST = re.compile(r"[0-9a-f]{32}")
+# What releases know at most that do not say it when they join.
+UNSAID_TABLE_VERSION = 3
 # Refused agents are told of this often at most.
 REFUSALS_TOLD_S = 60.0
 
@@ -78,7 +80,7 @@ class Admission:
         return {**said, "leader": status.leader, "addrs": await self._addresses(status.leader)}
 
     async def _join(self, peer: str, head: dict[str, Any]) -> dict[str, Any]:
-        """`join` {mesh, agent_id, proof, request, token?}: answers the challenge given last to this peer.
+        """`join` {mesh, agent_id, proof, request, table_version?, token?}: answers the peer's last challenge.
 
         `request` is the same when the agent asks again because no answer came. A member that asks with
         another one has lost its vote file: it is told so, and gets no place under this identity.
@@ -102,6 +104,7 @@ class Admission:
         ):
             self._tell_of_refusal(peer)
             raise HubRefused("the agent does not prove that it holds this mesh's cluster secret")
+        self._check_version(agent_id, head.get("table_version", UNSAID_TABLE_VERSION))
         lease = await asyncio.to_thread(self.seats.check, peer, head.get("token"))
         async with self.changing:
             if why := self.closed():
@@ -134,6 +137,17 @@ class Admission:
                 "refused an agent without the cluster secret", peer=peer, refusals=self._refusals
             )
             self._told_at, self._refusals = self._clock(), 0
+
+    def _check_version(self, agent_id: str, known: object) -> None:
+        """Who cannot read this mesh's table would be a member that votes and does nothing else."""
+        if type(known) is not int:
+            raise HubInvalid("table_version: give a whole number")
+        mesh = self._reader.mesh()
+        if mesh is not None and mesh.version > known:
+            raise HubRefused(
+                f"this mesh's table has version {mesh.version}, and the release of {agent_id} knows version"
+                f" {known}: install a newer one on that agent"
+            )
 
     async def _check_room(self, peer: str, lease: str | None, status: RaftStatus) -> None:
         """Looks at who is present: one that is away holds no place. One that the table lacks has just come.

@@ -29,6 +29,7 @@ from chorus.election.proof import Handshake, same
 from chorus.election.seats import Seats
 from chorus.hub import Hub, HubError, HubRefused, HubTampered, guard
 from chorus.process import Process
+from chorus.table.members import TABLE_VERSION
 
 ASK_EVERY_S = 0.2
 JOIN_TIMEOUT_S = 20.0
@@ -195,6 +196,7 @@ class Search:
             "agent_id": agent_id,
             "proof": handshake.of_joiner(key, agent_id),
             "request": self._request,
+            "table_version": TABLE_VERSION,
         }
         if (token := self._seats.token) is not None:
             head["token"] = token

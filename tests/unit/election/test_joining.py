@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chorus.config import MeshSettings
 from chorus.config.secret import derive_join_key
 from chorus.election.admission import Admission
 from chorus.election.challenges import CHALLENGES_MAX, EXPIRY_S, Challenges
@@ -24,8 +25,9 @@ from chorus.election.search import Search
 from chorus.election.seats import Seats
 from chorus.hub import HubError, HubInvalid, HubRefused, HubTampered, Request
 from chorus.license.gate import DEV_AGENTS_MAX
+from chorus.table.members import TABLE_VERSION
 from chorus.table.reader import TableReader
-from chorus.table.rows import MemberRow
+from chorus.table.rows import MemberRow, MeshRow
 from chorus.testing.fake_hub import FakeHub, FakeMesh
 
 from .world import KEY, SECRET, World, foreign, process, world
@@ -350,16 +352,38 @@ async def test_no_entry_holds_the_licence_id(tmp_path: Path) -> None:
 
 
 class Rows(TableReader):
-    """A table whose members are away when the test says so."""
+    """A table whose members are away when the test says so, of a version that it says."""
 
-    def __init__(self, away: set[str]) -> None:
-        self._away = away
+    def __init__(self, away: set[str], version: int = 1) -> None:
+        self._away, self._version = away, version
+
+    def mesh(self) -> MeshRow:
+        settings = MeshSettings.of_entry({})
+        return MeshRow("m", settings, None, None, 0, 0, self._version)
 
     def members(self) -> list[MemberRow]:
         return [
             MemberRow(peer, 1, "", "", (), "", 1, (), (), False, "", "", False, False, 0, 0)
             for peer in self._away
         ]
+
+
+async def test_a_release_that_cannot_read_the_table_is_refused_by_name(tmp_path: Path) -> None:
+    mesh = FakeMesh()
+    mesh.found("a", None)
+    hub, made = mesh.hub("a", "election"), process(tmp_path, "a", "peer-a")
+    search = Search(made, hub, Peers(made, hub), Seats(made.settings, hub))
+    rows = Rows(set(), version=TABLE_VERSION + 1)
+    admission = Admission(made, hub, search, rows, asyncio.Lock(), Seats(made.settings, hub))
+    await hub.offer("mesh", admission.serve, peers=True)
+    new = mesh.hub("new", "x")
+    for said in ({"table_version": TABLE_VERSION}, {}):
+        with pytest.raises(HubRefused, match=f"of s knows version {TABLE_VERSION}: install a newer one"):
+            await ask(new, "join", {**answer(await challenged(new)), **said})
+    for odd in ("4", None, True, 1.5):
+        with pytest.raises(HubInvalid, match="table_version: give a whole number"):
+            await ask(new, "join", {**answer(await challenged(new)), "table_version": odd})
+    assert await ask(new, "join", {**answer(await challenged(new)), "table_version": TABLE_VERSION + 1})
 
 
 async def test_members_that_are_away_hold_no_place(tmp_path: Path) -> None:
