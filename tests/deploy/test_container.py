@@ -47,7 +47,7 @@ def test_the_image_says_what_it_is(images: Images) -> None:
 def test_version_commit_and_date_of_the_build_are_in_it(images: Images) -> None:
     labels = json.loads(docker("image", "inspect", images.agent))[0]["Config"]["Labels"]
     said = {name.removeprefix("org.opencontainers.image."): value for name, value in labels.items()}
-    commit = run("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD").stdout.strip()
+    commit = run("git", "-C", str(ROOT), "rev-parse", "--short=10", "HEAD").stdout.strip()
     assert (said["title"], said["licenses"]) == ("CHORUS agent", "Apache-2.0")
     assert (said["version"], said["revision"]) == (build_info()[0], commit)
     created = re.fullmatch(r"(\d{4}-\d\d-\d\d)T\d\d:\d\d:\d\dZ", said["created"])
