@@ -32,10 +32,11 @@ write into a file has a line of three backquotes, fence the block with four.
 When the goal is reached, reply without a block: the first line is the single word DONE, and the lines after
 it are a short summary of what you did."""
 
-EXPECTED: Final = (
-    "Your reply could not be used: {what}. Reply with exactly one block that begins with the line ```bash "
-    f"and ends with the line ```, or, when the goal is reached, with {DONE} as the first line and no block."
+FORM: Final = (
+    "exactly one block that begins with the line ```bash and ends with the line ```, or, when the goal is "
+    f"reached, with {DONE} as the first line and no block"
 )
+EXPECTED: Final = f"Your reply could not be used: {{what}}. Reply with {FORM}."
 
 _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*([\w+-]*)[ \t]*")
 

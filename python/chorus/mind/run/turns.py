@@ -8,6 +8,7 @@ from typing import Any, Final
 from chorus.mind.run.marks import Marks
 from chorus.mind.run.records import items_of, text_of
 from chorus.mind.run.steps import Act, Said, Step, shortened
+from chorus.mind.text_protocol import FORM
 from chorus.mind.thinking import ToolCall, Turn
 
 # What is known of a task takes at most this much of the window, each part of it: names of files, checks,
@@ -22,9 +23,7 @@ _PLAN: Final = (
 )
 _WITHOUT_CALL: Final = (
     "Your reply called no tool, so nothing was done. Call a tool, or finish when the goal is reached. If you "
-    "cannot call tools, write instead: in each reply one command for the shell, in a block that begins with "
-    "the line ```bash and ends with the line ```; or, when the goal is reached, the word DONE as the first "
-    "line of a reply without a block."
+    f"cannot call tools, write one command for the shell instead: reply with {FORM}."
 )
 _SUMMARISE: Final = (
     "Write a summary of these earlier steps, in at most thirty lines: what was found out, what was changed "
