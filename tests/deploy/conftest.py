@@ -39,6 +39,8 @@ PREFIX = f"chorus-deploy-{uuid.uuid4().hex[:8]}"
 # A first build fetches Debian's packages and compiles the core; nothing is asserted about it.
 GENEROUS_S = 1200
 LEASE_S = 30.0
+# Of `docker exec`: pip takes packages from these folders of a container, and nothing from its index.
+OFFLINE = ("-e", "PIP_NO_INDEX=1", "-e", "PIP_FIND_LINKS=/packages /wheel")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -85,10 +87,21 @@ class Images:
 NAMES = Images(f"{PREFIX}-agent:latest", f"{PREFIX}-proxy:latest")
 
 
+def script(name: str, *words: str) -> str:
+    """What a script of this checkout prints."""
+    venv = os.environ.get("CHORUS_VENV", sys.prefix)
+    return run(str(ROOT / "scripts" / name), *words, CHORUS_VENV=venv).stdout.strip()
+
+
 @pytest.fixture(scope="session")
-def proxy_image() -> Iterator[str]:
+def daemon() -> None:
+    """Docker at its usual socket, with an image for sandboxes."""
     if not SOCKET.exists() or run("docker", "image", "inspect", SANDBOX, check=False).returncode:
         pytest.skip(f"no Docker at {SOCKET}, or no {SANDBOX}: make setup")
+
+
+@pytest.fixture(scope="session")
+def proxy_image(daemon: None) -> Iterator[str]:
     NAMES.build("proxy")
     yield NAMES.proxy
     docker("image", "rm", NAMES.proxy, check=False)

@@ -16,8 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .conftest import GENEROUS_S, run
-from .test_compose import until
+from .conftest import GENEROUS_S, run, until
 
 # RFC 2544: addresses for tests of networks, at which nothing real is.
 NETWORK = "198.18.77"

@@ -9,9 +9,8 @@ from typing import Any, Final
 
 from chorus.executor.docker.container import LABEL_PEER
 
-from .conftest import ROOT, run
+from .conftest import ROOT, run, until
 from .machines import Machine, Machines
-from .test_compose import until
 
 SERVICE: Final = "chorus_chorus-agent"
 SLOTS: Final = (1, 2, 3)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import GENEROUS_S, ROOT
+from .conftest import GENEROUS_S, ROOT, until
 from .machines import missing
-from .test_compose import until
 
 pytestmark = pytest.mark.deploy
 

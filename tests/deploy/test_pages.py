@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, SANDBOX, Images, run
+from .conftest import ROOT, SANDBOX, Images, run, until
 from .machines import Machine, Machines, missing
 from .readme import blocks, commands
-from .test_compose import until
 
 NEEDED = ("curl", "openssl")
 

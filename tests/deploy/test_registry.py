@@ -13,18 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import PREFIX, SANDBOX, SOCKET, docker, run, until
+from .conftest import PREFIX, SANDBOX, docker, run, until
 
 pytestmark = [pytest.mark.deploy, pytest.mark.heavy]
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
+def registry(tmp_path: Path, daemon: None) -> Iterator[str]:
     """An empty registry's address. Docker asks one on loopback without TLS."""
     if shutil.which("docker-registry") is None:
         pytest.skip("no docker-registry: apt-get install docker-registry")
-    if not SOCKET.exists() or run("docker", "image", "inspect", SANDBOX, check=False).returncode:
-        pytest.skip(f"no Docker at {SOCKET}, or no {SANDBOX}: make setup")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

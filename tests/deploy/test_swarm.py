@@ -14,11 +14,10 @@ import pytest
 
 from chorus.wire.ids import new_id
 
-from .conftest import PREFIX, SANDBOX, Images
+from .conftest import PREFIX, SANDBOX, Images, until
 from .machines import SWITCH, Machines, missing
 from .readme import commands
 from .swarm import PAUSE_S, SERVICE, SLOTS, Swarm, get
-from .test_compose import until
 
 pytestmark = [pytest.mark.deploy, pytest.mark.heavy]
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import DEPLOY, PREFIX, ROOT, SANDBOX, SOCKET, docker, run, until
+from .conftest import DEPLOY, OFFLINE, PREFIX, ROOT, SOCKET, docker, run, script, until
 from .readme import commands
-from .test_wheel import script
 
 pytestmark = [pytest.mark.deploy, pytest.mark.heavy]
 
@@ -36,10 +35,8 @@ def base() -> str:
 
 
 @pytest.fixture(scope="module")
-def host(base: str) -> Iterator[str]:
+def host(base: str, daemon: None) -> Iterator[str]:
     """A container with systemd in it, and the agent installed as the page says."""
-    if not SOCKET.exists() or run("docker", "image", "inspect", SANDBOX, check=False).returncode:
-        pytest.skip(f"no Docker at {SOCKET}, or no {SANDBOX}: make setup")
     name, group = f"{PREFIX}-systemd", SOCKET.stat().st_gid
     words = ("--build-arg", f"BASE={base}", "--build-arg", f"GROUP={group}")
     docker("build", "--network", "none", *words, "-t", name, str(HERE / "systemd"))
@@ -59,13 +56,12 @@ def host(base: str) -> Iterator[str]:
     docker("run", "-d", "--name", name, "--cap-add", "SYS_ADMIN", *more, *places, name)
     try:
         until(lambda: inside(name, "systemctl is-system-running") in {"running", "degraded"})
-        # What pip would fetch from its index, and where the socket is here.
-        index = ("-e", "PIP_NO_INDEX=1", "-e", "PIP_FIND_LINKS=/packages /wheel")
+        # Where the socket is here.
         here = (
             "printf 'DOCKER_HOST=unix:///host/docker.sock\nCHORUS_AI_PROVIDER=none\n' >>/etc/chorus/agent.env"
         )
         install = commands("Install a service").replace("cp deploy", f"{here}\ncp deploy")
-        docker("exec", *index, name, "bash", "-euc", f"cd /checkout\n{install}")
+        docker("exec", *OFFLINE, name, "bash", "-euc", f"cd /checkout\n{install}")
         yield name
     finally:
         docker("rm", "-f", "-v", name)

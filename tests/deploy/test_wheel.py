@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from .conftest import PREFIX, ROOT, SANDBOX, SOCKET, docker, published, run
+from .conftest import OFFLINE, PREFIX, ROOT, SOCKET, docker, published, run, script, until
 from .readme import commands
-from .test_compose import TOKEN, until
+from .test_compose import TOKEN
 
 pytestmark = [pytest.mark.deploy, pytest.mark.heavy]
 
@@ -36,12 +36,6 @@ COMPILERS = ("cc", "gcc", "clang", "rustc", "cargo", "make", "protoc")
 def wheel() -> Path:
     """The wheel that `make wheel` builds."""
     return ROOT / script("wheel.sh").splitlines()[-1]
-
-
-def script(name: str, *words: str) -> str:
-    """What a script of this checkout prints."""
-    venv = os.environ.get("CHORUS_VENV", sys.prefix)
-    return run(str(ROOT / "scripts" / name), *words, CHORUS_VENV=venv).stdout.strip()
 
 
 def test_it_says_what_it_is_made_of_and_nothing_of_this_machine(wheel: Path) -> None:
@@ -134,10 +128,8 @@ def minimal(suite: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def userlands(wheel: Path) -> Iterator[dict[str, Userland]]:
+def userlands(wheel: Path, daemon: None) -> Iterator[dict[str, Userland]]:
     """One of each suite, on one network, with the Docker socket of the host."""
-    if not SOCKET.exists() or run("docker", "image", "inspect", SANDBOX, check=False).returncode:
-        pytest.skip(f"no Docker at {SOCKET}, or no {SANDBOX}: make setup")
     if shutil.which("mmdebstrap") is None:
         pytest.skip("no mmdebstrap: make setup")
     made: dict[str, Userland] = {}
@@ -155,9 +147,7 @@ def userlands(wheel: Path) -> Iterator[dict[str, Userland]]:
                 *(*flags, "-p", "127.0.0.1::8080", images[-1], "sleep", "infinity"),
             )
             made[suite] = Userland(suite, name)
-            # What pip would fetch from its index.
-            index = ("-e", "PIP_NO_INDEX=1", "-e", "PIP_FIND_LINKS=/packages /wheel")
-            docker("exec", *index, name, "bash", "-euc", commands("Install"))
+            docker("exec", *OFFLINE, name, "bash", "-euc", commands("Install"))
         yield made
     finally:
         for userland in made.values():
