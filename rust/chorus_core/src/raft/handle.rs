@@ -29,15 +29,6 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
 
-/// Where a proposal stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Placed {
-    /// Committed here.
-    At(u64),
-    /// To be sent to this leader.
-    Leader(PeerId),
-}
-
 /// What the log's thread is asked to do.
 pub(super) enum Command {
     Frame {
@@ -47,7 +38,7 @@ pub(super) enum Command {
     Propose {
         entry: Bytes,
         key: Key,
-        reply: Reply<Placed>,
+        reply: Reply<u64>,
     },
     Found {
         settings: Value,
@@ -174,10 +165,7 @@ impl RaftHandle {
         view.check_body()?;
         let key = view.key();
         self.shared.verified.insert(&entry);
-        match self.place(entry, key, Instant::now() + timeout).await? {
-            Placed::At(index) => Ok(index),
-            Placed::Leader(_) => Err(Error::NotLeader),
-        }
+        self.append(entry, key, timeout).await
     }
 
     /// Signs an entry and has it committed, through whichever agent leads meanwhile. Repeat a call
@@ -196,23 +184,20 @@ impl RaftHandle {
         self.shared.verified.insert(&entry);
         let mut tried = false;
         loop {
-            // Subscribed before asking, so that no change of leader is missed.
+            // Subscribed before looking, so that no change of leader is missed.
             let mut changes = self.shared.status.subscribe();
-            let failed = match self.place(entry.clone(), key, deadline).await {
-                Ok(Placed::At(index)) => return Ok(Proposed { index, id }),
-                Ok(Placed::Leader(leader)) => {
-                    tried = true;
-                    match self.forward(leader, entry.clone(), deadline, &mut changes).await {
-                        Ok(index) => return Ok(Proposed { index, id }),
-                        Err(error) => error,
-                    }
-                }
-                Err(error) => error,
+            let left = deadline.saturating_duration_since(Instant::now());
+            let other = self.other_leader();
+            tried |= other.is_some();
+            let outcome = match other {
+                Some(leader) => self.forward(leader, entry.clone(), left, &mut changes).await,
+                None => self.append(entry.clone(), key, left).await,
             };
-            match failed {
-                Error::NotLeader => tried = true,
-                Error::NoLeader | Error::Unavailable(_) | Error::Timeout(_) | Error::Closed => {}
-                other => return Err(other),
+            match outcome {
+                Ok(index) => return Ok(Proposed { index, id }),
+                Err(Error::NotLeader) => tried = true,
+                Err(Error::NoLeader | Error::Unavailable(_) | Error::Timeout(_) | Error::Closed) => {}
+                Err(error) => return Err(error),
             }
             if self.shared.is_closed() {
                 return Err(Error::Closed);
@@ -230,30 +215,35 @@ impl RaftHandle {
         }
     }
 
+    /// The leader as last shown, when it is another member. One that leads no longer says so when it is asked.
+    fn other_leader(&self) -> Option<PeerId> {
+        let leader = self.shared.status.borrow().leader.as_deref()?.parse().ok();
+        leader.filter(|leader| *leader != self.peer)
+    }
+
     /// One try at `leader`, given up as soon as another leads.
     async fn forward(
         &self,
         leader: PeerId,
         entry: Bytes,
-        deadline: Instant,
+        timeout: Duration,
         changes: &mut watch::Receiver<RaftStatus>,
     ) -> Result<u64> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if timeout.is_zero() {
             return Err(Error::Timeout("the leader did not answer".into()));
         }
         let name = leader.to_string();
-        let answer = self.transport.forward(leader, entry, left);
+        let answer = self.transport.forward(leader, entry, timeout);
         tokio::select! {
             answer = answer => answer,
-            () = tokio::time::sleep(left) => Err(Error::Timeout("the leader did not answer".into())),
+            () = tokio::time::sleep(timeout) => Err(Error::Timeout("the leader did not answer".into())),
             _ = changes.wait_for(|status| status.leader.as_ref().is_some_and(|other| *other != name)) => Err(Error::NotLeader),
         }
     }
 
-    async fn place(&self, entry: Bytes, key: Key, deadline: Instant) -> Result<Placed> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        self.ask(left, |reply| Command::Propose { entry, key, reply }).await
+    /// Has the log's thread append an entry, as only a leader's does; answers its index once it is committed.
+    async fn append(&self, entry: Bytes, key: Key, timeout: Duration) -> Result<u64> {
+        self.ask(timeout, |reply| Command::Propose { entry, key, reply }).await
     }
 
     async fn ask<T>(&self, timeout: Duration, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {

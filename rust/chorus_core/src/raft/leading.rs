@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     changes,
     entry::{self, Draft, Key, LEADER},
-    handle::{Placed, Reply},
+    handle::Reply,
     machine::{Machine, Now},
     proposals::answer,
 };
@@ -20,14 +20,13 @@ const REPEATS_BYTES: u64 = 4 * 1024 * 1024;
 
 impl Machine {
     /// Takes a signed and checked entry to append.
-    pub(super) fn propose(&mut self, entry: Bytes, key: Key, reply: Reply<Placed>) {
+    pub(super) fn propose(&mut self, entry: Bytes, key: Key, reply: Reply<u64>) {
         if reply.is_closed() {
             return;
         }
         if !self.is_leader() {
             let leader = self.leader().filter(|&id| id != self.identity.raft_id);
-            let placed = leader.and_then(|id| self.peer_of(id)).map(Placed::Leader);
-            return answer(reply, placed.ok_or(Error::NoLeader));
+            return answer(reply, Err(if leader.is_some() { Error::NotLeader } else { Error::NoLeader }));
         }
         if self.proposals.is_full() || self.node.raft.lead_transferee.is_some() {
             return answer(reply, Err(Error::Unavailable("the leader takes nothing now".into())));
@@ -36,7 +35,7 @@ impl Machine {
             && self.node.raft.raft_log.term(index).is_ok_and(|stands| stands == term)
         {
             if index <= self.applied {
-                answer(reply, Ok(Placed::At(index)));
+                answer(reply, Ok(index));
             } else {
                 self.proposals.wait(index, term, reply);
             }

@@ -25,7 +25,7 @@ use super::{
     entry::Key,
     follow::founding_body,
     frames::{self, FRAME_TARGET_BYTES},
-    handle::{Placed, Reply},
+    handle::Reply,
     members::Members,
     proposals::{Proposals, Reads},
     shared::Shared,
@@ -99,7 +99,7 @@ pub(super) struct Machine {
     pub(super) shown: (Role, u64, Option<u64>),
     tick: Duration,
     next_tick: Duration,
-    pub(super) batch: Vec<(Key, Bytes, Reply<Placed>)>,
+    pub(super) batch: Vec<(Key, Bytes, Reply<u64>)>,
     role: Role,
     leader_seen: (u64, u64),
     /// The term whose `leader` entry this agent proposed.

@@ -3,10 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::{
-    entry::Key,
-    handle::{Placed, Reply},
-};
+use super::{entry::Key, handle::Reply};
 use crate::{Error, Result};
 
 /// Callers that may wait at once.
@@ -16,7 +13,7 @@ const MAX_KEYS: usize = 16_384;
 
 #[derive(Default)]
 pub(super) struct Proposals {
-    waiting: BTreeMap<u64, (u64, Vec<Reply<Placed>>)>,
+    waiting: BTreeMap<u64, (u64, Vec<Reply<u64>>)>,
     count: usize,
     keys: HashMap<Key, (u64, u64)>,
     order: VecDeque<Key>,
@@ -43,7 +40,7 @@ impl Proposals {
         }
     }
 
-    pub(super) fn wait(&mut self, index: u64, term: u64, reply: Reply<Placed>) {
+    pub(super) fn wait(&mut self, index: u64, term: u64, reply: Reply<u64>) {
         self.count += 1;
         self.waiting.entry(index).or_insert_with(|| (term, Vec::new())).1.push(reply);
     }
@@ -53,7 +50,7 @@ impl Proposals {
         if let Some((proposed, replies)) = self.waiting.remove(&index) {
             self.count -= replies.len();
             for reply in replies {
-                let _ = reply.send(if proposed == term { Ok(Placed::At(index)) } else { Err(Error::NotLeader) });
+                let _ = reply.send(if proposed == term { Ok(index) } else { Err(Error::NotLeader) });
             }
         }
     }

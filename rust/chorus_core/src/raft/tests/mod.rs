@@ -6,6 +6,7 @@
 mod bench;
 mod disk;
 mod entries;
+mod forwarding;
 mod hostile;
 mod sim;
 mod simulation;

@@ -25,9 +25,9 @@ use crate::{
     raft::{
         changes,
         driver::Driver,
-        entry::{self, Draft, JOIN, Key},
+        entry::{self, Draft, JOIN},
         frames,
-        handle::{Command, Placed, Reply},
+        handle::{Command, Reply},
         machine::{Machine, Now, Parts},
         planted::Bug,
         shared::Shared,
@@ -174,11 +174,7 @@ impl Listing {
 
 struct Proposal {
     id: String,
-    entry: Bytes,
-    key: Key,
-    from: PeerId,
-    forwarded: bool,
-    answer: oneshot::Receiver<Result<Placed>>,
+    answer: oneshot::Receiver<Result<u64>>,
 }
 
 pub(super) struct Sim {
@@ -333,10 +329,22 @@ impl Sim {
         let body = json!({ "n": self.rng.random_range(0..1000) }).to_string();
         let draft = Draft { mesh: &self.mesh, id: &id, kind: "note", seen: 0, body: body.as_bytes() };
         let entry = entry::make(&self.nodes[node].keypair, &self.nodes[node].peer, &draft).unwrap();
-        let from = self.nodes[node].peer;
-        let key = entry::key_of(&from.to_string(), &id);
-        let answer = self.nodes[node].ask(|reply| Command::Propose { entry: entry.clone(), key, reply });
-        self.proposals.push(Proposal { id, entry, key, from, forwarded: false, answer });
+        let key = entry::key_of(&self.nodes[node].peer.to_string(), &id);
+        let Some(place) = self.place(node) else { return };
+        let answer = self.nodes[place].ask(|reply| Command::Propose { entry, key, reply });
+        self.proposals.push(Proposal { id, answer });
+    }
+
+    /// Where a proposal of `node` is appended: with the leader that it knows, if that one hears it, for members alone
+    /// are heard; else with itself.
+    fn place(&self, node: usize) -> Option<usize> {
+        let own = self.nodes[node].peer.to_string();
+        let Some(leader) = self.nodes[node].shared()?.status.borrow().leader.clone().filter(|peer| *peer != own) else {
+            return Some(node);
+        };
+        let leader = self.index_of(&leader.parse().unwrap());
+        let heard = self.nodes[leader].shared()?.status.borrow().members.iter().any(|member| member.peer == own);
+        heard.then_some(leader)
     }
 
     pub(super) fn index_of(&self, peer: &PeerId) -> usize {
@@ -536,7 +544,7 @@ impl Sim {
     fn collect(&mut self) {
         for mut proposal in std::mem::take(&mut self.proposals) {
             match proposal.answer.try_recv() {
-                Ok(Ok(Placed::At(index))) => {
+                Ok(Ok(index)) => {
                     // A node whose power failed right after its answer was not looked at.
                     if let Some((_, data)) = self.committed.get(&index) {
                         let (_, bytes) = entry::unstamp(data).unwrap();
@@ -544,7 +552,6 @@ impl Sim {
                     }
                     self.acknowledged.insert(proposal.id, index);
                 }
-                Ok(Ok(Placed::Leader(leader))) if !proposal.forwarded => self.forward(proposal, &leader),
                 Err(oneshot::error::TryRecvError::Empty) => self.proposals.push(proposal),
                 _ => {}
             }
@@ -564,19 +571,6 @@ impl Sim {
                 Err(oneshot::error::TryRecvError::Empty) => self.removals.push((id, answer)),
                 _ => {}
             }
-        }
-    }
-
-    /// The leader's side of forwarding: members alone are heard.
-    fn forward(&mut self, proposal: Proposal, leader: &PeerId) {
-        let Proposal { entry, key, from, .. } = &proposal;
-        let leader = &self.nodes[self.index_of(leader)];
-        let member = leader
-            .shared()
-            .is_some_and(|shared| shared.status.borrow().members.iter().any(|member| member.peer == from.to_string()));
-        if member {
-            let answer = leader.ask(|reply| Command::Propose { entry: entry.clone(), key: *key, reply });
-            self.proposals.push(Proposal { forwarded: true, answer, ..proposal });
         }
     }
 
