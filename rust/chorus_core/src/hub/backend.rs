@@ -54,6 +54,11 @@ pub trait Feed: Send {
     fn ready(&mut self) -> Option<FeedItem> {
         self.next().now_or_never().flatten()
     }
+
+    /// Whether `next` may block its thread; such a feed is carried on a thread of its own.
+    fn blocks(&self) -> bool {
+        false
+    }
 }
 
 /// A feed that a subscription holds.

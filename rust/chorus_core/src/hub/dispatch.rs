@@ -7,7 +7,7 @@ use futures::{FutureExt, future::BoxFuture};
 use serde_json::{Map, Value, json};
 
 use super::{
-    backend::Answer,
+    backend::{Answer, Source},
     bridge::Bridge,
     connection::{Connection, Touched, locked},
     frame::{Frame, Op},
@@ -133,7 +133,10 @@ impl Inner {
                 self.local_topics.publish(topic, connection.label(), &payload, touched);
                 done(Value::Null)
             }
-            "subscribe" => done(self.subscribe(connection, &head)?),
+            "subscribe" => {
+                self.subscribe(connection, call, &head, touched)?;
+                Ok(None)
+            }
             "unsubscribe" => {
                 let sub = head.get("sub").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
                 if let Some(sub) = sub.and_then(|id| locked(&connection.subs).remove(&id)) {
@@ -178,9 +181,10 @@ impl Inner {
             "stream" => self.open_stream(connection, call, head, touched),
             _ => {
                 if let Some(feed) = self.backend.feed(method, &head, queue_of(&head)) {
+                    let feed = feed?;
                     let sub = self.add_sub(connection, &head)?;
-                    sub.1.carry(feed?);
-                    return done(json!({"sub": sub.0}));
+                    begin(connection, call, &sub, Some(feed), touched);
+                    return Ok(None);
                 }
                 match self.backend.call(method, head, payload) {
                     Some(work) => self.work(connection, call, work),
@@ -190,18 +194,24 @@ impl Inner {
         }
     }
 
-    fn add_sub(&self, connection: &Arc<Connection>, head: &Map<String, Value>) -> Result<(u32, Arc<Sub>)> {
+    fn add_sub(&self, connection: &Arc<Connection>, head: &Map<String, Value>) -> Result<Arc<Sub>> {
         let mut subs = locked(&connection.subs);
         if subs.len() >= MAX_SUBS {
             return Err(Error::TooLarge(format!("more than {MAX_SUBS} subscriptions")));
         }
         let id = connection.next_id();
-        let sub = Arc::new(Sub::new(connection, id, queue_of(head)));
+        let sub = Arc::new(Sub::new(connection, id, queue_of(head), self.stop.child_token()));
         subs.insert(id, Arc::clone(&sub));
-        Ok((id, sub))
+        Ok(sub)
     }
 
-    fn subscribe(&self, connection: &Arc<Connection>, head: &Map<String, Value>) -> Result<Value> {
+    fn subscribe(
+        &self,
+        connection: &Arc<Connection>,
+        call: u32,
+        head: &Map<String, Value>,
+        touched: &mut Touched,
+    ) -> Result<()> {
         let topics: Vec<&str> =
             head.get("topics").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
         if topics.is_empty() || topics.len() > MAX_TOPICS {
@@ -215,14 +225,12 @@ impl Inner {
             wanted.insert("topics".into(), mesh.into());
             self.backend.feed("subscribe", &wanted, queue_of(head)).transpose()?
         };
-        let (id, sub) = self.add_sub(connection, head)?;
+        let sub = self.add_sub(connection, head)?;
         for topic in local {
             self.local_topics.add(topic, &sub);
         }
-        if let Some(feed) = feed {
-            sub.carry(feed);
-        }
-        Ok(json!({"sub": id}))
+        begin(connection, call, &sub, feed, touched);
+        Ok(())
     }
 
     /// Gives a call to the sibling that offers its service.
@@ -319,6 +327,15 @@ impl Inner {
         });
         running.insert(call, Running::Task(task.abort_handle()));
         Ok(None)
+    }
+}
+
+/// Answers with a subscription, and only then carries its feed: a process knows no subscription before that answer.
+fn begin(connection: &Arc<Connection>, call: u32, sub: &Arc<Sub>, feed: Option<Source>, touched: &mut Touched) {
+    connection.send_ok(call, &json!({"sub": sub.id}), &Bytes::new());
+    touched.add(connection);
+    if let Some(feed) = feed {
+        sub.carry(feed);
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) struct Inner {
     /// What waits to be read by peers, and for each of them that has a stream.
     waiting: Arc<Budget>,
     waiting_for: Mutex<HashMap<String, Weak<Account>>>,
-    stop: CancellationToken,
+    pub stop: CancellationToken,
     tasks: TaskTracker,
 }
 

@@ -3,14 +3,17 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, OnceLock, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
+    thread,
 };
 
 use bytes::Bytes;
+use futures::executor;
 use serde_json::{Map, Value};
-use tokio::{sync::Notify, task::AbortHandle};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     backend::{FeedItem, Source},
@@ -30,23 +33,23 @@ const BATCH_ITEMS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Sub {
     connection: Weak<Connection>,
-    id: u32,
+    pub id: u32,
     credit: AtomicI64,
     more: Notify,
     /// Local items dropped since the last one that was sent.
     gap: AtomicU64,
-    task: OnceLock<AbortHandle>,
+    stopped: CancellationToken,
 }
 
 impl Sub {
-    pub fn new(connection: &Arc<Connection>, id: u32, queue: usize) -> Self {
+    pub fn new(connection: &Arc<Connection>, id: u32, queue: usize, stopped: CancellationToken) -> Self {
         Self {
             connection: Arc::downgrade(connection),
             id,
             credit: AtomicI64::new(queue as i64),
             more: Notify::new(),
             gap: AtomicU64::new(0),
-            task: OnceLock::new(),
+            stopped,
         }
     }
 
@@ -61,15 +64,21 @@ impl Sub {
 
     /// Starts to carry a feed's items.
     pub fn carry(self: &Arc<Self>, feed: Source) {
-        let task = tokio::spawn(carry(Arc::clone(self), feed)).abort_handle();
-        let _ = self.task.set(task);
+        let blocks = feed.blocks();
+        let carrying = self.stopped.clone().run_until_cancelled_owned(carry(Arc::clone(self), feed));
+        if !blocks {
+            tokio::spawn(carrying);
+            return;
+        }
+        let started = thread::Builder::new().name("hub-feed".into()).spawn(|| executor::block_on(carrying));
+        if let Err(error) = started {
+            tracing::error!(%error, "cannot start a thread that carries a subscription");
+        }
     }
 
-    /// Ends it; the feed is dropped with its task.
+    /// Ends it, and drops the feed.
     pub fn stop(&self) {
-        if let Some(task) = self.task.get() {
-            task.abort();
-        }
+        self.stopped.cancel();
     }
 
     fn send(&self, connection: &Connection, mut head: Map<String, Value>, gap: u64, payload: &Bytes) {

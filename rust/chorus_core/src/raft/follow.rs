@@ -1,11 +1,11 @@
-//! Delivery of committed entries, each follower on a thread of its own: in index order, none
-//! missing, as fast as its reader takes them. Signatures are checked here; what entries may say is not.
+//! Delivery of committed entries: in index order, none missing, as fast as their reader takes them.
+//! Signatures are checked here; what entries may say is not.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
 use super::{
     changes,
@@ -16,76 +16,75 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// Entries that wait for a slow reader.
-const QUEUE: usize = 256;
-/// Entries read from disk at once.
+/// Entries read at once.
 const PAGE_BYTES: u64 = 1024 * 1024;
-/// How long a follower waits before it looks whether its reader is still there.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Pause after a page that could not be read.
+const PAUSE: Duration = Duration::from_secs(1);
 
-pub(super) fn start(shared: Arc<Shared>, from: u64) -> mpsc::Receiver<Committed> {
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    let follower = Follower { shared, sender, next: from.max(FOUNDING_INDEX) };
-    let started = std::thread::Builder::new().name("raft-follow".into()).spawn(move || follower.run());
-    if let Err(error) = started {
-        // The reader sees the end of its queue and asks anew.
-        tracing::error!(%error, "cannot start a thread that delivers committed entries");
-    }
-    receiver
-}
-
-struct Follower {
+/// A reader of committed entries. It blocks its thread while it reads from disk and checks signatures.
+pub struct Follower {
     shared: Arc<Shared>,
-    sender: mpsc::Sender<Committed>,
+    applied: watch::Receiver<u64>,
+    mesh: String,
+    /// What was read and not yet taken.
+    page: VecDeque<Arc<Entry>>,
     next: u64,
 }
 
 impl Follower {
-    fn run(mut self) {
-        while !self.sender.is_closed() && !self.shared.is_closed() {
-            if self.shared.applied.wait_past(self.next - 1, PATIENCE) < self.next {
+    pub(super) fn new(shared: Arc<Shared>, from: u64) -> Self {
+        let applied = shared.applied.watch();
+        Self { shared, applied, mesh: String::new(), page: VecDeque::new(), next: from.max(FOUNDING_INDEX) }
+    }
+
+    /// The next entry, once it is committed; `None` when the log is closed. Safe to drop before it is ready.
+    pub async fn recv(&mut self) -> Option<Committed> {
+        loop {
+            if self.shared.is_closed() {
+                return None;
+            }
+            if let Some(entry) = self.ready() {
+                return Some(entry);
+            }
+            let applied = *self.applied.borrow_and_update();
+            if applied < self.next {
+                self.applied.changed().await.ok()?;
                 continue;
             }
-            match self.page() {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(Error::Closed) if self.shared.is_closed() => return,
+            match self.read(applied) {
+                Ok(None) => {}
+                Ok(founding) => return founding,
+                Err(Error::Closed) if self.shared.is_closed() => return None,
                 Err(error) => {
                     // Nothing is ever skipped: the same index is read again.
                     tracing::warn!(index = self.next, %error, "cannot read committed entries");
-                    std::thread::sleep(PATIENCE);
+                    std::thread::sleep(PAUSE);
                 }
             }
         }
     }
 
-    /// Delivers what is there; says whether the reader still is.
-    fn page(&mut self) -> Result<bool> {
-        let applied = self.shared.applied.get();
-        let Some(identity) = self.shared.store.identity() else {
-            return Err(Error::NoMesh);
-        };
-        if self.next == FOUNDING_INDEX && !self.deliver(founding(&identity.founding)) {
-            return Ok(false);
-        }
-        if self.next > applied {
-            return Ok(true);
+    /// The next entry, if it was read already.
+    pub fn ready(&mut self) -> Option<Committed> {
+        let entry = self.page.pop_front()?;
+        self.next = entry.index + 1;
+        Some(committed(&entry, &self.mesh, &self.shared.verified))
+    }
+
+    /// Reads a page of what is there, or answers the founding entry, which stands beside the log.
+    fn read(&mut self, applied: u64) -> Result<Option<Committed>> {
+        let identity = self.shared.store.identity().ok_or(Error::NoMesh)?;
+        if self.next == FOUNDING_INDEX {
+            self.next += 1;
+            return Ok(Some(founding(&identity.founding)));
         }
         let entries = self.shared.store.read(self.next, applied + 1, PAGE_BYTES)?;
         if entries.first().is_none_or(|entry| entry.index != self.next) {
             return Err(Error::Internal(format!("entry {} is not in the log", self.next)));
         }
-        for entry in entries {
-            if !self.deliver(committed(&entry, &identity.mesh, &self.shared.verified)) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn deliver(&mut self, committed: Committed) -> bool {
-        self.next = committed.index + 1;
-        self.sender.blocking_send(committed).is_ok()
+        self.page = entries.into();
+        self.mesh = identity.mesh;
+        Ok(None)
     }
 }
 

@@ -10,13 +10,14 @@ use std::{
 use bytes::Bytes;
 use libp2p::{PeerId, identity::Keypair};
 use serde_json::Value;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 
 use super::{
     driver,
     entry::{self, Draft, Key},
+    follow::Follower,
     shared::Shared,
-    types::{Added, Committed, Proposed, RaftConfig, RaftEvent, RaftStatus, RaftTransport},
+    types::{Added, Proposed, RaftConfig, RaftEvent, RaftStatus, RaftTransport},
 };
 use crate::{Error, Result};
 
@@ -260,11 +261,10 @@ impl RaftHandle {
         }
     }
 
-    /// Every committed entry from index `from` on, in order, none missing; waits for its reader.
-    /// The founding entry is index 1.
+    /// Every committed entry from index `from` on, in order, none missing. The founding entry is index 1.
     #[must_use]
-    pub fn follow(&self, from: u64) -> mpsc::Receiver<Committed> {
-        super::follow::start(Arc::clone(&self.shared), from)
+    pub fn follow(&self, from: u64) -> Follower {
+        Follower::new(Arc::clone(&self.shared), from)
     }
 
     /// A picture of the log now.

@@ -22,6 +22,7 @@ mod tests;
 mod types;
 mod vote_file;
 
+pub use follow::Follower;
 pub use handle::RaftHandle;
 pub use types::{
     Added, Committed, MAX_ENTRY_BYTES, MemberStatus, Proposed, RaftConfig, RaftEvent, RaftStatus, RaftTransport, Role,

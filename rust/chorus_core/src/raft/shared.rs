@@ -4,10 +4,9 @@
 use std::{
     collections::{HashSet, VecDeque},
     sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use sha2::{Digest, Sha256};
@@ -76,38 +75,28 @@ impl Shared {
 
 /// The index up to which entries may be delivered, with a way to wait for the next.
 #[derive(Default)]
-pub(super) struct Applied {
-    index: Mutex<u64>,
-    moved: Condvar,
-}
+pub(super) struct Applied(watch::Sender<u64>);
 
 impl Applied {
     pub(super) fn get(&self) -> u64 {
-        *lock(&self.index)
+        *self.0.borrow()
     }
 
     /// Never goes back: after a restart from disk the machine applies again what was delivered.
     pub(super) fn advance(&self, to: u64) {
-        let mut index = lock(&self.index);
-        if to > *index {
-            *index = to;
-            self.moved.notify_all();
-        }
+        self.0.send_if_modified(|index| {
+            let moved = to > *index;
+            *index = to.max(*index);
+            moved
+        });
     }
 
     fn wake(&self) {
-        let _index = lock(&self.index);
-        self.moved.notify_all();
+        self.0.send_modify(|_| {});
     }
 
-    /// Waits until the index is past `seen`, or for `patience`.
-    pub(super) fn wait_past(&self, seen: u64, patience: Duration) -> u64 {
-        let index = lock(&self.index);
-        if *index > seen {
-            return *index;
-        }
-        let (index, _) = self.moved.wait_timeout(index, patience).unwrap_or_else(PoisonError::into_inner);
-        *index
+    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
     }
 }
 

@@ -6,17 +6,14 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tokio::sync::{
-    broadcast::{self, error::RecvError},
-    mpsc,
-};
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::{Parts, audit};
 use crate::{
     Error, Result,
     hub::backend::{Feed, FeedItem, Source},
     net::{GossipSubscription, NetEvent},
-    raft::{Committed, RaftEvent},
+    raft::{Committed, Follower, RaftEvent},
 };
 
 pub(super) fn open(
@@ -72,27 +69,35 @@ impl Feed for Gossip {
     }
 }
 
-struct Follow(mpsc::Receiver<Committed>);
+struct Follow(Follower);
 
 impl Feed for Follow {
     fn next(&mut self) -> BoxFuture<'_, Option<FeedItem>> {
-        async {
-            let entry = self.0.recv().await?;
-            let mut head = Map::new();
-            head.insert("index".into(), entry.index.into());
-            head.insert("term".into(), entry.term.into());
-            head.insert("stamp".into(), entry.stamp.into());
-            head.insert("type".into(), entry.kind.into());
-            head.insert("id".into(), entry.id.into());
-            head.insert("author".into(), entry.author.into());
-            head.insert("seen".into(), entry.seen.into());
-            if let Some(reason) = entry.reason {
-                head.insert("reason".into(), reason.into());
-            }
-            Some(FeedItem { gap: 0, head, payload: entry.body })
-        }
-        .boxed()
+        async { self.0.recv().await.map(item_of) }.boxed()
     }
+
+    fn ready(&mut self) -> Option<FeedItem> {
+        self.0.ready().map(item_of)
+    }
+
+    fn blocks(&self) -> bool {
+        true
+    }
+}
+
+fn item_of(entry: Committed) -> FeedItem {
+    let mut head = Map::new();
+    head.insert("index".into(), entry.index.into());
+    head.insert("term".into(), entry.term.into());
+    head.insert("stamp".into(), entry.stamp.into());
+    head.insert("type".into(), entry.kind.into());
+    head.insert("id".into(), entry.id.into());
+    head.insert("author".into(), entry.author.into());
+    head.insert("seen".into(), entry.seen.into());
+    if let Some(reason) = entry.reason {
+        head.insert("reason".into(), reason.into());
+    }
+    FeedItem { gap: 0, head, payload: entry.body }
 }
 
 struct Events {

@@ -1,6 +1,9 @@
 //! A stand-in for the core: echoes, a feed that counts, and peers that are other hubs.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, mpsc as std_mpsc},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
@@ -21,6 +24,8 @@ pub struct Stand {
     peer: String,
     /// The way to the one other hub.
     pub requests: mpsc::Sender<IncomingRequest>,
+    /// What the feed that blocks waits for; to be taken once.
+    numbers: Mutex<Option<std_mpsc::Receiver<u64>>>,
 }
 
 /// Counts up without end.
@@ -32,6 +37,29 @@ impl Feed for Count {
         let mut head = Map::new();
         head.insert("n".into(), self.0.into());
         futures::future::ready(Some(FeedItem { gap: 0, head, payload: Bytes::new() })).boxed()
+    }
+}
+
+/// Gives the numbers that it is sent, and blocks its thread until there is one.
+struct Blocking(std_mpsc::Receiver<u64>);
+
+impl Feed for Blocking {
+    fn next(&mut self) -> BoxFuture<'_, Option<FeedItem>> {
+        let numbers = &mut self.0;
+        async move {
+            let mut head = Map::new();
+            head.insert("n".into(), numbers.recv().ok()?.into());
+            Some(FeedItem { gap: 0, head, payload: Bytes::new() })
+        }
+        .boxed()
+    }
+
+    fn ready(&mut self) -> Option<FeedItem> {
+        None
+    }
+
+    fn blocks(&self) -> bool {
+        true
     }
 }
 
@@ -60,7 +88,11 @@ impl Backend for Stand {
     }
 
     fn feed(&self, method: &str, _head: &Map<String, Value>, _queue: usize) -> Option<Result<Source>> {
-        (method == "count").then(|| Ok(Box::new(Count(0)) as Source))
+        match method {
+            "count" => Some(Ok(Box::new(Count(0)))),
+            "block" => self.numbers.lock().unwrap().take().map(|numbers| Ok(Box::new(Blocking(numbers)) as Source)),
+            _ => None,
+        }
     }
 
     fn request(
@@ -122,6 +154,8 @@ impl Backend for Stand {
 pub struct Served {
     pub folder: TempDir,
     pub hub: Hub,
+    /// To the feed that blocks.
+    pub numbers: std_mpsc::Sender<u64>,
 }
 
 impl Served {
@@ -134,9 +168,11 @@ impl Served {
         let (requests, incoming) = mpsc::channel(16);
         let (_, streams) = mpsc::channel(1);
         let peer = PeerId::random().to_string();
-        let hub = Hub::start(&folder.path().join("hub.sock"), Arc::new(Stand { peer, requests }), rules).unwrap();
+        let (numbers, waiting) = std_mpsc::channel();
+        let stand = Stand { peer, requests, numbers: Mutex::new(Some(waiting)) };
+        let hub = Hub::start(&folder.path().join("hub.sock"), Arc::new(stand), rules).unwrap();
         hub.route(incoming, streams);
-        Self { folder, hub }
+        Self { folder, hub, numbers }
     }
 
     pub fn path(&self) -> std::path::PathBuf {

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 /// Generous: a loaded machine is no failure.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct Got {

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::{
     backend::Served,
-    client::{Client, frame},
+    client::{Client, PATIENCE, frame},
 };
 
 #[tokio::test]
@@ -110,6 +110,32 @@ async fn a_feed_sends_what_credit_allows() {
     assert_eq!(client.event().await.head["n"], 4);
     assert_eq!(client.event().await.head["n"], 5);
     assert_eq!(client.call(json!({"m": "unsubscribe", "sub": sub}), b"").await.op, 2);
+}
+
+#[tokio::test]
+async fn a_feed_that_blocks_holds_up_nobody_and_ends_with_its_subscription() {
+    let served = Served::start();
+    let mut client = Client::hello(&served.path(), "a").await;
+    served.numbers.send(6).unwrap();
+    let call = client.start(json!({"m": "block"}), b"").await;
+    let first = client.expect(|_| true).await;
+    assert_eq!((first.op, first.id), (2, call), "no item comes before the subscription's id");
+    let sub = first.head["sub"].as_u64().unwrap();
+    assert_eq!(client.event().await.head["n"], 6);
+    assert_eq!(client.call(json!({"m": "echo"}), b"x").await.payload, b"x");
+    served.numbers.send(7).unwrap();
+    assert_eq!(client.event().await.head["n"], 7);
+    assert_eq!(client.call(json!({"m": "unsubscribe", "sub": sub}), b"").await.op, 2);
+    tokio::task::spawn_blocking(move || {
+        // At most one number is waited for; after it the feed is dropped.
+        let patience_ends = std::time::Instant::now() + PATIENCE;
+        while served.numbers.send(8).is_ok() {
+            assert!(std::time::Instant::now() < patience_ends, "the feed is still there");
+            std::thread::yield_now();
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

@@ -11,11 +11,10 @@ use futures::future::BoxFuture;
 use libp2p::{PeerId, identity::Keypair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
 
 use crate::{
     Error, Result,
-    raft::{Committed, Proposed, RaftConfig, RaftHandle, RaftTransport, Role},
+    raft::{Committed, Follower, Proposed, RaftConfig, RaftHandle, RaftTransport, Role},
 };
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -130,7 +129,7 @@ async fn propose(handle: &RaftHandle, text: &str) -> Proposed {
     handle.propose("note", None, json!({ "text": text }).to_string().as_bytes(), PATIENCE).await.unwrap()
 }
 
-async fn next(follower: &mut mpsc::Receiver<Committed>) -> Committed {
+async fn next(follower: &mut Follower) -> Committed {
     tokio::time::timeout(PATIENCE, follower.recv()).await.expect("in time").expect("goes on")
 }
 
