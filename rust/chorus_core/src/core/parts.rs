@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::fs::DirBuilderExt,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use libp2p::PeerId;
@@ -23,7 +23,7 @@ use crate::{
     },
     identity::Identity,
     log::{LogHandle, Repair},
-    net::{NetConfig, NetEvent, NetHandle},
+    net::{CoreServices, NetConfig, NetEvent, NetHandle},
     raft::{RaftConfig, RaftHandle, RaftTransport},
 };
 
@@ -122,14 +122,7 @@ impl Running {
         if let (Some(requests), Some(streams)) = (net.take_requests(), net.take_streams()) {
             self.hub.route(requests, streams);
         }
-        if let Some(mut lane) = net.take_lane() {
-            let raft = raft.clone();
-            self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
-                while let Some((from, frame)) = lane.recv().await {
-                    raft.receive(from, frame);
-                }
-            }));
-        }
+        net.serve_core(Arc::downgrade(&self.parts) as Weak<dyn CoreServices>);
         // Members of the mesh are served what strangers are not, and have a share each of the record store.
         let (mut status, dht, net) = (raft.watch(), self.parts.dht.clone(), net.clone());
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {

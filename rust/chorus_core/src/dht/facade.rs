@@ -24,7 +24,7 @@ use super::{
 use crate::{
     Error, Result,
     net::{
-        IncomingRequest, KadHandle, NetHandle,
+        Ask, KadHandle, NetHandle, Reply,
         shared::{Counters, bump},
     },
 };
@@ -104,7 +104,7 @@ pub(super) struct Inner {
     pub(super) last_version: AtomicU64,
     /// Room for requests that go on after their caller has been answered.
     pub(super) background: Arc<Semaphore>,
-    pub(super) served: Arc<Semaphore>,
+    pub(super) served: Semaphore,
     /// There may be somebody to give pending records to.
     pub(super) chance: Arc<Notify>,
     pub(super) stop: CancellationToken,
@@ -131,7 +131,7 @@ impl Dht {
             counters: config.net.counters(),
             last_version: AtomicU64::new(0),
             background: Arc::new(Semaphore::new(BACKGROUND_MAX)),
-            served: Arc::new(Semaphore::new(SERVED_MAX)),
+            served: Semaphore::new(SERVED_MAX),
             chance: Arc::default(),
             stop: CancellationToken::new(),
             replicas: Replicas::new(config.net.clone()),
@@ -185,8 +185,8 @@ impl Dht {
     }
 
     /// Answers another agent's request for records.
-    pub fn serve(&self, request: IncomingRequest) {
-        super::serve::serve(&self.inner, request);
+    pub async fn serve(&self, from: PeerId, ask: Ask) -> Result<Reply> {
+        super::serve::serve(&self.inner, from, ask).await
     }
 
     /// Says that this agent can give what a key names.

@@ -1,8 +1,7 @@
 //! The service `_dht`: what other agents ask of this agent's store. Everything they send is checked like any record.
 
-use std::sync::Arc;
-
 use bytes::{Bytes, BytesMut};
+use libp2p::PeerId;
 
 use super::{
     facade::Inner,
@@ -12,33 +11,21 @@ use super::{
 };
 use crate::{
     Error, Result,
-    net::{IncomingRequest, Reply},
+    net::{Ask, Reply},
 };
 
-pub(super) fn serve(inner: &Arc<Inner>, request: IncomingRequest) {
-    let IncomingRequest { peer, method, head, payload, mut reply, .. } = request;
-    let Ok(permit) = inner.served.clone().try_acquire_owned() else {
-        let _ = reply.send(Err(Error::Unavailable("too many requests for records are in work".into())));
-        return;
+pub(super) async fn serve(inner: &Inner, from: PeerId, ask: Ask) -> Result<Reply> {
+    let Ok(_permit) = inner.served.try_acquire() else {
+        return Err(Error::Unavailable("too many requests for records are in work".into()));
     };
-    let (inner, stop) = (Arc::downgrade(inner), inner.stop.clone());
-    tokio::spawn(async move {
-        let work = async {
-            let inner = inner.upgrade().ok_or(Error::Closed)?;
-            let answer = answer(&inner, &method, &head, payload).await;
-            if matches!(answer, Err(Error::Invalid(_) | Error::Tampered(_))) {
-                inner.replicas.blame(peer);
-            }
-            answer
-        };
-        let answer = tokio::select! {
-            answer = work => answer,
-            () = reply.closed() => return,
-            () = stop.cancelled() => Err(Error::Closed),
-        };
-        let _ = reply.send(answer);
-        drop(permit);
-    });
+    let answer = tokio::select! {
+        answer = answer(inner, &ask.method, &ask.head, ask.payload) => answer,
+        () = inner.stop.cancelled() => Err(Error::Closed),
+    };
+    if matches!(answer, Err(Error::Invalid(_) | Error::Tampered(_))) {
+        inner.replicas.blame(from);
+    }
+    answer
 }
 
 async fn answer(inner: &Inner, method: &str, head: &[u8], payload: Bytes) -> Result<Reply> {

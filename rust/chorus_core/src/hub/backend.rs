@@ -109,7 +109,4 @@ pub trait Backend: Send + Sync + 'static {
         head: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Pipe>>;
-
-    /// A peer asks a service whose name is reserved to the core.
-    fn reserved(&self, request: net::IncomingRequest);
 }

@@ -27,7 +27,7 @@ use super::{
     bridge::Bridge,
     connection::{Connection, Touched, locked},
     serve::{Ask, Caller, SWEEP_INTERVAL, hand_over},
-    services::{RESERVED_PREFIX, ServiceRules, Services},
+    services::{ServiceRules, Services},
     streams::{End, Other, attach, drop_unopened},
     subscriptions::LocalTopics,
 };
@@ -273,10 +273,6 @@ impl Inner {
 
     /// A peer asks a service of this agent.
     fn serve_peer(&self, request: IncomingRequest, touched: &mut Touched) {
-        if request.service.starts_with(RESERVED_PREFIX) {
-            self.backend.reserved(request);
-            return;
-        }
         let IncomingRequest { peer, service, method, head, payload, timeout, reply } = request;
         let found = inner_head(&head).and_then(|head| Ok((head, self.services.find_for_peer(&service, &method)?)));
         let (head, to) = match found {

@@ -10,7 +10,7 @@ use std::{
 use serde::Deserialize;
 
 use super::connection::Connection;
-use crate::{Error, Result};
+use crate::{Error, Result, net::CORE_PREFIX};
 
 /// What an agent's configuration says of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -26,8 +26,6 @@ pub struct ServiceRule {
 /// All services that may be offered, by name.
 pub type ServiceRules = BTreeMap<String, ServiceRule>;
 
-/// Services whose names begin like this belong to the core.
-pub(super) const RESERVED_PREFIX: char = '_';
 const MAX_SERVICE_NAME_BYTES: usize = 128;
 /// More services than all processes together have.
 const MAX_SERVICES: usize = 1024;
@@ -56,9 +54,9 @@ impl Services {
 
     /// Gives `service` to a process. The latest offer wins: a process that connects anew takes its services over.
     pub fn offer(&self, service: &str, peers: bool, connection: &Arc<Connection>) -> Result<()> {
-        if service.is_empty() || service.len() > MAX_SERVICE_NAME_BYTES || service.starts_with(RESERVED_PREFIX) {
+        if service.is_empty() || service.len() > MAX_SERVICE_NAME_BYTES || service.starts_with(CORE_PREFIX) {
             return Err(Error::Invalid(format!(
-                "service: 1 to {MAX_SERVICE_NAME_BYTES} bytes that do not begin with {RESERVED_PREFIX:?}"
+                "service: 1 to {MAX_SERVICE_NAME_BYTES} bytes that do not begin with {CORE_PREFIX:?}"
             )));
         }
         if let Some(rules) = &self.rules {

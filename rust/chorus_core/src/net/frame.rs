@@ -44,10 +44,15 @@ const CANCEL: u8 = 4;
 /// What is asked of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
+    /// Service asked.
     pub service: String,
+    /// Method of the service.
     pub method: String,
+    /// JSON head, raw.
     pub head: Bytes,
+    /// Payload.
     pub payload: Bytes,
+    /// What is left of the caller's deadline.
     pub timeout: Duration,
 }
 

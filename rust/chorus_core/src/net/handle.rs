@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -16,8 +16,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    GossipSubscription, IncomingRequest, IncomingStream, KadHandle, Lane, NetConfig, NetEvent, NetState, NetStats,
-    Offence, PeerStream, Publish, Reply, lane, request, service,
+    CoreServices, GossipSubscription, IncomingRequest, IncomingStream, KadHandle, Lane, NetConfig, NetEvent, NetState,
+    NetStats, Offence, PeerStream, Publish, Reply, request, service,
     shared::{Command, Outgoing, Shared, open},
     stream,
 };
@@ -55,7 +55,6 @@ struct Inner {
     stream_router: mpsc::Sender<IncomingStream>,
     incoming_requests: Mutex<Option<mpsc::Receiver<IncomingRequest>>>,
     incoming_streams: Mutex<Option<mpsc::Receiver<IncomingStream>>>,
-    incoming_lane: Mutex<Option<mpsc::Receiver<(PeerId, Bytes)>>>,
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -75,7 +74,6 @@ impl NetHandle {
         let (publishes, publish_queue) = mpsc::channel(PUBLISH_QUEUE);
         let (request_router, incoming_requests) = mpsc::channel(ROUTER_QUEUE);
         let (stream_router, incoming_streams) = mpsc::channel(ROUTER_QUEUE);
-        let (inbox, incoming_lane) = mpsc::channel(lane::INBOX_FRAMES);
         let stop = CancellationToken::new();
         let dht = config.dht;
         let file = config.data_dir.join("dht.redb");
@@ -85,7 +83,6 @@ impl NetHandle {
             publishes: publish_queue,
             requests: request_router.clone(),
             streams: stream_router.clone(),
-            lane: inbox,
             stop: stop.clone(),
             store: store.clone(),
         };
@@ -103,7 +100,6 @@ impl NetHandle {
                 stream_router,
                 incoming_requests: Mutex::new(Some(incoming_requests)),
                 incoming_streams: Mutex::new(Some(incoming_streams)),
-                incoming_lane: Mutex::new(Some(incoming_lane)),
                 stop,
                 task: Mutex::new(Some(task)),
             }),
@@ -162,7 +158,7 @@ impl NetHandle {
     ) -> Result<Reply> {
         let ask = request::ask(service, method, head, payload, timeout);
         if peer == self.local_peer() {
-            return super::serving::answer(peer, ask, &self.inner.request_router).await;
+            return super::serving::answer(peer, ask, &self.inner.shared, &self.inner.request_router).await;
         }
         self.inner.requests.ask(peer, ask).await
     }
@@ -189,7 +185,12 @@ impl NetHandle {
         }
     }
 
-    /// Requests of peers (and of this agent to itself); to be taken once, by the router.
+    /// Has `core` take Raft's frames and answer requests to its own services, which wait until then; once only.
+    pub fn serve_core(&self, core: Weak<dyn CoreServices>) {
+        let _ = self.inner.shared.core.set(core);
+    }
+
+    /// Requests of peers (and of this agent to itself) to processes; to be taken once, by the router.
     #[must_use]
     pub fn take_requests(&self) -> Option<mpsc::Receiver<IncomingRequest>> {
         self.inner.incoming_requests.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -205,12 +206,6 @@ impl NetHandle {
     #[must_use]
     pub fn lane(&self) -> Lane {
         self.inner.lane.clone()
-    }
-
-    /// Raft frames of peers, in each peer's order; to be taken once, by Raft.
-    #[must_use]
-    pub fn take_lane(&self) -> Option<mpsc::Receiver<(PeerId, Bytes)>> {
-        self.inner.incoming_lane.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// What happens in the network, from now on.

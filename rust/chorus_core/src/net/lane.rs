@@ -42,8 +42,6 @@ const OVERHEAD_BYTES: usize = 256;
 const QUEUE_FRAMES: usize = 4096;
 /// Bytes waiting for one peer; above one frame's ceiling, so that the largest always fits.
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
-/// Frames received and not yet taken by Raft.
-pub const INBOX_FRAMES: usize = 4096;
 /// Small frames that go out in one write.
 const BATCH_BYTES: usize = 64 * 1024;
 /// How long opening may take before what waits is dropped.
@@ -206,9 +204,9 @@ fn put(batch: &mut BytesMut, frame: &Bytes) {
     }
 }
 
-/// Reads a peer's lane into Raft's inbox, in order. A full inbox or budget slows the peer down. Of a peer that is not
-/// listed as a member only small frames pass: a member that the log here does not list yet introduces itself in one.
-pub async fn serve(guest: Guest, stream: libp2p::Stream, inbox: mpsc::Sender<(PeerId, Bytes)>) {
+/// Hands a peer's frames to the core, in order. A full budget slows the peer down. Of a peer that is not listed as a
+/// member only small frames pass: a member that the log here does not list yet introduces itself in one.
+pub async fn serve(guest: Guest, stream: libp2p::Stream) {
     let mut stream = BufReader::with_capacity(BATCH_BYTES, stream);
     let peer = guest.peer;
     let outcome: io::Result<()> = async {
@@ -225,8 +223,9 @@ pub async fn serve(guest: Guest, stream: libp2p::Stream, inbox: mpsc::Sender<(Pe
             let limit = if member { MEMBER_FRAMES_MAX_BYTES } else { INTRODUCTION_MAX_BYTES + OVERHEAD_BYTES };
             let held = guest.lanes.hold(length + OVERHEAD_BYTES, limit).await;
             let frame = held.own(read_rest(&mut stream, length).await?);
-            if inbox.send((peer, frame)).await.is_err() {
-                return Ok(());
+            match guest.shared.core().await {
+                Ok(core) => core.frame(peer, frame),
+                Err(_) => return Ok(()),
             }
         }
         Ok(())

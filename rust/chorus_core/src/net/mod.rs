@@ -35,6 +35,7 @@ mod transport;
 mod types;
 mod wall;
 
+pub use frame::Ask;
 pub use handle::NetHandle;
 pub use kad::{Closest, KadHandle};
 pub use lane::Lane;

@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm, TransportError,
@@ -60,7 +59,6 @@ pub struct Inputs {
     pub publishes: mpsc::Receiver<Outgoing>,
     pub requests: mpsc::Sender<IncomingRequest>,
     pub streams: mpsc::Sender<IncomingStream>,
-    pub lane: mpsc::Sender<(PeerId, Bytes)>,
     pub stop: CancellationToken,
     pub store: Store,
 }
@@ -92,7 +90,6 @@ pub async fn start(config: NetConfig, shared: Arc<Shared>, inputs: Inputs) -> Re
         routable: Routable::default(),
         requests: inputs.requests,
         streams: inputs.streams,
-        lane: inputs.lane,
         saved: Instant::now(),
         scored: Instant::now(),
         shared,
@@ -175,7 +172,6 @@ struct Service {
     routable: Routable,
     requests: mpsc::Sender<IncomingRequest>,
     streams: mpsc::Sender<IncomingStream>,
-    lane: mpsc::Sender<(PeerId, Bytes)>,
     saved: Instant,
     scored: Instant,
 }
@@ -491,9 +487,8 @@ impl Service {
                 drop(permit);
             }));
         } else if protocol == LANE_PROTOCOL {
-            let inbox = self.lane.clone();
             tokio::spawn(gone.run_until_cancelled_owned(async move {
-                lane::serve(guest, stream, inbox).await;
+                lane::serve(guest, stream).await;
                 drop(permit);
             }));
         } else {

@@ -1,5 +1,5 @@
 //! Requests from peers: reads them off a substream within the peer's budget, lets those through that the peer may make,
-//! hands them to the router and writes the answers back.
+//! has the core or the router's other end answer them and writes the answers back.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    IncomingRequest, Offence, Reply,
+    CORE_PREFIX, IncomingRequest, Offence, Reply,
     budget::{Account, Held},
     frame::{Ask, FRAME_MAX_BYTES, Frame, STRANGER_FRAME_MAX_BYTES, read_length, read_rest},
     request::{QUEUE_FRAMES, READ_BUFFER_BYTES, write_frames},
@@ -164,7 +164,7 @@ async fn read_requests<R: futures::AsyncRead + Unpin>(
                     let claim =
                         is_claim(&ask.service, &ask.method).then(|| guest.shared.activities.claim(&guest.activity));
                     let outcome = match guest.admit(&ask.service, &ask.method).await {
-                        Ok(()) => answer(guest.peer, ask, &router).await,
+                        Ok(()) => answer(guest.peer, ask, &guest.shared, &router).await,
                         Err(error) => Err(error),
                     };
                     drop(claim);
@@ -202,20 +202,23 @@ fn pack(guest: &Guest, id: u32, outcome: Result<Reply>) -> Option<Answer> {
     whole.or_else(|error| Ok::<_, Error>(Answer { frame: Frame::Error(id, error).encode()?, _held: None })).ok()
 }
 
-/// Has one request answered by whoever took the router's other end.
-pub async fn answer(peer: PeerId, ask: Ask, router: &mpsc::Sender<IncomingRequest>) -> Result<Reply> {
-    let (reply, answer) = oneshot::channel();
+/// Has one request answered: by the core, or by whoever took the router's other end.
+pub async fn answer(peer: PeerId, ask: Ask, shared: &Shared, router: &mpsc::Sender<IncomingRequest>) -> Result<Reply> {
     let patience = ask.timeout;
-    let request = IncomingRequest {
-        peer,
-        service: ask.service,
-        method: ask.method,
-        head: ask.head,
-        payload: ask.payload,
-        timeout: patience,
-        reply,
-    };
     let exchange = async {
+        if ask.service.starts_with(CORE_PREFIX) {
+            return shared.core().await?.answer(peer, ask).await;
+        }
+        let (reply, answer) = oneshot::channel();
+        let request = IncomingRequest {
+            peer,
+            service: ask.service,
+            method: ask.method,
+            head: ask.head,
+            payload: ask.payload,
+            timeout: patience,
+            reply,
+        };
         router.send(request).await.map_err(|_| Error::Unavailable("this agent serves no requests".into()))?;
         answer.await.unwrap_or_else(|_| Err(Error::Unavailable("the request was dropped by its server".into())))
     };

@@ -3,18 +3,18 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, swarm::ConnectionId};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{SetOnce, broadcast, mpsc, oneshot};
 
 use super::{
-    NetEvent, NetStats, Offence, PeerState, Publish, budget::Budget, kad::KadCommand, penalty::PenaltyBox,
-    slots::Activities, subscription::Subscribers, wall::Wall,
+    CoreServices, NetEvent, NetStats, Offence, PeerState, Publish, budget::Budget, kad::KadCommand,
+    penalty::PenaltyBox, slots::Activities, subscription::Subscribers, wall::Wall,
 };
 use crate::{
     Error, Result,
@@ -66,6 +66,8 @@ pub struct Shared {
     /// What connected peers did last.
     pub activities: Activities,
     pub budgets: Budgets,
+    /// The core above, once it is there; it owns this network.
+    pub core: SetOnce<Weak<dyn CoreServices>>,
     penalties: Mutex<PenaltyBox>,
     /// Peers whose connections are to be closed.
     condemned: Mutex<Vec<PeerId>>,
@@ -116,6 +118,7 @@ impl Shared {
                 answers: Budget::new(BUDGET_BYTES),
                 lanes: Budget::new(BUDGET_BYTES),
             },
+            core: SetOnce::new(),
             penalties: Mutex::default(),
             condemned: Mutex::default(),
             events: broadcast::channel(EVENT_QUEUE).0,
@@ -125,6 +128,11 @@ impl Shared {
             view: RwLock::default(),
             role: RwLock::new(role),
         }
+    }
+
+    /// The core above; waits for its start.
+    pub async fn core(&self) -> Result<Arc<dyn CoreServices>> {
+        self.core.wait().await.upgrade().ok_or(Error::Closed)
     }
 
     pub fn role(&self) -> Option<String> {

@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::PeerStream;
+use super::{Ask, PeerStream};
 use crate::{Result, dht::Limits};
 
 /// How to start the network.
@@ -70,6 +71,18 @@ pub struct Publish {
     pub priority: Option<String>,
     /// Conversation.
     pub thread_id: Option<String>,
+}
+
+/// Services whose names begin like this are answered by the core itself.
+pub const CORE_PREFIX: char = '_';
+
+/// What the core itself takes from peers, as the network calls it.
+pub trait CoreServices: Send + Sync {
+    /// A frame of Raft; those of one peer come in their order. Must not wait.
+    fn frame(&self, from: PeerId, frame: Bytes);
+
+    /// A request to a service whose name begins with [`CORE_PREFIX`]. Dropped when its caller gives up.
+    fn answer(&self, from: PeerId, ask: Ask) -> BoxFuture<'static, Result<Reply>>;
 }
 
 /// A request that another peer's process made of this agent.

@@ -1,14 +1,15 @@
 //! Nodes for tests: a network, its DHT and what answers its peers, as a core joins them.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use libp2p::{PeerId, identity::Keypair};
 use tempfile::TempDir;
-use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
+use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     Error, Result,
@@ -18,7 +19,7 @@ use crate::{
         key::{RecordKey, content_hash},
         record::{self, Header},
     },
-    net::{IncomingRequest, NetConfig, NetHandle, Reply},
+    net::{Ask, CoreServices, IncomingRequest, NetConfig, NetHandle, Reply},
 };
 
 /// Far beyond what anything here takes, also on a busy machine.
@@ -74,8 +75,33 @@ pub struct Node {
     pub dht: Dht,
     pub keypair: Keypair,
     pub folder: TempDir,
-    manners: Arc<Mutex<Option<Manners>>>,
-    serving: JoinHandle<()>,
+    core: Arc<Core>,
+}
+
+struct Core {
+    dht: Dht,
+    manners: Mutex<Option<Manners>>,
+}
+
+impl CoreServices for Core {
+    fn frame(&self, _: PeerId, _: Bytes) {}
+
+    fn answer(&self, peer: PeerId, ask: Ask) -> BoxFuture<'static, Result<Reply>> {
+        let Ask { service, method, head, payload, timeout } = ask;
+        let (reply, answer) = oneshot::channel();
+        let request = IncomingRequest { peer, service, method, head, payload, timeout, reply };
+        let left = match &*self.manners.lock().unwrap() {
+            Some(manners) => manners(request),
+            None => Some(request),
+        };
+        let dht = self.dht.clone();
+        Box::pin(async move {
+            let Some(IncomingRequest { service, method, head, payload, timeout, .. }) = left else {
+                return answer.await.unwrap_or(Err(Error::Unavailable("dropped".into())));
+            };
+            dht.serve(peer, Ask { service, method, head, payload, timeout }).await
+        })
+    }
 }
 
 impl Node {
@@ -116,21 +142,9 @@ impl Node {
             cache_bytes: 64 * 1024 * 1024,
         };
         let dht = Dht::start(config);
-        let manners = Arc::<Mutex<Option<Manners>>>::default();
-        let mut requests = net.take_requests().unwrap();
-        let (served, behaves) = (dht.clone(), manners.clone());
-        let serving = tokio::spawn(async move {
-            while let Some(request) = requests.recv().await {
-                let left = match &*behaves.lock().unwrap() {
-                    Some(manners) => manners(request),
-                    None => Some(request),
-                };
-                if let Some(request) = left {
-                    served.serve(request);
-                }
-            }
-        });
-        Self { net, dht, keypair, folder, manners, serving }
+        let core = Arc::new(Core { dht: dht.clone(), manners: Mutex::default() });
+        net.serve_core(Arc::downgrade(&core) as Weak<dyn CoreServices>);
+        Self { net, dht, keypair, folder, core }
     }
 
     pub fn peer(&self) -> PeerId {
@@ -139,20 +153,19 @@ impl Node {
 
     /// From now on its peers are answered like this.
     pub fn behave(&self, manners: impl Fn(IncomingRequest) -> Option<IncomingRequest> + Send + 'static) {
-        *self.manners.lock().unwrap() = Some(Box::new(manners));
+        *self.core.manners.lock().unwrap() = Some(Box::new(manners));
     }
 
     /// Its peers are answered as they should be again.
     pub fn behave_well(&self) {
-        *self.manners.lock().unwrap() = None;
+        *self.core.manners.lock().unwrap() = None;
     }
 
     /// Stops it and gives back what a restart needs.
     pub async fn stop(self) -> Options {
-        let Self { net, dht, keypair, folder, serving, .. } = self;
+        let Self { net, dht, keypair, folder, core } = self;
         dht.close().await;
-        serving.abort();
-        let _ = serving.await;
+        drop(core);
         net.shutdown().await;
         Options { keypair, folder, ..Options::default() }
     }

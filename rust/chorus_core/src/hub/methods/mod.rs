@@ -15,6 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
+use libp2p::PeerId;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -27,7 +28,7 @@ use crate::{
     dht::{self, Dht},
     identity::Identity,
     log::LogHandle,
-    net::{self, IncomingRequest, NetHandle, Publish},
+    net::{self, Ask, CORE_PREFIX, CoreServices, NetHandle, Publish},
     raft::RaftHandle,
     sentinel::{Action, Finding, Scanner},
 };
@@ -207,7 +208,7 @@ impl Backend for CoreBackend {
         let (peer, service, method) = (params::peer(peer), service.to_owned(), method.to_owned());
         async move {
             // The core's own services are the core's to ask.
-            if service.starts_with(super::services::RESERVED_PREFIX) {
+            if service.starts_with(CORE_PREFIX) {
                 return Err(Error::NotPermitted(format!("{service} is the core's own")));
             }
             net.request(peer?, &service, &method, head, payload, timeout).await
@@ -231,29 +232,30 @@ impl Backend for CoreBackend {
         }
         .boxed()
     }
+}
 
-    fn reserved(&self, request: IncomingRequest) {
-        if request.service == dht::SERVICE {
-            return self.0.dht.serve(request);
-        }
-        let (raft, net) = (self.0.raft.clone(), self.0.net.clone());
-        let IncomingRequest { peer, service, payload, timeout, mut reply, .. } = request;
-        if service != FORWARD_SERVICE {
-            let _ = reply.send(Err(Error::Unavailable(format!("nobody offers {service} here"))));
-            return;
-        }
-        tokio::spawn(async move {
-            let answer = tokio::select! {
-                answer = raft.accept_forwarded(peer, payload, timeout) => answer,
-                () = reply.closed() => return,
-            };
-            if matches!(answer, Err(Error::Invalid(_) | Error::Tampered(_) | Error::NotPermitted(_))) {
-                net.blame(peer, net::Offence::Refused);
+impl CoreServices for Parts {
+    fn frame(&self, from: PeerId, frame: Bytes) {
+        self.raft.receive(from, frame);
+    }
+
+    fn answer(&self, from: PeerId, ask: Ask) -> BoxFuture<'static, Result<net::Reply>> {
+        let (raft, dht, net) = (self.raft.clone(), self.dht.clone(), self.net.clone());
+        async move {
+            match ask.service.as_str() {
+                dht::SERVICE => dht.serve(from, ask).await,
+                FORWARD_SERVICE => {
+                    let appended = raft.accept_forwarded(from, ask.payload, ask.timeout).await;
+                    if matches!(appended, Err(Error::Invalid(_) | Error::Tampered(_) | Error::NotPermitted(_))) {
+                        net.blame(from, net::Offence::Refused);
+                    }
+                    let head = json!({"index": appended?}).to_string().into();
+                    Ok(net::Reply { head, payload: Bytes::new() })
+                }
+                other => Err(Error::Unavailable(format!("nobody offers {other} here"))),
             }
-            let answer = answer
-                .map(|index| net::Reply { head: json!({"index": index}).to_string().into(), payload: Bytes::new() });
-            let _ = reply.send(answer);
-        });
+        }
+        .boxed()
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use libp2p::PeerId;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::compat::TokioAsyncReadCompatExt;
@@ -142,12 +142,6 @@ impl Backend for Stand {
             Err(Error::Unavailable("no such service at the peer".into()))
         };
         futures::future::ready(opened).boxed()
-    }
-
-    fn reserved(&self, request: IncomingRequest) {
-        let _ = request
-            .reply
-            .send(Ok(net::Reply { head: json!({"core": true}).to_string().into(), payload: Bytes::new() }));
     }
 }
 

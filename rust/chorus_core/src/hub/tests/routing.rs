@@ -93,7 +93,7 @@ async fn peers_reach_only_what_is_offered_to_peers() {
     server.send(2, asked.id, &json!({"y": 2}), b"out").await;
     let got = caller.answer(call).await;
     assert_eq!((&got.head["head"]["y"], got.payload.as_slice()), (&json!(2), &b"out"[..]));
-    assert_eq!(caller.call(ask("_core"), b"").await.head["head"]["core"], true);
+    assert_eq!(caller.call(ask("_core"), b"").await.head["code"], "unavailable", "no process offers it");
 }
 
 #[tokio::test]

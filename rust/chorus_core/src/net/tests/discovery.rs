@@ -1,6 +1,6 @@
 //! Who finds whom: bootstrap in every form, mDNS, memory of peers, and strangers kept out.
 
-use super::kit::{config, connected, event, meet, node, node_beside, node_with, parted, until};
+use super::kit::{config, connected, core, event, meet, node, node_beside, node_with, parted, until};
 use crate::{
     Error,
     net::{NetEvent, NetHandle, addresses::names},
@@ -146,7 +146,7 @@ async fn who_was_removed_may_come_back_by_itself() {
     connected(&a.net, again.local_peer()).await;
     a.net.set_members(true, [a.peer(), again.local_peer()].into());
     a.net.lane().send(again.local_peer(), Bytes::from_static(b"frame"));
-    let (from, frame) = again.take_lane().unwrap().recv().await.unwrap();
+    let (from, frame) = core(&again).frames.recv().await.unwrap();
     assert_eq!((from, &frame[..]), (a.peer(), &b"frame"[..]));
 }
 

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::{
     gossip::{heard, listen},
-    kit::{Node, PATIENCE, event, meet, node, node_beside, parted, until},
+    kit::{Node, PATIENCE, core, event, meet, node, node_beside, parted, until},
 };
 use crate::{
     Error,
@@ -114,15 +114,15 @@ async fn answers_that_nobody_reads_do_not_pile_up() {
 async fn raft_frames_that_nobody_takes_are_read_up_to_a_budget() {
     let good = node().await;
     let hostile = node_beside(&good).await;
+    let mut above = core(&good.net);
     let lane = hostile.net.lane();
     for _ in 0..60 {
         lane.send(good.peer(), Bytes::from(vec![1; 1024 * 1024]));
     }
     until(|| good.net.stats().peer_bytes > 12 * 1024 * 1024).await;
-    let mut inbox = good.net.take_lane().unwrap();
     for _ in 0..50 {
         assert!(good.net.stats().peer_bytes < 18 * 1024 * 1024);
-        timeout(PATIENCE, inbox.recv()).await.unwrap().unwrap();
+        timeout(PATIENCE, above.frames.recv()).await.unwrap().unwrap();
     }
 }
 

@@ -1,18 +1,23 @@
 //! Nodes for tests.
 
 use std::{
-    sync::{Arc, Once},
+    sync::{Arc, Once, Weak},
     time::Duration,
 };
 
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use libp2p::{Multiaddr, PeerId, Swarm, identity::Keypair};
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 
-use crate::net::{
-    NetConfig, NetEvent, NetHandle,
-    behaviour::{self, Behaviour},
-    shared::Shared,
+use crate::{
+    Result,
+    net::{
+        Ask, CoreServices, NetConfig, NetEvent, NetHandle, Reply,
+        behaviour::{self, Behaviour},
+        shared::Shared,
+    },
 };
 
 /// Far beyond what anything here takes, also on a busy machine.
@@ -136,6 +141,54 @@ pub async fn event(
     })
     .await
     .unwrap()
+}
+
+/// The core above a node, for as long as it is kept: tells of what it takes, and answers what it is asked with the
+/// name of the method, but for `never`.
+pub struct Core {
+    pub frames: mpsc::UnboundedReceiver<(PeerId, Bytes)>,
+    /// Says something when an answer is not wanted any more.
+    pub given_up: mpsc::UnboundedReceiver<()>,
+    _above: Arc<Above>,
+}
+
+struct Above {
+    frames: mpsc::UnboundedSender<(PeerId, Bytes)>,
+    given_up: mpsc::UnboundedSender<()>,
+}
+
+struct Pending(mpsc::UnboundedSender<()>);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+impl CoreServices for Above {
+    fn frame(&self, from: PeerId, frame: Bytes) {
+        let _ = self.frames.send((from, frame));
+    }
+
+    fn answer(&self, _: PeerId, ask: Ask) -> BoxFuture<'static, Result<Reply>> {
+        let given_up = self.given_up.clone();
+        Box::pin(async move {
+            if ask.method == "never" {
+                let _pending = Pending(given_up);
+                std::future::pending::<()>().await;
+            }
+            Ok(Reply { head: Bytes::new(), payload: ask.method.into() })
+        })
+    }
+}
+
+/// Puts a core above a node.
+pub fn core(net: &NetHandle) -> Core {
+    let (taken, frames) = mpsc::unbounded_channel();
+    let (dropped, given_up) = mpsc::unbounded_channel();
+    let above = Arc::new(Above { frames: taken, given_up: dropped });
+    net.serve_core(Arc::downgrade(&above) as Weak<dyn CoreServices>);
+    Core { frames, given_up, _above: above }
 }
 
 /// Looks again and again until something holds; for counters that announce themselves to nobody.

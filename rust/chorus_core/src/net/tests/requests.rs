@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use tokio::time::timeout;
 
-use super::kit::{Node, PATIENCE, node, node_beside, parted, until};
+use super::kit::{Node, PATIENCE, core, node, node_beside, parted, until};
 use crate::{
     Error,
     net::{NetHandle, Reply},
@@ -58,6 +58,30 @@ async fn requests_are_answered_both_ways_and_to_oneself() {
         assert_eq!((error.code(), error.to_string()), ("not_found", "not found: test has no other".to_owned()));
     }
     assert!(a.net.take_requests().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_core_answers_for_its_own_services_once_it_is_there() {
+    let a = node().await;
+    let b = node_beside(&a).await;
+    let mut processes = b.net.take_requests().unwrap();
+    let ask = |from: &Node, method: &'static str| {
+        let (net, peer) = (from.net.clone(), b.peer());
+        tokio::spawn(async move { net.request(peer, "_core", method, Bytes::new(), Bytes::new(), PATIENCE).await })
+    };
+    let early = ask(&a, "early");
+    until(|| b.net.stats().requests_received == 1).await;
+    let mut above = core(&b.net);
+    for (asked, method) in [(early, "early"), (ask(&a, "later"), "later"), (ask(&b, "own"), "own")] {
+        assert_eq!(asked.await.unwrap().unwrap().payload, method);
+    }
+    let waiting = ask(&a, "never");
+    until(|| b.net.stats().requests_received == 3).await;
+    waiting.abort();
+    timeout(PATIENCE, above.given_up.recv()).await.unwrap().unwrap();
+    assert!(processes.try_recv().is_err());
+    drop(above);
+    assert!(matches!(ask(&a, "after").await.unwrap(), Err(Error::Closed)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

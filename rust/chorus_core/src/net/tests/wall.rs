@@ -7,7 +7,7 @@ use futures::StreamExt;
 use libp2p::{PeerId, identity::Keypair};
 use tokio::time::timeout;
 
-use super::kit::{Node, PATIENCE, event, meet, node, node_beside, node_with, parted, raw_swarm, until};
+use super::kit::{Node, PATIENCE, core, event, meet, node, node_beside, node_with, parted, raw_swarm, until};
 use crate::{
     Error,
     net::{NetEvent, NetHandle, Reply},
@@ -90,14 +90,14 @@ async fn a_stranger_is_served_what_joining_takes_and_nothing_else() {
 async fn a_strangers_lane_carries_introductions_only() {
     let (inside, outside) = walled().await;
     inside.net.set_members(true, HashSet::new());
-    let (mut inbox, lane) = (inside.net.take_lane().unwrap(), outside.net.lane());
+    let (mut above, lane) = (core(&inside.net), outside.net.lane());
     lane.send(inside.peer(), Bytes::from(vec![1; 1024 * 1024]));
     lane.send(inside.peer(), Bytes::from_static(b"here I am"));
-    let (_, frame) = timeout(PATIENCE, inbox.recv()).await.unwrap().unwrap();
+    let (_, frame) = timeout(PATIENCE, above.frames.recv()).await.unwrap().unwrap();
     assert_eq!(&frame[..], b"here I am");
     inside.net.set_members(true, HashSet::from([outside.peer()]));
     lane.send(inside.peer(), Bytes::from(vec![1; 1024 * 1024]));
-    let (_, frame) = timeout(PATIENCE, inbox.recv()).await.unwrap().unwrap();
+    let (_, frame) = timeout(PATIENCE, above.frames.recv()).await.unwrap().unwrap();
     assert_eq!(frame.len(), 1024 * 1024);
 }
 
