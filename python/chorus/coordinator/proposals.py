@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from chorus.coordinator.follower import Follower
+from chorus.coordinator.follower import Applied, Follower
 from chorus.coordinator.redaction import Redaction
 from chorus.hub import (
     Hub,
@@ -19,6 +19,7 @@ from chorus.hub import (
     HubNotLeader,
     HubTimeout,
     HubUnavailable,
+    Proposed,
 )
 from chorus.wire.ids import new_id
 
@@ -40,6 +41,12 @@ class Settled:
     stamp_ms: int = 0
 
 
+def _look(proposing: asyncio.Future[Proposed]) -> None:
+    """An error that nobody waits for any more is no news."""
+    if not proposing.cancelled():
+        proposing.exception()
+
+
 class Proposals:
     """Proposes through the hub and waits until this agent's table has the entry: read-your-writes."""
 
@@ -59,37 +66,49 @@ class Proposals:
         self._follower.check()
         body = self.redaction.entry(type, body)
         ident = entry_id or new_id()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        wait = RETRY_FIRST_S
-        future = self._follower.expect(ident)
+        deadline = asyncio.get_running_loop().time() + timeout
+        applied = self._follower.expect(ident)
         try:
-            while True:
-                left = deadline - loop.time()
-                try:
-                    proposed = await self._hub.propose(
-                        type, body, entry_id=ident, timeout=max(0.05, min(TRY_S, left))
-                    )
-                    break
-                except _AGAIN:
-                    if future.done():
-                        return self._settled(await future)
-                    if loop.time() + wait >= deadline:
-                        raise
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, RETRY_MAX_S)
-            if not future.done() and proposed.index <= self._follower.store.applied:
+            index = await self._commit(type, body, ident, deadline, applied)
+            if not applied.done() and index <= self._follower.store.applied:
                 # Applied before this call: an earlier try with this id had been committed.
                 known = self._follower.known(ident)
                 if known is not None:
                     return Settled(known.idx, known.accepted, known.reason)
             try:
                 async with asyncio.timeout_at(deadline):
-                    return self._settled(await future)
+                    return self._settled(await applied)
             except TimeoutError:
-                raise HubTimeout(f"entry {proposed.index} is committed, not yet applied here") from None
+                raise HubTimeout(f"entry {index} is committed, not yet applied here") from None
         finally:
-            self._follower.forget(ident, future)
+            self._follower.forget(ident, applied)
+
+    async def _commit(
+        self, type: str, body: dict[str, Any], ident: str, deadline: float, applied: asyncio.Future[Applied]
+    ) -> int:
+        """Proposes until the entry is committed. Its index, or 0 when `applied` was done before the leader's
+        answer came: what is applied here is committed.
+        """
+        loop = asyncio.get_running_loop()
+        wait = RETRY_FIRST_S
+        while not applied.done():
+            within = max(0.05, min(TRY_S, deadline - loop.time()))
+            proposing = asyncio.ensure_future(self._hub.propose(type, body, entry_id=ident, timeout=within))
+            proposing.add_done_callback(_look)
+            try:
+                await asyncio.wait((proposing, applied), return_when=asyncio.FIRST_COMPLETED)
+                if not applied.done():
+                    return proposing.result().index
+            except _AGAIN:
+                if loop.time() + wait >= deadline:
+                    raise
+                await asyncio.wait((applied,), timeout=wait)
+                wait = min(wait * 2, RETRY_MAX_S)
+            finally:
+                # An answer that is on its way costs less than to take the call back.
+                if not applied.done():
+                    proposing.cancel()
+        return 0
 
     @staticmethod
     def _settled(applied: Any) -> Settled:
