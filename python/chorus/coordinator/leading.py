@@ -137,7 +137,8 @@ class Leading:
         if raised is None:
             return
         if raised.due:
-            self._spawn_once(("version",), self._say("table_version", {"version": raised.version}))
+            body = {"version": raised.version}
+            self._spawn_once(("version", str(raised.version)), self._say("table_version", body))
         elif before == self.held_back_by != self._said_of:
             # Not of those that have only just joined: they have said nothing yet.
             self._said_of = self.held_back_by
@@ -301,7 +302,7 @@ class Leading:
         answering = {self._hub.peer_id, *(self._connected & heard)}
         for peer, present, reason in self._presence.changes(listed, answering, self._clock()):
             body = {"peer": peer, "present": present, "reason": reason}
-            self._spawn_once(("presence", peer), self._say("presence", body))
+            self._spawn_once(("presence", peer, str(present)), self._say("presence", body))
 
     # Awards
 
@@ -374,7 +375,7 @@ class Leading:
         if working is None or working.attempt != attempt:
             self.leases.end((task_id, attempt))
             return
-        key = ("reoffer", task_id)
+        key = ("reoffer", task_id, str(attempt))
         if key in self._under_way:
             return
         self.exclusions.add(task_id, working.peer, reason, self._clock())
