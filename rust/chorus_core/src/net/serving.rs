@@ -207,7 +207,9 @@ pub async fn answer(peer: PeerId, ask: Ask, shared: &Shared, router: &mpsc::Send
     let patience = ask.timeout;
     let exchange = async {
         if ask.service.starts_with(CORE_PREFIX) {
-            return shared.core().await?.answer(peer, ask).await;
+            // The core is held for no longer than it takes to call it: an open answer must not outlive it.
+            let answering = shared.core().await?.answer(peer, ask);
+            return answering.await;
         }
         let (reply, answer) = oneshot::channel();
         let request = IncomingRequest {
