@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -30,6 +30,7 @@ from chorus.hub import HubError, HubNotFound
 from chorus.table.reader import DecisionFilter
 from chorus.table.rows import DecisionRow, Page
 from chorus.table.view import ballot_view
+from chorus.wire.schema import Schema
 from chorus.wire.task import rfc3339
 
 # A sibling that holds the record answers within this, or the DHT is asked.
@@ -47,10 +48,10 @@ Kind = Literal["task_result", "hmmm_outcome", "vote"]
 router = APIRouter(prefix="/api/v1", tags=["decisions"])
 
 
-class VoteBody(BaseModel):
+class VoteBody(Schema):
     """A vote. The first one on a decision opens the ballot, on the terms given with it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     vote: Literal["approve", "reject", "abstain"]
     reason: Annotated[str, Field(max_length=2000)] = ""

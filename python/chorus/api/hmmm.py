@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -17,6 +17,7 @@ from chorus.api.sse import Event, event_stream
 from chorus.api.tasks import PAGE_DEFAULT, Cursor, Limit, json_response
 from chorus.hub import HubError
 from chorus.wire.ids import ID_PATTERN, is_id
+from chorus.wire.schema import Schema
 
 SIBLING_TIMEOUT_S: Final = 10.0
 # The id of the last event of a discussion.
@@ -25,10 +26,10 @@ END: Final = "end"
 router = APIRouter(prefix="/api/v1/hmmm", tags=["hmmm"])
 
 
-class MessageBody(BaseModel):
+class MessageBody(Schema):
     """A person's word, said through this agent: it counts as this agent's word with the person's name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     message: Annotated[str, Field(min_length=1, max_length=4096, description="at most 4 KiB")]
     intent: Annotated[

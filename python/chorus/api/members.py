@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,6 +13,7 @@ from chorus.api.bodies import read_model
 from chorus.api.context import Here
 from chorus.api.tasks import json_response
 from chorus.table.rows import FormerRow, MemberRow
+from chorus.wire.schema import Schema
 from chorus.wire.task import rfc3339
 
 # A member that votes loses its vote first; each of the two changes needs a majority.
@@ -24,12 +25,12 @@ LEAVE_TIMEOUT_S: Final = 15.0
 router = APIRouter(prefix="/api/v1/members", tags=["mesh"])
 
 
-class RecoverBody(BaseModel):
+class RecoverBody(Schema):
     """Which mesh is to be recovered: the one that the plan named, so that nobody recovers another by
     mistake.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     mesh: Annotated[str, Field(min_length=1, max_length=64)]
     force: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,6 +17,7 @@ from chorus.api.problems import Problem
 from chorus.api.tasks import json_response
 from chorus.hub import HubError, HubNotLeader, HubRefused
 from chorus.process.assignments import SERVICE as PARENT
+from chorus.wire.schema import Schema
 from chorus.wire.task import rfc3339
 
 # A sibling that does not answer within this is reported as not answering.
@@ -29,10 +30,10 @@ RELOAD_TIMEOUT_S: Final = 30.0
 TRANSFER_TIMEOUT_S: Final = 15.0
 
 
-class TransferBody(BaseModel):
+class TransferBody(Schema):
     """Who is to lead."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     to: Annotated[str | None, Field(min_length=1, max_length=128)] = None
 

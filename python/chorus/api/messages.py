@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,6 +16,7 @@ from chorus.api.tasks import check_task_id, ended, json_response
 from chorus.hub import HubError
 from chorus.table.rows import AttemptRow, TaskRow
 from chorus.wire.ids import new_id
+from chorus.wire.schema import Schema
 from chorus.wire.task import TaskId, Word
 
 TEXT_MAX_CHARS: Final = 4096
@@ -32,10 +33,10 @@ def _says_something(text: str) -> str:
     return text
 
 
-class Words(BaseModel):
+class Words(Schema):
     """What is said, and by whom. Sent again under the same `id` it is said once."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     text: Annotated[str, Field(min_length=1, max_length=TEXT_MAX_CHARS), AfterValidator(_says_something)]
     name: Word = ""

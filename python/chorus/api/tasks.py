@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 import orjson
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,6 +20,7 @@ from chorus.table.reader import TableReader
 from chorus.table.rows import TaskRow
 from chorus.table.view import listed_view, view
 from chorus.wire.ids import ID_PATTERN
+from chorus.wire.schema import Schema
 from chorus.wire.task import TaskSubmission
 
 PAGE_DEFAULT: Final = 50
@@ -64,10 +65,10 @@ _TASK_BODY: Final = {
 }
 
 
-class Reason(BaseModel):
+class Reason(Schema):
     """The optional body of a cancel or a retry."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     reason: Annotated[str, Field(max_length=1000)] = ""
 

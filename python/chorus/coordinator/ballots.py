@@ -42,6 +42,7 @@ from chorus.table.view import ballot_view
 from chorus.table.votes import VOTERS_MAX, Hash
 from chorus.wire.ids import new_id
 from chorus.wire.messages import DECISIONS
+from chorus.wire.schema import Schema
 from chorus.wire.task import rfc3339
 
 # What is nobody's fault and may go well another time.
@@ -62,10 +63,10 @@ RETRY_S = 5.0
 M = TypeVar("M", bound=BaseModel)
 
 
-class Terms(BaseModel):
+class Terms(Schema):
     """How a ballot on a decision is held; unless said, with a majority of the listed members, for a day."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     hash: Hash
     quorum: Annotated[int, Field(ge=1, le=VOTERS_MAX)] | None = None

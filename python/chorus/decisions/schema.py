@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from chorus.wire.ids import ID_PATTERN
+from chorus.wire.schema import DEFERRED, Schema
 
 SCHEMA = "chorus/decision/v1"
 Kind = Literal["task_result", "hmmm_outcome", "vote"]
@@ -40,10 +41,10 @@ Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$",
 Links = Annotated[list[Address], Field(max_length=LINKS_MAX)]
 
 
-class Part(BaseModel):
+class Part(Schema):
     """A part of a record: nothing beside its fields, no value turned into another type."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Agent(Part):
@@ -221,7 +222,7 @@ class VoteOutcome(Record):
 
 
 AnyRecord = Annotated[TaskResult | DiscussionOutcome | VoteOutcome, Field(discriminator="kind")]
-FORM: TypeAdapter[TaskResult | DiscussionOutcome | VoteOutcome] = TypeAdapter(AnyRecord)
+FORM: TypeAdapter[TaskResult | DiscussionOutcome | VoteOutcome] = TypeAdapter(AnyRecord, config=DEFERRED)
 
 
 def json_schema() -> dict[str, Any]:

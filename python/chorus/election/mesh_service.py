@@ -18,24 +18,25 @@ from chorus.election.proof import Handshake, random_value
 from chorus.election.search import Search
 from chorus.hub import Hub, HubInvalid, HubNotPermitted, HubUnavailable, RaftStatus, Request
 from chorus.table.reader import TableReader
+from chorus.wire.schema import Schema
 
 AskedT = TypeVar("AskedT", bound=BaseModel)
 
 
-class StandingAsked(BaseModel):
+class StandingAsked(Schema):
     """`standing`: does `mesh` list its member `raft_id` no more?"""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="ignore")
 
     mesh: MeshId
     raft_id: RaftId
     nonce: str
 
 
-class RemovalAsked(BaseModel):
+class RemovalAsked(Schema):
     """`remove`: of the member that is this peer, also when it is present with `force`."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="ignore")
 
     peer: PeerId
     force: bool = Field(default=False)

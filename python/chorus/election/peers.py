@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from chorus.config.secret import derive_join_key
 from chorus.election.proof import Handshake, fresh, same
 from chorus.hub import Hub, HubInvalid, HubTampered
 from chorus.process import Process
+from chorus.wire.schema import Schema
 
 PEER_SERVICE: Final = "mesh"
 ASK_TIMEOUT_S: Final = 2.0
@@ -35,10 +36,10 @@ Proof = Annotated[str, Field(max_length=64)]
 SaidT = TypeVar("SaidT", bound="Said")
 
 
-class Said(BaseModel):
+class Said(Schema):
     """An answer of a peer. Fields that this version does not know are ignored."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="ignore")
 
 
 class Info(Said):
@@ -79,7 +80,9 @@ class Challenged(Said):
     proof: Proof
     challenge: Proof | None = None
     leader: PeerId | None = None
-    addrs: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=64)] = []
+    addrs: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=64)] = Field(
+        default_factory=list
+    )
 
 
 class Peers:

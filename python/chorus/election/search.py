@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from chorus.config import MeshSettings
 from chorus.election.founding import Found, Join, Met, Step, Wait, next_step
@@ -30,6 +30,7 @@ from chorus.election.seats import Seats
 from chorus.hub import Hub, HubError, HubRefused, HubTampered, guard
 from chorus.process import Process
 from chorus.table.members import TABLE_VERSION
+from chorus.wire.schema import Schema
 
 ASK_EVERY_S = 0.2
 JOIN_TIMEOUT_S = 20.0
@@ -45,10 +46,10 @@ MEMBERS_MAX = 10_000
 INSTRUCTION_MAX_BYTES = 64 * 1024
 
 
-class Instruction(BaseModel):
+class Instruction(Schema):
     """`founding.json`: this agent founds a mesh at once, which goes on from these, with these settings."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="ignore")
 
     recovers: list[MeshId]
     settings: dict[str, Any]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from chorus.config import plain_yaml
 from chorus.executor.patch.tree import LINK, Tree
+from chorus.wire.schema import Schema
 from chorus.wire.task import (
     ARTIFACTS_MAX,
     COMMANDS_MAX,
@@ -25,10 +26,10 @@ PROJECT_BYTES_MAX: Final = 64 * 1024
 Task = TypeVar("Task", bound=TaskSubmission)
 
 
-class Project(BaseModel):
+class Project(Schema):
     """What `.chorus.yaml` may say; all of it as the fields of a goal of the same names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     language: Word = ""
     setup: Annotated[tuple[Command, ...], Field(max_length=COMMANDS_MAX, strict=False)] = ()

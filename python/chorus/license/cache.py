@@ -8,21 +8,22 @@ import contextlib
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from chorus.config.files import write_private
+from chorus.wire.schema import Schema
 
 # A token, a nonce and a secret take a tenth of this.
 FILE_MAX_BYTES = 64 * 1024
 _Time = Annotated[float, Field(ge=0, le=2**53, allow_inf_nan=False)]
 
 
-class Kept(BaseModel):
+class Kept(Schema):
     """The content. `token` is "" where there is none, `secret` the cluster secret in hexadecimal, "" where
     KACHING gave none. Times are seconds since the epoch.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     token: str = ""
     # The lease that the token is for.

@@ -12,10 +12,11 @@ import hashlib
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 
 from chorus.license.keys import PinnedKey
 from chorus.license.refusals import Reason, denied, no_answer
+from chorus.wire.schema import Schema
 
 ALGORITHM: Final = "EdDSA"
 AUDIENCE: Final = "chorus-agent"
@@ -46,10 +47,10 @@ _Words = Annotated[tuple[_Text, ...], BeforeValidator(_words), Field(max_length=
 _Moment = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_moment)]
 
 
-class Claims(BaseModel):
+class Claims(Schema):
     """What a token says. Times are seconds since the epoch. Claims that are not known are ignored."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="ignore")
 
     sub: _Text
     aud: _Words

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from chorus.config.files import write_private
 from chorus.mind.thinking import ModelRefused
+from chorus.wire.schema import Schema
 
 TOKENS_PER_PRICE: Final = 1_000_000
 # Of the day's money; what is left then is for goals that run.
@@ -19,10 +20,10 @@ SPENT_SHARE: Final = 0.95
 _DAY_S: Final = 86_400
 
 
-class _Day(BaseModel):
+class _Day(Schema):
     """The file: a day (UTC, counted from the epoch) and what was spent on it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     day: int = 0
     usd: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)

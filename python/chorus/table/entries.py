@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import ConfigDict, Field, Strict
 
 from chorus.table.submitted import MaybeSha256, Name, Sha256, SubmittedGoal, SubmittedTask, TaskId
+from chorus.wire.schema import Schema
 
 Peer = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
 REASON_MAX_CHARS: Final = 2000
@@ -68,10 +69,10 @@ def may_count_later(reason: str) -> bool:
     return reason.startswith((NOT_A_MEMBER, NOT_FOUNDED, MADE_TOO_LONG_AGO, OF_A_LATER_VERSION))
 
 
-class Fact(BaseModel):
+class Fact(Schema):
     """What an entry says."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    model_config = ConfigDict(extra="ignore", strict=True)
 
 
 class Profile(Fact):

@@ -11,8 +11,9 @@ import re
 from datetime import date
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict
 
+from chorus.wire.schema import Schema
 from chorus.wire.times import rfc3339
 
 # Frozen with the schema; what HTTP allows may be less.
@@ -116,10 +117,10 @@ Globs = Annotated[tuple[Glob, ...], Strict(False), Field(max_length=NAMES_MAX)]
 TaskIds = Annotated[tuple[TaskId, ...], Strict(False), Field(max_length=NAMES_MAX)]
 
 
-class Part(BaseModel):
+class Part(Schema):
     """A part of a task: nothing beside its fields, no value turned into another type."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Resources(Part):

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from chorus.telemetry.frames import NOTES_MAX_CHARS, State
+from chorus.wire.schema import Schema
 
 # Phases of the operations that are work, in their order: the state claimed, and the share of the way behind.
 _STATES: Final[dict[str, dict[str, tuple[State, float]]]] = {
@@ -32,19 +33,19 @@ _ENDED: Final[dict[str, State]] = {"completed": "completed", "failed": "failed",
 CLAIMS_MAX: Final = 64
 
 
-class Phase(BaseModel):
+class Phase(Schema):
     """A phase that is over."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(max_length=64)]
     duration_s: float
 
 
-class Note(BaseModel):
+class Note(Schema):
     """An operation at one moment. `phase` is empty and `outcome` set when it has ended."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     operation_id: Annotated[str, Field(max_length=128)]
     kind: Annotated[str, Field(max_length=64)]

@@ -28,6 +28,7 @@ from chorus.telemetry.link import BodyRefused, Link, LinkFailed
 from chorus.telemetry.operations import BATCH_MAX
 from chorus.telemetry.outgoing import Kind, Outgoing
 from chorus.telemetry.resources import Meter
+from chorus.wire.schema import DEFERRED
 from chorus.wire.times import rfc3339
 
 # Waits between tries, doubled each time, with up to half of it as jitter.
@@ -37,7 +38,7 @@ AGAIN_MAX_S: Final = 30.0
 SILENCE_S: Final = 90.0
 # At the fastest pulse an agent says what it does once a second.
 CLAIM_EVERY_S: Final = 1.0
-_NOTES: Final = TypeAdapter(list[Note])
+_NOTES: Final = TypeAdapter(list[Note], config=DEFERRED)
 
 
 @dataclass(frozen=True, slots=True)

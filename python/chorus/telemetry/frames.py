@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+
+from chorus.wire.schema import Schema
 
 BEAT_TYPE: Final = "backbeat.beatframe.v1"
 CLAIM_TYPE: Final = "backbeat.statusclaim.v1"
@@ -38,10 +40,10 @@ TaskId = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_:-]{1,128}$")]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Frame(BaseModel):
+class Frame(Schema):
     """Common to both."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class BeatFrame(Frame):

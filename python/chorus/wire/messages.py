@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from chorus.wire.ids import ID_PATTERN
+from chorus.wire.schema import Schema
 
 TASKS = "chorus/tasks"
 COORDINATION = "chorus/coordination/v1"
@@ -69,16 +70,16 @@ def _short(text: str) -> str:
 Words = Annotated[str, Field(min_length=1), AfterValidator(_short)]
 
 
-class Data(BaseModel):
+class Data(Schema):
     """What a message says. Unknown fields are ignored; the envelope that is passed on keeps them."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
 
-class TaskAnnouncement(BaseModel):
+class TaskAnnouncement(Schema):
     """A task for the mesh: the fields of a task (`chorus.wire.task`), which reads it in full."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     title: str
 
@@ -212,7 +213,7 @@ class Cited(Data):
 class Said(Data):
     """What a member says in HMMM, in which agents reason together about a task."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     # `from` is a word of Python's.
     speaker: Speaker = Field(alias="from")

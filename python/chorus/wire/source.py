@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from chorus.wire.schema import Schema
 
 # What travels in the entry itself; more than this becomes a blob.
 INLINE_MAX_BYTES = 64 * 1024
@@ -36,12 +38,12 @@ def check_path(path: str) -> str:
     return path
 
 
-class Source(BaseModel):
+class Source(Schema):
     """The source of a task. `inline` carries files; `archive` and `blob` name a tar or tar.gz by its
     SHA-256.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     kind: Literal["inline", "archive", "blob", "git"]
     url: Annotated[str, Field(max_length=2048)] = ""

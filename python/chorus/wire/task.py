@@ -14,7 +14,6 @@ import orjson
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
     ConfigDict,
     Field,
     ValidationError,
@@ -23,6 +22,7 @@ from pydantic import (
 )
 
 from chorus.wire.ids import ID_PATTERN
+from chorus.wire.schema import Schema
 from chorus.wire.source import INLINE_MAX_BYTES, INLINE_REQUEST_MAX_BYTES, Sha256, Source, check_path
 from chorus.wire.times import TIME_MAX_MS, stamp_of
 from chorus.wire.times import rfc3339 as rfc3339
@@ -111,10 +111,10 @@ Command = Annotated[str, Field(min_length=1), _bytes(COMMAND_MAX_BYTES)]
 Glob = Annotated[str, Field(min_length=1), _bytes(1024), AfterValidator(_glob)]
 
 
-class Resources(BaseModel):
+class Resources(Schema):
     """What a sandbox may use; the agent's own ceiling cuts it further."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     cpus: Annotated[float, Field(gt=0, le=1024, allow_inf_nan=False)] = 1
     memory_mb: Annotated[int, Field(ge=16, le=16 * 1024 * 1024)] = 1024
@@ -122,20 +122,20 @@ class Resources(BaseModel):
     disk_mb: Annotated[int, Field(ge=1, le=16 * 1024 * 1024)] = 2048
 
 
-class Budget(BaseModel):
+class Budget(Schema):
     """What a goal may cost at most; None leaves it to the agent that runs it.
 
     `steps` are replies of the model, `tokens` all that it reads and writes, `usd` money in US dollars.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     steps: Annotated[int, Field(ge=1, le=BUDGET_STEPS_MAX)] | None = None
     tokens: Annotated[int, Field(ge=1, le=BUDGET_TOKENS_MAX)] | None = None
     usd: Annotated[float, Field(gt=0, le=BUDGET_USD_MAX, allow_inf_nan=False)] | None = None
 
 
-class TaskSubmission(BaseModel):
+class TaskSubmission(Schema):
     """A task as somebody asks for it. Only `title` is required; unknown fields are refused.
 
     Without `commands` it is a goal. The fields in `GOAL_FIELDS` belong to goals: `setup` prepares the source,
@@ -145,7 +145,7 @@ class TaskSubmission(BaseModel):
     addresses.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     task_id: TaskId | None = None
     title: Annotated[str, Field(min_length=1, max_length=TITLE_MAX_CHARS), _bytes(4 * TITLE_MAX_CHARS)]

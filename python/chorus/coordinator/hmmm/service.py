@@ -36,6 +36,7 @@ from chorus.hub import (
 from chorus.process import Process
 from chorus.table.records import Member
 from chorus.wire.messages import COORDINATION, META_DISCUSSION, Intent, TaskId, TaskProgress
+from chorus.wire.schema import Schema
 
 # Deadlines far away are looked at again, because a message to publish may have waited for the hub.
 LOOK_AGAIN_S: Final = 30.0
@@ -48,8 +49,8 @@ PAGE_MAX: Final = 500
 M = TypeVar("M", bound=BaseModel)
 
 
-class _Head(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+class _Head(Schema):
+    model_config = ConfigDict(extra="ignore")
 
 
 class OfAttempt(_Head):

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from chorus.wire.schema import DEFERRED, Schema
 from chorus.wire.task import BUDGET_STEPS_MAX
 
 # A reply holds 64 KiB of text and as much in its calls; a character may take six bytes in JSON.
@@ -31,10 +32,10 @@ class RecordInvalid(ValueError):
     """A record that the journal does not take; the message names the field."""
 
 
-class _Cost(BaseModel):
+class _Cost(Schema):
     """What a record cost, and who was asked; all zero where nobody was."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     provider: Name = ""
     model: Name = ""
@@ -44,10 +45,10 @@ class _Cost(BaseModel):
     usd: Amount | None = None
 
 
-class ReplyCall(BaseModel):
+class ReplyCall(Schema):
     """One call of a reply."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     call: Annotated[int, Field(ge=1, le=CALLS_MAX)]
     tool: Name
@@ -70,7 +71,7 @@ class Reply(_Cost):
 class Plan(_Cost):
     """The plan before the first step, and what came of talking it over."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True)
 
     kind: Literal["plan"]
     step: Literal[0] = 0
@@ -81,7 +82,7 @@ class Plan(_Cost):
 class Note(_Cost):
     """What the loop has to know again after a restart; its kind says which fields it has besides."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True)
 
     kind: Literal["note"]
     kind2: Name
@@ -90,7 +91,7 @@ class Note(_Cost):
 
 
 _FORM: TypeAdapter[Reply | Plan | Note] = TypeAdapter(
-    Annotated[Reply | Plan | Note, Field(discriminator="kind")]
+    Annotated[Reply | Plan | Note, Field(discriminator="kind")], config=DEFERRED
 )
 
 

@@ -1,0 +1,19 @@
+"""What all schemas of foreign words have in common: of messages, bodies, entries, files."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Schema(BaseModel):
+    """Frozen. Its check is made when it is first needed: a process knows many more schemas than it ever meets
+    words for, and a check that is ready takes memory.
+    """
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+
+# The same for a TypeAdapter, which takes it as its `config`.
+DEFERRED: Final = ConfigDict(defer_build=True)
