@@ -1,4 +1,6 @@
-"""What each process does not make when it begins, as it would take memory in every agent for nothing."""
+"""What each process does not load or make when it begins, as it would take memory in every agent for
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,13 @@ import subprocess
 import sys
 
 import pytest
+
+
+def test_supervisord_has_no_event_loop() -> None:
+    loaded = "import sys, chorus.agent.leash, supervisor.supervisord; print('asyncio' in sys.modules)"
+    command = [sys.executable, "-c", loaded]
+    assert subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout == "False\n"
+
 
 READY = """
 import importlib, sys

@@ -9,24 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
-import signal
 import threading
 from pathlib import Path
 
 from chorus.process import exit_codes
 
-PR_SET_PDEATHSIG = 1
 # How a sign of life begins; it comes among the lines about programs that the parent reads.
 SIGN = "PROCESS_ALIVE"
 # A thirtieth of what the parent waits.
 SIGN_EVERY_S = 1.0
-
-
-def die_with_parent_process() -> None:
-    """Asks the kernel to kill this process when the one that forked it ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def watch(fifo: Path) -> None:

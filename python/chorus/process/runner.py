@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from chorus.config import Assignment, Settings, load_run_settings
 from chorus.hub import Handler, Hub, HubInvalid, Reply, Request, StreamHandler, guard
-from chorus.process import alive, crashes, exit_codes, logs
+from chorus.process import alive, crashes, death, exit_codes, logs
 from chorus.process.assignments import Assignments
 from chorus.process.logs import Logger
 from chorus.process.sentinel import scanner_of
@@ -131,7 +131,7 @@ def run(name: str, main: Main, *, hub: bool = True) -> NoReturn:
     """
     run_dir = Path(os.environ["CHORUS_RUN_DIR"])
     # First of all: until here the parent could be gone already.
-    alive.die_with_parent_process()
+    death.die_with_parent_process()
     alive.watch(Path(os.environ["CHORUS_ALIVE"]))
     settings = load_run_settings(run_dir)
     redact = scanner_of(settings).redact
