@@ -21,7 +21,7 @@ from chorus.process import Process
 from chorus.process.logs import Logger
 from chorus.table.reader import TableReader
 from chorus.table.store import TableStore
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339
 
 SECRET = b"a secret for tests, long enough"
 # Generous: a loaded machine is no failure.

@@ -31,7 +31,7 @@ from chorus.table.reader import DecisionFilter
 from chorus.table.rows import DecisionRow, Page
 from chorus.table.view import ballot_view
 from chorus.wire.schema import Schema
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339
 
 # A sibling that holds the record answers within this, or the DHT is asked.
 SIBLING_TIMEOUT_S: Final = 2.0

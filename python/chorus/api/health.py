@@ -24,7 +24,7 @@ from chorus.hub import HubError, HubNotFound
 from chorus.process import metrics
 from chorus.process.assignments import SERVICE as PARENT
 from chorus.process.crashes import Crashes, load
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339
 
 T = TypeVar("T")
 

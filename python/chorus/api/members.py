@@ -14,7 +14,7 @@ from chorus.api.context import Here
 from chorus.api.tasks import json_response
 from chorus.table.rows import FormerRow, MemberRow
 from chorus.wire.schema import Schema
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339
 
 # A member that votes loses its vote first; each of the two changes needs a majority.
 REMOVE_TIMEOUT_S: Final = 45.0

@@ -18,7 +18,7 @@ from chorus.api.tasks import json_response
 from chorus.hub import HubError, HubNotLeader, HubRefused
 from chorus.process.assignments import SERVICE as PARENT
 from chorus.wire.schema import Schema
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339
 
 # A sibling that does not answer within this is reported as not answering.
 SIBLING_TIMEOUT_S: Final = 2.0

@@ -20,7 +20,7 @@ from chorus.api.teller import Over, Place, place_of, tell
 from chorus.hub import HubError
 from chorus.table.rows import AttemptRow, StateChange, TaskStory
 from chorus.table.view import attempt_view
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339
 
 # The executor may hear of its award a moment after the table shows it, and its agent may be restarting.
 RETRY_FIRST_S: Final = 0.05

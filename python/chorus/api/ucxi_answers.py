@@ -14,7 +14,7 @@ import orjson
 from starlette.responses import Response
 
 from chorus.wire.ids import new_id
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339
 
 PREFIX: Final = "/ucxi/"
 SOURCE: Final = "ucxi-server"

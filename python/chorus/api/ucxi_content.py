@@ -23,7 +23,7 @@ from chorus.hub import HubClosed, HubError, HubInvalid, HubRefused, HubUnavailab
 from chorus.table import ucxl as rules
 from chorus.table.rows import VersionRow
 from chorus.wire.ids import encode, new_id
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339
 
 # How long a write waits for a leader: an election with short timings fits in, and with the default ones the
 # client is told to come back rather than kept.

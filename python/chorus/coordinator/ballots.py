@@ -43,7 +43,7 @@ from chorus.table.votes import VOTERS_MAX, Hash
 from chorus.wire.ids import new_id
 from chorus.wire.messages import DECISIONS
 from chorus.wire.schema import Schema
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339
 
 # What is nobody's fault and may go well another time.
 _AGAIN = (HubError, OSError, sqlite3.Error, decisions.DecisionError)

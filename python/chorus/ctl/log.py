@@ -21,7 +21,7 @@ from chorus.ctl.follow import GIVE_UP_S, PAUSE_FIRST_S, PAUSE_MAX_S, parse
 from chorus.ctl.problems import FAILED, MESH_FAILED, USAGE, CtlError
 from chorus.ctl.terminal import progress, say, say_json
 from chorus.wire.counts import counted
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339
 from chorus.wire.visible import visible, visible_json
 
 PAGE_MAX: Final = 1000

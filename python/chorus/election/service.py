@@ -26,7 +26,7 @@ from chorus.hub import Handler, Hub, HubError, HubInvalid, RaftStatus, Reply, Re
 from chorus.process import Process, metrics
 from chorus.table.reader import TableReader
 from chorus.telemetry.operations import Operation
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339
 
 SERVICE = "election"
 # The leader looks at its members this often, unless the heartbeat is shorter.

@@ -26,7 +26,8 @@ from chorus.process.logs import Logger
 from chorus.table.reader import TableReader
 from chorus.telemetry.operations import Operation, Operations
 from chorus.wire.messages import COORDINATION, reports_topic
-from chorus.wire.task import TaskSubmission, rfc3339
+from chorus.wire.task import TaskSubmission
+from chorus.wire.times import rfc3339
 
 
 def _nothing(*_: Any) -> None:

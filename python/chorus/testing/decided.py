@@ -15,7 +15,7 @@ from chorus.table.store import TableStore
 from chorus.testing.decision_records import DECIDED, made, signed
 from chorus.testing.fake_hub import FakeMesh
 from chorus.wire.ids import new_id
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339
 
 STAMP_MS = 1_764_000_000_000
 STEP_MS = 100

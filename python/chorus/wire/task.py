@@ -24,8 +24,7 @@ from pydantic import (
 from chorus.wire.ids import ID_PATTERN
 from chorus.wire.schema import Schema
 from chorus.wire.source import INLINE_MAX_BYTES, INLINE_REQUEST_MAX_BYTES, Sha256, Source, check_path
-from chorus.wire.times import TIME_MAX_MS, stamp_of
-from chorus.wire.times import rfc3339 as rfc3339
+from chorus.wire.times import TIME_MAX_MS, rfc3339, stamp_of
 
 TITLE_MAX_CHARS = 200
 DESCRIPTION_MAX_BYTES = 64 * 1024

@@ -17,7 +17,7 @@ from chorus.curator.writer import IndexWriter
 from chorus.hub import HubRefused, Request
 from chorus.table.reader import TableReader
 from chorus.testing.decided import STAMP_MS, Decided
-from chorus.wire.task import rfc3339
+from chorus.wire.times import rfc3339
 
 from .conftest import Surface
 

@@ -21,9 +21,8 @@ from chorus.wire.task import (
     TaskSubmission,
     check_entry_size,
     parse_task,
-    rfc3339,
 )
-from chorus.wire.times import TIME_MAX_MS
+from chorus.wire.times import TIME_MAX_MS, rfc3339
 
 # Other work shares the machine: how long an example takes says nothing here.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
