@@ -9,6 +9,36 @@ import sys
 
 import pytest
 
+LOAD = """
+import importlib, sys
+importlib.import_module("chorus.process.runner")
+importlib.import_module(sys.argv[1])
+print(*sorted({name.split(".")[0] for name in sys.modules} & set(sys.argv[2:])))
+"""
+# Only api answers HTTP, and only the executor has containers.
+HTTP = {"fastapi", "starlette", "uvicorn", "httpx"}
+DOCKER = {"docker", "requests", "urllib3"}
+# Only where there is a file, or a licence of KACHING, that asks for it.
+RARE = {"yaml", "dulwich", "jwt", "cryptography"}
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("chorus.agent.service", HTTP | DOCKER | RARE | {"prometheus_client", "uvloop"}),
+        ("chorus.node.service", HTTP | DOCKER | RARE),
+        ("chorus.election.service", HTTP | DOCKER | RARE),
+        ("chorus.coordinator.service", HTTP | DOCKER | RARE),
+        ("chorus.executor.service", HTTP | RARE),
+        ("chorus.api.service", DOCKER | RARE),
+        ("chorus.mind.service", HTTP | DOCKER | RARE - {"yaml"}),
+    ],
+)
+def test_a_process_does_not_load(module: str, unwanted: set[str]) -> None:
+    command = [sys.executable, "-c", LOAD, module, *unwanted]
+    loaded = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    assert loaded == []
+
 
 def test_supervisord_has_no_event_loop() -> None:
     loaded = "import sys, chorus.agent.leash, supervisor.supervisord; print('asyncio' in sys.modules)"

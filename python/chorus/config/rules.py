@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from chorus.config import plain_yaml
-
 # Thousands of rules fit into this.
 RULES_FILE_MAX_BYTES = 1024 * 1024
 
@@ -30,6 +28,9 @@ def read_rules(path: Path) -> str:
             content = file.read(RULES_FILE_MAX_BYTES + 1)
     except OSError as error:
         raise RulesError([str(error.strerror)]) from None
+    # PyYAML takes 1 MB, and few agents have such a file.
+    from chorus.config import plain_yaml
+
     try:
         document = plain_yaml.load(content, bytes_max=RULES_FILE_MAX_BYTES)
     except plain_yaml.YamlInvalid as invalid:

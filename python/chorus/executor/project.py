@@ -6,7 +6,6 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from chorus.config import plain_yaml
 from chorus.executor.patch.tree import LINK, Tree
 from chorus.wire.schema import Schema
 from chorus.wire.task import (
@@ -49,6 +48,9 @@ class ProjectInvalid(ValueError):
 
 def read_project(content: bytes) -> Project:
     """Reads the file; an empty one says nothing. Raises ProjectInvalid."""
+    # PyYAML takes 1 MB, and few repositories have such a file.
+    from chorus.config import plain_yaml
+
     try:
         value = plain_yaml.load(content, bytes_max=PROJECT_BYTES_MAX)
     except plain_yaml.YamlInvalid as invalid:
