@@ -28,7 +28,7 @@ RARE = {"yaml", "dulwich", "jwt", "cryptography"}
         ("chorus.agent.service", HTTP | DOCKER | RARE | {"prometheus_client", "uvloop"}),
         ("chorus.node.service", HTTP | DOCKER | RARE),
         ("chorus.election.service", HTTP | DOCKER | RARE),
-        ("chorus.coordinator.service", HTTP | DOCKER | RARE),
+        ("chorus.coordinator.service", HTTP | DOCKER | RARE | {"tarfile"}),
         ("chorus.executor.service", HTTP | RARE),
         ("chorus.api.service", DOCKER | RARE),
         ("chorus.mind.service", HTTP | DOCKER | RARE - {"yaml"}),

@@ -19,13 +19,10 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from chorus.archives import clean
+from chorus.archives.answers import CPU_MAX_S, MEMORY_MAX_BYTES
 from chorus.archives.errors import ArchiveRefused, ArchiveTooLarge
 from chorus.archives.index import index
 
-# Some 40 MiB are the interpreter's; remembered links are the most that grows.
-MEMORY_MAX_BYTES = 256 * 1024 * 1024
-# The largest blob, inflated to the largest disk, takes half of it on a slow core.
-CPU_MAX_S = 60
 _FILES_MAX = 32
 # A clean archive has a header of its own for a long name, where another had it in the member's.
 _GROWTH_MAX = 3

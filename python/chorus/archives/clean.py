@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from chorus.archives.answers import Stored
 from chorus.archives.errors import ArchiveRefused, told
 from chorus.archives.gunzip import open_stream
 from chorus.archives.paths import PathRules
@@ -26,9 +27,6 @@ _COPY_BYTES = 256 * 1024
 _CLOSED_BYTES_MAX = 16 * 1024 * 1024
 # Two blocks of zeros end an archive.
 _END = bytes(2 * BLOCK_BYTES)
-
-# Of a file that was taken out: the name it is stored under, its size, its SHA-256 and its permissions.
-Stored = tuple[str, int, str, int]
 
 
 def from_files(files: Mapping[str, str | bytes], into: Path) -> None:

@@ -10,14 +10,14 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from chorus.archives import child
-from chorus.archives.clean import Stored
+from chorus.archives.answers import CPU_MAX_S, Listed, Stored
 from chorus.archives.errors import ArchiveRefused, ArchiveTooLarge
-from chorus.archives.index import Listed
 
 # The child's processor time is bounded by itself; this is for a machine that has none for it, or a disk that
 # hangs.
 DEADLINE_S = 600.0
+# Run, and not imported: what it reads archives with stays out of this process.
+CHILD = Path(__file__).with_name("child.py")
 
 
 async def check(source: Path, *, bytes_max: int) -> int:
@@ -56,7 +56,7 @@ async def index(source: Path) -> dict[str, Listed]:
 
 async def _ask(request: dict[str, Any]) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", child.__file__),
+        *(sys.executable, "-I", "-S", str(CHILD)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         cwd="/",
@@ -72,7 +72,7 @@ async def _ask(request: dict[str, Any]) -> dict[str, Any]:
             process.kill()
             await process.wait()
     if process.returncode == -signal.SIGXCPU:
-        raise ArchiveRefused(f"reading it takes more than {child.CPU_MAX_S} s of a processor")
+        raise ArchiveRefused(f"reading it takes more than {CPU_MAX_S} s of a processor")
     if process.returncode != 0:
         raise ArchiveRefused(f"reading it failed with {process.returncode}")
     answer: dict[str, Any] = json.loads(said)

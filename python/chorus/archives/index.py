@@ -9,6 +9,7 @@ import hashlib
 import posixpath
 from typing import BinaryIO
 
+from chorus.archives.answers import Listed
 from chorus.archives.errors import ArchiveRefused, ArchiveTooLarge, told
 from chorus.archives.gunzip import GZIP_MAGIC
 from chorus.archives.tar import Member, Tar
@@ -18,9 +19,6 @@ FILES_MAX = 200_000
 # All names and targets of links together.
 NAMES_BYTES_MAX = 32 * 1024 * 1024
 _READ_BYTES = 256 * 1024
-
-# Of a file: its mode as git has it, size, SHA-256 and where in the archive it begins; of a link: its target.
-Listed = tuple[str, int, str, int] | tuple[str, str]
 
 
 def index(source: BinaryIO, *, bytes_max: int) -> dict[str, Listed]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from chorus.archives import child, confined
+from chorus.archives import confined
 from chorus.archives.errors import ArchiveRefused, ArchiveTooLarge
 from chorus.testing import hostile_archives as hostile
 
@@ -59,14 +59,14 @@ async def test_a_child_that_is_killed(tmp_path: Path, monkeypatch: pytest.Monkey
 
 async def _with_script(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> str:
     """What is said of an archive whose reading does what the script does."""
-    root = Path(child.__file__).parents[2]
+    root = confined.CHILD.parents[2]
     inner = "\n".join(f"    {line}" for line in script.splitlines())
     path = folder / "child.py"
     path.write_text(
         f"import sys\nsys.path.insert(0, {str(root)!r})\nfrom chorus.archives import child, clean\n"
         f"def bad(*args, **kinds):\n{inner}\nclean.sanitize = bad\nchild.main()\n"
     )
-    monkeypatch.setattr(child, "__file__", str(path))
+    monkeypatch.setattr(confined, "CHILD", path)
     source = folder / "source"
     source.touch()
     with pytest.raises(ArchiveRefused) as refused:
