@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from chorus.config import load_settings
+from chorus.config.load import load_settings
 from chorus.config.run import save_run_settings
 from chorus.core import CoreError, core_lines
 from chorus.hub import Hub

@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
-from pydantic import SecretBytes
 
 from chorus import decisions
-from chorus.config import Assignment, MeshSettings, Settings, load_settings
+from chorus.config import Assignment, MeshSettings, Settings
+from chorus.config.load import load_settings
+from chorus.config.masked import SecretData
 from chorus.coordinator.service import Coordinator
 from chorus.core import Node
 from chorus.hub import Hub, HubRefused, HubUnavailable, Request
@@ -46,12 +48,11 @@ class Agent:
 
     @property
     def settings(self) -> Settings:
-        return load_settings({"CHORUS_LICENSE_ID": "dev-1", "CHORUS_AGENT_ID": self.name}).model_copy(
-            update={
-                "peer_id": self.hub.peer_id, "version": "0", "data_dir": self.folder, "run_dir": self.folder,
-                "assignment": Assignment(role=self.role, max_tasks=100),
-                "cluster_secret": SecretBytes(SECRET), "retention_s": 86_400.0,
-            }
+        return replace(
+            load_settings({"CHORUS_LICENSE_ID": "dev-1", "CHORUS_AGENT_ID": self.name}),
+            peer_id=self.hub.peer_id, version="0", data_dir=self.folder, run_dir=self.folder,
+            assignment=Assignment(role=self.role, max_tasks=100),
+            cluster_secret=SecretData(SECRET), retention_s=86_400.0,
         )  # fmt: skip
 
     @property

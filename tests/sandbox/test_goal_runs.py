@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ def with_provider(world: World) -> None:
     """The agent has a provider of models."""
     assert world.executor
     room = world.executor.room
-    ai: AiSettings = room.settings.ai.model_copy(update={"provider": "ollama"})
-    room.settings = room.settings.model_copy(update={"ai": ai})
+    ai: AiSettings = replace(room.settings.ai, provider="ollama")
+    room.settings = replace(room.settings, ai=ai)
 
 
 def apply_here(patch: bytes, folder: Path) -> None:

@@ -9,12 +9,14 @@ import sys
 import types
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from chorus.config import MeshSettings, Settings, load_settings
+from chorus.config import MeshSettings, Settings
+from chorus.config.load import load_settings
 from chorus.executor.redaction import Sentinel
 from chorus.executor.service import Executor
 from chorus.hub import HubRefused, Reply, Request
@@ -88,15 +90,14 @@ class World:
                 "CHORUS_RUN_DIR": str(data / "run"),
             }
         )
-        box = loaded.sandbox.model_copy(update={"images": {"base": image, "python": image}, "warm": 0})
-        self.settings = loaded.model_copy(
-            update={
-                "peer_id": self.peer,
-                "sandbox": box,
-                # An agent's own lease counts for nothing in a mesh.
-                "task_lease_s": 300.0,
-                "docker_host": docker_host,
-            }
+        box = replace(loaded.sandbox, images={"base": image, "python": image}, warm=0)
+        self.settings = replace(
+            loaded,
+            peer_id=self.peer,
+            sandbox=box,
+            # An agent's own lease counts for nothing in a mesh.
+            task_lease_s=300.0,
+            docker_host=docker_host,
         )
         data.mkdir(parents=True, exist_ok=True)
         self.store = TableStore(self.settings.paths.table_db)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any, Final
 from chorus.agent.entries import Entries
 from chorus.config import Assignment, Settings
 from chorus.config.files import write_private
+from chorus.config.values import as_json
 from chorus.hub import Hub, HubError, HubInvalid, HubRefused, Request
 from chorus.process.assignments import SERVICE, TOPIC
 from chorus.process.logs import Logger
@@ -63,8 +65,8 @@ class Assigning:
         self._news = asyncio.Event()
         self._report: dict[str, Any] | None = None
         if first is not None:
-            before = environment.model_dump(mode="json")
-            now = self.current.model_dump(mode="json")
+            before = as_json(environment)
+            now = as_json(self.current)
             self._conclude(first, [name for name in now if now[name] != before[name]], [])
 
     # Loading
@@ -119,7 +121,7 @@ class Assigning:
         if loaded.document is not None and (loaded.source == "server" or not self._assigned):
             self._assigned = True
             new = loaded.document.over(self._environment)
-            before, after = self.current.model_dump(mode="json"), new.model_dump(mode="json")
+            before, after = as_json(self.current), as_json(new)
             changed = [name for name in after if after[name] != before[name]]
             kept = self._left_for_restart(loaded.document)
             if changed:
@@ -142,7 +144,7 @@ class Assigning:
     def _write(self, new: Assignment) -> None:
         """For processes that begin from now on."""
         try:
-            write_private(self._settings.paths.assignment_json, new.model_dump_json())
+            write_private(self._settings.paths.assignment_json, json.dumps(as_json(new)))
         except OSError as error:
             self._log.warning("the assignment was not written for processes to come", error=str(error))
 
@@ -218,7 +220,7 @@ class Assigning:
         raise HubInvalid(f"{SERVICE} has no method {request.method!r}")
 
     def _said(self) -> dict[str, Any]:
-        return {"number": self._number, "assignment": self.current.model_dump(mode="json")}
+        return {"number": self._number, "assignment": as_json(self.current)}
 
     def health(self) -> dict[str, Any]:
         """Whether the agent is what it is meant to be, and if not, why."""
@@ -241,7 +243,7 @@ class Assigning:
         return {
             "url": shown(url) if url else None,
             "last_load": self._report,
-            **self.current.model_dump(mode="json"),
+            **as_json(self.current),
         }
 
 

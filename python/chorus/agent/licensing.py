@@ -12,7 +12,7 @@ from chorus.agent.entries import Entries
 from chorus.agent.identity import agent_id_for
 from chorus.agent.problems import StartupError, license_line
 from chorus.agent.version import build_info
-from chorus.config import Boot, given_secret
+from chorus.config.load import Boot, given_secret
 from chorus.license import Licence, LicenceRefused, status
 from chorus.license.keys import read_keys
 from chorus.process.logs import Logger

@@ -11,11 +11,9 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import SecretStr
 
 from chorus.agent import folders
 from chorus.agent.departure import Departed, depart_if_asked
@@ -29,17 +27,15 @@ from chorus.agent.version import build_info
 from chorus.blobs import BlobStore
 from chorus.config import (
     Assignment,
-    Boot,
     MeshSettings,
     Paths,
     Settings,
     SettingsError,
-    boot_settings,
-    complete,
     exposure,
     save_run_settings,
-    timing_of,
 )
+from chorus.config.load import Boot, boot_settings, complete, timing_of
+from chorus.config.masked import SecretText
 from chorus.config.read import warnings
 from chorus.license import GATE_SETTINGS, Gate, Licence, LicenceRefused
 from chorus.whoosh import FETCH_TIMEOUT_S, Load, in_thread, load_for
@@ -128,7 +124,7 @@ def prepare(
         begun = begun or _begin(boot, load_identity, held)
         settings = _with_identity(settings, begun)
         checks, failures = (gate.checks, 0) if lease is None else lease.counts
-        settings = settings.model_copy(update={"license_checks": checks, "license_failures": failures})
+        settings = replace(settings, license_checks=checks, license_failures=failures)
         held.callback(folders.open_run_dir(settings.paths).close)
         held.callback(folders.remove_run_dir, settings.paths)
         save_run_settings(settings)
@@ -177,7 +173,7 @@ def _assign(settings: Settings, *, named: bool) -> tuple[Settings, Assigned]:
         update: dict[str, Any] = {"assignment": document.over(environment)}
         if document.agent_id and not named:
             update["agent_id"] = document.agent_id
-        settings = settings.model_copy(update=update)
+        settings = replace(settings, **update)
     return settings, Assigned(environment, first, named)
 
 
@@ -220,8 +216,8 @@ def _reserve_ports(settings: Settings, held: contextlib.ExitStack, *, chosen: bo
     p2p = port("CHORUS_P2P_PORT", settings.p2p_hosts, settings.p2p_port, skip_missing=not chosen)
     api = port("CHORUS_API_PORT", api_hosts, settings.api_port)
     health = port("CHORUS_HEALTH_PORT", api_hosts, settings.health_port)
-    update = {"p2p_hosts": p2p.hosts, "p2p_port": p2p.port, "api_port": api.port, "health_port": health.port}
-    return settings.model_copy(update=update)
+    hosts = p2p.hosts
+    return replace(settings, p2p_hosts=hosts, p2p_port=p2p.port, api_port=api.port, health_port=health.port)
 
 
 def _with_identity(settings: Settings, begun: _Begun) -> Settings:
@@ -230,15 +226,14 @@ def _with_identity(settings: Settings, begun: _Begun) -> Settings:
     if log_format == "auto":
         # The processes write into the parent's pipe; only the parent sees whether a person reads along.
         log_format = "text" if sys.stderr.isatty() else "json"
-    return settings.model_copy(
-        update={
-            "departed": begun.departed.said,
-            "left_mesh": begun.departed.left,
-            "new_identity": begun.replaced,
-            "peer_id": begun.peer_id,
-            "agent_id": settings.agent_id or agent_id_for(begun.peer_id),
-            "api_token": SecretStr(token),
-            "version": build_info()[0],
-            "log_format": log_format,
-        }
+    return replace(
+        settings,
+        departed=begun.departed.said,
+        left_mesh=begun.departed.left,
+        new_identity=begun.replaced,
+        peer_id=begun.peer_id,
+        agent_id=settings.agent_id or agent_id_for(begun.peer_id),
+        api_token=SecretText(token),
+        version=build_info()[0],
+        log_format=log_format,
     )

@@ -15,6 +15,7 @@ from chorus.api.health import NO_MODEL
 from chorus.api.license import licence_status, licence_view
 from chorus.api.problems import Problem
 from chorus.api.tasks import json_response
+from chorus.config.values import as_json
 from chorus.hub import HubError, HubNotLeader, HubRefused
 from chorus.process.assignments import SERVICE as PARENT
 from chorus.wire.schema import Schema
@@ -54,7 +55,7 @@ async def get_status(context: Here) -> Response:
     try:
         told = (await context.hub.call_service(PARENT, "status", timeout=SIBLING_TIMEOUT_S)).head
     except HubError:
-        told = assignment.model_dump(mode="json")  # its parent is about to answer, or to end
+        told = as_json(assignment)  # its parent is about to answer, or to end
     return json_response(
         {
             "agent_id": settings.agent_id,

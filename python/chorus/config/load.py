@@ -12,13 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import SecretBytes
-
 from chorus.config.directories import default_data_dir, default_run_dir, socket_path_problem
 from chorus.config.groups.assignment import Assignment
 from chorus.config.groups.mesh import TimingSettings
 from chorus.config.groups.models import AiSettings
 from chorus.config.groups.sandbox import SandboxSettings
+from chorus.config.masked import SecretData
 from chorus.config.model import Settings, SettingsError
 from chorus.config.private import is_private
 from chorus.config.read import Value, read_values
@@ -26,6 +25,7 @@ from chorus.config.role_keys import role_keys_problem
 from chorus.config.rules import RulesError, read_rules
 from chorus.config.secret import NO_SECRET, SECRET_MIN_BYTES, choose_secret, derive_cluster_id
 from chorus.config.setting import Group, declared
+from chorus.config.values import typed
 from chorus.config.variables import BY_NAME
 from chorus.license.shown import kind_of, shown
 
@@ -104,7 +104,7 @@ def with_licence(boot: Boot, licence_secret: bytes = b"", licence_cluster: str =
         raise SettingsError([NO_SECRET])
     values = dict(boot.values)
     source = values["CHORUS_CLUSTER_SECRET"].source if boot.is_set("CHORUS_CLUSTER_SECRET") else "licence"
-    values["CHORUS_CLUSTER_SECRET"] = Value(SecretBytes(secret), "", source)
+    values["CHORUS_CLUSTER_SECRET"] = Value(SecretData(secret), "", source)
     values["CHORUS_LICENSE_ID"] = Value(
         shown(license_id, kaching), shown(license_id, kaching), boot.values["CHORUS_LICENSE_ID"].source
     )
@@ -139,7 +139,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
 
 
 def _fields(group: type[Group], boot: Boot) -> dict[str, Any]:
-    return {field: boot[setting.name] for field, setting in declared(group)}
+    return typed(group, {field: boot[setting.name] for field, setting in declared(group)})
 
 
 def timing_of(boot: Boot) -> TimingSettings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from chorus.config.groups.agent import AgentSettings
 from chorus.config.groups.assignment import Assignment
 from chorus.config.groups.cluster import ClusterSettings
@@ -23,6 +25,7 @@ class SettingsError(Exception):
         self.problems = problems
 
 
+@dataclass(frozen=True, kw_only=True)
 class Settings(
     AgentSettings,
     NetworkSettings,
@@ -38,7 +41,7 @@ class Settings(
     """
 
     # As it is when a process starts; what counts later, `chorus.process.Assignments` tells.
-    assignment: Assignment = Assignment()
+    assignment: Assignment = field(default_factory=Assignment)
     sandbox: SandboxSettings
     ai: AiSettings
 

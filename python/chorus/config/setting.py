@@ -1,25 +1,12 @@
 """What it takes to declare a setting, once: its variable's name, form, default, secrecy and help, beside the
-field of the model that holds its value. All else that knows of settings reads these declarations.
+field that holds its value. All else that knows of settings reads these declarations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Final
-
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    PlainSerializer,
-    SecretBytes,
-    SecretStr,
-    SerializationInfo,
-)
-
-# The context of a dump that has secrets in the clear: the hand-over to the agent's own processes.
-WITH_SECRETS: Final = {"secrets": True}
+from typing import Any, ClassVar, get_args, get_type_hints
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,35 +57,16 @@ class Setting:
         return self.otherwise or self.form.partition(" such as ")[0]
 
 
-class Group(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Group:
     """Settings that belong together. A field with a `Setting` in its annotation is declared by it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: ClassVar[str] = ""
 
 
 def declared(group: type[Group]) -> Iterator[tuple[str, Setting]]:
     """The fields of a group that are settings, in their order."""
-    for field, info in group.model_fields.items():
-        for found in info.metadata:
+    for field, hint in get_type_hints(group, include_extras=True).items():
+        for found in get_args(hint):
             if isinstance(found, Setting):
                 yield field, found
-
-
-def _text(value: SecretStr, info: SerializationInfo) -> str:
-    return value.get_secret_value() if info.context == WITH_SECRETS else str(value)
-
-
-def _hex(value: SecretBytes, info: SerializationInfo) -> str:
-    return value.get_secret_value().hex() if info.context == WITH_SECRETS else str(value)
-
-
-def _of_hex(value: Any) -> Any:
-    return bytes.fromhex(value) if isinstance(value, str) else value
-
-
-# Masked in every dump but the hand-over.
-SecretText = Annotated[SecretStr, PlainSerializer(_text, when_used="json")]
-# Hexadecimal where it is handed over.
-SecretData = Annotated[SecretBytes, BeforeValidator(_of_hex), PlainSerializer(_hex, when_used="json")]

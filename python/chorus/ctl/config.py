@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from chorus.config import Boot, Settings, boot_settings, complete, exposure
+from chorus.config import Settings, exposure
 from chorus.config.groups.assignment import Assignment
-from chorus.config.load import with_licence
+from chorus.config.load import Boot, boot_settings, complete, with_licence
 from chorus.config.read import Value, warnings
 from chorus.config.secret import SECRET_MIN_BYTES
 from chorus.config.setting import declared

@@ -15,7 +15,8 @@ from typing import Final
 
 import httpx
 
-from chorus.config import Settings, SettingsError, exposure, load_settings
+from chorus.config import Settings, SettingsError, exposure
+from chorus.config.load import load_settings
 from chorus.config.secret import SECRET_MIN_BYTES
 from chorus.ctl import contexts, daemon, model_check
 from chorus.ctl.client import Client

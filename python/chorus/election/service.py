@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +300,7 @@ class Election:
 
     async def _rejoin(self, request: Request) -> dict[str, Any]:
         """`rejoin`: by hand; this agent leaves its mesh for another one that it meets."""
-        return (await self.departures.rejoin()).model_dump()
+        return asdict(await self.departures.rejoin())
 
     async def _recovery(self, request: Request) -> dict[str, Any]:
         """`recovery`: what is left of the mesh when a majority of its voters is lost."""
@@ -310,7 +311,7 @@ class Election:
         mesh, force = request.head.get("mesh"), request.head.get("force", False)
         if not isinstance(mesh, str) or not isinstance(force, bool):
             raise HubInvalid("mesh: give the id that the plan names; force: true or false")
-        return (await self.recovering.recover(mesh, force=force)).model_dump()
+        return asdict(await self.recovering.recover(mesh, force=force))
 
     async def _drain(self, request: Request) -> dict[str, Any]:
         """`drain` {deadline_s?}: hands leadership over before the stop."""

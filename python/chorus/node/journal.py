@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import SecretBytes, SecretStr
-
 from chorus.config import Settings
+from chorus.config.masked import Masked
+from chorus.config.values import as_json
 from chorus.hub import HubClosed, HubError, guard
 from chorus.process import Process
 from chorus.wire.log import LogType
@@ -159,12 +159,8 @@ class Journal:
 
 def shown(settings: Settings) -> dict[str, Any]:
     """The settings without those that are secret; what else might hold one is for the sentinel to find."""
-    secret = {
-        name
-        for name in type(settings).model_fields
-        if isinstance(getattr(settings, name), SecretStr | SecretBytes)
-    }
-    return settings.model_dump(mode="json", exclude=secret)
+    said = as_json(settings)
+    return {name: value for name, value in said.items() if not isinstance(getattr(settings, name), Masked)}
 
 
 def _read(path: Path) -> str | None:

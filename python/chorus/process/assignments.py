@@ -10,9 +10,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from chorus.config import Assignment
+from chorus.config.values import from_json
 from chorus.hub import Hub, HubError
 
 # Where the parent tells of a change, and the service that it offers.
@@ -84,8 +83,8 @@ class Assignments:
         if said["number"] <= self._number:
             return
         try:
-            heard = Assignment.model_validate(said.get("assignment"))
-        except ValidationError:
+            heard = from_json(Assignment, said.get("assignment"))
+        except ValueError:
             return  # no word of this version's parent
         self._number = said["number"]
         if heard != self._current:

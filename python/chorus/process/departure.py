@@ -5,22 +5,22 @@ Who decides that is the election process; who does it is the parent, at its next
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any, Literal
 
 from chorus.config.files import sync_folder, write_private
+from chorus.config.values import as_json, from_json
 
 # removed: the mesh removed this agent. merge: a mesh of one joins another. rejoin: it leaves its mesh for
 # another. recovered: its mesh goes on as another one. recover: it founds that one.
 Kind = Literal["removed", "merge", "rejoin", "recovered", "recover"]
 
 
-class Departure(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
     """Which mesh this agent leaves, which one it is bound for if that is known, and why, in a sentence."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     kind: Kind
     mesh: str
@@ -40,16 +40,21 @@ class UnreadableDeparture(Exception):
 def read_departure(path: Path) -> Departure | None:
     """The note, if there is one. Raises UnreadableDeparture, and OSError for the disk."""
     try:
-        return Departure.model_validate_json(path.read_bytes())
+        return _departure(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise UnreadableDeparture(f"{field}: {first['msg']}" if field else first["msg"]) from None
+    except (ValueError, RecursionError) as error:
+        raise UnreadableDeparture(str(error)) from None
+
+
+def _departure(said: Any) -> Departure:
+    if isinstance(said, dict):
+        # What another version says besides is passed over.
+        said = {field.name: said[field.name] for field in fields(Departure) if field.name in said}
+    return from_json(Departure, said)
 
 
 def write_departure(path: Path, departure: Departure) -> None:
     """Writes the note in one step; on the disk when this returns. Raises OSError."""
-    write_private(path, departure.model_dump_json() + "\n")
+    write_private(path, json.dumps(as_json(departure)) + "\n")
     sync_folder(path.parent)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from chorus.config import Assignment, Settings, load_run_settings
+from chorus.config.values import from_json
 from chorus.hub import Handler, Hub, HubInvalid, Reply, Request, StreamHandler, guard
 from chorus.process import alive, crashes, death, exit_codes, logs
 from chorus.process.assignments import Assignments
@@ -115,7 +117,7 @@ class Process:
 def _at_start(settings: Settings) -> Assignment:
     """The assignment as the parent left it for processes that begin later than the agent did."""
     try:
-        return Assignment.model_validate_json(settings.paths.assignment_json.read_bytes())
+        return from_json(Assignment, json.loads(settings.paths.assignment_json.read_bytes()))
     except (OSError, ValueError):
         return settings.assignment  # it has not changed since the start
 

@@ -32,11 +32,13 @@ from chorus.table.rows import (
     VoteRow,
 )
 from chorus.table.schema import ARTIFACTS_BLOB, PROJECT_OF_ADDRESS, SOURCE_BLOB, STDIN_BLOB
-from chorus.table.submitted import shown
 from chorus.table.versions import Versions
+from chorus.wire.times import rfc3339
 
 PAGE_MAX = 500
 _BUSY_MS = 2000
+# Fields of a task that the table keeps as milliseconds since 1970.
+_TIMES = ("start_by", "submitted_at")
 
 
 def _agent_id_of(peer: str) -> str:
@@ -455,3 +457,9 @@ def _member(row: tuple[Any, ...]) -> MemberRow:
         bool(voter), bool(present), active, joined_at, table_version, tuple(orjson.loads(models)),
         model_reason,
     )  # fmt: skip
+
+
+def shown(task: dict[str, Any]) -> dict[str, Any]:
+    """A task of the table with its times as HTTP writes them."""
+    times = {name: rfc3339(task[name]) for name in _TIMES if isinstance(task.get(name), int)}
+    return {**task, **times}

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict
 
 from chorus.wire.schema import Schema
-from chorus.wire.times import rfc3339
 
 # Frozen with the schema; what HTTP allows may be less.
 TITLE_MAX_CHARS: Final = 200
@@ -144,9 +143,6 @@ class Source(Part):
     sha256: MaybeSha256 = ""
 
 
-TIMES: Final = ("start_by", "submitted_at")
-
-
 class SubmittedTask(Part):
     """A task as an entry carries it and as the table keeps it. Times are milliseconds since 1970."""
 
@@ -201,9 +197,3 @@ class SubmittedGoal(SubmittedTask):
     required_model: Word = ""
     local_model: bool = False
     continues: TaskId | None = None
-
-
-def shown(task: dict[str, Any]) -> dict[str, Any]:
-    """A task of the table with its times as HTTP writes them."""
-    times = {name: rfc3339(task[name]) for name in TIMES if isinstance(task.get(name), int)}
-    return {**task, **times}

@@ -5,7 +5,7 @@ named. Pure.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from chorus.config.forms import A_NAME
@@ -37,7 +37,7 @@ class Document:
 
     def over(self, environment: Assignment) -> Assignment:
         """The assignment, with the environment's where the document is silent."""
-        return environment.model_copy(update=self.fields)
+        return replace(environment, **self.fields)
 
 
 def read_document(content: bytes, *, trusted: bool) -> Document:

@@ -12,7 +12,7 @@ import pytest
 from chorus.agent.drain import DRAINED, Drain
 from chorus.agent.relay import LINE_MAX_BYTES, Relay, Writer
 from chorus.agent.restarts import Restarts
-from chorus.config import load_settings
+from chorus.config.load import load_settings
 from chorus.core import Scanner
 from chorus.hub import Hub, HubUnavailable, Request
 from chorus.process import crashes, logs

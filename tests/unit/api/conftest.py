@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from chorus.api.app import api_app, guarded, guarded_probes
@@ -19,7 +18,8 @@ from chorus.api.context import Context
 from chorus.api.health import Observer, health_app
 from chorus.api.service import _server, bind
 from chorus.blobs import BlobStore
-from chorus.config import load_settings
+from chorus.config.load import load_settings
+from chorus.config.masked import SecretText
 from chorus.hub import ByteStream, HubInvalid, HubNotFound, HubUnavailable, Request
 from chorus.process import Assignments
 from chorus.table.held import Holder
@@ -221,8 +221,8 @@ async def surface(tmp_path: Path, more_environ: dict[str, str]) -> AsyncIterator
     environ = {"CHORUS_LICENSE_ID": "dev-1", "CHORUS_AGENT_ID": "a", "CHORUS_DATA_DIR": str(tmp_path / "d")}
     environ["CHORUS_AI_PROVIDER"] = "none"
     environ |= more_environ
-    settings = load_settings(environ).model_copy(
-        update={"api_token": SecretStr(TOKEN), "peer_id": "peer-a", "version": "0", "run_dir": tmp_path}
+    settings = replace(
+        load_settings(environ), api_token=SecretText(TOKEN), peer_id="peer-a", version="0", run_dir=tmp_path
     )
     mesh = FakeMesh()
     hub, remote = mesh.hub("a", "api"), mesh.hub("b", "executor")

@@ -11,16 +11,15 @@ from chorus.config import (
     Assignment,
     Settings,
     SettingsError,
-    boot_settings,
-    complete,
     exposure,
     load_run_settings,
-    load_settings,
     manual,
     save_run_settings,
 )
+from chorus.config.load import boot_settings, complete, load_settings
 from chorus.config.read import warnings
 from chorus.config.secret import derive_dev_secret
+from chorus.config.values import as_json
 from chorus.config.variables import BY_NAME, SECRETS, VARIABLES
 
 DEV = {"CHORUS_LICENSE_ID": "dev-123", "HOME": "/home/someone"}
@@ -417,7 +416,7 @@ def test_every_secret_is_declared_as_one_and_handed_over_as_one(tmp_path: Path) 
     said = {name: f"secret-{name}-of-many-bytes" for name in SECRETS - {"CHORUS_LICENSE_ID"}}
     said["CHORUS_KACHING_PUBLIC_KEY"] = "5e" * 32
     settings = load_settings({**DEV, **said, "CHORUS_RUN_DIR": str(tmp_path)})
-    shown = settings.model_dump_json() + repr(settings)
+    shown = str(as_json(settings)) + repr(settings)
     assert all(secret not in shown for secret in said.values())
     save_run_settings(settings)
     handed_over = settings.paths.settings_json.read_text()

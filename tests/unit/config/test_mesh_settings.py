@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import chorus
-from chorus.config import MeshSettings, load_settings
+from chorus.config import MeshSettings
+from chorus.config.load import load_settings
 from chorus.config.mesh import SPAN_MAX_MS
 from chorus.hub import RaftStatus
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chorus.config import SettingsError, load_run_settings, load_settings, save_run_settings
+from chorus.config import SettingsError, load_run_settings, save_run_settings
+from chorus.config.load import load_settings
 from chorus.config.rules import RULES_FILE_MAX_BYTES, RulesError, read_rules
 
 pytest.importorskip("chorus._core", reason="the core is not built: make setup")

@@ -6,13 +6,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import orjson
-from pydantic import SecretBytes
 
-from chorus.config import Assignment, MeshSettings, load_settings
+from chorus.config import Assignment, MeshSettings
+from chorus.config.load import load_settings
+from chorus.config.masked import SecretData
 from chorus.coordinator.service import Coordinator
 from chorus.hub import Hub, Request
 from chorus.process import Process
@@ -99,13 +101,12 @@ class Agent:
     async def start(self) -> None:
         """Starts the coordinator, or starts it anew."""
         self.hub: Hub = self.mesh.hub(self.name, "coordinator")
-        settings = load_settings({"CHORUS_LICENSE_ID": "dev-1", "CHORUS_AGENT_ID": self.name}).model_copy(
-            update={
-                "peer_id": self.peer, "version": "0", "assignment": self.assignment,
-                "data_dir": self.folder / self.name, "run_dir": self.folder / self.name,
-                "task_lease_s": 300.0, "election_timeout_s": 150.0, "retention_s": 86_400.0,
-                "cluster_secret": SecretBytes(b"of a test"),
-            }
+        settings = replace(
+            load_settings({"CHORUS_LICENSE_ID": "dev-1", "CHORUS_AGENT_ID": self.name}),
+            peer_id=self.peer, version="0", assignment=self.assignment,
+            data_dir=self.folder / self.name, run_dir=self.folder / self.name,
+            task_lease_s=300.0, election_timeout_s=150.0, retention_s=86_400.0,
+            cluster_secret=SecretData(b"of a test"),
         )  # fmt: skip
         process = self.process = Process("coordinator", settings, Logger(logging.getLogger("chorus.test")))
         store = TableStore(process.settings.paths.table_db)
@@ -114,7 +115,7 @@ class Agent:
 
     def assign(self, **fields: Any) -> None:
         """Another assignment counts from now on."""
-        self.assignment = self.assignment.model_copy(update=fields)
+        self.assignment = replace(self.assignment, **fields)
         self.process.assignments.take(self.assignment)
 
     async def stop(self) -> None:

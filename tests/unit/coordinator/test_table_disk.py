@@ -6,13 +6,14 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from agents import DEADLINE_S, fresh_id, world
 
-from chorus.config import load_settings
+from chorus.config.load import load_settings
 from chorus.coordinator import follower
 from chorus.coordinator.service import open_table
 from chorus.hub import DISK_PREFIX, HubError, HubTimeout
@@ -117,7 +118,7 @@ async def test_a_table_that_cannot_be_opened_yet(tmp_path: Path, monkeypatch: py
     mesh.found("a")
     place = tmp_path / "a"
     settings = load_settings({"CHORUS_LICENSE_ID": "dev-1", "CHORUS_AGENT_ID": "a"})
-    settings = settings.model_copy(update={"data_dir": place, "run_dir": place})
+    settings = replace(settings, data_dir=place, run_dir=place)
     process = Process("coordinator", settings, Logger(logging.getLogger("chorus.test")))
     process._hub = mesh.hub("a", "coordinator")
     place.write_text("where a folder should be")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from license.tokens import fresh
-from pydantic import SecretStr
 
+from chorus.config.masked import SecretText
 from chorus.election.seats import Seats
 from chorus.hub import HubInvalid, HubNotPermitted, HubRefused, Request
 from chorus.license import cache
@@ -23,7 +23,7 @@ from .world import World, process, world
 KEY = Ed25519PrivateKey.generate()
 LICENSED = {
     "license_kind": "production",
-    "kaching_public_key": SecretStr(f"k1={KEY.public_key().public_bytes_raw().hex()}"),
+    "kaching_public_key": SecretText(f"k1={KEY.public_key().public_bytes_raw().hex()}"),
     "cluster_id": "c1",
     "license_grace_s": 3600.0,
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chorus.config import AiSettings, load_settings
+from chorus.config import AiSettings
+from chorus.config.load import load_settings
 from chorus.executor.backend import Limits
 from chorus.executor.driver import Job
 from chorus.executor.goal import start
@@ -18,7 +20,7 @@ from chorus.wire.task import parse_task
 
 def ai(**changes: Any) -> AiSettings:
     known = load_settings({"CHORUS_LICENSE_ID": "dev-x"}).ai
-    return known.model_copy(update={"max_steps": 25, "max_tokens": 1000, **changes})
+    return replace(known, max_steps=25, max_tokens=1000, **changes)
 
 
 def holds(settings: AiSettings, **budget: Any) -> dict[str, Any]:

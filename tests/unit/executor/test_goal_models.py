@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from chorus.config import AiSettings, load_settings
+from chorus.config import AiSettings
+from chorus.config.load import load_settings
 from chorus.executor.goal import models
 from chorus.executor.goal.model_rest import FIRST_S, MAX_S, ModelRest
 from chorus.hub import Hub, Request
@@ -18,7 +20,7 @@ REMOTE = {"provider": "resetdata", "model": "large", "local": False}
 
 
 def ai(provider: str) -> AiSettings:
-    return load_settings({"CHORUS_LICENSE_ID": "dev-x"}).ai.model_copy(update={"provider": provider})
+    return replace(load_settings({"CHORUS_LICENSE_ID": "dev-x"}).ai, provider=provider)
 
 
 async def agent(answers: list[dict[str, Any]]) -> Hub:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from chorus.config import load_settings
+from chorus.config.load import load_settings
 from chorus.executor import summary
 from chorus.executor.journal import RECORD_FILE, Journal, attempt_folder
 from chorus.executor.outbox import Item, Outbox

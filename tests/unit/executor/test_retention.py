@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from chorus.config import load_settings
+from chorus.config.load import load_settings
 from chorus.executor import retention as module
 from chorus.executor.journal import ARTIFACT_FOLDER, EVENTS, RECORD_FILE, attempt_folder, record_aside
 from chorus.executor.output_service import OutputService

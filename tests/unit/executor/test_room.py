@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from chorus.config import Assignment, MeshSettings, load_settings
+from chorus.config import Assignment, MeshSettings
+from chorus.config.load import load_settings
 from chorus.executor.room import Room
 from chorus.hub import HubNoMesh
 from chorus.process import Assignments

@@ -15,7 +15,8 @@ from typing import Any, cast
 import pytest
 from model_wire import Answer, Wire, done, lines, text, wire
 
-from chorus.config import Assignment, Settings, load_settings
+from chorus.config import Assignment, Settings
+from chorus.config.load import load_settings
 from chorus.hub import HubInvalid, HubUnavailable, Request
 from chorus.mind import backoff
 from chorus.mind.driving import Parts
@@ -268,7 +269,7 @@ async def test_a_model_whose_day_s_money_is_spent_is_away(tmp_path: Path) -> Non
 LOADED = """
 import asyncio, sys
 from pathlib import Path
-from chorus.config import load_settings
+from chorus.config.load import load_settings
 from chorus.mind.accounting import Accounts
 from chorus.mind.models import Models
 import chorus.mind.service

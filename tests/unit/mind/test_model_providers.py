@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_wire import Answer, Wire, call, cut, delta, done, events, lines, text, usage, wire
 
-from chorus.config import AiSettings, load_settings
+from chorus.config import AiSettings
+from chorus.config.load import load_settings
 from chorus.mind import backoff
 from chorus.mind.accounting import Accounts
 from chorus.mind.models import Models

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from model_wire import Answer, delta, done, events, lines, text, usage, wire
 
-from chorus.config import AiSettings, load_settings
+from chorus.config import AiSettings
+from chorus.config.load import load_settings
 from chorus.mind import backoff, breaker
 from chorus.mind.accounting import Accounts
 from chorus.mind.kept_calls import KeptCalls

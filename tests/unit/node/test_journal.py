@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from pydantic import SecretStr
 
-from chorus.config import Settings, load_settings
+from chorus.config import Settings
+from chorus.config.load import load_settings
+from chorus.config.masked import SecretText
 from chorus.hub import HubError
 from chorus.node.journal import BURST_ENTRIES, Allowance, Journal, shown
 from chorus.process import Process
@@ -35,8 +37,8 @@ class World:
             "CHORUS_CLUSTER_SECRET": SECRET,
             "CHORUS_DATA_DIR": str(folder / "data"),
         }
-        self.settings: Settings = load_settings(environ).model_copy(
-            update={"api_token": SecretStr(TOKEN), "run_dir": folder, "license_checks": 1, "version": "1"}
+        self.settings: Settings = replace(
+            load_settings(environ), api_token=SecretText(TOKEN), run_dir=folder, license_checks=1, version="1"
         )
         self.mesh = FakeMesh()
         self.hub: FakeHub = self.mesh.hub("a", "node")

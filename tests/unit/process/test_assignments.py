@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from chorus.config import Assignment
+from chorus.config.values import as_json
 from chorus.hub import Request
 from chorus.process import Assignments, assignments
 from chorus.testing.fake_hub import FakeMesh
@@ -22,7 +23,7 @@ class Parent:
 
     def __init__(self, mesh: FakeMesh) -> None:
         self.hub = mesh.hub("a", "agent")
-        self.said: dict[str, Any] = {"number": 0, "assignment": FIRST.model_dump(mode="json")}
+        self.said: dict[str, Any] = {"number": 0, "assignment": as_json(FIRST)}
 
     async def answer(self, request: Request) -> dict[str, Any]:
         return self.said
@@ -48,7 +49,7 @@ async def test_a_change_is_taken_and_told(monkeypatch: pytest.MonkeyPatch) -> No
     changes = handle.changes()
     told = asyncio.ensure_future(anext(changes))
     await asyncio.sleep(0)
-    await parent.change(1, SECOND.model_dump(mode="json"))
+    await parent.change(1, as_json(SECOND))
     async with asyncio.timeout(DEADLINE_S):
         assert await told == SECOND
     assert handle.current == SECOND
@@ -61,7 +62,7 @@ async def test_what_was_told_while_nobody_heard_it_is_asked_for(monkeypatch: pyt
     parent = Parent(mesh)
     # Its parent does not answer yet, and tells nothing: it is only there later on.
     work = await following(mesh, handle)
-    parent.said = {"number": 3, "assignment": SECOND.model_dump(mode="json")}
+    parent.said = {"number": 3, "assignment": as_json(SECOND)}
     await parent.hub.offer("agent", parent.answer)
     async with asyncio.timeout(DEADLINE_S):
         async for heard in handle.changes():
@@ -79,10 +80,10 @@ async def test_older_news_and_nonsense_change_nothing() -> None:
     changes = handle.changes()
     told = asyncio.ensure_future(anext(changes))
     await asyncio.sleep(0)
-    for number, said in ((4, SECOND.model_dump()), (6, {"role": 3}), (7, None), (8, {"unknown": 1})):
+    for number, said in ((4, as_json(SECOND)), (6, {"role": 3}), (7, None), (8, {"unknown": 1})):
         await parent.hub.publish_local(assignments.TOPIC, {"number": number, "assignment": said})
     await parent.hub.publish_local(assignments.TOPIC, "nonsense")
-    await parent.change(9, SECOND.model_dump(mode="json"))
+    await parent.change(9, as_json(SECOND))
     async with asyncio.timeout(DEADLINE_S):
         assert await told == SECOND
     assert handle._number == 9

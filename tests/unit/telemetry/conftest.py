@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
-from chorus.config import Settings, load_settings
+from chorus.config import Settings
+from chorus.config.load import load_settings
 from chorus.process.logs import bind
 from chorus.telemetry.client import Backbeat, Pace
 from chorus.telemetry.link import Link
@@ -39,7 +41,7 @@ def settings_for(endpoint: str) -> Settings:
             "HOME": "/nonexistent",
         }
     )
-    return settings.model_copy(update={"peer_id": "12D3KooWtelemetry"})
+    return replace(settings, peer_id="12D3KooWtelemetry")
 
 
 async def until(true: Callable[[], Any], what: str) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chorus.table.submitted import SubmittedGoal, SubmittedTask, shown
+from chorus.table.reader import shown
+from chorus.table.submitted import SubmittedGoal, SubmittedTask
 from chorus.wire.ids import encode, heard_task_id, is_id, new_id
 from chorus.wire.messages import MESSAGES
 from chorus.wire.offload import offload, source_sha256

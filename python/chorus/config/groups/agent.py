@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ from chorus.config import forms
 from chorus.config.setting import Group, Setting
 
 
+@dataclass(frozen=True, kw_only=True)
 class AgentSettings(Group):
     """Who this agent is on this machine."""
 

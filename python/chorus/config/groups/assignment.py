@@ -4,6 +4,7 @@ change while the agent runs; everything else stands from the start.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 from chorus.config import forms
@@ -12,6 +13,7 @@ from chorus.config.setting import Group, Setting
 TASKS_MAX: Final = 1_000
 
 
+@dataclass(frozen=True, kw_only=True)
 class Assignment(Group):
     """One assignment, whole. Field names are those of WHOOSH's documents too."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from chorus.config import forms
-from chorus.config.setting import Group, SecretData, SecretText, Setting
+from chorus.config.masked import SecretData, SecretText
+from chorus.config.setting import Group, Setting
 
 
+@dataclass(frozen=True, kw_only=True)
 class ClusterSettings(Group):
     """Which cluster the agent belongs to, and what it may read there."""
 

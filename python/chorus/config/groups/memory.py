@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from chorus.config import forms
 from chorus.config.setting import Group, Setting
 
 
+@dataclass(frozen=True, kw_only=True)
 class MemorySettings(Group):
     """How agents talk plans over, and what must not leave them."""
 

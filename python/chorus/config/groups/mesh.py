@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from chorus.config import forms
@@ -11,6 +12,7 @@ from chorus.config.setting import Group, Setting
 VOTERS_MAX: Final = 31
 
 
+@dataclass(frozen=True, kw_only=True)
 class TimingSettings(Group):
     """How members of a mesh wait for each other, and how many vote."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from chorus.config import forms
-from chorus.config.setting import Group, SecretText, Setting
+from chorus.config.masked import SecretText
+from chorus.config.setting import Group, Setting
 
 ProviderName = Literal["none", "ollama", "resetdata"]
 
@@ -19,6 +21,7 @@ CONTEXT_MAX: Final = 10_000_000
 _PROVIDER = forms.one_of("none", "ollama", "resetdata")
 
 
+@dataclass(frozen=True, kw_only=True)
 class AiSettings(Group):
     """Which models the agent works with, and how much of them it may use."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 from chorus.config import forms
@@ -11,6 +12,7 @@ from chorus.config.setting import Group, Setting
 BLOBS_BYTES: Final = 16 * 1024 * 1024 * 1024
 
 
+@dataclass(frozen=True, kw_only=True)
 class NetworkSettings(Group):
     """Where the agent listens, and how it finds others."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from chorus.config import forms
@@ -27,6 +28,7 @@ def _images(text: str) -> Any:
     return forms.IMAGES.parse(text) or DEFAULT_IMAGES
 
 
+@dataclass(frozen=True, kw_only=True)
 class SandboxSettings(Group):
     """What a sandbox may be made of and how much it may use at most."""
 

@@ -4,12 +4,15 @@ and where sources are fetched from.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from chorus.config import forms
-from chorus.config.setting import Group, SecretText, Setting
+from chorus.config.masked import SecretText
+from chorus.config.setting import Group, Setting
 
 
+@dataclass(frozen=True, kw_only=True)
 class ServiceSettings(Group):
     """Whom the agent asks besides other agents."""
 
