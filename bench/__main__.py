@@ -9,62 +9,62 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 import uvloop
 
 from bench import container, curator, goals, local, log, mesh, real_model, records, scan
-from bench.figures import Amounts, Comparison, amounts_table, table
+from bench.figures import Amounts, Comparison, Row, amounts_table, table
 
-NAMES = (
-    "ucxl", "hub", "pubsub", "dht", "seal", "scan", "log", "context", "entry", "tasks", "goals", "container"
-)  # fmt: skip
+
+def _on_loop(bench: Callable[..., Coroutine[Any, Any, Sequence[Row]]]) -> Callable[..., Sequence[Row]]:
+    return lambda *arguments: uvloop.run(bench(*arguments))
+
+
+BENCHES: Final[dict[str, Callable[[], Sequence[Row]]]] = {
+    "ucxl": local.ucxl,
+    "hub": _on_loop(local.hub_call),
+    "pubsub": _on_loop(local.pubsub),
+    "dht": _on_loop(records.dht),
+    "seal": records.sealing,
+    "log": _on_loop(log.log),
+    "context": curator.context,
+    "scan": scan.scan,
+    "goals": goals.goals,
+    "container": container.container,
+}
+# These share one mesh of three agents.
+OF_A_MESH: Final[dict[str, Callable[[list[dict[str, Any]]], Sequence[Row]]]] = {
+    "entry": _on_loop(mesh.entry),
+    "tasks": mesh.tasks,
+}
 
 
 def main() -> int:
     """All benches, or those of --only."""
     parser = argparse.ArgumentParser(prog="bench", description="Measures CHORUS beside its peers.")
+    names = (*BENCHES, *OF_A_MESH)
     only = "only these (may be repeated); `model` runs five goals with a real model, by hand alone"
-    parser.add_argument("--only", action="append", choices=(*NAMES, "model"), help=only)
+    parser.add_argument("--only", action="append", choices=(*names, "model"), help=only)
     parser.add_argument("--json", type=Path, default=Path("dist/bench.json"), metavar="FILE")
     arguments = parser.parse_args()
-    chosen = arguments.only or NAMES
-    rows: list[Comparison] = []
-    amounts: list[Amounts] = []
-    if "ucxl" in chosen:
-        rows.append(local.ucxl())
-    if "hub" in chosen:
-        rows += uvloop.run(local.hub_call())
-    if "pubsub" in chosen:
-        rows.append(uvloop.run(local.pubsub()))
-    if "dht" in chosen:
-        rows += uvloop.run(records.dht())
-    if "seal" in chosen:
-        rows += records.sealing()
-    if "log" in chosen:
-        rows += uvloop.run(log.log())
-    if "context" in chosen:
-        rows += curator.context()
-    if "scan" in chosen:
-        rows += scan.scan()
-    if "entry" in chosen or "tasks" in chosen:
+    chosen = arguments.only or names
+    rows = [row for name, bench in BENCHES.items() if name in chosen for row in bench()]
+    if of_a_mesh := [bench for name, bench in OF_A_MESH.items() if name in chosen]:
         with (
             tempfile.TemporaryDirectory(prefix="chorus-bench-") as folder,
             mesh.mesh({**os.environ, "XDG_STATE_HOME": folder}) as agents,
         ):
-            if "entry" in chosen:
-                rows.append(uvloop.run(mesh.entry(agents)))
-            if "tasks" in chosen:
-                rows += mesh.tasks(agents)
-    if "goals" in chosen:
-        rows += goals.goals()
-    if "container" in chosen:
-        amounts += container.container()
+            rows += [row for bench in of_a_mesh for row in bench(agents)]
     if "model" in chosen:
         print(real_model.real_model())
-    if not rows and not amounts:
+    if not rows:
         return 0
-    tables = [table(rows)] if rows else []
+    comparisons = [row for row in rows if isinstance(row, Comparison)]
+    amounts = [row for row in rows if isinstance(row, Amounts)]
+    tables = [table(comparisons)] if comparisons else []
     if amounts:
         tables.append(amounts_table(amounts))
     print("\n\n".join(tables))
@@ -72,8 +72,9 @@ def main() -> int:
     content = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": f"{platform.system()} {platform.release()}, {os.cpu_count()} cores",
+        # Of comparisons; each amount names its own.
         "unit": "microseconds",
-        "rows": [row.as_json() for row in rows],
+        "rows": [row.as_json() for row in comparisons],
         "amounts": [amount.as_json() for amount in amounts],
     }
     arguments.json.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -43,21 +43,48 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """Something measured several times that has no peer; `target` is the largest median that is wanted."""
+    """Something measured several times in a unit of its own.
+
+    `target` is the largest median that is wanted, with `at_least` the smallest. With a peer, measured in the
+    same run, it is a ratio instead: our median over the peer's.
+    """
 
     what: str
     unit: str
     values: Sequence[float]
     target: float
+    at_least: bool = False
+    peer_name: str = ""
+    peer: Sequence[float] = ()
+    # What else was seen, in a sentence.
+    note: str = ""
 
     @property
     def median(self) -> float:
         """The one in the middle, the upper of two."""
-        return sorted(self.values)[len(self.values) // 2]
+        return _median(self.values)
+
+    @property
+    def ratio(self) -> float | None:
+        """Our median over the peer's; None without a peer."""
+        return self.median / _median(self.peer) if self.peer else None
+
+    @property
+    def reached(self) -> bool:
+        """Whether the target is."""
+        held = self.median if self.ratio is None else self.ratio
+        return held >= self.target if self.at_least else held <= self.target
 
     def as_json(self) -> dict[str, Any]:
         """For the file."""
-        return {**asdict(self), "median": self.median, "reached": self.median <= self.target}
+        return {**asdict(self), "median": self.median, "ratio": self.ratio, "reached": self.reached}
+
+
+Row = Comparison | Amounts
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
 
 
 def figures(name: str, taken: Sequence[float]) -> Figures:
@@ -84,11 +111,24 @@ def table(rows: Sequence[Comparison]) -> str:
 
 def amounts_table(rows: Sequence[Amounts]) -> str:
     """All amounts, as text."""
-    lines: list[tuple[str, ...]] = [("what", "unit", "n", "least", "median", "most", "target")]
+    lines: list[tuple[str, ...]] = [
+        ("what", "who", "unit", "n", "least", "median", "most", "ratio", "target")
+    ]
     for row in rows:
-        shown = [f"{value:.3g}" for value in (min(row.values), row.median, max(row.values))]
-        lines.append((row.what, row.unit, str(len(row.values)), *shown, f"≤ {row.target:g}"))
-    return _aligned(lines, left=2)
+        wanted = f"{'≥' if row.at_least else '≤'} {row.target:g}"
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        lines.append((row.what, "chorus", row.unit, *_spread(row.values), ratio, wanted))
+        if row.peer:
+            lines.append(("", row.peer_name, row.unit, *_spread(row.peer), "", ""))
+    return "\n".join([_aligned(lines, left=3), *(f"\n{row.what}: {row.note}" for row in rows if row.note)])
+
+
+def _spread(values: Sequence[float]) -> list[str]:
+    return [str(len(values)), *map(_amount, (min(values), _median(values), max(values)))]
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _aligned(lines: Sequence[Sequence[str]], left: int) -> str:

@@ -61,7 +61,7 @@ async def hub_call() -> list[Comparison]:
     ]
 
 
-async def pubsub() -> Comparison:
+async def pubsub() -> list[Comparison]:
     """Python, hub, core, mesh, core, hub, Python and back, beside go-libp2p with one node in each process."""
     async with running(*module("stand_ins", "core", "")) as far:
         far_hub, address = far.split()
@@ -73,7 +73,7 @@ async def pubsub() -> Comparison:
     async with running(str(peers / "gossip"), "echo") as address:
         peer = await times(str(peers / "gossip"), "ping", address, str(ROUND_TRIPS), str(PAYLOAD_BYTES))
     what = f"pubsub round trip, {PAYLOAD_BYTES} B, signed"
-    return Comparison(what, figures("chorus", ours), figures("go-libp2p, no hub", peer), 1.0)
+    return [Comparison(what, figures("chorus", ours), figures("go-libp2p, no hub", peer), 1.0)]
 
 
 async def _round_trips(hub_path: str) -> list[float]:
@@ -94,13 +94,13 @@ async def _round_trips(hub_path: str) -> list[float]:
         return await measured(ROUND_TRIPS, once)
 
 
-def ucxl() -> Comparison:
+def ucxl() -> list[Comparison]:
     """A UCXL address read from Python (wanted: 3 µs), beside a regular expression."""
     ours, peer = list[float](), list[float]()
     for _ in range(ROUNDS):
         ours += _parses(Ucxl.parse)
         peer += _parses(_by_expression)
-    return Comparison("UCXL parse", figures("chorus", ours), figures("regular expression", peer), 1.0)
+    return [Comparison("UCXL parse", figures("chorus", ours), figures("regular expression", peer), 1.0)]
 
 
 def _by_expression(text: str) -> tuple[str, ...]:
