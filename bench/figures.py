@@ -46,7 +46,7 @@ class Amounts:
     """Something measured several times in a unit of its own.
 
     `target` is the largest median that is wanted, with `at_least` the smallest. With a peer, measured in the
-    same run, it is a ratio instead: our median over the peer's.
+    same run, it is a ratio instead: our median over the peer's. With a peer that is `shown` alone it is not.
     """
 
     what: str
@@ -56,6 +56,8 @@ class Amounts:
     at_least: bool = False
     peer_name: str = ""
     peer: Sequence[float] = ()
+    # The peer tells what the machine can do: the target is no ratio to it.
+    shown: bool = False
     # What else was seen, in a sentence.
     note: str = ""
 
@@ -72,7 +74,7 @@ class Amounts:
     @property
     def reached(self) -> bool:
         """Whether the target is."""
-        held = self.median if self.ratio is None else self.ratio
+        held = self.median if self.ratio is None or self.shown else self.ratio
         return held >= self.target if self.at_least else held <= self.target
 
     def as_json(self) -> dict[str, Any]:
@@ -102,11 +104,11 @@ def table(rows: Sequence[Comparison]) -> str:
     lines: list[tuple[str, ...]] = [("what", "who", "n", "p50", "p90", "p99", "most", "ratio", "target")]
     for row in rows:
         for one, ratio, target in ((row.ours, f"{row.ratio:.2f}", f"≤ {row.target:g}"), (row.peer, "", "")):
-            times = [_time(value) for value in (one.p50, one.p90, one.p99, one.most)]
+            times = [time_text(value) for value in (one.p50, one.p90, one.p99, one.most)]
             lines.append(
                 (row.what if one is row.ours else "", one.name, str(one.count), *times, ratio, target)
             )
-    return "\n".join([_aligned(lines, left=2), *(f"\n{row.what}: {row.note}" for row in rows if row.note)])
+    return "\n".join([aligned(lines, left=2), *(f"\n{row.what}: {row.note}" for row in rows if row.note)])
 
 
 def amounts_table(rows: Sequence[Amounts]) -> str:
@@ -115,23 +117,24 @@ def amounts_table(rows: Sequence[Amounts]) -> str:
         ("what", "who", "unit", "n", "least", "median", "most", "ratio", "target")
     ]
     for row in rows:
-        wanted = f"{'≥' if row.at_least else '≤'} {row.target:g}"
+        wanted = f"{'≥' if row.at_least else '≤'} {row.target:g}{f' {row.unit}' if row.shown else ''}"
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         lines.append((row.what, "chorus", row.unit, *_spread(row.values), ratio, wanted))
         if row.peer:
             lines.append(("", row.peer_name, row.unit, *_spread(row.peer), "", ""))
-    return "\n".join([_aligned(lines, left=3), *(f"\n{row.what}: {row.note}" for row in rows if row.note)])
+    return "\n".join([aligned(lines, left=3), *(f"\n{row.what}: {row.note}" for row in rows if row.note)])
 
 
 def _spread(values: Sequence[float]) -> list[str]:
-    return [str(len(values)), *map(_amount, (min(values), _median(values), max(values)))]
+    return [str(len(values)), *map(amount_text, (min(values), _median(values), max(values)))]
 
 
-def _amount(value: float) -> str:
+def amount_text(value: float) -> str:
+    """For people."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _aligned(lines: Sequence[Sequence[str]], left: int) -> str:
+def aligned(lines: Sequence[Sequence[str]], left: int) -> str:
     """The first `left` columns begin together, the others end together."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
@@ -143,7 +146,8 @@ def _aligned(lines: Sequence[Sequence[str]], left: int) -> str:
     )
 
 
-def _time(microseconds: float) -> str:
+def time_text(microseconds: float) -> str:
+    """For people, in milliseconds where there are some."""
     if microseconds >= 1000:
         return f"{microseconds / 1000:.2f} ms"
     return f"{microseconds:.0f} µs" if microseconds >= 10 else f"{microseconds:.2f} µs"
