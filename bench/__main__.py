@@ -15,7 +15,19 @@ from typing import Any, Final
 
 import uvloop
 
-from bench import container, curator, goals, local, log, mesh, real_model, records, scan
+from bench import (
+    burst,
+    container,
+    curator,
+    direct,
+    goals,
+    local,
+    log,
+    mesh,
+    real_model,
+    records,
+    scan,
+)
 from bench.figures import Amounts, Comparison, Row, amounts_table, table
 
 
@@ -27,6 +39,9 @@ BENCHES: Final[dict[str, Callable[[], Sequence[Row]]]] = {
     "ucxl": local.ucxl,
     "hub": _on_loop(local.hub_call),
     "pubsub": _on_loop(local.pubsub),
+    "burst": _on_loop(burst.burst),
+    "request": _on_loop(direct.request),
+    "bulk": _on_loop(direct.bulk),
     "dht": _on_loop(records.dht),
     "seal": records.sealing,
     "log": _on_loop(log.log),

@@ -7,9 +7,10 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 from bench.figures import Comparison, figures
-from bench.processes import go_peers, module, running, times
+from bench.processes import go_peers, module, peer_of, running, times, two_cores
 from bench.stand_ins import TOPIC, TYPE
 from bench.timing import measured
 from chorus.core import Ucxl
@@ -63,12 +64,8 @@ async def hub_call() -> list[Comparison]:
 
 async def pubsub() -> list[Comparison]:
     """Python, hub, core, mesh, core, hub, Python and back, beside go-libp2p with one node in each process."""
-    async with running(*module("stand_ins", "core", "")) as far:
-        far_hub, address = far.split()
-        async with running(*module("stand_ins", "core", address)) as near:
-            near_hub = near.split()[0]
-            async with running(*module("stand_ins", "gossip", far_hub)):
-                ours = await _round_trips(near_hub)
+    async with two_cores() as (near, far), running(*module("stand_ins", "gossip", far)):
+        ours = await _round_trips(near)
     peers = go_peers()
     async with running(str(peers / "gossip"), "echo") as address:
         peer = await times(str(peers / "gossip"), "ping", address, str(ROUND_TRIPS), str(PAYLOAD_BYTES))
@@ -78,20 +75,20 @@ async def pubsub() -> list[Comparison]:
 
 async def _round_trips(hub_path: str) -> list[float]:
     async with await Hub.connect(hub_path, "bench") as hub, hub.subscribe(TOPIC) as messages:
-        async with hub.events() as events:
-            while not (await hub.net_state()).get("peers"):
-                await events.get()
+        await peer_of(hub)
         await asyncio.sleep(SETTLE_S)
 
         async def once(number: int) -> None:
-            data = {"status": "healthy", "details": {"n": number, "pad": ""}}
-            # The envelope's own fields count too: all in all about PAYLOAD_BYTES.
-            data["details"] = {"n": number, "pad": "x" * (PAYLOAD_BYTES - 200)}
-            await hub.publish(TOPIC, TYPE, data)
+            await hub.publish(TOPIC, TYPE, message(n=number))
             while (await messages.get()).data["details"]["n"] != number:
                 pass
 
         return await measured(ROUND_TRIPS, once)
+
+
+def message(**details: int) -> dict[str, Any]:
+    """Data of a message on TOPIC. The envelope's own fields count too: all in all about PAYLOAD_BYTES."""
+    return {"status": "healthy", "details": {**details, "pad": "x" * (PAYLOAD_BYTES - 200)}}
 
 
 def ucxl() -> list[Comparison]:

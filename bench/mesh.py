@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import httpx
 
 from bench.figures import Comparison, figures
 from bench.local import PAYLOAD_BYTES
-from bench.processes import go_peers, times
+from bench.processes import free_ports, go_peers, times
 from bench.timing import measured
 from chorus.ctl.client import Client
 from chorus.ctl.contexts import Endpoint, Target
@@ -87,7 +86,7 @@ def _follower(agents: list[dict[str, Any]]) -> dict[str, Any]:
 @asynccontextmanager
 async def _etcd() -> AsyncIterator[str]:
     """Three etcd members on loopback; yields the client URL of one that follows."""
-    ports = _free_ports(6)
+    ports = free_ports(6)
     members = [f"m{i}=http://127.0.0.1:{ports[i]}" for i in range(3)]
     folder = tempfile.mkdtemp(prefix="chorus-bench-etcd-")
     async with AsyncExitStack() as stack:
@@ -122,16 +121,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.terminate()
     await process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 def tasks(agents: list[dict[str, Any]]) -> list[Comparison]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,11 +13,15 @@ from pathlib import Path
 import uvloop
 
 from chorus.core import Node
-from chorus.hub import Hub, Reply, Request
+from chorus.hub import ByteStream, Hub, Reply, Request
 
 # What both cores of a bench share; any 24 bytes would do.
 SECRET = b"a secret for measurements"
 TOPIC, TYPE = "chorus/health", "health_status"
+# As many messages may wait for a reader as the hub allows (docs/ipc.md).
+QUEUE = 65_536
+# What of a burst has not come by then after its last message is lost.
+QUIET_S = 5.0
 
 
 async def core(bootstrap: str) -> None:
@@ -51,13 +57,19 @@ async def records(what: str) -> None:
 
 
 async def service(hub_path: str) -> None:
-    """Answers calls of a sibling with what they carry."""
+    """Answers calls of siblings and peers with what they carry, streams with how many bytes they carried."""
 
     async def echo(request: Request) -> Reply:
         return Reply({}, request.payload)
 
+    async def count(_: Request, stream: ByteStream) -> None:
+        got = 0
+        async for chunk in stream:
+            got += len(chunk)
+        await stream.write(str(got).encode())
+
     async with await Hub.connect(hub_path, "echo") as hub:
-        await hub.offer("echo", echo)
+        await hub.offer("echo", echo, peers=True, streams=count)
         print("ready", flush=True)
         await asyncio.Event().wait()
 
@@ -70,7 +82,37 @@ async def gossip(hub_path: str) -> None:
             await hub.publish(TOPIC, TYPE, message.data)
 
 
-STAND_INS = {"core": core, "records": records, "service": service, "gossip": gossip}
+async def count(hub_path: str) -> None:
+    """Answers a burst, whose messages have numbers `n` below `of`, with how many of them have come: once all
+    have, or once no more come.
+    """
+    async with await Hub.connect(hub_path, "count") as hub, hub.subscribe(TOPIC, queue=QUEUE) as messages:
+        print("ready", flush=True)
+        arrived, wanted = set[int](), 0
+        while True:
+            message = messages.get_nowait()
+            if message is None:
+                with contextlib.suppress(TimeoutError):
+                    message = await asyncio.wait_for(messages.get(), QUIET_S if arrived else None)
+            if message is not None:
+                details = message.data["details"]
+                wanted = details["of"]
+                arrived.add(details["n"])
+            if message is None or len(arrived) == wanted:
+                await hub.publish(TOPIC, TYPE, {"status": "healthy", "details": {"arrived": len(arrived)}})
+                arrived.clear()
+
+
+STAND_INS = {"core": core, "records": records, "service": service, "gossip": gossip, "count": count}
+
+
+async def _until_ended(what: str, argument: str) -> None:
+    """Runs one until SIGTERM, and then lets it remove what it made."""
+    task = asyncio.ensure_future(STAND_INS[what](argument))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
 
 if __name__ == "__main__":
-    uvloop.run(STAND_INS[sys.argv[1]](sys.argv[2]))
+    uvloop.run(_until_ended(*sys.argv[1:]))
