@@ -27,6 +27,7 @@ from bench import (
     real_model,
     records,
     scan,
+    start,
 )
 from bench.figures import Amounts, Comparison, Row, amounts_table, table
 
@@ -48,6 +49,7 @@ BENCHES: Final[dict[str, Callable[[], Sequence[Row]]]] = {
     "context": curator.context,
     "scan": scan.scan,
     "goals": goals.goals,
+    "start": start.start,
     "container": container.container,
 }
 # These share one mesh of three agents.

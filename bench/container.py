@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import docker
-import httpx
 
+from bench import usage
 from bench.figures import Amounts
+from bench.probes import until
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 AGENT: Final = "chorus-agent:latest"
@@ -28,8 +29,6 @@ STARTS: Final = 5
 SETTLED_S: Final = 60.0
 IDLE_S: Final = 60.0
 IDLE_TIMES: Final = 3
-POLL_S: Final = 0.02
-LONGEST_S: Final = 120.0
 HARDENED: Final[dict[str, Any]] = {
     "read_only": True,
     "cap_drop": ["ALL"],
@@ -117,15 +116,7 @@ class _Engine:
 
     def until(self, made: Any, path: str, status: int = 200) -> None:
         """Waits until an agent answers a probe with this status."""
-        deadline = time.monotonic() + LONGEST_S
-        with httpx.Client(trust_env=False, timeout=10) as client:
-            while True:
-                with contextlib.suppress(httpx.TransportError):
-                    if client.get(f"http://{self._address(made)}:8081{path}").status_code == status:
-                        return
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"{path} of an agent does not answer {status}")
-                time.sleep(POLL_S)
+        until(lambda: f"http://{self._address(made)}:8081{path}", status)
 
     def _address(self, made: Any) -> str:
         made.reload()
@@ -133,14 +124,7 @@ class _Engine:
 
     def memory_mb(self, made: Any) -> float:
         """The proportional set size of all its processes together, in 10^6 bytes."""
-        pids = [row[1] for row in made.top()["Processes"]]
-        lines = [
-            line
-            for pid in pids
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            if line.startswith("Pss:")
-        ]
-        return sum(int(line.split()[1]) for line in lines) * 1024 / 1e6
+        return sum(usage.memory(int(row[1])).pss for row in made.top()["Processes"])
 
     def processor(self, *made: Any) -> list[float]:
         """The share of a core that each takes over a while, in percent."""
