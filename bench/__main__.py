@@ -16,6 +16,7 @@ from typing import Any, Final
 import uvloop
 
 from bench import (
+    build,
     burst,
     container,
     curator,
@@ -52,6 +53,8 @@ BENCHES: Final[dict[str, Callable[[], Sequence[Row]]]] = {
     "start": start.start,
     "container": container.container,
 }
+# These take minutes and are run by hand alone.
+BY_HAND: Final[dict[str, Callable[[], Sequence[Row]]]] = {"build": build.build}
 # These share one mesh of three agents.
 OF_A_MESH: Final[dict[str, Callable[[list[dict[str, Any]]], Sequence[Row]]]] = {
     "entry": _on_loop(mesh.entry),
@@ -63,12 +66,15 @@ def main() -> int:
     """All benches, or those of --only."""
     parser = argparse.ArgumentParser(prog="bench", description="Measures CHORUS beside its peers.")
     names = (*BENCHES, *OF_A_MESH)
-    only = "only these (may be repeated); `model` runs five goals with a real model, by hand alone"
-    parser.add_argument("--only", action="append", choices=(*names, "model"), help=only)
+    only = (
+        "only these (may be repeated); by hand alone: `build` builds the wheel, "
+        "`model` runs five goals with a real model"
+    )
+    parser.add_argument("--only", action="append", choices=(*names, *BY_HAND, "model"), help=only)
     parser.add_argument("--json", type=Path, default=Path("dist/bench.json"), metavar="FILE")
     arguments = parser.parse_args()
     chosen = arguments.only or names
-    rows = [row for name, bench in BENCHES.items() if name in chosen for row in bench()]
+    rows = [row for name, bench in {**BENCHES, **BY_HAND}.items() if name in chosen for row in bench()]
     if of_a_mesh := [bench for name, bench in OF_A_MESH.items() if name in chosen]:
         with (
             tempfile.TemporaryDirectory(prefix="chorus-bench-") as folder,
