@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -73,6 +74,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=(*names, *BY_HAND, "model"), help=only)
     parser.add_argument("--json", type=Path, default=Path("dist/bench.json"), metavar="FILE")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end)
     chosen = arguments.only or names
     rows = [row for name, bench in {**BENCHES, **BY_HAND}.items() if name in chosen for row in bench()]
     if of_a_mesh := [bench for name, bench in OF_A_MESH.items() if name in chosen]:
@@ -103,6 +105,12 @@ def main() -> int:
     arguments.json.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     print(f"\nwritten to {arguments.json}")
     return 0
+
+
+def _end(*_: object) -> None:
+    """Told to end, a bench removes what it has made; told again, it goes on with that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -107,9 +107,14 @@ STAND_INS = {"core": core, "records": records, "service": service, "gossip": gos
 
 
 async def _until_ended(what: str, argument: str) -> None:
-    """Runs one until SIGTERM, and then lets it remove what it made."""
+    """Runs one until SIGTERM, and then lets it remove what it made, also when it is told again."""
     task = asyncio.ensure_future(STAND_INS[what](argument))
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+    def end() -> None:
+        if not task.cancelling():
+            task.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
     with contextlib.suppress(asyncio.CancelledError):
         await task
 
