@@ -7,7 +7,7 @@ import time
 
 from bench.figures import Amounts
 from bench.local import PAYLOAD_BYTES, SETTLE_S, message
-from bench.processes import go_peers, module, peer_of, running, times, two_cores
+from bench.processes import go_peers, module, numbers, peer_of, running, two_cores
 from bench.stand_ins import TOPIC, TYPE
 from chorus.hub import Hub, Subscription
 
@@ -37,7 +37,7 @@ async def burst() -> list[Amounts]:
         await _seconds(hub, answers, WARM_UP)
         for _ in range(ROUNDS):
             ours.append(MESSAGES / await _seconds(hub, answers, MESSAGES))
-            peer += await times(gossip, "burst", address, str(MESSAGES), str(PAYLOAD_BYTES))
+            peer += await numbers(gossip, "burst", address, str(MESSAGES), str(PAYLOAD_BYTES))
     what = f"pubsub one way, {PAYLOAD_BYTES} B, signed, none lost of {MESSAGES:,}"
     peer_name = "go-libp2p, no hub"
     return [Amounts(what, "messages/s", ours, 2, at_least=True, peer_name=peer_name, peer=peer)]

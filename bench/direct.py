@@ -11,7 +11,7 @@ from typing import Final
 
 from bench.figures import Amounts, Comparison, figures
 from bench.local import CALLS, PAYLOAD_BYTES
-from bench.processes import FIRST_LINE_TIMEOUT_S, go_peers, module, peer_of, running, times, two_cores
+from bench.processes import FIRST_LINE_TIMEOUT_S, go_peers, module, numbers, peer_of, running, two_cores
 from bench.timing import measured
 from chorus.hub import Hub
 
@@ -44,7 +44,7 @@ async def request() -> list[Comparison]:
             ours += await measured(CALLS, lambda _: hub.request(peer, "echo", "echo", None, payload))
             for loop, taken in peers.items():
                 ask = module("nats_peer", "ask", loop, url, str(CALLS), str(PAYLOAD_BYTES))
-                taken += await times(*ask)
+                taken += await numbers(*ask)
     what = f"request to a peer, Python to Python, {PAYLOAD_BYTES} B"
     return [
         Comparison(what, figures("chorus", ours), figures(f"NATS, nats-py, {loop}", taken), 1.0)
@@ -84,7 +84,7 @@ async def bulk() -> list[Amounts]:
         far_peer = await peer_of(hub)
         for _ in range(ROUNDS):
             ours.append(await _streamed(hub, far_peer))
-            peer += await times(*module("tcp", "send", port, str(STREAM_BYTES), str(CHUNK_BYTES)))
+            peer += await numbers(*module("tcp", "send", port, str(STREAM_BYTES), str(CHUNK_BYTES)))
     what = f"direct stream, encrypted, Python to Python, {STREAM_BYTES // 2**20} MiB"
     peer_name = "loopback TCP, no hub, not encrypted"
     return [Amounts(what, "MB/s", ours, 300, at_least=True, peer_name=peer_name, peer=peer, shown=True)]

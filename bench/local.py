@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.figures import Comparison, figures
-from bench.processes import go_peers, module, peer_of, running, times, two_cores
+from bench.processes import go_peers, module, numbers, peer_of, running, two_cores
 from bench.stand_ins import TOPIC, TYPE
 from bench.timing import measured
 from chorus.core import Ucxl
@@ -54,7 +54,7 @@ async def hub_call() -> list[Comparison]:
                 ours += await measured(CALLS, lambda _: hub.call_service("echo", "echo", None, payload))
                 for loop, taken in peers.items():
                     ping = module("raw", "ping", loop, f"{folder}/{loop}", str(CALLS), str(PAYLOAD_BYTES))
-                    taken += await times(*ping)
+                    taken += await numbers(*ping)
     what = f"hub call between two processes, {PAYLOAD_BYTES} B"
     return [
         Comparison(what, figures("chorus", ours), figures(f"raw Unix socket, {loop}", taken), 2.0)
@@ -68,7 +68,7 @@ async def pubsub() -> list[Comparison]:
         ours = await _round_trips(near)
     peers = go_peers()
     async with running(str(peers / "gossip"), "echo") as address:
-        peer = await times(str(peers / "gossip"), "ping", address, str(ROUND_TRIPS), str(PAYLOAD_BYTES))
+        peer = await numbers(str(peers / "gossip"), "ping", address, str(ROUND_TRIPS), str(PAYLOAD_BYTES))
     what = f"pubsub round trip, {PAYLOAD_BYTES} B, signed"
     return [Comparison(what, figures("chorus", ours), figures("go-libp2p, no hub", peer), 1.0)]
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import docker
-import httpx
 
+from bench.agents import Agent, hub_socket, in_state, propose
+from bench.etcd import Etcd
 from bench.figures import Comparison, figures
 from bench.local import PAYLOAD_BYTES
-from bench.processes import free_ports, go_peers, times
+from bench.processes import go_peers, numbers
 from bench.timing import measured
 from chorus.ctl.client import Client
 from chorus.ctl.contexts import Endpoint, Target
@@ -41,7 +38,7 @@ CONTEXT = "bench"
 
 
 @contextmanager
-def mesh(environ: dict[str, str], count: int = 3) -> Iterator[list[dict[str, Any]]]:
+def mesh(environ: dict[str, str], count: int = 3) -> Iterator[list[Agent]]:
     """So many agents while the block runs."""
     command = [sys.executable, "-m", "chorus.ctl"]
     context = ["--context", CONTEXT]
@@ -53,77 +50,22 @@ def mesh(environ: dict[str, str], count: int = 3) -> Iterator[list[dict[str, Any
         subprocess.run([*command, "down", *context, "--purge"], env=environ, check=False)
 
 
-async def entry(agents: list[dict[str, Any]]) -> list[Comparison]:
+async def entry(agents: list[Agent]) -> list[Comparison]:
     """An entry from a follower's Python to its own table, beside a put through a follower of etcd."""
-    follower = _follower(agents)
-    run_dir = json.loads((Path(follower["data_dir"]) / "agent.json").read_text())["run_dir"]
-
     ours, peer = list[float](), list[float]()
     etcd = str(go_peers() / "etcd")
-    async with await Hub.connect(Path(run_dir) / "hub.sock", "bench") as hub, _etcd() as follower_url:
-        # Cancelling a task that nobody knows: a real entry that sets nothing in motion.
-        async def once(_: int) -> None:
-            head = {"task_id": new_id(), "by": "bench", "reason": "x" * (PAYLOAD_BYTES - 70)}
-            await hub.call_service("coordinator", "table.cancel", head)
-
+    hub_path = hub_socket(in_state(agents, "follower"))
+    async with await Hub.connect(hub_path, "bench") as hub, Etcd() as cluster:
+        url = await cluster.follower()
         for _ in range(ROUNDS):
-            ours += await measured(ENTRIES, once)
-            peer += await times(etcd, follower_url, str(ENTRIES), str(PAYLOAD_BYTES))
+            ours += await measured(ENTRIES, lambda _: propose(hub))
+            peer += await numbers(etcd, "put", url, str(ENTRIES), str(PAYLOAD_BYTES))
     what = f"entry of {PAYLOAD_BYTES} B committed on 3 disks, through a follower"
     ours_figures = figures("chorus, applied to the table", ours)
     return [Comparison(what, ours_figures, figures("etcd, gRPC from Go", peer), 1.0)]
 
 
-def _follower(agents: list[dict[str, Any]]) -> dict[str, Any]:
-    for agent in agents:
-        token = Path(agent["token_file"]).read_text().strip()
-        url = f"{agent['api']}/api/v1/election"
-        if httpx.get(url, headers={"Authorization": f"Bearer {token}"}).json()["state"] == "follower":
-            return agent
-    raise RuntimeError("no agent of the mesh follows")
-
-
-@asynccontextmanager
-async def _etcd() -> AsyncIterator[str]:
-    """Three etcd members on loopback; yields the client URL of one that follows."""
-    ports = free_ports(6)
-    members = [f"m{i}=http://127.0.0.1:{ports[i]}" for i in range(3)]
-    folder = tempfile.mkdtemp(prefix="chorus-bench-etcd-")
-    async with AsyncExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, True)
-        for i in range(3):
-            client, peer = f"http://127.0.0.1:{ports[3 + i]}", f"http://127.0.0.1:{ports[i]}"
-            process = await asyncio.create_subprocess_exec(
-                "etcd", "--name", f"m{i}", "--data-dir", f"{folder}/m{i}",
-                "--initial-cluster", ",".join(members),
-                "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-                "--listen-client-urls", client, "--advertise-client-urls", client,
-                "--log-level", "error", stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-            stack.push_async_callback(_end, process)
-        yield await _etcd_follower([f"http://127.0.0.1:{port}" for port in ports[3:]])
-
-
-async def _etcd_follower(urls: list[str]) -> str:
-    async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as http:
-        while True:
-            for url in urls:
-                try:
-                    status = (await http.post(f"{url}/v3/maintenance/status", json={})).json()
-                except (httpx.HTTPError, ValueError):
-                    continue
-                if status.get("leader", "0") not in ("0", status["header"]["member_id"]):
-                    return url
-            await asyncio.sleep(0.1)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.terminate()
-    await process.wait()
-
-
-def tasks(agents: list[dict[str, Any]]) -> list[Comparison]:
+def tasks(agents: list[Agent]) -> list[Comparison]:
     """`true` from submission to its end as the submitter sees it, and what each further command adds."""
     token = Path(agents[0]["token_file"]).read_text().strip()
     one, many, execs = list[float](), list[float](), list[float]()

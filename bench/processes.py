@@ -61,15 +61,20 @@ async def peer_of(hub: Hub) -> str:
     return str(peers[0]["peer"])
 
 
-async def times(*command: str) -> list[float]:
-    """The figures that a measuring program prints as a JSON array; times are in microseconds."""
+async def numbers(*command: str) -> list[float]:
+    """The JSON array that a measuring program prints."""
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-    async with asyncio.timeout(MEASURE_TIMEOUT_S):
-        out, _ = await process.communicate()
+    try:
+        async with asyncio.timeout(MEASURE_TIMEOUT_S):
+            out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
-    taken: list[float] = json.loads(out)
-    return taken
+    said: list[float] = json.loads(out)
+    return said
 
 
 def go_peers() -> Path:

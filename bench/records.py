@@ -12,7 +12,7 @@ from pathlib import Path
 import pyrage
 
 from bench.figures import Comparison, figures
-from bench.processes import go_peers, module, running, times
+from bench.processes import go_peers, module, numbers, running
 from bench.timing import WARM_UPS, measured
 from chorus.core import RoleKeys, open_many, open_sealed, seal, seal_many
 from chorus.hub import Hub
@@ -46,8 +46,8 @@ async def dht() -> list[Comparison]:
 
                     puts += await measured(RECORDS, _put(writer, names, values))
                     gets += await measured(RECORDS, _get(reader, names))
-                    peer_puts += await times(peer, "put", str(RECORDS), str(VALUE_BYTES))
-                    peer_gets += await times(peer, "get", str(RECORDS), str(VALUE_BYTES))
+                    peer_puts += await numbers(peer, "put", str(RECORDS), str(VALUE_BYTES))
+                    peer_gets += await numbers(peer, "get", str(RECORDS), str(VALUE_BYTES))
                 hits, calls = await _cache(reader, names[0], values[0])
     what = f"{VALUE_BYTES} B over {NODES} nodes, from Python"
     ours, theirs = "chorus, sealed, signed, from disk", "go-libp2p-kad-dht, plain, no hub"

@@ -1,6 +1,7 @@
-// The peer of a committed entry: puts through one member of an etcd cluster, by etcd's own client over gRPC.
+// The peer of committed entries: puts through one member of an etcd cluster, by etcd's own client over gRPC.
 //
-//	etcd URL N B    N puts of B bytes
+//	etcd put URL N B       N puts of B bytes, one after another
+//	etcd rate URL S B P    puts of B bytes by P putters for S seconds
 package main
 
 import (
@@ -16,13 +17,18 @@ import (
 )
 
 func main() {
-	count, size := measure.Number(2), measure.Number(3)
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{os.Args[1]}, DialTimeout: 10 * time.Second})
+	size := measure.Number(4)
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{os.Args[2]}, DialTimeout: 10 * time.Second})
 	measure.Check(err)
 	defer client.Close()
 	value := strings.Repeat("x", size)
-	measure.Times(count, func(i int) {
+	put := func(i int) {
 		_, err := client.Put(context.Background(), "bench/"+strconv.Itoa(i), value)
 		measure.Check(err)
-	})
+	}
+	if os.Args[1] == "rate" {
+		measure.Rate(measure.Number(3), measure.Number(5), put)
+		return
+	}
+	measure.Times(measure.Number(3), put)
 }

@@ -1,4 +1,4 @@
-// Package measure times something many times over and prints what it took.
+// Package measure runs something many times over and prints what it took.
 package measure
 
 import (
@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,6 +30,25 @@ func Times(count int, once func(int)) {
 // Print prints figures as a JSON array.
 func Print(figures []float64) {
 	Check(json.NewEncoder(os.Stdout).Encode(figures))
+}
+
+// Rate runs `once` in so many goroutines for so many seconds, each with numbers of its own, and prints how often it ran
+// in a second, as a JSON array of that one number.
+func Rate(seconds, goroutines int, once func(int)) {
+	var ran atomic.Int64
+	var group sync.WaitGroup
+	started := time.Now()
+	until := started.Add(time.Duration(seconds) * time.Second)
+	for g := range goroutines {
+		group.Go(func() {
+			for i := g; time.Now().Before(until); i += goroutines {
+				once(i)
+				ran.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	Check(json.NewEncoder(os.Stdout).Encode([]float64{float64(ran.Load()) / time.Since(started).Seconds()}))
 }
 
 // Number is the argument at an index.
