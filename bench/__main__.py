@@ -22,6 +22,7 @@ from bench import (
     container,
     curator,
     direct,
+    entries,
     goals,
     local,
     log,
@@ -59,6 +60,7 @@ BY_HAND: Final[dict[str, Callable[[], Sequence[Row]]]] = {"build": build.build}
 # These share one mesh of three agents.
 OF_A_MESH: Final[dict[str, Callable[[list[dict[str, Any]]], Sequence[Row]]]] = {
     "entry": _on_loop(mesh.entry),
+    "entries": _on_loop(entries.entries),
     "tasks": mesh.tasks,
 }
 
