@@ -23,6 +23,7 @@ from bench import (
     curator,
     direct,
     entries,
+    failover,
     goals,
     local,
     log,
@@ -53,6 +54,7 @@ BENCHES: Final[dict[str, Callable[[], Sequence[Row]]]] = {
     "scan": scan.scan,
     "goals": goals.goals,
     "start": start.start,
+    "failover": _on_loop(failover.failover),
     "container": container.container,
 }
 # These take minutes and are run by hand alone.
