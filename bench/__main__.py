@@ -22,6 +22,8 @@ from bench import (
     container,
     curator,
     direct,
+    container,
+    curator,
     entries,
     failover,
     goals,
@@ -32,6 +34,7 @@ from bench import (
     records,
     scan,
     start,
+    scheduling,
 )
 from bench.figures import Amounts, Comparison, Row, amounts_table, table
 
@@ -54,6 +57,7 @@ BENCHES: Final[dict[str, Callable[[], Sequence[Row]]]] = {
     "scan": scan.scan,
     "goals": goals.goals,
     "start": start.start,
+    "scheduling": scheduling.scheduling,
     "failover": _on_loop(failover.failover),
     "container": container.container,
 }

@@ -1,4 +1,4 @@
-"""The other ends of the benches, each a process of its own: cores, and echoes of two kinds."""
+"""The other ends of the benches, each a process of its own: cores, two kinds of echo, an idle executor."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from chorus.core import Node
+from chorus.executor.proposals import propose
 from chorus.hub import ByteStream, Hub, Reply, Request
 
 # What both cores of a bench share; any 24 bytes would do.
@@ -103,7 +105,48 @@ async def count(hub_path: str) -> None:
                 arrived.clear()
 
 
-STAND_INS = {"core": core, "records": records, "service": service, "gossip": gossip, "count": count}
+async def executor(hub_path: str) -> None:
+    """Stands in for an agent's executor, whose process was stopped: says that each task has completed as
+    soon as it is awarded.
+    """
+    under_way = set[asyncio.Task[None]]()
+    answers: dict[str, dict[str, Any]] = {
+        "health": {"ok": True, "detail": "runs nothing", "docker": {"ok": True, "detail": "not needed"}},
+        "profile": {"accepting": True, "reason": "", "images": [], "languages": [], "models": []},
+        "award": {"accepted": True},
+        "drain": {"done": True, "active": 0},
+        "release": {"done": True, "released": 0},
+    }
+
+    async def run(attempt: dict[str, Any]) -> None:
+        ended = {"outcome": "completed", "exit_code": 0}
+        for type, more in (("claim", {}), ("started", {}), ("result", ended)):
+            outcome = await propose(hub, type, {**attempt, **more})
+            if outcome is None or not outcome.accepted:
+                return
+
+    async def serve(request: Request) -> dict[str, Any]:
+        if request.method == "award":
+            attempt = {key: request.head[key] for key in ("task_id", "attempt")}
+            running = asyncio.create_task(run(attempt))
+            under_way.add(running)
+            running.add_done_callback(under_way.discard)
+        return answers[request.method]
+
+    async with await Hub.connect(hub_path, "executor") as hub:
+        await hub.offer("executor", serve, peers=True)
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+
+STAND_INS = {
+    "core": core,
+    "records": records,
+    "service": service,
+    "gossip": gossip,
+    "count": count,
+    "executor": executor,
+}
 
 
 async def _until_ended(what: str, argument: str) -> None:
