@@ -35,6 +35,7 @@ from bench import (
     scan,
     start,
     scheduling,
+    throughput,
 )
 from bench.figures import Amounts, Comparison, Row, amounts_table, table
 
@@ -68,6 +69,7 @@ OF_A_MESH: Final[dict[str, Callable[[list[dict[str, Any]]], Sequence[Row]]]] = {
     "entry": _on_loop(mesh.entry),
     "entries": _on_loop(entries.entries),
     "tasks": mesh.tasks,
+    "throughput": _on_loop(throughput.throughput),
 }
 
 
