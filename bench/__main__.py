@@ -30,6 +30,7 @@ from bench import (
     local,
     log,
     mesh,
+    output,
     real_model,
     records,
     scan,
@@ -60,6 +61,7 @@ BENCHES: Final[dict[str, Callable[[], Sequence[Row]]]] = {
     "start": start.start,
     "scheduling": scheduling.scheduling,
     "failover": _on_loop(failover.failover),
+    "scheduling": scheduling.scheduling,
     "container": container.container,
 }
 # These take minutes and are run by hand alone.
@@ -70,6 +72,7 @@ OF_A_MESH: Final[dict[str, Callable[[list[dict[str, Any]]], Sequence[Row]]]] = {
     "entries": _on_loop(entries.entries),
     "tasks": mesh.tasks,
     "throughput": _on_loop(throughput.throughput),
+    "output": output.output,
 }
 
 
