@@ -88,6 +88,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path("dist/bench.json"), metavar="FILE")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _end)
+    # What was started is ended, however the run ends.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = arguments.only or names
     rows = [row for name, bench in {**BENCHES, **BY_HAND}.items() if name in chosen for row in bench()]
     if of_a_mesh := [bench for name, bench in OF_A_MESH.items() if name in chosen]:
