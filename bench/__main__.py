@@ -22,8 +22,6 @@ from bench import (
     container,
     curator,
     direct,
-    container,
-    curator,
     entries,
     failover,
     goals,
@@ -34,8 +32,8 @@ from bench import (
     real_model,
     records,
     scan,
-    start,
     scheduling,
+    start,
     throughput,
 )
 from bench.figures import Amounts, Comparison, Row, amounts_table, table
@@ -59,7 +57,6 @@ BENCHES: Final[dict[str, Callable[[], Sequence[Row]]]] = {
     "scan": scan.scan,
     "goals": goals.goals,
     "start": start.start,
-    "scheduling": scheduling.scheduling,
     "failover": _on_loop(failover.failover),
     "scheduling": scheduling.scheduling,
     "container": container.container,
@@ -88,8 +85,6 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path("dist/bench.json"), metavar="FILE")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _end)
-    # What was started is ended, however the run ends.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = arguments.only or names
     rows = [row for name, bench in {**BENCHES, **BY_HAND}.items() if name in chosen for row in bench()]
     if of_a_mesh := [bench for name, bench in OF_A_MESH.items() if name in chosen]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bench.agents import Processor, cores, hub_socket, in_state
+from bench.agents import hub_socket, in_state
 from bench.etcd import Etcd
 from bench.figures import Amounts
 from bench.local import PAYLOAD_BYTES
 from bench.processes import go_peers, module, numbers
+from bench.usage import Processor, cores
 
 PROPOSERS: Final = 64
 # Ours and the peer's take turns, so that other work on the machine meets both.
@@ -29,7 +30,7 @@ async def entries(agents: list[dict[str, Any]]) -> list[Amounts]:
     async with Etcd() as cluster:
         url = await cluster.follower()
         for _ in range(ROUNDS):
-            processor = Processor(agents)
+            processor = Processor(*(agent["pid"] for agent in agents))
             rate, share = await numbers(*module("proposers", socket, str(ROUND_S), str(PROPOSERS)))
             taken.append(processor.shares())
             ours.append(rate)

@@ -18,9 +18,10 @@ from typing import Final
 
 import httpx
 
-from bench.agents import Agent, ask, hub_socket, in_state, processes, propose
+from bench.agents import Agent, ask, hub_socket, in_state, propose
 from bench.etcd import MEMBERS, Etcd
 from bench.figures import Comparison, figures
+from bench.usage import tree
 from chorus.ctl import agents as local_agents
 from chorus.ctl.agents import Started, without_peer
 from chorus.hub import Hub, HubError
@@ -150,7 +151,7 @@ class _Mesh:
         survivor = next(agent for agent in agents if agent is not leader)
         async with await Hub.connect(hub_socket(survivor), "bench") as hub:
             await propose(hub)
-            pids = list(processes(leader))
+            pids = list(tree(leader["pid"]))
             taken = await _until_committed(lambda: _kill(pids), lambda: propose(hub))
         self._started[leader["agent_id"]].process.wait(STOPPED_WITHIN_S)
         self._start(leader["agent_id"])
@@ -208,7 +209,7 @@ class _Mesh:
             one.process.wait(STOPPED_WITHIN_S)
         except subprocess.TimeoutExpired:
             if one.said is not None:
-                _kill(list(processes(asdict(one.entry()))))
+                _kill(list(tree(one.entry().pid)))
             one.process.kill()
             one.process.wait()
 

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from bench.agents import Agent, in_state, memory_mb, processes
+from bench.agents import Agent, in_state
 from bench.figures import Amounts
 from bench.mesh import REFILL_S
+from bench.usage import memory, tree
 from chorus.ctl.client import Client
 from chorus.ctl.contexts import Endpoint, Target
 from chorus.ctl.follow import TaskEvent, follow
@@ -107,14 +108,18 @@ def _events(client: Client, command: str) -> Iterator[TaskEvent]:
 @contextmanager
 def _growth(agents: list[Agent], growth: list[float]) -> Iterator[None]:
     """Adds by how much the agents' memory grew at most while the block ran."""
-    pids = [pid for agent in agents for pid in processes(agent)]
-    before = most = memory_mb(pids)
+    pids = [pid for agent in agents for pid in tree(agent["pid"])]
+
+    def now_mb() -> float:
+        return sum(memory(pid).pss for pid in pids)
+
+    before = most = now_mb()
     over = threading.Event()
 
     def sample() -> None:
         nonlocal most
         while not over.wait(SAMPLE_S):
-            most = max(most, memory_mb(pids))
+            most = max(most, now_mb())
 
     sampling = threading.Thread(target=sample)
     sampling.start()

@@ -13,11 +13,12 @@ from typing import Final
 import uvloop
 from supervisor.xmlrpc import SupervisorTransport
 
-from bench.agents import Agent, Processor, cores, hub_socket, run_dir
+from bench.agents import Agent, hub_socket, run_dir
 from bench.figures import Amounts
 from bench.mesh import mesh
 from bench.processes import module, running
 from bench.submitter import Submitter
+from bench.usage import Processor, cores
 
 ROUNDS: Final = 5
 ROUND_S: Final = 5.0
@@ -53,7 +54,8 @@ async def _scheduling(agents: list[Agent]) -> list[Amounts]:
             await stack.enter_async_context(running(*executor))
         submitter = await stack.enter_async_context(Submitter(agents, {"commands": ["true"]}, AT_ONCE))
         for _ in range(ROUNDS):
-            processor, began, used = Processor(agents), time.monotonic(), time.process_time()
+            processor = Processor(*(agent["pid"] for agent in agents))
+            began, used = time.monotonic(), time.process_time()
             rates.append(await submitter.rate(ROUND_S))
             taken.append(processor.shares())
             own.append((time.process_time() - used) / (time.monotonic() - began))

@@ -156,13 +156,9 @@ class _Agent:
 
 def _processor(agents: list[_Agent]) -> list[float]:
     """The share of a core that each takes over a while, in percent."""
-    before = [usage.processor_s(agent.pid) for agent in agents]
-    began = time.monotonic()
+    measured = [usage.Processor(agent.pid) for agent in agents]
     time.sleep(IDLE_S)
-    passed = time.monotonic() - began
-    return [
-        100 * (usage.processor_s(agent.pid) - was) / passed for agent, was in zip(agents, before, strict=True)
-    ]
+    return [100 * sum(one.shares().values()) for one in measured]
 
 
 def _told(memory: list[usage.Memory]) -> str:

@@ -7,10 +7,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from bench.agents import Agent, Processor, ask, cores
+from bench.agents import Agent, ask
 from bench.figures import Amounts
 from bench.mesh import IMAGE
 from bench.submitter import Submitter
+from bench.usage import Processor, cores
 
 # Ours and the peer's take turns, so that other work on the machine meets both.
 ROUNDS: Final = 5
@@ -28,7 +29,7 @@ async def throughput(agents: list[Agent]) -> list[Amounts]:
     # Twice as many as run, so that the next one is there when one has ended.
     async with Submitter(agents, {"commands": ["true"]}, 2 * at_once) as submitter:
         for _ in range(ROUNDS):
-            processor = Processor(agents)
+            processor = Processor(*(agent["pid"] for agent in agents))
             ours.append(await submitter.rate(ROUND_S))
             taken.append(processor.shares())
             peer.append(_docker_runs(at_once))

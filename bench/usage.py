@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Final
 
 KIB: Final = 1024
 MB: Final = 1e6
+# Programs that take less of a core are not named.
+NAMED_FROM: Final = 0.05
 # Of the fields of /proc/PID/stat after the name: utime, stime, and those of children that have ended.
 _TIMES: Final = slice(11, 15)
 
@@ -46,14 +50,37 @@ def memory(pid: int) -> Memory:
     return Memory(_name(pid), found["Pss:"], found["Private_Dirty:"])
 
 
-def processor_s(pid: int) -> float:
-    """Seconds that a process and all below it have used, those that have ended among them."""
-    ticks = 0
-    for one in tree(pid):
+def processor_s(pids: Iterable[int]) -> dict[str, float]:
+    """Seconds that processes and all below them have used, those that have ended among them, by program."""
+    used: defaultdict[str, float] = defaultdict(float)
+    for one in (below for pid in pids for below in tree(pid)):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(map(int, fields[_TIMES]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+            used[_name(one)] += sum(map(int, fields[_TIMES])) / os.sysconf("SC_CLK_TCK")
+    return used
+
+
+class Processor:
+    """What the programs below some processes take of the processor from here on."""
+
+    def __init__(self, *pids: int) -> None:
+        self._pids = pids
+        self._before = processor_s(pids)
+        self._began = time.monotonic()
+
+    def shares(self) -> dict[str, float]:
+        """How many cores each program took since then, all its processes together."""
+        passed_s = time.monotonic() - self._began
+        used = processor_s(self._pids)
+        return {name: max(0.0, used[name] - self._before.get(name, 0.0)) / passed_s for name in used}
+
+
+def cores(rounds: Sequence[Mapping[str, float]]) -> str:
+    """The mean of such shares in words, the largest first."""
+    mean = {name: sum(shares.get(name, 0.0) for shares in rounds) / len(rounds) for name in rounds[0]}
+    largest = sorted(mean.items(), key=lambda item: -item[1])
+    named = [f"{name} {share:.2f}" for name, share in largest if share >= NAMED_FROM]
+    return f"{sum(mean.values()):.2f} of {os.cpu_count()} cores ({', '.join(named)})"
 
 
 def _name(pid: int) -> str:
