@@ -10,6 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from chorus import decisions
 from chorus.config import MeshSettings
 from chorus.core import CoreError, Log, Node
 from chorus.hub import (
@@ -23,6 +24,7 @@ from chorus.hub import (
     Reply,
     Request,
 )
+from chorus.testing.decision_records import DECIDED, made
 
 from .conftest import PATIENCE_S, SECRET, StartNode, connected
 
@@ -330,3 +332,17 @@ async def test_a_mesh_of_one_commits_and_another_joins(three: list[Node]) -> Non
 async def test_a_hub_that_is_not_there_is_said_so(data_dir: Path) -> None:
     with pytest.raises(HubUnavailable):
         await Hub.connect(data_dir / "hub.sock", "x", retry_for=0.2)
+
+
+async def test_a_decision_record_keeps_its_form_whatever_its_ids_spell(start_node: StartNode) -> None:
+    node = await start_node()
+    # As one text with what stands behind it, this reads like `Pwd… = transcript_sha256`.
+    participants = ["12D3KooWATxytexhiskn6jSR7DBzuBwizPwdA2xLpGxKcS2WTZDk", node.hub.peer_id]
+    token = "ghp_" + "x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"
+    decided = {**DECIDED["hmmm_outcome"], "participants": participants[::-1], "reason": f"it was {token}"}
+    record = made("hmmm_outcome", peer=node.hub.peer_id, decided=decided)
+    async with asyncio.timeout(PATIENCE_S):
+        encoded = await decisions.redact_and_sign(node.hub, record)
+    verified = decisions.verify(encoded)
+    clean = {**decided, "reason": "it was [REDACTED:github-token]"}
+    assert verified.record["decided"] == clean

@@ -34,7 +34,7 @@ FACTS: dict[str, Any] = {
     "image_digest": "", "mesh": "m",
 }  # fmt: skip
 # What the publisher does to the world; whatever lies between two of them can be cut off.
-STEPS = ("call_service", "redact", "sign", "log_info", "dht_put", "publish", "log_append")
+STEPS = ("call_service", "redact_json", "sign", "log_info", "dht_put", "publish", "log_append")
 
 
 def result_of(task_id: str) -> dict[str, Any]:

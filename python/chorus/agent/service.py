@@ -113,7 +113,7 @@ class Agent:
         who, level, form = self._settings.agent_id, self._settings.log_level, self._settings.log_format
         self._scanner = scanner_of(self._settings)
         self._log = logs.configure(
-            "agent", who, level, form, write=self._writer.write, redact=self._scanner.redact
+            "agent", who, level, form, write=self._writer.write, sentinel=self._scanner
         )
         self._entries = Entries()
         self._assigning = Assigning(

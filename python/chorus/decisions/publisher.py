@@ -26,7 +26,7 @@ async def redact_and_sign(hub: Hub, record: dict[str, Any]) -> bytes:
 
     Redacted first: nobody could take a secret out of it later. Raises HubError or DecisionError.
     """
-    clean = addressed(orjson.loads(await hub.redact(orjson.dumps(record))))
+    clean = addressed(orjson.loads(await hub.redact_json(orjson.dumps(record))))
 
     async def signer(data: bytes) -> str:
         return (await hub.sign(data)).signature

@@ -209,6 +209,13 @@ class HubMethods:
         """`data` with every secret found replaced."""
         return (await self.call("redact", None, data)).payload
 
+    async def redact_json(self, data: bytes) -> bytes:
+        """A JSON document with every secret in its strings and names replaced; as it is without any.
+
+        As one text, the end of a string and the name after it could look like a secret.
+        """
+        return (await self.call("redact_json", None, data)).payload
+
     async def sign(self, data: bytes) -> Signed:
         """Signs with this agent's key."""
         head = (await self.call("sign", None, data)).head

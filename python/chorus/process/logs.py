@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 from chorus.process.log_kinds import Kinds
 from chorus.wire.visible import visible, visible_json
@@ -27,8 +27,17 @@ LEVELS = {
 }
 _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "fields", "taskName"}
 
-Redact = Callable[[bytes], bytes]
 Write = Callable[[bytes], object]
+
+
+class Sentinel(Protocol):
+    """What a log needs of the core's `Scanner`."""
+
+    def redact(self, text: bytes, /) -> bytes:
+        """The text without secrets."""
+
+    def redact_json(self, json: bytes, /) -> tuple[bytes, Any]:
+        """The document with no secret in a string or name, and what was found."""
 
 
 class Logger:
@@ -131,11 +140,11 @@ class RedactingHandler(logging.Handler):
     """Writes each line in one piece, without the secrets in it; of one kind only so many a minute."""
 
     def __init__(
-        self, write: Write, redact: Redact | None, clock: Callable[[], float] = time.monotonic
+        self, write: Write, sentinel: Sentinel | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__()
         self._write = write
-        self._redact = redact
+        self._sentinel = sentinel
         self._clock = clock
         self._kinds = Kinds()
 
@@ -156,16 +165,30 @@ class RedactingHandler(logging.Handler):
                 record.msg = self._clean(record.getMessage())[: LINE_MAX_BYTES // 8] + " … (cut)"
                 record.args, record.exc_info, record.fields = None, None, {}
                 line = self.format(record).encode("utf-8", "replace")[:LINE_MAX_BYTES]
-            self._write((self._redact(line) if self._redact is not None else line) + b"\n")
+            self._write(self._without_secrets(line) + b"\n")
         except (OSError, ValueError):
             pass  # nobody is left to read the log; the work matters more
         except Exception:
             self.handleError(record)
 
+    def _without_secrets(self, line: bytes) -> bytes:
+        if self._sentinel is None:
+            return line
+        from chorus.core import CoreError
+
+        if isinstance(self.formatter, JsonLine):
+            # String by string: as one text, the end of one and the name of the next could look like a secret.
+            try:
+                clean, found = self._sentinel.redact_json(line)
+                return clean if found else line
+            except CoreError:
+                pass  # half a character is no JSON to it
+        return self._sentinel.redact(line)
+
     def _clean(self, text: str) -> str:
-        if self._redact is None:
+        if self._sentinel is None:
             return text
-        return self._redact(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+        return self._sentinel.redact(text.encode("utf-8", "replace")).decode("utf-8", "replace")
 
 
 def _to_stderr(line: bytes) -> None:
@@ -173,14 +196,13 @@ def _to_stderr(line: bytes) -> None:
     sys.stderr.buffer.flush()
 
 
-def sentinel() -> Redact | None:
+def built_in_rules() -> Sentinel | None:
     """The core's scanner; None where the extension is not built."""
     try:
         from chorus.core import Scanner
     except ImportError:
         return None
-    redact: Redact = Scanner().redact
-    return redact
+    return Scanner()
 
 
 def configure(
@@ -190,14 +212,14 @@ def configure(
     format: Literal["auto", "json", "text"] = "auto",
     *,
     write: Write | None = None,
-    redact: Redact | None = None,
+    sentinel: Sentinel | None = None,
 ) -> Logger:
     """Sets up logging for this process, replacing what was there, and gives its logger.
 
     `write` takes whole lines; without it they go to stderr.
     """
     as_json = format == "json" or (format == "auto" and not sys.stderr.isatty())
-    handler = RedactingHandler(write or _to_stderr, redact or sentinel())
+    handler = RedactingHandler(write or _to_stderr, sentinel or built_in_rules())
     handler.setFormatter((JsonLine if as_json else TextLine)(process, agent_id))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -136,8 +136,8 @@ def run(name: str, main: Main, *, hub: bool = True) -> NoReturn:
     death.die_with_parent_process()
     alive.watch(Path(os.environ["CHORUS_ALIVE"]))
     settings = load_run_settings(run_dir)
-    redact = scanner_of(settings).redact
-    log = logs.configure(name, settings.agent_id, settings.log_level, settings.log_format, redact=redact)
+    sentinel = scanner_of(settings)
+    log = logs.configure(name, settings.agent_id, settings.log_level, settings.log_format, sentinel=sentinel)
     process = Process(name, settings, log)
     process.metrics.note_start(name)
     guard.count = process.metrics.note_handling_failure

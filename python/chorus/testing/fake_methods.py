@@ -218,6 +218,9 @@ class FakeMethods(Hub):
     async def redact(self, data: bytes) -> bytes:
         return data
 
+    async def redact_json(self, data: bytes) -> bytes:
+        return data
+
     async def sign(self, data: bytes) -> Signed:
         digest = base64.b64encode(hashlib.sha256(self.peer_id.encode() + data).digest()).decode()
         return Signed(digest, base64.b64encode(self.peer_id.encode()).decode())

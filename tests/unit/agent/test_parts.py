@@ -73,7 +73,7 @@ async def test_after_a_stop_nothing_is_started(tmp_path: Path) -> None:
 def test_the_relay_passes_lines_and_tells_of_strays() -> None:
     out = io.BytesIO()
     told: list[bytes] = []
-    log = logs.configure("agent", "a", "debug", "json", write=told.append, redact=lambda line: line)
+    log = logs.configure("agent", "a", "debug", "json", write=told.append)
     writer = Writer(out)
     relay = Relay(writer, log, Scanner(), supervisord=False)
     relay.take(b'{"event": "one"}\n{"event"')
@@ -90,7 +90,7 @@ def test_the_relay_passes_lines_and_tells_of_strays() -> None:
 
 def test_a_line_without_end_does_not_grow_in_memory() -> None:
     out = io.BytesIO()
-    log = logs.configure("agent", "a", "debug", "json", write=lambda line: None, redact=lambda line: line)
+    log = logs.configure("agent", "a", "debug", "json", write=lambda line: None)
     relay = Relay(Writer(out), log, Scanner(), supervisord=False)
     for _ in range(100):
         relay.take(b"x" * 64 * 1024)
@@ -106,7 +106,7 @@ def relayed(*pieces: bytes) -> tuple[bytes, bytes]:
     """What comes out as it came, and what is said of the rest."""
     out, told = io.BytesIO(), list[bytes]()
     scanner = Scanner(rules=RULES)
-    log = logs.configure("agent", "a", "debug", "json", write=told.append, redact=scanner.redact)
+    log = logs.configure("agent", "a", "debug", "json", write=told.append, sentinel=scanner)
     writer = Writer(out)
     relay = Relay(writer, log, scanner, supervisord=False)
     for piece in pieces:

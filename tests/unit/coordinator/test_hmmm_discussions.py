@@ -341,7 +341,7 @@ async def test_a_discussion_goes_on_after_a_restart(tmp_path: Path) -> None:
 
 async def test_one_record_whatever_step_it_is_killed_at(tmp_path: Path) -> None:
     async with talking(tmp_path, models="a") as t:
-        for step in ("dht_put", "publish", "log_append", "redact"):
+        for step in ("dht_put", "publish", "log_append", "redact_json"):
             task = await t.goal("a")
             agent = t["a"]
             original = getattr(agent.hub, step)

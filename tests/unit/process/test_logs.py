@@ -10,6 +10,8 @@ import pytest
 
 from chorus.process import log_kinds, logs
 
+TOKEN = "ghp_" + "x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"
+
 
 @pytest.fixture
 def lines() -> Iterator[list[bytes]]:
@@ -22,7 +24,7 @@ def lines() -> Iterator[list[bytes]]:
 
 
 def configure(lines: list[bytes], form: str = "json", **more: object) -> logs.Logger:
-    return logs.configure("executor", "agent-1", "info", form, write=lines.append, redact=lambda b: b, **more)  # type: ignore[arg-type]
+    return logs.configure("executor", "agent-1", "info", form, write=lines.append, **more)  # type: ignore[arg-type]
 
 
 def test_a_json_line_names_process_agent_and_task(lines: list[bytes]) -> None:
@@ -50,13 +52,19 @@ def test_a_text_line_is_readable(lines: list[bytes]) -> None:
 
 
 def test_secrets_are_cut_out_of_every_line(lines: list[bytes]) -> None:
-    logs.configure(
-        "api", "a", "info", "json", write=lines.append, redact=lambda line: line.replace(b"hunter2", b"[cut]")
-    )
-    logging.getLogger("chorus.api").warning("password is hunter2")
-    logs.bind().info("again", value="hunter2")
-    assert all(b"hunter2" not in line and b"[cut]" in line for line in lines)
-    assert len(lines) == 2
+    for form in ("json", "text"):
+        configure(lines, form)
+        logging.getLogger("chorus.api").warning("the token is %s", TOKEN)
+        logs.bind().info("again", value=TOKEN)
+    assert all(TOKEN.encode() not in line and b"[REDACTED:" in line for line in lines)
+    assert len(lines) == 4
+
+
+def test_names_of_fields_are_no_secrets_of_the_value_before_them(lines: list[bytes]) -> None:
+    # As one text this reads like `Pwd… = transcript_sha256`.
+    peer = "12D3KooWATxytexhiskn6jSR7DBzuBwizPwdA2xLpGxKcS2WTZDk"
+    configure(lines).info("x", peer=peer, transcript_sha256="d3")
+    assert json.loads(lines[0])["transcript_sha256"] == "d3"
 
 
 def test_libraries_lines_have_the_same_form(lines: list[bytes]) -> None:
@@ -84,9 +92,8 @@ def test_a_huge_line_is_cut_and_still_json(lines: list[bytes]) -> None:
 
 @pytest.mark.parametrize("before", range(logs.LINE_MAX_BYTES // 8 - 45, logs.LINE_MAX_BYTES // 8, 4))
 def test_a_huge_line_is_not_cut_through_a_secret(lines: list[bytes], before: int) -> None:
-    token = "ghp_" + "x7Kq2LmV9nRt4WzY8bCd1FgH6jPs3TuE5aQw"
-    log = logs.configure("api", "a", "info", "json", write=lines.append, redact=logs.sentinel())
-    log.info("x" * (before - 1) + " " + token + " " + "x" * logs.LINE_MAX_BYTES)
+    log = logs.configure("api", "a", "info", "json", write=lines.append, sentinel=logs.built_in_rules())
+    log.info("x" * (before - 1) + " " + TOKEN + " " + "x" * logs.LINE_MAX_BYTES)
     assert b"ghp_" not in lines[0]
 
 
@@ -94,7 +101,7 @@ def test_a_closed_stderr_does_not_stop_work(lines: list[bytes]) -> None:
     def broken(line: bytes) -> None:
         raise BrokenPipeError
 
-    log = logs.configure("api", "a", "info", "json", write=broken, redact=lambda b: b)
+    log = logs.configure("api", "a", "info", "json", write=broken)
     log.info("nobody listens")
 
 
