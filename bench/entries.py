@@ -36,7 +36,7 @@ async def entries(agents: list[dict[str, Any]]) -> list[Amounts]:
             ours.append(rate)
             proposers.append(share)
             peer += await numbers(putters, "rate", url, str(ROUND_S), str(PAYLOAD_BYTES), str(PROPOSERS))
-    note = f"the agents took {cores(taken)}, the proposers {sum(proposers) / ROUNDS:.2f}"
+    note = f"the proposers took {sum(proposers) / ROUNDS:.2f} cores; the agents {cores(taken)}"
     what = f"entries of {PAYLOAD_BYTES} B, {PROPOSERS} proposers, through a follower"
     name = "etcd, gRPC from Go"
     return [Amounts(what, "entries/s", ours, TARGET, at_least=True, peer_name=name, peer=peer, note=note)]

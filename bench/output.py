@@ -21,8 +21,8 @@ from chorus.wire.ids import new_id
 ROUNDS: Final = 3
 LINES: Final = 100
 LINES_APART_S: Final = 0.05
-# The shell takes the clock itself, right before it writes.
-CLOCK: Final = f"for i in $(seq {LINES}); do echo $EPOCHREALTIME; sleep {LINES_APART_S}; done"
+# This shell takes the clock itself, right before it writes.
+CLOCK: Final = f"bash -c 'for i in $(seq {LINES}); do echo $EPOCHREALTIME; sleep {LINES_APART_S}; done'"
 MUCH_BYTES: Final = 1_000_000_000
 MUCH: Final = f"yes {'x' * 99} | head -c {MUCH_BYTES}"
 SAMPLE_S: Final = 0.2

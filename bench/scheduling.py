@@ -59,7 +59,7 @@ async def _scheduling(agents: list[Agent]) -> list[Amounts]:
             rates.append(await submitter.rate(ROUND_S))
             taken.append(processor.shares())
             own.append((time.process_time() - used) / (time.monotonic() - began))
-    note = f"the agents took {cores(taken)}, the submitter {sum(own) / ROUNDS:.2f}"
+    note = f"the submitter took {sum(own) / ROUNDS:.2f} cores; the agents {cores(taken)}"
     what = f"tasks without a sandbox, 3 agents, {AT_ONCE} under way"
     return [Amounts(what, "tasks/s", rates, TARGET, at_least=True, note=note)]
 

@@ -158,7 +158,8 @@ def _processor(agents: list[_Agent]) -> list[float]:
     """The share of a core that each takes over a while, in percent."""
     measured = [usage.Processor(agent.pid) for agent in agents]
     time.sleep(IDLE_S)
-    return [100 * sum(one.shares().values()) for one in measured]
+    shares = [one.shares() for one in measured]
+    return [100 * (sum(share.values()) - share[usage.IDLE]) for share in shares]
 
 
 def _told(memory: list[usage.Memory]) -> str:

@@ -16,6 +16,8 @@ KIB: Final = 1024
 MB: Final = 1e6
 # Programs that take less of a core are not named.
 NAMED_FROM: Final = 0.05
+# Stands among the programs for what nobody takes.
+IDLE: Final = "idle"
 # Of the fields of /proc/PID/stat after the name: utime, stime, and those of children that have ended.
 _TIMES: Final = slice(11, 15)
 
@@ -61,26 +63,32 @@ def processor_s(pids: Iterable[int]) -> dict[str, float]:
 
 
 class Processor:
-    """What the programs below some processes take of the processor from here on."""
+    """What the programs below some processes take of the processor from here on, and what nobody takes."""
 
     def __init__(self, *pids: int) -> None:
         self._pids = pids
-        self._before = processor_s(pids)
+        self._before = self._used_s()
         self._began = time.monotonic()
 
     def shares(self) -> dict[str, float]:
-        """How many cores each program took since then, all its processes together."""
+        """How many cores each program took since then, all its processes together, and how many were IDLE."""
         passed_s = time.monotonic() - self._began
-        used = processor_s(self._pids)
+        used = self._used_s()
         return {name: max(0.0, used[name] - self._before.get(name, 0.0)) / passed_s for name in used}
+
+    def _used_s(self) -> dict[str, float]:
+        user_to_idle = Path("/proc/stat").read_text().split(maxsplit=5)
+        return {**processor_s(self._pids), IDLE: int(user_to_idle[4]) / os.sysconf("SC_CLK_TCK")}
 
 
 def cores(rounds: Sequence[Mapping[str, float]]) -> str:
     """The mean of such shares in words, the largest first."""
     mean = {name: sum(shares.get(name, 0.0) for shares in rounds) / len(rounds) for name in rounds[0]}
+    idle = mean.pop(IDLE)
     largest = sorted(mean.items(), key=lambda item: -item[1])
     named = [f"{name} {share:.2f}" for name, share in largest if share >= NAMED_FROM]
-    return f"{sum(mean.values()):.2f} of {os.cpu_count()} cores ({', '.join(named)})"
+    took = f"{sum(mean.values()):.2f} of {os.cpu_count()} cores ({', '.join(named)})"
+    return f"{took}, {idle:.2f} were idle"
 
 
 def _name(pid: int) -> str:
