@@ -64,7 +64,7 @@ async def _at(timeout_ms: int, heartbeat_ms: int, etcd_heartbeat_ms: int) -> Com
         f"kill of the leader to the next entry, timeout {timeout_ms} ms",
         figures(f"chorus, heartbeat {heartbeat_ms} ms", ours),
         theirs,
-        wanted_ms * 1000 / theirs.p50,
+        round(wanted_ms * 1000 / theirs.p50, 2),
         f"the target is {wanted_ms} ms, here as a ratio",
     )
 
