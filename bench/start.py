@@ -45,7 +45,8 @@ def start() -> list[Amounts]:
         for agent in agents:
             stack.callback(agent.stop)
         first.start()
-        first.until("/ready")
+        # Alone it does not become ready.
+        first.until("/healthz")
         time.sleep(SETTLED_S)
         # With others of the same files it would share pages, and count only its part of them.
         memory = [usage.memory(pid) for pid in usage.tree(first.pid)]
