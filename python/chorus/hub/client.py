@@ -6,8 +6,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,15 +14,8 @@ from typing import Any, Self
 import orjson
 
 from chorus.hub import frames, guard
-from chorus.hub.errors import (
-    HubClosed,
-    HubError,
-    HubInvalid,
-    HubTimeout,
-    HubTooLarge,
-    HubUnavailable,
-    error_from,
-)
+from chorus.hub.calls import Calls, OnOk
+from chorus.hub.errors import HubClosed, HubError, HubInvalid, HubTooLarge, HubUnavailable, error_from
 from chorus.hub.feeds import DEFAULT_QUEUE, EntryFeed, EventFeed, Feed, LogFeed, Subscription
 from chorus.hub.methods import HubMethods
 from chorus.hub.serving import Offer, Server
@@ -41,12 +33,6 @@ HELLO_TIMEOUT_S = 5.0
 FOLLOW_QUEUE = 256
 
 
-@dataclass(slots=True)
-class _Pending:
-    future: asyncio.Future[Reply]
-    on_ok: Callable[[dict[str, Any]], None] | None
-
-
 class Hub(HubMethods):
     """A process's connection to the core. Make one with `await Hub.connect(path, name)`."""
 
@@ -62,7 +48,7 @@ class Hub(HubMethods):
         self._lost = asyncio.Event()
         self._next_call = 0
         self._next_stream = -1
-        self._calls: dict[int, _Pending] = {}
+        self._calls = Calls(self._cancel)
         self._feeds: list[Feed[Any]] = []
         self._by_sub: dict[int, Feed[Any]] = {}
         self._streams: dict[int, ByteStream] = {}
@@ -286,7 +272,7 @@ class Hub(HubMethods):
         head: Mapping[str, Any] | None,
         payload: bytes,
         timeout: float,
-        on_ok: Callable[[dict[str, Any]], None] | None = None,
+        on_ok: OnOk | None = None,
     ) -> Reply:
         link = self._link
         if link is None or self._closed:
@@ -294,29 +280,22 @@ class Hub(HubMethods):
         if link.paused:
             await link.drained()
         self._next_call = ident = (self._next_call + 1) & 0xFFFFFFFF
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Reply] = loop.create_future()
-        self._calls[ident] = _Pending(future, on_ok)
-        timer = loop.call_later(timeout, self._expire, ident, method, timeout)
+        answer = self._calls.add(ident, method, timeout, on_ok)
         try:
             link.send(frames.CALL, ident, {"m": method, **head} if head else {"m": method}, payload)
-            return await future
+            return await answer
         except frames.FrameError as error:
             raise HubTooLarge(str(error)) from None
         except asyncio.CancelledError:
-            if ident in self._calls:
+            if self._calls.take(ident) is not None:
                 link.send(frames.CANCEL, ident)
             raise
         finally:
-            timer.cancel()
-            self._calls.pop(ident, None)
+            self._calls.take(ident)
 
-    def _expire(self, ident: int, method: str, timeout: float) -> None:
-        pending = self._calls.pop(ident, None)
-        if pending is not None and not pending.future.done():
-            pending.future.set_exception(HubTimeout(f"{method} had no answer within {timeout:g} s"))
-            if self._link is not None:
-                self._link.send(frames.CANCEL, ident)
+    def _cancel(self, ident: int) -> None:
+        if self._link is not None:
+            self._link.send(frames.CANCEL, ident)
 
     def _on_frame(self, op: int, ident: int, head: bytes, payload: bytes) -> None:
         # An error here must not reach the transport, which would give the whole connection up.
@@ -329,21 +308,21 @@ class Hub(HubMethods):
             if feed is not None:
                 feed.on_event(orjson.loads(head) if head else {}, payload)
         elif op == frames.OK or op == frames.ERR:
-            pending = self._calls.pop(ident, None)
-            if pending is None or pending.future.done():
+            waiting = self._calls.take(ident)
+            if waiting is None or waiting.future.done():
                 return
             try:
                 said: dict[str, Any] = orjson.loads(head) if head else {}
-                if op == frames.OK and pending.on_ok is not None:
-                    pending.on_ok(said)
+                if op == frames.OK and waiting.on_ok is not None:
+                    waiting.on_ok(said)
             except (ValueError, TypeError, LookupError) as error:
                 guard.failed("frame", error)
-                pending.future.set_exception(HubInvalid("the answer's head cannot be read"))
+                waiting.future.set_exception(HubInvalid("the answer's head cannot be read"))
                 return
             if op == frames.OK:
-                pending.future.set_result(Reply(said, payload))
+                waiting.future.set_result(Reply(said, payload))
             else:
-                pending.future.set_exception(error_from(str(said.get("code")), str(said.get("message", ""))))
+                waiting.future.set_exception(error_from(str(said.get("code")), str(said.get("message", ""))))
         elif op == frames.CALL:
             if self._link is not None:
                 self._server.on_call(self._link, ident, orjson.loads(head), payload)
@@ -360,10 +339,7 @@ class Hub(HubMethods):
         self._lost.set()
         if error is not None:
             log.warning("connection to the hub broke: %s", error)
-        calls, self._calls = self._calls, {}
-        for pending in calls.values():
-            if not pending.future.done():
-                pending.future.set_exception(HubClosed("the connection to the hub was lost; outcome unknown"))
+        self._calls.lose()
         self._by_sub.clear()
         for feed in self._feeds:
             feed.on_lost()
