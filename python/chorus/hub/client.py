@@ -299,8 +299,12 @@ class Hub(HubMethods):
 
     def _on_frame(self, op: int, ident: int, head: bytes, payload: bytes) -> None:
         # An error here must not reach the transport, which would give the whole connection up.
-        with guard.handling("frame"):
+        try:
             self._take(op, ident, head, payload)
+        except guard.FATAL:
+            raise
+        except Exception as error:
+            guard.failed("frame", error)
 
     def _take(self, op: int, ident: int, head: bytes, payload: bytes) -> None:
         if op == frames.EVENT:
