@@ -52,7 +52,8 @@ class Server:
         if offer is None:
             _refuse(link, ident, "unavailable", f"{self._name} does not offer {request.service}")
         elif head.get("m") == "serve":
-            task = self.spawn(self._answer(link, ident, offer.handler, request))
+            task = asyncio.create_task(self._answer(link, ident, offer.handler, request))
+            self._tasks.add(task)
             self._by_call[ident] = task
         elif head.get("m") != "stream":
             _refuse(link, ident, "invalid", f"unknown call {head.get('m')!r}")
@@ -67,6 +68,8 @@ class Server:
         """The caller does not want its answer any more."""
         task = self._by_call.pop(ident, None)
         if task is not None:
+            # One that has not begun yet never comes to its end, where it would leave by itself.
+            task.add_done_callback(self._tasks.discard)
             task.cancel()
 
     def on_lost(self) -> None:
@@ -100,8 +103,10 @@ class Server:
             guard.failed("request", error, service=request.service, method=request.method)
             _refuse(link, ident, "internal", f"{type(error).__name__} in {self._name}")
         finally:
+            task = asyncio.current_task()
+            self._tasks.discard(task)
             # After a new connection its number may be another call's by now.
-            if self._by_call.get(ident) is asyncio.current_task():
+            if self._by_call.get(ident) is task:
                 del self._by_call[ident]
 
     async def run_stream(self, handler: StreamHandler, request: Request, stream: ByteStream) -> None:

@@ -46,3 +46,19 @@ async def test_a_call_of_an_old_connection_is_not_taken_for_a_newer_one_of_its_n
     await asyncio.wait([new])
     assert cancelled == ["new"]
     assert not server._by_call
+
+
+async def test_a_call_that_is_cancelled_before_it_began_is_forgotten() -> None:
+    async def handler(request: Request) -> dict[str, Any]:
+        return {}
+
+    server = Server("p", lambda ident, link: ByteStream(ident, link, lambda _: None))
+    server.offers["s"] = Offer(handler, True, None)
+    server.on_call(Link(), 1, {"m": "serve", "service": "s", "method": "m"}, b"")
+    (task,) = server._tasks
+    server.on_cancel(1)
+    await asyncio.wait([task])
+    await asyncio.sleep(0)
+    assert task.cancelled()
+    assert not server._tasks
+    assert not server._by_call
