@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 Head = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+# Made for each call, as requests are, and so not frozen: that would set every field by a call of its own.
+@dataclass(slots=True)
 class Reply:
     """The answer to a call: a JSON head and untouched payload bytes."""
 
@@ -24,7 +25,7 @@ class Reply:
     payload: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """What a handler of an offered service is given. `peer` is None when a process of this agent asks."""
 
