@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -52,9 +53,10 @@ class Server:
         if offer is None:
             _refuse(link, ident, "unavailable", f"{self._name} does not offer {request.service}")
         elif head.get("m") == "serve":
-            task = asyncio.create_task(self._answer(link, ident, offer.handler, request))
-            self._tasks.add(task)
-            self._by_call[ident] = task
+            task = _begun(self._answer(link, ident, offer.handler, request))
+            if not task.done():
+                self._tasks.add(task)
+                self._by_call[ident] = task
         elif head.get("m") != "stream":
             _refuse(link, ident, "invalid", f"unknown call {head.get('m')!r}")
         elif offer.streams is None:
@@ -122,6 +124,14 @@ class Server:
         except Exception as error:
             guard.failed("stream", error, service=request.service, method=request.method)
             await stream.close(error_from("internal", f"{type(error).__name__} in {self._name}"))
+
+
+def _begun(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task for `work`. From Python 3.12 on it has run until it waits for something, or to its end."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, eager_start=True)
+    return loop.create_task(work)
 
 
 def _refuse(link: FrameProtocol, ident: int, code: str, message: str) -> None:

@@ -48,8 +48,22 @@ async def test_a_call_of_an_old_connection_is_not_taken_for_a_newer_one_of_its_n
     assert not server._by_call
 
 
-async def test_a_call_that_is_cancelled_before_it_began_is_forgotten() -> None:
+async def test_a_call_that_has_ended_is_forgotten() -> None:
     async def handler(request: Request) -> dict[str, Any]:
+        return {}
+
+    server = Server("p", lambda ident, link: ByteStream(ident, link, lambda _: None))
+    server.offers["s"] = Offer(handler, True, None)
+    server.on_call(Link(), 1, {"m": "serve", "service": "s", "method": "m"}, b"")
+    # From Python 3.12 on it has ended already.
+    await asyncio.gather(*server._tasks)
+    assert not server._tasks
+    assert not server._by_call
+
+
+async def test_a_call_that_is_cancelled_at_once_is_forgotten() -> None:
+    async def handler(request: Request) -> dict[str, Any]:
+        await asyncio.Event().wait()
         return {}
 
     server = Server("p", lambda ident, link: ByteStream(ident, link, lambda _: None))
