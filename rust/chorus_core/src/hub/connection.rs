@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     io,
+    os::unix::net::UnixStream,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -12,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
 
 use super::{
     frame::{self, Decoder, Op},
@@ -39,7 +40,6 @@ pub(super) struct Connection {
     pub serving: Mutex<HashMap<u32, Waiting>>,
     pub subs: Mutex<HashMap<u32, Arc<Sub>>>,
     pub streams: Mutex<HashMap<u32, End>>,
-    socket: Arc<UnixStream>,
     ids: AtomicU32,
 }
 
@@ -66,17 +66,16 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Connection {
+    /// `socket` must not block.
     pub fn new(id: u64, socket: UnixStream) -> Self {
-        let socket = Arc::new(socket);
         Self {
             id,
             name: OnceLock::new(),
-            outbox: Outbox::new(Arc::clone(&socket)),
+            outbox: Outbox::new(socket),
             running: Mutex::default(),
             serving: Mutex::default(),
             subs: Mutex::default(),
             streams: Mutex::default(),
-            socket,
             ids: AtomicU32::new(0),
         }
     }
@@ -115,28 +114,21 @@ impl Connection {
     }
 
     /// Reads and handles frames until the connection ends; the error says why.
-    pub async fn run(self: &Arc<Self>, hub: &Arc<Inner>) -> Error {
+    pub async fn run(self: &Arc<Self>, hub: &Arc<Inner>, mut socket: pipe::Receiver) -> Error {
         let mut decoder = Decoder::default();
         let mut touched = Touched::default();
         loop {
             self.outbox.has_room().await;
-            let readable = async {
-                if self.name.get().is_some() {
-                    return self.socket.readable().await;
-                }
-                timeout(HELLO_TIMEOUT, self.socket.readable())
-                    .await
-                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            let reading = socket.read_buf(decoder.space());
+            let read = if self.name.get().is_some() {
+                reading.await
+            } else {
+                timeout(HELLO_TIMEOUT, reading).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             };
-            if let Err(error) = readable.await {
-                return error.into();
-            }
-            match self.socket.try_read_buf(decoder.space()) {
+            match read {
                 Ok(0) => return Error::Closed,
                 Ok(_) => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                    continue;
-                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return error.into(),
             }
             loop {

@@ -3,12 +3,13 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, IoSlice},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    io::{self, IoSlice, Write},
+    os::unix::net::UnixStream,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::{Buf, Bytes};
-use tokio::{net::UnixStream, sync::Notify};
+use tokio::{net::unix::pipe, sync::Notify};
 
 use super::frame::Packed;
 
@@ -21,7 +22,7 @@ const OUTBOX_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Outbox {
-    socket: Arc<UnixStream>,
+    socket: UnixStream,
     state: Mutex<State>,
     /// Wakes the writer task.
     work: Notify,
@@ -37,7 +38,8 @@ struct State {
 }
 
 impl Outbox {
-    pub fn new(socket: Arc<UnixStream>) -> Self {
+    /// Writes to `socket`, which must not block.
+    pub fn new(socket: UnixStream) -> Self {
         Self { socket, state: Mutex::default(), work: Notify::new(), room: Notify::new() }
     }
 
@@ -83,7 +85,7 @@ impl Outbox {
                 *slice = IoSlice::new(piece);
                 used += 1;
             }
-            let mut written = match self.socket.try_write_vectored(&slices[..used]) {
+            let mut written = match (&self.socket).write_vectored(&slices[..used]) {
                 Ok(written) => written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -123,10 +125,16 @@ impl Outbox {
             };
             if done {
                 self.work.notified().await;
-            } else if let Err(error) = self.socket.writable().await {
+            } else if let Err(error) = self.writable().await {
                 return error;
             }
         }
+    }
+
+    /// Waits until the socket takes more. It is watched for that only meanwhile: otherwise each read of the process
+    /// would wake the hub for nothing.
+    async fn writable(&self) -> io::Result<()> {
+        pipe::Sender::from_owned_fd_unchecked(self.socket.try_clone()?.into())?.writable().await
     }
 
     /// Whether so much waits that nothing should be added that can wait elsewhere.
@@ -136,14 +144,13 @@ impl Outbox {
 
     /// Returns when little enough waits to read on.
     pub async fn has_room(&self) {
-        loop {
+        while self.is_full() {
             let mut room = std::pin::pin!(self.room.notified());
-            // Enlisted before looking, so that no waking is missed.
+            // Enlisted before looking again, so that no waking is missed.
             room.as_mut().enable();
-            if !self.is_full() {
-                return;
+            if self.is_full() {
+                room.await;
             }
-            room.await;
         }
     }
 

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     fs, io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::{
+        fs::{DirBuilderExt, PermissionsExt},
+        net,
+    },
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, Weak,
@@ -16,7 +19,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::{
-    net::{UnixListener, UnixStream},
+    net::{UnixListener, UnixStream, unix::pipe},
     sync::{mpsc, oneshot},
     time::{self, MissedTickBehavior},
 };
@@ -216,15 +219,20 @@ impl Inner {
                 continue;
             }
             next += 1;
-            self.tasks.spawn(Arc::clone(&self).attend(next, socket));
+            match halves(socket) {
+                Ok((reading, writing)) => {
+                    self.tasks.spawn(Arc::clone(&self).attend(Connection::new(next, writing), reading));
+                }
+                Err(error) => tracing::warn!(%error, "the hub cannot take a connection now"),
+            }
         }
     }
 
-    async fn attend(self: Arc<Self>, id: u64, socket: UnixStream) {
-        let connection = Arc::new(Connection::new(id, socket));
-        locked(&self.connections).insert(id, Arc::clone(&connection));
+    async fn attend(self: Arc<Self>, connection: Connection, socket: pipe::Receiver) {
+        let connection = Arc::new(connection);
+        locked(&self.connections).insert(connection.id, Arc::clone(&connection));
         let reason = tokio::select! {
-            error = connection.run(&self) => error,
+            error = connection.run(&self, socket) => error,
             error = connection.outbox.run() => error.into(),
             () = self.stop.cancelled() => Error::Closed,
         };
@@ -343,6 +351,14 @@ impl Inner {
             }
         }));
     }
+}
+
+/// A socket to read from, and to write to without blocking. Nobody watches it for room to write but who waits for it:
+/// tokio's own stream does always, and the hub would be woken each time that a process has read something.
+fn halves(socket: UnixStream) -> io::Result<(pipe::Receiver, net::UnixStream)> {
+    let writing = socket.into_std()?;
+    let reading = pipe::Receiver::from_owned_fd_unchecked(writing.try_clone()?.into())?;
+    Ok((reading, writing))
 }
 
 fn from_peer(peer: &str) -> Map<String, Value> {
