@@ -11,7 +11,7 @@ use super::{
     bridge::Bridge,
     connection::{Connection, Touched, locked},
     frame::{Frame, Op},
-    serve::{Ask, Caller, Running, hand_over, settle},
+    serve::{Ask, Asker, Caller, Running, hand_over, settle},
     server::Inner,
     streams::{End, Other, attach, drop_unopened},
     subscriptions::{DEFAULT_QUEUE, LOCAL_PREFIX, MAX_QUEUE, Sub},
@@ -243,11 +243,9 @@ impl Inner {
         touched: &mut Touched,
     ) -> Result<()> {
         let to = self.services.find(&ask.service)?;
-        let mut more = Map::new();
-        more.insert("peer".into(), Value::Null);
-        more.insert("process".into(), connection.label().into());
         let caller = Caller::Sibling { connection: Arc::downgrade(connection), call };
-        let id = hand_over(&to, "serve", ask, more, payload, caller).map_err(|(error, _)| error)?;
+        let asker = Asker::Process(connection.label());
+        let id = hand_over(&to, &ask, None, &asker, payload, caller).map_err(|(error, _)| error)?;
         locked(&connection.running).insert(call, Running::Sibling(Arc::downgrade(&to), id));
         // Answered before it stood in the table? Then nobody else takes it out.
         if !locked(&to.serving).contains_key(&id) {
@@ -291,13 +289,10 @@ impl Inner {
             locked(&connection.streams).remove(&near);
             return Err(error);
         }
-        let mut more = Map::new();
-        more.insert("stream".into(), far.into());
-        more.insert("peer".into(), Value::Null);
-        more.insert("process".into(), connection.label().into());
         let caller = Caller::Stream { connection: Arc::downgrade(connection), call, near };
+        let asker = Asker::Process(connection.label());
         touched.add(&to);
-        if let Err((error, caller)) = hand_over(&to, "stream", ask, more, &Bytes::new(), caller) {
+        if let Err((error, caller)) = hand_over(&to, &ask, Some(far), &asker, &Bytes::new(), caller) {
             settle(caller, Err(error), touched);
         }
         Ok(None)

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use serde::de::IgnoredAny;
+use serde::{Serialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 use tokio::{sync::oneshot, task::AbortHandle};
 
@@ -90,24 +90,56 @@ pub(super) fn timeout_of(head: &Map<String, Value>) -> Duration {
     head.get("timeout_ms").and_then(Value::as_u64).map_or(DEFAULT_TIMEOUT, Duration::from_millis).min(MAX_TIMEOUT)
 }
 
-/// Hands a call to the process `to`; `kind` is `serve` or `stream`. Answers the id it has there.
+/// Who asks.
+pub(super) enum Asker<'a> {
+    /// A process of this agent, by its name.
+    Process(&'a str),
+    /// Another agent, by its peer id.
+    Peer(&'a str),
+}
+
+/// The head of a call to the process that serves it; with a stream's id it asks for that stream.
+#[derive(Serialize)]
+struct Served<'a> {
+    m: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<u32>,
+    service: &'a str,
+    method: &'a str,
+    head: &'a Value,
+    timeout_ms: u128,
+    peer: Option<&'a str>,
+    process: Option<&'a str>,
+}
+
+/// Hands a call, or with its id a stream, to the process `to`. Answers the id that the call has there.
 pub(super) fn hand_over(
     to: &Arc<Connection>,
-    kind: &str,
-    ask: Ask,
-    more: Map<String, Value>,
+    ask: &Ask,
+    stream: Option<u32>,
+    asker: &Asker<'_>,
     payload: &Bytes,
     caller: Caller,
 ) -> std::result::Result<u32, (Error, Caller)> {
     let id = to.next_id();
-    let mut head = Map::new();
-    head.insert("m".into(), kind.into());
-    head.insert("service".into(), ask.service.into());
-    head.insert("method".into(), ask.method.into());
-    head.insert("head".into(), ask.head);
-    head.insert("timeout_ms".into(), u64::try_from(ask.timeout.as_millis()).unwrap_or(u64::MAX).into());
-    head.extend(more);
-    let head = Value::Object(head).to_string();
+    let (peer, process) = match *asker {
+        Asker::Process(name) => (None, Some(name)),
+        Asker::Peer(id) => (Some(id), None),
+    };
+    let head = serde_json::to_vec(&Served {
+        m: if stream.is_some() { "stream" } else { "serve" },
+        stream,
+        service: &ask.service,
+        method: &ask.method,
+        head: &ask.head,
+        timeout_ms: ask.timeout.as_millis(),
+        peer,
+        process,
+    });
+    let head = match head {
+        Ok(head) => head,
+        Err(error) => return Err((Error::Internal(format!("the head of a call: {error}")), caller)),
+    };
     {
         let mut serving = locked(&to.serving);
         if serving.len() >= MAX_SERVING || to.outbox.is_full() {
@@ -115,7 +147,7 @@ pub(super) fn hand_over(
         }
         serving.insert(id, Waiting { deadline: Instant::now() + ask.timeout, caller });
     }
-    if let Err(error) = to.send(Op::Call, id, head.as_bytes(), payload) {
+    if let Err(error) = to.send(Op::Call, id, &head, payload) {
         let error = if matches!(error, Error::Closed) {
             Error::Unavailable(format!("{} went away", to.label()))
         } else {

@@ -29,7 +29,7 @@ use super::{
     backend::{Backend, Pipe},
     bridge::Bridge,
     connection::{Connection, Touched, locked},
-    serve::{Ask, Caller, SWEEP_INTERVAL, hand_over},
+    serve::{Ask, Asker, Caller, SWEEP_INTERVAL, hand_over},
     services::{ServiceRules, Services},
     streams::{End, Other, attach, drop_unopened},
     subscriptions::LocalTopics,
@@ -291,8 +291,9 @@ impl Inner {
             }
         };
         let ask = Ask { service, method, head, timeout };
-        let more = from_peer(&peer.to_string());
-        if let Err((error, Caller::Core(reply))) = hand_over(&to, "serve", ask, more, &payload, Caller::Core(reply)) {
+        let peer = peer.to_string();
+        let handed = hand_over(&to, &ask, None, &Asker::Peer(&peer), &payload, Caller::Core(reply));
+        if let Err((error, Caller::Core(reply))) = handed {
             let _ = reply.send(Err(error));
         }
         touched.add(&to);
@@ -322,18 +323,16 @@ impl Inner {
             }
         };
         let id = to.next_id();
-        let bridge = Bridge::new(&to, id, self.waiting_for(&peer.to_string()));
+        let peer = peer.to_string();
+        let bridge = Bridge::new(&to, id, self.waiting_for(&peer));
         if let Err(error) = attach(&to, id, End::new(Other::Peer(Arc::clone(&bridge)))) {
             let _ = answer.send(Err(error));
             return;
         }
         let ask = Ask { service, method, head, timeout: super::serve::DEFAULT_TIMEOUT };
-        let mut more = from_peer(&peer.to_string());
-        more.insert("stream".into(), id.into());
         let (reply, accepted) = oneshot::channel::<Result<Reply>>();
-        if let Err((error, Caller::Core(reply))) =
-            hand_over(&to, "stream", ask, more, &Bytes::new(), Caller::Core(reply))
-        {
+        let handed = hand_over(&to, &ask, Some(id), &Asker::Peer(&peer), &Bytes::new(), Caller::Core(reply));
+        if let Err((error, Caller::Core(reply))) = handed {
             let _ = reply.send(Err(error));
         }
         to.outbox.flush();
@@ -359,13 +358,6 @@ fn halves(socket: UnixStream) -> io::Result<(pipe::Receiver, net::UnixStream)> {
     let writing = socket.into_std()?;
     let reading = pipe::Receiver::from_owned_fd_unchecked(writing.try_clone()?.into())?;
     Ok((reading, writing))
-}
-
-fn from_peer(peer: &str) -> Map<String, Value> {
-    let mut more = Map::new();
-    more.insert("peer".into(), peer.into());
-    more.insert("process".into(), Value::Null);
-    more
 }
 
 /// The head that a peer sent, which must be a JSON object.
