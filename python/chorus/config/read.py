@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +22,12 @@ Source = Literal["environment", "file", "assignment", "licence", "default"]
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """The value of a setting, as people write it too, and where it comes from."""
+    """The value of a setting, as people write it too, and where it comes from. Some are secrets, which a repr
+    must not show.
+    """
 
-    value: Any
-    text: str
+    value: Any = field(repr=False)
+    text: str = field(repr=False)
     source: Source
 
 
@@ -36,6 +38,9 @@ def read_values(environ: Mapping[str, str], problems: list[str]) -> dict[str, Va
         text, source = _text_of(variable, environ, problems)
         values[variable.name] = Value(variable.unset, variable.default, "default")
         if not text:
+            continue
+        if not _is_utf8(text):
+            problems.append(f"{variable.name}: expected text in UTF-8{_shown(variable, text)}")
             continue
         try:
             values[variable.name] = Value(variable.parse(text), text, source)
@@ -89,6 +94,15 @@ def _text_of(variable: Setting, environ: Mapping[str, str], problems: list[str])
         problems.append(f"{file_name}: expected a readable text file with {variable.form}; {path}: {why}")
         return "", "file"
     return secret, "file"
+
+
+def _is_utf8(text: str) -> bool:
+    # Bytes of the environment that are not have half characters in their place.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _shown(variable: Setting, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -159,15 +160,26 @@ def test_a_problem_says_what_was_expected_and_what_was_found() -> None:
     assert "'abc'" in problem
 
 
+def test_what_is_not_utf8_is_named() -> None:
+    # As Python has bytes of the environment that are none.
+    said = os.fsdecode(b"/data/\xff")
+    with pytest.raises(SettingsError) as caught:
+        load_settings({**DEV, "CHORUS_DATA_DIR": said, "CHORUS_API_TOKEN": said * 10})
+    assert caught.value.problems == [
+        "CHORUS_DATA_DIR: expected text in UTF-8; it is '/data/\\udcff'",
+        "CHORUS_API_TOKEN: expected text in UTF-8; what is set does not have that form",
+    ]
+
+
 def test_secrets_are_never_repeated() -> None:
     text = "\n".join(problems_of(CHORUS_API_TOKEN="s3cr et", CHORUS_CLUSTER_SECRET="hunter2"))
     assert "s3cr" not in text
     assert "hunter2" not in text
-    settings = load_settings(
-        {**DEV, "CHORUS_CLUSTER_SECRET": "a-secret-of-many-bytes-indeed", "CHORUS_API_TOKEN": "t" * 20}
-    )
-    assert "many-bytes" not in repr(settings)
-    assert "t" * 20 not in repr(settings)
+    secrets = {**DEV, "CHORUS_CLUSTER_SECRET": "a-secret-of-many-bytes-indeed", "CHORUS_API_TOKEN": "t" * 20}
+    settings = load_settings(secrets)
+    for shown in (repr(settings), repr(boot_settings(secrets))):
+        assert "many-bytes" not in shown
+        assert "t" * 20 not in shown
 
 
 def test_rules_between_settings() -> None:
