@@ -26,10 +26,10 @@ pub(super) fn call(parts: &Arc<Parts>, method: &str, params: Params, payload: By
             Ok(Answer::payload(clean))
         })
         .boxed(),
-        "redact_json" => heavy(size, move || {
-            parts.redact_json("redact_json", payload, &[]).map(|(clean, _)| Answer::payload(clean))
-        })
-        .boxed(),
+        "redact_json" => {
+            heavy(size, move || parts.redact_json("redact_json", payload, &[]).map(|(clean, _)| Answer::payload(clean)))
+                .boxed()
+        }
         "sign" => {
             let signed = parts.identity.sign(&payload).map(|signature| {
                 let public = parts.identity.keypair().public().encode_protobuf();
