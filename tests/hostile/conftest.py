@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,7 +15,8 @@ from .peer import HostilePeer, build, derived_key, hostile_peer
 
 __all__ = ["needs"]
 
-SECRET = "a secret of the hostile tests, of no worth"
+# Another one in each process of a test run: meshes of one secret find each other by mDNS and become one.
+SECRET = f"a secret of the hostile tests, of no worth: {os.urandom(8).hex()}"
 
 Stranger = Callable[..., AbstractContextManager[HostilePeer]]
 
