@@ -7,6 +7,7 @@ clone; what the scripts fetch once for all checkouts (zig, maturin, crates) is t
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,5 +48,13 @@ def build() -> list[Amounts]:
 def _seconds(clone: Path, environ: dict[str, str]) -> float:
     started = time.monotonic()
     command = [str(clone / "scripts" / "wheel.sh")]
-    subprocess.run(command, env=environ, stdout=subprocess.DEVNULL, check=True)
+    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, start_new_session=True) as script:
+        try:
+            code = script.wait()
+        except BaseException:
+            # What it has started ends with it: the compilers would go on.
+            os.killpg(script.pid, signal.SIGTERM)
+            raise
+    if code:
+        raise RuntimeError(f"{command[0]} ended with {code}")
     return time.monotonic() - started
