@@ -6,10 +6,8 @@ does to it, nothing but this process is lost.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import resource
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,12 @@ from chorus.archives import clean
 from chorus.archives.answers import CPU_MAX_S, MEMORY_MAX_BYTES
 from chorus.archives.errors import ArchiveRefused, ArchiveTooLarge
 from chorus.archives.index import index
+from chorus.process.death import die_with_parent_process
 
 _FILES_MAX = 32
 # A clean archive has a header of its own for a long name, where another had it in the member's.
 _GROWTH_MAX = 3
 _ENDS_BYTES = 1024 * 1024
-_PR_SET_PDEATHSIG = 1
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -55,7 +53,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 def _limit(file_bytes: int) -> None:
     # The parent's end must not leave it behind.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    die_with_parent_process()
     for what, limit in (
         (resource.RLIMIT_AS, MEMORY_MAX_BYTES),
         (resource.RLIMIT_CPU, CPU_MAX_S),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shutil
@@ -13,15 +12,16 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from chorus.ctl.contexts import AgentEntry
 from chorus.ctl.problems import CtlError
+from chorus.process.death import die_with_parent_process
 
 LOG_LINES_SHOWN: Final = 15
 POLL_S: Final = 0.05
-_PR_SET_PDEATHSIG: Final = 1
 _PORTS: Final = (("CHORUS_P2P_PORT", "p2p"), ("CHORUS_API_PORT", "api"), ("CHORUS_HEALTH_PORT", "health"))
 
 
@@ -85,7 +85,7 @@ def start(name: str, folder: Path, settings: Mapping[str, str], *, detached: boo
             stderr=file,
             # A Ctrl-C in the terminal is for us; we then ask the agents to stop.
             start_new_session=True,
-            preexec_fn=None if detached else _die_with_parent,
+            preexec_fn=None if detached else partial(die_with_parent_process, signal.SIGTERM),
         )
     return Started(name, folder, log, process)
 
@@ -94,10 +94,6 @@ def _command() -> list[str]:
     beside = Path(sys.executable).with_name("chorus-agent")
     found = str(beside) if beside.exists() else shutil.which("chorus-agent")
     return [found] if found else [sys.executable, "-m", "chorus.agent"]
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _ports(folder: Path) -> dict[str, str]:
