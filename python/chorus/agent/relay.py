@@ -14,7 +14,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, BinaryIO
 
-from chorus.process.logs import Logger
+from chorus.process.logs import Logger, json_without_secrets
 
 if TYPE_CHECKING:
     from chorus.core import Redactor, Scanner
@@ -123,7 +123,7 @@ class Relay:
             self._long = None
         elif self._supervisord:
             self._retell(line)
-        elif (json := self._without_secrets(line)) is not None:
+        elif (json := json_without_secrets(line, self._scanner)) is not None:
             return json + b"\n"
         elif _TEXT_LINE.match(line):
             return self._scanner.redact(line) + b"\n"
@@ -137,18 +137,6 @@ class Relay:
         if self._long is None:
             self._long = Redactor(self._scanner)
         self._stray(self._long.push(piece))
-
-    def _without_secrets(self, line: bytes) -> bytes | None:
-        """A JSON object without secrets, the very same bytes if there are none; None for another line."""
-        from chorus.core import CoreError
-
-        if not line.startswith(b"{"):
-            return None
-        try:
-            clean, found = self._scanner.redact_json(line)
-        except CoreError:
-            return None
-        return clean if found else line
 
     def _stray(self, line: bytes) -> None:
         if line.strip():

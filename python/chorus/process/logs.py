@@ -174,21 +174,30 @@ class RedactingHandler(logging.Handler):
     def _without_secrets(self, line: bytes) -> bytes:
         if self._sentinel is None:
             return line
-        from chorus.core import CoreError
-
-        if isinstance(self.formatter, JsonLine):
-            # String by string: as one text, the end of one and the name of the next could look like a secret.
-            try:
-                clean, found = self._sentinel.redact_json(line)
-                return clean if found else line
-            except CoreError:
-                pass  # half a character is no JSON to it
-        return self._sentinel.redact(line)
+        clean = json_without_secrets(line, self._sentinel) if isinstance(self.formatter, JsonLine) else None
+        return self._sentinel.redact(line) if clean is None else clean
 
     def _clean(self, text: str) -> str:
         if self._sentinel is None:
             return text
         return self._sentinel.redact(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+
+
+def json_without_secrets(line: bytes, sentinel: Sentinel) -> bytes | None:
+    """A JSON object without secrets, the very same bytes if there are none. None for another line, and for
+    one with half a character.
+
+    String by string: as one text, the end of one and the name of the next could look like a secret.
+    """
+    from chorus.core import CoreError
+
+    if not line.startswith(b"{"):
+        return None
+    try:
+        clean, found = sentinel.redact_json(line)
+    except CoreError:
+        return None
+    return clean if found else line
 
 
 def _to_stderr(line: bytes) -> None:
