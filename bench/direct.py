@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Final
 
 from bench.figures import Amounts, Comparison, figures
 from bench.local import CALLS, PAYLOAD_BYTES
-from bench.processes import FIRST_LINE_TIMEOUT_S, go_peers, module, numbers, peer_of, running, two_cores
+from bench.processes import module, numbers, peer_of, running, two_cores
 from bench.timing import measured
 from chorus.hub import Hub
+from chorus.testing.nats import Nats
 
 # Ours and the peer's take turns, so that other work on the machine meets both.
 ROUNDS: Final = 5
 STREAM_BYTES: Final = 256 * 1024 * 1024
 CHUNK_BYTES: Final = 256 * 1024
-_LISTENING: Final = "Listening for client connections on "
 
 
 async def request() -> list[Comparison]:
@@ -31,45 +27,25 @@ async def request() -> list[Comparison]:
     payload = b"x" * PAYLOAD_BYTES
     ours = list[float]()
     peers: dict[str, list[float]] = {"asyncio": [], "uvloop": []}
-    async with (
-        two_cores() as (near, far),
-        running(*module("stand_ins", "service", far)),
-        _nats() as url,
-        running(*module("nats_peer", "serve", "asyncio", url)),
-        running(*module("nats_peer", "serve", "uvloop", url)),
-        await Hub.connect(near, "bench") as hub,
-    ):
-        peer = await peer_of(hub)
-        for _ in range(ROUNDS):
-            ours += await measured(CALLS, lambda _: hub.request(peer, "echo", "echo", None, payload))
-            for loop, taken in peers.items():
-                ask = module("nats_peer", "ask", loop, url, str(CALLS), str(PAYLOAD_BYTES))
-                taken += await numbers(*ask)
+    with Nats() as nats:
+        async with (
+            two_cores() as (near, far),
+            running(*module("stand_ins", "service", far)),
+            running(*module("nats_peer", "serve", "asyncio", nats.url)),
+            running(*module("nats_peer", "serve", "uvloop", nats.url)),
+            await Hub.connect(near, "bench") as hub,
+        ):
+            peer = await peer_of(hub)
+            for _ in range(ROUNDS):
+                ours += await measured(CALLS, lambda _: hub.request(peer, "echo", "echo", None, payload))
+                for loop, taken in peers.items():
+                    ask = module("nats_peer", "ask", loop, nats.url, str(CALLS), str(PAYLOAD_BYTES))
+                    taken += await numbers(*ask)
     what = f"request to a peer, Python to Python, {PAYLOAD_BYTES} B"
     return [
         Comparison(what, figures("chorus", ours), figures(f"NATS, nats-py, {loop}", taken), 1.0)
         for loop, taken in peers.items()
     ]
-
-
-@asynccontextmanager
-async def _nats() -> AsyncIterator[str]:
-    """A nats-server on a free port; yields its URL."""
-    command = (str(go_peers() / "nats-server"), "-a", "127.0.0.1", "-p", "-1")
-    process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    try:
-        address = ""
-        async with asyncio.timeout(FIRST_LINE_TIMEOUT_S):
-            while "Server is ready" not in (line := (await process.stderr.readline()).decode()):
-                if not line:
-                    raise RuntimeError("nats-server ended before it was ready")
-                address = line.partition(_LISTENING)[2].strip() or address
-        yield f"nats://{address}"
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
 
 
 async def bulk() -> list[Amounts]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import median_high
 from typing import Any
 
 
@@ -64,12 +65,12 @@ class Amounts:
     @property
     def median(self) -> float:
         """The one in the middle, the upper of two."""
-        return _median(self.values)
+        return median_high(self.values)
 
     @property
     def ratio(self) -> float | None:
         """Our median over the peer's; None without a peer."""
-        return self.median / _median(self.peer) if self.peer else None
+        return self.median / median_high(self.peer) if self.peer else None
 
     @property
     def reached(self) -> bool:
@@ -83,10 +84,6 @@ class Amounts:
 
 
 Row = Comparison | Amounts
-
-
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 def figures(name: str, taken: Sequence[float]) -> Figures:
@@ -126,7 +123,7 @@ def amounts_table(rows: Sequence[Amounts]) -> str:
 
 
 def _spread(values: Sequence[float]) -> list[str]:
-    return [str(len(values)), *map(amount_text, (min(values), _median(values), max(values)))]
+    return [str(len(values)), *map(amount_text, (min(values), median_high(values), max(values)))]
 
 
 def amount_text(value: float) -> str:
