@@ -24,7 +24,7 @@ class Crate:
     authors: tuple[str, ...]
     folder: Path
     needs: tuple[str, ...]
-    # SHA-256 of what crates.io gave; empty for the core itself.
+    # SHA-256 of what crates.io gave; empty for the project's own.
     checksum: str
 
     @property

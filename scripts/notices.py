@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from crates import CRATE, Crate, linked
+from crates import Crate, linked
 
 NAMES = ("licen", "copying", "notice", "copyright", "unlicense", "authors")
 RULE = "=" * 78
@@ -28,7 +28,7 @@ def main() -> int:
     by_text: dict[str, list[str]] = defaultdict(list)
     without: list[str] = []
     for crate in linked():
-        if crate.name == CRATE:
+        if not crate.checksum:
             continue
         found = list(texts(crate))
         for text in found:
