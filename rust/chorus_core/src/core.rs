@@ -19,6 +19,9 @@ use parts::Running;
 
 /// More threads than this bring nothing: the swarm is one task.
 const MAX_DEFAULT_THREADS: usize = 4;
+/// Cores of the machine for each thread. The agent's other processes need cores, too, and of two threads on two cores each
+/// message wakes the one that waits several times, for less work than the waking takes.
+const CORES_PER_THREAD: usize = 2;
 /// Parts that take longer to stop are left to the end of the process.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,7 +39,7 @@ impl Core {
     pub fn start(config: &CoreConfig) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let runtime = Builder::new_multi_thread()
-            .worker_threads(config.threads.unwrap_or(cores.min(MAX_DEFAULT_THREADS)).max(1))
+            .worker_threads(config.threads.unwrap_or((cores / CORES_PER_THREAD).min(MAX_DEFAULT_THREADS)).max(1))
             .thread_name("chorus-core")
             .enable_all()
             .build()?;

@@ -84,7 +84,7 @@ pub struct CoreConfig {
     /// Which process may offer which service, and what of it peers may ask; anything goes when missing.
     #[serde(default)]
     pub services: Option<ServiceRules>,
-    /// Threads of the core's runtime; the machine's cores, at most four, when missing.
+    /// Threads of the core's runtime; half of the machine's cores, at least one and at most four, when missing.
     #[serde(default)]
     pub threads: Option<usize>,
 }
