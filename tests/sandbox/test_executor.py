@@ -14,9 +14,9 @@ from typing import Any
 import docker
 import orjson
 import pytest
-from world import AGENT, World, eventually, stand_in_core
+from world import AGENT, DEADLINE_S, World, eventually, stand_in_core
 
-from chorus.executor import desk, workspace
+from chorus.executor import attempt, desk, workspace
 from chorus.executor.docker.container import LABEL_PEER
 from chorus.hub import HubNotFound
 from chorus.wire.messages import COORDINATION, DECISIONS
@@ -357,6 +357,7 @@ async def test_a_refused_renewal_ends_the_attempt(
     tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in_core(monkeypatch)
+    monkeypatch.setattr(attempt, "_REMOVAL_DELAY_S", 2 * DEADLINE_S)
     world = World(tmp_path / "data", image, lease_s=3.0)
     await world.start()
     task_id = await world.submit(commands=["sleep 1000"])
@@ -365,6 +366,8 @@ async def test_a_refused_renewal_ends_the_attempt(
     row = await world.until(task_id, lambda row: row.lost == 1)
     assert "took the attempt back" in row.reason
     assert world.renewals == 1
+    # Only a result is worth a delay.
+    await eventually(lambda: not containers(world))
     await world.stop()
 
 
@@ -375,6 +378,13 @@ def is_there(client: docker.APIClient, container: str) -> bool:
     except docker.errors.NotFound:
         return False
     return True
+
+
+def containers(world: World) -> list[str]:
+    """The ids of the sandboxes that the world's executor has."""
+    client = docker.from_env().api
+    label = {"label": f"{LABEL_PEER}={world.peer}"}
+    return [c["Id"] for c in client.containers(all=True, filters=label) if is_there(client, c["Id"])]
 
 
 @pytest.mark.parametrize(("after_hang", "cause"), [(False, None), (True, "unresponsive")])
@@ -390,13 +400,20 @@ async def test_a_restarted_executor_gives_back_what_ran(
     assert "restarted" in row.reason
     [release] = [orjson.loads(e.payload) for e in world.mesh.entries if e.head["type"] == "release"]
     assert release.get("cause") == cause
-    client = docker.from_env().api
-    label = {"label": f"{LABEL_PEER}={world.peer}"}
+    await eventually(lambda: not containers(world))
 
-    def left() -> list[str]:
-        return [c["Id"] for c in client.containers(all=True, filters=label) if is_there(client, c["Id"])]
 
-    await eventually(lambda: not left())
+async def test_a_sandbox_waits_for_its_result_and_outlives_no_restart(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "_REMOVAL_DELAY_S", DEADLINE_S)
+    row = await world.run(commands=["true"])
+    assert row.state == "completed"
+    await until_said(world, "task_complete")
+    assert containers(world)
+    await world.crash()
+    await world.start()
+    await eventually(lambda: not containers(world))
 
 
 async def test_results_outlive_a_restart(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

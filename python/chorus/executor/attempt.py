@@ -51,6 +51,9 @@ from chorus.wire.task import TaskSubmission
 GivenBack = Literal["release", "give_back"]
 # An attempt whose going back cannot be said within this is taken back by its lease anyway.
 _RELEASE_WITHIN_S = 600.0
+# Removing a container costs the machine as much processor time as a small task: it waits until the result is
+# in the table, as a rule.
+_REMOVAL_DELAY_S = 0.1
 
 
 @dataclass(slots=True)
@@ -108,6 +111,7 @@ class Attempt:
     async def run(self) -> None:
         """From the claim to the result's place in the outbox. Raises nothing."""
         keeping: asyncio.Task[None] | None = None
+        remove_after_s = 0.0
         preparing = asyncio.create_task(self._acquire())
         try:
             sent = boottime()
@@ -154,12 +158,13 @@ class Attempt:
             # The commands have ended: from here on nothing gives the attempt back.
             self._operation.phase("publishing")
             await self._keep_result(ran, sandbox.image_digest, pulling_s)
+            remove_after_s = _REMOVAL_DELAY_S
         finally:
             self._stop_asked.set()  # nobody waits for an image any more
             for task in (keeping, self._earlier):
                 if task is not None:
                     task.cancel()
-            self._room.spawn(self._dispose(preparing))
+            self._room.spawn(self._dispose(preparing, remove_after_s))
 
     # ---- steps -----------------------------------------------------------------------------------
 
@@ -329,8 +334,9 @@ class Attempt:
         body = {"task_id": self.task_id, "attempt": self.number, "reason": reason[:2000]}
         self._room.spawn(propose(self._room.hub, entry, body, within_s=_RELEASE_WITHIN_S))
 
-    async def _dispose(self, preparing: asyncio.Task[tuple[Sandbox, float]]) -> None:
-        """Removes the sandbox, also one that was still being made."""
+    async def _dispose(self, preparing: asyncio.Task[tuple[Sandbox, float]], after_s: float) -> None:
+        """Removes the sandbox after so many seconds, also one that was still being made."""
+        await asyncio.sleep(after_s)
         with contextlib.suppress(SandboxError, StopAsked, HubError, OSError):
             sandbox, _ = await preparing
             await sandbox.close()

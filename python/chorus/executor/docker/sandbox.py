@@ -44,6 +44,8 @@ _NEVER = "0001-01-01"
 _SIGNALLED = 128
 # A session that has not killed its processes by then is stuck; the daemon kills the container.
 _STOP_GRACE_S = 2.0
+# A name is for people who look at what runs; a task that is over before needs none.
+_NAME_DELAY_S = 1.0
 # A disk with less than this left is what a failing command failed by.
 _DISK_FULL_BYTES = 64 * 1024
 # In the order in which the session counts them.
@@ -361,6 +363,7 @@ class DockerSandbox:
             await self._engine.kill(self.container)
 
     async def _rename(self, name: str) -> None:
+        await asyncio.sleep(_NAME_DELAY_S)
         await self._engine.rename(self.container, name)
 
     def _in_background(self, work: Any) -> None:
