@@ -18,6 +18,7 @@ from world import AGENT, DEADLINE_S, World, eventually, stand_in_core
 
 from chorus.executor import attempt, desk, workspace
 from chorus.executor.docker.container import LABEL_PEER
+from chorus.executor.docker.sandbox import DockerSandbox
 from chorus.hub import HubNotFound
 from chorus.wire.messages import COORDINATION, DECISIONS
 from chorus.wire.secrets import seal_secrets
@@ -401,6 +402,27 @@ async def test_a_restarted_executor_gives_back_what_ran(
     [release] = [orjson.loads(e.payload) for e in world.mesh.entries if e.head["type"] == "release"]
     assert release.get("cause") == cause
     await eventually(lambda: not containers(world))
+
+
+async def test_the_first_command_is_sent_before_the_start_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    run, propose = DockerSandbox.run, attempt.propose
+
+    async def noted_run(self: DockerSandbox, *arguments: Any, **more: Any) -> Any:
+        order.append("command")
+        return await run(self, *arguments, **more)
+
+    async def noted_propose(hub: Any, type: str, *rest: Any, **more: Any) -> Any:
+        order.append(type)
+        return await propose(hub, type, *rest, **more)
+
+    monkeypatch.setattr(DockerSandbox, "run", noted_run)
+    monkeypatch.setattr(attempt, "propose", noted_propose)
+    row = await world.run(commands=["true"])
+    assert row.state == "completed"
+    assert order == ["claim", "command", "started"]
 
 
 async def test_a_sandbox_waits_for_its_result_and_outlives_no_restart(

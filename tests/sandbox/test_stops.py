@@ -96,7 +96,8 @@ async def test_a_cancel_while_inputs_are_fetched(
 
     monkeypatch.setattr(workspace.Sources, "prepare", never)
     async with asyncio.timeout(DEADLINE_S):
-        task_id = await world.submit(commands=["echo never"])
+        source = {"kind": "inline", "files": {"a": "b"}}
+        task_id = await world.submit(commands=["echo never"], source=source)
         assert (await world.award(task_id))["accepted"]
         await fetching.wait()
         await world.propose("cancel", {"task_id": task_id, "by": "somebody"})

@@ -130,7 +130,11 @@ class Attempt:
             self._later(
                 self._log_entry("task_started", {"image": self._choice.image, "why": self._choice.why})
             )
-            sandbox, pulling_s = await until_set(_result(preparing), self._stop_asked)
+            if preparing.done() and not self._stop_asked.is_set():
+                # As a rule: the claim takes longer. The first command is sent before other work has its turn.
+                sandbox, pulling_s = preparing.result()
+            else:
+                sandbox, pulling_s = await until_set(_result(preparing), self._stop_asked)
             ran = await self._execute(sandbox, pulling_s)
             if self._stop is not None and self._stop.why != "cancel" and not ran.settled:
                 await self._give_back(self._stop.reason)
@@ -213,8 +217,9 @@ class Attempt:
             self._opened = await open_secrets(room.hub, self._task.secrets)
         except ValueError as error:
             raise InputsMissing(str(error)) from None
-        # Many large secrets have many forms, whose search takes a moment to build.
-        self._redactor = await asyncio.to_thread(room.redactor, secret_values(self._opened.values()))
+        if self._opened:
+            # Many large secrets have many forms, whose search takes a moment to build.
+            self._redactor = await asyncio.to_thread(room.redactor, secret_values(self._opened.values()))
         job = Job(
             self.task_id,
             self.number,

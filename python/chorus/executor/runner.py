@@ -150,6 +150,10 @@ class Runner:
         return Usage(0.0, 0, 0, 0)
 
     async def _put_inputs(self) -> bool:
+        task = self._job.task
+        if not task.has_inputs and not task.is_goal:
+            # Nothing is waited for, so that the first command is on its way before other work has its turn.
+            return True
         try:
             source, stdin = await until_set(self._fetch_inputs(), self._work.stop_asked)
             if source is not None:

@@ -237,6 +237,11 @@ class TaskSubmission(Schema):
         source = self.source.blob if self.source is not None else ""
         return tuple(sha for sha in (source, self.stdin_sha256) if sha)
 
+    @property
+    def has_inputs(self) -> bool:
+        """Whether something of it has to be in the sandbox before its commands run."""
+        return bool(self.source is not None or self.stdin or self.stdin_sha256)
+
 
 class TaskInvalid(ValueError):
     """A task that cannot be taken. `problems` has one `(field, what is wrong)` for each mistake."""
