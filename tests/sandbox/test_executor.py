@@ -428,10 +428,19 @@ async def test_the_first_command_is_sent_before_the_start_is_told(
 async def test_a_sandbox_waits_for_its_result_and_outlives_no_restart(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    closing: list[str] = []
+    close = DockerSandbox.close
+
+    async def noted(self: DockerSandbox) -> None:
+        closing.append(self.container)
+        await close(self)
+
+    monkeypatch.setattr(DockerSandbox, "close", noted)
     monkeypatch.setattr(attempt, "_REMOVAL_DELAY_S", DEADLINE_S)
     row = await world.run(commands=["true"])
     assert row.state == "completed"
     await until_said(world, "task_complete")
+    assert closing == []
     assert containers(world)
     await world.crash()
     await world.start()
