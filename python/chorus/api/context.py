@@ -31,6 +31,8 @@ TABLE_TOPIC: Final = "local/table"
 HMMM_TOPIC: Final = "local/hmmm"
 # What to watch instead of a task's id for new versions at UCXL addresses.
 UCXL: Final = "ucxl"
+# The same for any change of the table.
+TABLE: Final = "table"
 # News of the table may be lost (a gap, a restarted coordinator); whoever waits looks again after this.
 LOOK_AGAIN_S: Final = 2.0
 # A leader that is there says within milliseconds how far the mesh is. One that does not answer in this time
@@ -60,6 +62,8 @@ class Changes:
         self._wake([str(session) for session in sessions] if isinstance(sessions, list) else [])
         if data.get("versions"):
             self._wake([UCXL])
+        if message.topic == TABLE_TOPIC:
+            self._wake([TABLE])
 
     def watch(self, task_id: str) -> Watch:
         """Registers interest in a task or a discussion, by its id; use as a context manager."""

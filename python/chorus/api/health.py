@@ -1,9 +1,10 @@
-"""Looks after the agent's health in the background and answers the probes on the health port."""
+"""Finds out how the agent is when the probes on the health port ask, and now and then without being asked."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chorus.api.checks import Answer, Findings, Verdict, docker_answer, judge, siblings_of
-from chorus.api.context import Context
+from chorus.api.context import TABLE, Context
 from chorus.api.faults import Faults
 from chorus.api.license import licence_detail, licence_status, licence_view
 from chorus.api.problems import install
@@ -28,8 +29,10 @@ from chorus.wire.times import rfc3339
 
 T = TypeVar("T")
 
-# Answers are at most this old.
+# Answers are at most this old. A look asks every process: one a second was a fifth of what an idle agent took
+# of the processor. While it is ready, nobody asks and the table does not change, QUIET_S pass between two.
 PERIOD_S: Final = 1.0
+QUIET_S: Final = 5.0
 DEADLINE_S: Final = 0.9
 # While the agent starts, whoever waits for it should not wait for the next look as well.
 START_PERIOD_S: Final = 0.1
@@ -44,14 +47,17 @@ ANNOUNCE_PERIOD_S: Final = 30.0
 
 
 class Observer:
-    """Finds out, about once a second, how everything is."""
+    """Finds out how everything is."""
 
     def __init__(self, context: Context, backbeat: Callable[[], dict[str, Any]] | None = None) -> None:
         self._context = context
         self._backbeat = backbeat
         self._siblings = siblings_of(context.settings.ai.provider)
-        self._seen: dict[str, float] = dict.fromkeys(self._siblings, time.monotonic())
+        self._begun = time.monotonic()
+        self._seen: dict[str, float] = dict.fromkeys(self._siblings, self._begun)
         self._faults = Faults()
+        self._looking = asyncio.Lock()
+        self._looked = -math.inf
         self._dht_ok = False
         self._dht_latency_ms: float | None = None
         self._dht_next = 0.0
@@ -64,20 +70,37 @@ class Observer:
         self.last_heartbeat: Any = None
 
     async def run(self) -> None:
-        """Runs until cancelled."""
-        begun = time.monotonic()
-        while True:
-            started = time.monotonic()
+        """Keeps metrics and the news of this agent's health up to date, until cancelled."""
+        with self._context.changes.watch(TABLE) as table:
+            while True:
+                started = time.monotonic()
+                await self.fresh()
+                try:
+                    await self._announce()
+                except Exception as error:
+                    self._faults.tell(error, "the news of the agent's health")
+                await asyncio.sleep(max(0.05, self._period_s() - (time.monotonic() - started)))
+                if self.verdict is not None and self.verdict.ready:
+                    await table.changed(QUIET_S - PERIOD_S)
+
+    async def fresh(self) -> None:
+        """Looks, unless that was done a moment ago. Those who ask at the same time share one look."""
+        async with self._looking:
+            if time.monotonic() - self._looked < self._period_s():
+                return
             try:
                 await self.observe()
-                await self._announce()
             except Exception as error:
                 # Siblings and peers say what this looks at: an odd answer costs one look, not the process.
                 self._faults.tell(error, "a look at the agent's health")
                 self.verdict = None
-            starting = started - begun < START_S and self.verdict is not None and not self.verdict.ready
-            period = START_PERIOD_S if starting else PERIOD_S
-            await asyncio.sleep(max(0.05, period - (time.monotonic() - started)))
+                self._looked = time.monotonic()
+
+    def _period_s(self) -> float:
+        """How old what is known may be."""
+        starting = time.monotonic() - self._begun < START_S
+        unready = self.verdict is not None and not self.verdict.ready
+        return START_PERIOD_S if starting and unready else PERIOD_S
 
     async def observe(self) -> None:
         """One look at everything."""
@@ -127,6 +150,7 @@ class Observer:
         )
         self.verdict = judge(self.findings)
         self.checked_at = now()
+        self._looked = time.monotonic()
         self.last_heartbeat = siblings["election"].more.get("last_heartbeat") or self.last_heartbeat
         for check in self.verdict.checks:
             metrics.HEALTH_CHECK.labels(check.name).set(check.ok)
@@ -202,6 +226,8 @@ def _observer(request: Request) -> Observer:
 @router.get("/healthz")
 async def healthz(request: Request) -> Response:
     """200 while the processes of the agent live; orchestrators restart on this alone."""
+    # Not looked at afresh: it turns on what has lasted a minute, and whoever restarts the agent because of it
+    # is not to wait for a process that hangs.
     verdict = _observer(request).verdict
     alive = verdict is None or verdict.alive
     return _json({"status": "alive" if alive else "dead"}, 200 if alive else 503)
@@ -210,7 +236,9 @@ async def healthz(request: Request) -> Response:
 @router.get("/ready")
 async def ready(request: Request) -> Response:
     """200 while the agent would take a task, 503 with the reasons otherwise."""
-    verdict = _observer(request).verdict
+    observer = _observer(request)
+    await observer.fresh()
+    verdict = observer.verdict
     if verdict is None:
         return _json({"ready": False, "reasons": ["starting"]}, 503)
     return _json({"ready": verdict.ready, "reasons": verdict.reasons}, 200 if verdict.ready else 503)
@@ -220,6 +248,7 @@ async def ready(request: Request) -> Response:
 async def health(request: Request) -> Response:
     """Everything that is known about the agent's health."""
     observer = _observer(request)
+    await observer.fresh()
     if observer.verdict is None or observer.findings is None:
         return _json({"status": "starting", "ready": False, "checks": []}, 503)
     return _json(health_view(observer), 200 if observer.verdict.status == "healthy" else 503)

@@ -374,8 +374,6 @@ async def test_the_mesh_is_shown(surface: Surface) -> None:
 
 async def test_probes(surface: Surface) -> None:
     assert (await surface.probes.get("/healthz")).status_code == 200
-    assert (await surface.probes.get("/ready")).status_code == 503
-    await surface.observer.observe()
     answer = await surface.probes.get("/health")
     assert answer.status_code == 200
     body = answer.json()
