@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
+use tokio::{io::AsyncReadExt, net::unix::pipe, sync::Notify, time::timeout};
 
 use super::{
     frame::{self, Decoder, Op},
@@ -38,6 +38,8 @@ pub(super) struct Connection {
     pub running: Mutex<HashMap<u32, Running>>,
     /// Calls to the process that wait for its answer.
     pub serving: Mutex<HashMap<u32, Waiting>>,
+    /// Told when one is added to them.
+    pub waits: Arc<Notify>,
     pub subs: Mutex<HashMap<u32, Arc<Sub>>>,
     pub streams: Mutex<HashMap<u32, End>>,
     ids: AtomicU32,
@@ -67,13 +69,14 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Connection {
     /// `socket` must not block.
-    pub fn new(id: u64, socket: UnixStream) -> Self {
+    pub fn new(id: u64, socket: UnixStream, waits: Arc<Notify>) -> Self {
         Self {
             id,
             name: OnceLock::new(),
             outbox: Outbox::new(socket),
             running: Mutex::default(),
             serving: Mutex::default(),
+            waits,
             subs: Mutex::default(),
             streams: Mutex::default(),
             ids: AtomicU32::new(0),

@@ -19,7 +19,7 @@ use crate::{Error, Result, net};
 
 /// Calls that one process may have to answer at once; more are turned away, so that a stuck one is noticed.
 const MAX_SERVING: usize = 4096;
-/// How often deadlines are looked at; callers keep finer time themselves.
+/// How often deadlines are looked at while calls wait; callers keep finer time themselves.
 pub(super) const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// Calls without a deadline of their own.
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -147,6 +147,7 @@ pub(super) fn hand_over(
         }
         serving.insert(id, Waiting { deadline: Instant::now() + ask.timeout, caller });
     }
+    to.waits.notify_one();
     if let Err(error) = to.send(Op::Call, id, &head, payload) {
         let error = if matches!(error, Error::Closed) {
             Error::Unavailable(format!("{} went away", to.label()))
@@ -191,9 +192,10 @@ impl Inner {
         }
     }
 
-    /// Calls past their deadline are answered with `timeout`.
-    pub fn sweep(&self, touched: &mut Touched) {
+    /// Calls past their deadline are answered with `timeout`. Answers whether others wait still.
+    pub fn sweep(&self, touched: &mut Touched) -> bool {
         let now = Instant::now();
+        let mut waits = false;
         for connection in self.connections() {
             let late: Vec<_> = locked(&connection.serving).extract_if(|_, waiting| waiting.deadline <= now).collect();
             for (id, waiting) in late {
@@ -210,7 +212,9 @@ impl Inner {
                 let _ = connection.send(Op::Cancel, id, b"", &Bytes::new());
                 touched.add(&connection);
             }
+            waits |= !locked(&connection.serving).is_empty();
         }
+        waits
     }
 
     /// A process is gone: those who wait for it hear so, those it waited for may stop.

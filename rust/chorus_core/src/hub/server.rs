@@ -20,8 +20,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::{
     net::{UnixListener, UnixStream, unix::pipe},
-    sync::{mpsc, oneshot},
-    time::{self, MissedTickBehavior},
+    sync::{Notify, mpsc, oneshot},
+    time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -77,6 +77,8 @@ pub(super) struct Inner {
     pub services: Services,
     pub local_topics: LocalTopics,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    /// Told when a call to a process waits for its answer.
+    waits: Arc<Notify>,
     bad: AtomicU64,
     /// Held once more by each stream to or from a peer.
     carried: Arc<()>,
@@ -100,6 +102,7 @@ impl Hub {
             services: Services::new(rules),
             local_topics: LocalTopics::default(),
             connections: Mutex::default(),
+            waits: Arc::default(),
             bad: AtomicU64::new(0),
             carried: Arc::default(),
             waiting: Budget::new(WAITING_BYTES),
@@ -221,7 +224,8 @@ impl Inner {
             next += 1;
             match halves(socket) {
                 Ok((reading, writing)) => {
-                    self.tasks.spawn(Arc::clone(&self).attend(Connection::new(next, writing), reading));
+                    let connection = Connection::new(next, writing, Arc::clone(&self.waits));
+                    self.tasks.spawn(Arc::clone(&self).attend(connection, reading));
                 }
                 Err(error) => tracing::warn!(%error, "the hub cannot take a connection now"),
             }
@@ -260,14 +264,23 @@ impl Inner {
         touched.flush();
     }
 
+    /// Ends late calls. Without any call it is not woken.
     async fn keep_time(self: Arc<Self>) {
-        let mut ticks = time::interval(SWEEP_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut touched = Touched::default();
-        while self.stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.sweep(&mut touched);
-            touched.flush();
-        }
+        let sweeping = async {
+            let mut touched = Touched::default();
+            loop {
+                self.waits.notified().await;
+                loop {
+                    time::sleep(SWEEP_INTERVAL).await;
+                    let waits = self.sweep(&mut touched);
+                    touched.flush();
+                    if !waits {
+                        break;
+                    }
+                }
+            }
+        };
+        self.stop.run_until_cancelled(sweeping).await;
     }
 
     /// Carries a stream to or from a peer until it has ended or the hub closes.

@@ -64,6 +64,11 @@ async fn deadlines_cancels_and_deaths_end_calls() {
     let asked = newer.serve().await;
     newer.send(2, asked.id, &Value::Null, b"").await;
     assert_eq!(caller.answer(call).await.op, 2);
+
+    // No call waits any more: the next one has its deadline looked after all the same.
+    let call = caller.start(ask(1), b"").await;
+    newer.serve().await;
+    assert_eq!(caller.answer(call).await.head["code"], "timeout");
 }
 
 #[tokio::test]
