@@ -21,6 +21,8 @@ from chorus.table.reader import TableReader
 
 # A second mesh is to be noticed within seconds.
 LOOK_EVERY_S: Final = 1.0
+# While the mesh has a leader and only its members are connected: what changes that has this look at once.
+CALM_LOOK_S: Final = 10.0
 
 
 class Departures:
@@ -44,6 +46,7 @@ class Departures:
         self._leaderless_s = self._alone_s = 0.0
         self._looking = asyncio.Lock()
         self._news = asyncio.Event()
+        self._calm = False
         self._told: set[str] = set()
         self._last_mesh = ""
         self._patience = Patience(0.0, 0.0)
@@ -63,18 +66,19 @@ class Departures:
         return ""
 
     def look_again(self) -> None:
-        """A peer came or went."""
+        """A peer came or went, or the mesh has another leader or none."""
         self._news.set()
 
     async def run(self) -> None:
         """Looks until cancelled."""
         while True:
+            self._calm = False
             try:
                 await self.look()
             except (HubError, OSError) as error:
                 self._process.log.info("the meshes around were not looked at", error=str(error))
             try:
-                async with asyncio.timeout(LOOK_EVERY_S):
+                async with asyncio.timeout(CALM_LOOK_S if self._calm else LOOK_EVERY_S):
                     await self._news.wait()
             except TimeoutError:
                 pass
@@ -142,6 +146,7 @@ class Departures:
         await self._neighbours.look(status, suspicious=suspicious)
         alone = suspicious and not self._neighbours.own_members
         self._alone_s = self._alone.see(alone, self._clock())
+        self._calm = status.leader is not None and self._neighbours.all_members
         own = self._own = self._own_now(status)
         others = self._neighbours.others
         if new := {other.mesh for other in others} - self._told:

@@ -66,6 +66,11 @@ class Neighbours:
             and (peer not in self._said or self._said[peer].mesh == self._own)
         }
 
+    @property
+    def all_members(self) -> bool:
+        """Whether every connected peer is a member of this agent's own mesh, as its log lists them."""
+        return self._connected <= self._members
+
     async def look(self, status: RaftStatus, *, suspicious: bool) -> None:
         """Asks once, all at the same time. With `suspicious` it asks members too, and whether they list this
         agent.

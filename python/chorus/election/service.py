@@ -144,6 +144,7 @@ class Election:
         self._status = status
         if status.leader != self._leader:
             self._leader = status.leader
+            self.departures.look_again()
             self._follow_choice(status)
             self._leader_since_ms = time.time_ns() // 1_000_000 if status.leader else None
         metrics.ELECTION_TERM.set(status.term)

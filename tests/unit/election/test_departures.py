@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chorus.config import MeshSettings
+from chorus.election import departures
 from chorus.election.departing import Patience
 from chorus.election.departures import Departures
 from chorus.election.peers import Peers
@@ -530,3 +531,22 @@ def test_a_carry_file_that_cannot_be_opened_admits_nobody(tmp_path: Path) -> Non
     departures.under_way = None
     departures._process = process(tmp_path, "a", "peer-a")
     assert "cannot be read" in departures.closed()
+
+
+# How often it looks
+
+
+async def test_a_calm_mesh_is_looked_at_when_something_happens(
+    w: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(departures, "CALM_LOOK_S", 3600.0)
+    w.mesh.found("b", FAST, "a")
+    own = w.start("a").departures
+    await w.until(lambda: own._calm, "it is calm")
+    await foreign(w, "x", "mesh-other")
+    await w.until(lambda: bool(own.warnings()), "the other mesh is noticed")
+    del w.mesh.agents["x"]
+    w.mesh.emit({"kind": "peer_down", "peer": "peer-x"})
+    await w.until(lambda: own._calm and not own.warnings(), "it is calm again")
+    w.mesh.elect(None)
+    await w.until(lambda: own._leaderless_s > 0, "the loss of the leader is noticed")

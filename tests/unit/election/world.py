@@ -99,6 +99,8 @@ async def foreign(
         raise HubInvalid("the stand-in does not know this")
 
     await hub.offer("mesh", serve, peers=True)
+    # As the network says of each connection.
+    w.mesh.emit({"kind": "peer_up", "peer": hub.peer_id})
     return hub
 
 
