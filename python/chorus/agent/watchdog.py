@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Each process gives a sign once a second. A loop that is late by this much serves nobody any more; a slow
-# disk, or a machine with far too many processes, makes it late by seconds.
+# Each process gives a sign every three seconds. A loop that is late by this much serves nobody any more; a
+# slow disk, or a machine with far too many processes, makes it late by seconds.
 SILENT_MAX_S = 30.0
 # Before its first sign a process loads its modules, on a machine where everything may be starting.
 START_MAX_S = 180.0

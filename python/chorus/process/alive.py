@@ -17,8 +17,8 @@ from chorus.process import exit_codes
 
 # How a sign of life begins; it comes among the lines about programs that the parent reads.
 SIGN = "PROCESS_ALIVE"
-# A thirtieth of what the parent waits.
-SIGN_EVERY_S = 1.0
+# A tenth of what the parent waits.
+SIGN_EVERY_S = 3.0
 
 
 def watch(fifo: Path) -> None:
