@@ -24,7 +24,7 @@ from chorus.table.entry_types import SINCE
 from chorus.table.reader import TableReader
 
 # How often it is looked whether members came or went; nobody waits for a copy.
-CHECK_S: Final = 5.0
+CHECK_S: Final = 15.0
 # What could not be copied is tried again after this.
 RETRY_S: Final = 30.0
 _ENTRY_TIMEOUT_S: Final = 15.0

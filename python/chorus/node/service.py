@@ -26,7 +26,7 @@ from chorus.table.entry_types import PROPOSABLE
 from chorus.telemetry.operations import Operation
 
 # Counters are seen outside at most this late.
-METRICS_INTERVAL_S = 0.5
+METRICS_INTERVAL_S = 2.0
 
 
 def config_of(settings: Settings, assignment: Assignment) -> str:

@@ -18,7 +18,7 @@ from chorus.hub import Hub, HubError
 TOPIC: Final = "local/assignment"
 SERVICE: Final = "agent"
 # News may be lost with a connection; after this the parent is asked.
-LOOK_AGAIN_S: Final = 5.0
+LOOK_AGAIN_S: Final = 15.0
 ANSWER_S: Final = 5.0
 # Assignments that counted before the present one, for `recent`.
 BEFORE_MAX: Final = 16
