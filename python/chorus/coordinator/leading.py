@@ -23,7 +23,7 @@ from chorus.coordinator.offers import Offers
 from chorus.coordinator.presence import Presence
 from chorus.coordinator.proposals import Proposals, Settled
 from chorus.coordinator.table_version import next_version
-from chorus.hub import Hub, HubError, HubNotLeader, HubRefused, guard
+from chorus.hub import Hub, HubError, HubNotLeader, HubRefused, RaftStatus, guard
 from chorus.process import Process, metrics
 from chorus.table.entries import WAITING_MAX
 from chorus.table.reader import TableReader
@@ -114,10 +114,11 @@ class Leading:
 
     async def tick(self) -> None:
         """All that depends on time or on the network's state."""
-        await self._check_leadership()
+        status = await self._hub.raft_status()
+        self._check_leadership(status)
         if not self.active:
             return
-        await self._check_presence()
+        await self._check_presence(status)
         self._raise_version()
         now = self._clock()
         for task_id, attempt in self.leases.due(now):
@@ -241,8 +242,7 @@ class Leading:
 
     # Who leads
 
-    async def _check_leadership(self) -> None:
-        status = await self._hub.raft_status()
+    def _check_leadership(self, status: RaftStatus) -> None:
         mesh = self._store.get(Mesh, "mesh")
         # The leader entry of this very term: one of an earlier life of this agent does not do.
         leads = (
@@ -292,13 +292,13 @@ class Leading:
         self.held_back_by = self._said_of = ()
         self._process.log.info("no longer leading")
 
-    async def _check_presence(self) -> None:
+    async def _check_presence(self, status: RaftStatus) -> None:
         state = await self._hub.net_state()
         self._latency = {str(peer["peer"]): float(peer.get("rtt_ms") or 0.0) for peer in state["peers"]}
         self._connected = {self._hub.peer_id, *self._latency}
         listed = {member.peer: member.present for member in self._store.records(Member)}
         # A connection alone is no sign of life: a member also answers in the mesh's log.
-        heard = {member.peer for member in (await self._hub.raft_status()).members if member.recent}
+        heard = {member.peer for member in status.members if member.recent}
         answering = {self._hub.peer_id, *(self._connected & heard)}
         for peer, present, reason in self._presence.changes(listed, answering, self._clock()):
             body = {"peer": peer, "present": present, "reason": reason}

@@ -31,7 +31,7 @@ from chorus.wire.times import rfc3339
 
 SERVICE = "election"
 # The leader looks at its members this often, unless the heartbeat is shorter.
-BEAT_MAX_S = 0.5
+BEAT_MAX_S = 1.0
 # And this often while one of the first votes is to be given: a young mesh lives by one disk until then.
 BEAT_YOUNG_S = 0.1
 DRAIN_S = 10.0
