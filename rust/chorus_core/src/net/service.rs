@@ -1,6 +1,6 @@
 //! The loop that owns the swarm: takes commands, turns events into state, and keeps peers connected.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{
@@ -12,7 +12,7 @@ use libp2p::{
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinHandle,
-    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,9 @@ use crate::{Error, Result, dht::Store};
 
 /// How often what waits is looked at: dials, held messages.
 const TICK: Duration = Duration::from_millis(250);
+/// The same once no connection has come, gone or failed for `STIRRED`: ticks are most of what an idle core does.
+const CALM_TICK: Duration = Duration::from_secs(1);
+const STIRRED: Duration = Duration::from_secs(15);
 /// How soon a publication that found no room is tried again.
 const RETRY: Duration = Duration::from_millis(5);
 /// Changes of known peers are written at most this often.
@@ -92,6 +95,8 @@ pub async fn start(config: NetConfig, shared: Arc<Shared>, inputs: Inputs) -> Re
         streams: inputs.streams,
         saved: Instant::now(),
         scored: Instant::now(),
+        due: Instant::now(),
+        stirred: Instant::now(),
         shared,
     };
     let deadline = Instant::now() + LISTEN_TIMEOUT;
@@ -174,6 +179,10 @@ struct Service {
     streams: mpsc::Sender<IncomingStream>,
     saved: Instant,
     scored: Instant,
+    /// When the next tick is.
+    due: Instant,
+    /// When a connection came, went or failed last.
+    stirred: Instant,
 }
 
 /// One peer as it is served: its budget, and room for its substreams.
@@ -195,9 +204,8 @@ impl Served {
 
 impl Service {
     async fn run(mut self, mut waiting: Waiting) {
-        let mut tick = interval(TICK);
+        let mut tick = pin!(sleep_until(self.due));
         let mut retry = interval(RETRY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shared = self.shared.clone();
         self.gossip.sync_topics(&mut self.swarm.behaviour_mut().gossip);
@@ -219,7 +227,11 @@ impl Service {
                 Some(resolved) = waiting.resolved.recv() => self.connector.on_resolved(&mut self.swarm, &self.shared, resolved),
                 Some(found) = next_found(&mut waiting.found) => self.connector.on_found(&found),
                 _ = retry.tick(), if !self.gossip.ready() => self.gossip.tick(&mut self.swarm.behaviour_mut().gossip),
-                _ = tick.tick() => self.on_tick(),
+                () = shared.condemned_news.notified() => self.swarm.behaviour_mut().slots.tick(),
+                () = &mut tick => self.on_tick(),
+            }
+            if tick.deadline() != self.due {
+                tick.as_mut().reset(self.due);
             }
         }
         self.goodbye().await;
@@ -239,7 +251,14 @@ impl Service {
         }
     }
 
+    /// A connection came, went or failed.
+    fn stir(&mut self) {
+        self.stirred = Instant::now();
+        self.due = self.due.min(self.stirred + TICK);
+    }
+
     fn on_tick(&mut self) {
+        self.due = Instant::now() + if self.stirred.elapsed() < STIRRED { TICK } else { CALM_TICK };
         self.gossip.tick(&mut self.swarm.behaviour_mut().gossip);
         self.connector.tick(&mut self.swarm);
         if self.scored.elapsed() >= SCORE_EVERY {
@@ -345,6 +364,7 @@ impl Service {
     }
 
     fn on_connected(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
+        self.stir();
         let address = without_peer(endpoint.get_remote_address()).0;
         let first = {
             let mut view = self.shared.view_mut();
@@ -363,6 +383,7 @@ impl Service {
     }
 
     fn on_disconnected(&mut self, peer: PeerId, connection: ConnectionId, last: bool) {
+        self.stir();
         {
             let mut view = self.shared.view_mut();
             if let Some(entry) = view.peers.get_mut(&peer) {
@@ -392,6 +413,7 @@ impl Service {
     }
 
     fn on_dial_error(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
+        self.stir();
         let connected = peer.is_some_and(|peer| self.swarm.is_connected(&peer));
         self.connector.on_failed(&self.shared, connection, peer, error, connected);
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, swarm::ConnectionId};
-use tokio::sync::{SetOnce, broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, SetOnce, broadcast, mpsc, oneshot};
 
 use super::{
     CoreServices, NetEvent, NetStats, Offence, PeerState, Publish, budget::Budget, kad::KadCommand,
@@ -71,6 +71,8 @@ pub struct Shared {
     penalties: Mutex<PenaltyBox>,
     /// Peers whose connections are to be closed.
     condemned: Mutex<Vec<PeerId>>,
+    /// Told when there is one.
+    pub condemned_news: Notify,
     view: RwLock<View>,
     /// `from_role` of outgoing envelopes.
     role: RwLock<Option<String>>,
@@ -121,6 +123,7 @@ impl Shared {
             core: SetOnce::new(),
             penalties: Mutex::default(),
             condemned: Mutex::default(),
+            condemned_news: Notify::new(),
             events: broadcast::channel(EVENT_QUEUE).0,
             routed: broadcast::channel(EVENT_QUEUE).0,
             subscribers: Arc::default(),
@@ -156,7 +159,7 @@ impl Shared {
         self.view.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what a peer did; one that has done too much is disconnected at the loop's next tick.
+    /// Notes what a peer did; one that has done too much is disconnected.
     pub fn blame(&self, peer: PeerId, offence: Offence) {
         bump(&self.counters.offences);
         let banned = self.penalties.lock().unwrap_or_else(PoisonError::into_inner).note(peer, offence, Instant::now());
@@ -164,6 +167,7 @@ impl Shared {
             bump(&self.counters.bans);
             tracing::warn!(%peer, ?offence, "a peer misbehaved again and again: it is disconnected and kept out for a time");
             self.condemned.lock().unwrap_or_else(PoisonError::into_inner).push(peer);
+            self.condemned_news.notify_one();
         }
     }
 

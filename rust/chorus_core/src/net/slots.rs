@@ -327,7 +327,7 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        // Woken by the swarm after every call that can queue something, and by the loop's tick.
+        // Woken by the swarm after every call that can queue something, and by the loop's call of `tick`.
         match self.closing.pop_front() {
             Some(peer_id) => Poll::Ready(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::All }),
             None => Poll::Pending,
