@@ -52,8 +52,7 @@ async def prepared(agent: Agent) -> None:
     outbox = Outbox(agent.settings.paths.executor_db)
     marker = agent.folder / "task"
     if not marker.exists():
-        made = await agent.call("table.submit", task={"title": "count", "commands": ["true"], "project": "p"})
-        task_id = made["task"]["task_id"]
+        task_id = await agent.submit(title="count", commands=["true"], project="p")
         await until(lambda: (row := agent.table.task(task_id)) is not None and row.state == "claimed")
         outbox.put(Item(task_id, 1, "result", new_id(), result_of(task_id), FACTS))
         marker.write_text(task_id)

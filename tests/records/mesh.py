@@ -119,6 +119,12 @@ class Agent:
         """A service of this agent's coordinator, as a sibling asks it."""
         return (await self.hub.call_service("coordinator", method, head, timeout=DEADLINE_S)).head
 
+    async def submit(self, **task: Any) -> str:
+        """Submits a task, as this agent's api process does; its id."""
+        payload = orjson.dumps(task)
+        reply = await self.hub.call_service("coordinator", "table.submit", {}, payload, timeout=DEADLINE_S)
+        return str(reply.head["task"]["task_id"])
+
     async def propose(self, type: str, **body: Any) -> dict[str, Any]:
         """An entry of this agent's."""
         payload = orjson.dumps(body)
@@ -178,8 +184,7 @@ class Mesh:
     async def task(self, **task: Any) -> tuple[Agent, str]:
         """A task, and the agent that has claimed it."""
         body = {"title": "t", "commands": ["true"], **task}
-        made = await self.agents[0].call("table.submit", task=body)
-        task_id = made["task"]["task_id"]
+        task_id = await self.agents[0].submit(**body)
 
         def claimed() -> bool:
             row = self.agents[0].table.task(task_id)

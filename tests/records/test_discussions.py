@@ -43,7 +43,7 @@ async def goal(m: Mesh, owner: Agent) -> str:
     for agent in m.agents:
         await until(lambda agent=agent: _models(agent) == 3)  # type: ignore[misc]
     body = {"title": "mend it", "commands": [], "required_model": owner.name, "project": "p"}
-    task_id = str((await m.agents[0].call("table.submit", task=body))["task"]["task_id"])
+    task_id = await m.agents[0].submit(**body)
     for agent in m.agents:
         await until(lambda agent=agent: _claimed(agent, task_id))  # type: ignore[misc]
     return task_id

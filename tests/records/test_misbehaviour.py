@@ -74,7 +74,7 @@ async def test_no_entry_of_a_member_stops_a_mesh(tmp_path: Path) -> None:
         await until(lambda: alike(m))
         # Also after a new start, from the same log.
         await m["b"].restart()
-        await m["b"].call("table.submit", task={"title": "t"})
+        await m["b"].submit(title="t")
 
 
 async def test_a_stranger_fills_neither_table_nor_log(tmp_path: Path) -> None:

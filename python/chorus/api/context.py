@@ -175,7 +175,8 @@ class Context:
         return None if mesh is None else mesh.leader_agent_id
 
 
-def _context(request: Request) -> Context:
+async def _context(request: Request) -> Context:
+    # A dependency that is not a coroutine would be called in a thread, for each request.
     context = request.app.state.context
     assert isinstance(context, Context)
     return context

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+import orjson
 from starlette.requests import Request
 
 from chorus.api.bodies import check_charset, parse_json
@@ -64,11 +65,13 @@ async def submit(context: Context, task: TaskSubmission) -> Reply:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + LEADER_WAIT_S + SUBMIT_MARGIN_S
     submitted_by = task.submitted_by or context.settings.agent_id
-    head = {"task": task.body(), "submitted_by": submitted_by, "wait_s": LEADER_WAIT_S}
+    head, body = {"submitted_by": submitted_by, "wait_s": LEADER_WAIT_S}, orjson.dumps(task.body())
     while True:
         left = deadline - loop.time()
         try:
-            return await context.hub.call_service("coordinator", "table.submit", head, timeout=max(1.0, left))
+            return await context.hub.call_service(
+                "coordinator", "table.submit", head, body, timeout=max(1.0, left)
+            )
         except (HubUnavailable, HubClosed):
             if left <= REPEAT_PAUSE_S or context.stopping.is_set():
                 raise

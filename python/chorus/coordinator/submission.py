@@ -73,12 +73,12 @@ class Submission:
         self.alone: Callable[[], None] = lambda: None
 
     async def submit(self, request: Request) -> dict[str, Any]:
-        """`table.submit` {task, submitted_by?, wait_s?} -> {task, created, replicas, notices}.
+        """`table.submit` {submitted_by?, wait_s?}, the task as payload -> {task, created, replicas, notices}.
 
         `notices` say, by field, what was done about secrets that stood where they do not belong.
         """
         try:
-            task = parse_task(request.head.get("task"))
+            task = parse_task(_json(request))
             check_entry_size(task)
         except TaskInvalid as invalid:
             raise HubInvalid(str(invalid)) from None
@@ -195,10 +195,7 @@ class Submission:
         type = str(request.head.get("type"))
         if type not in PROPOSABLE:
             raise HubInvalid(f"entries of type {type!r} are not proposed through this service")
-        try:
-            body = orjson.loads(request.payload)
-        except orjson.JSONDecodeError:
-            raise HubInvalid("the payload is not JSON") from None
+        body = _json(request)
         if not isinstance(body, dict):
             raise HubInvalid("the payload is not a JSON object")
         if type == "version":
@@ -306,6 +303,13 @@ def _task_id(request: Request) -> str:
     if not is_id(task_id):
         raise HubInvalid("task_id: give 26 upper-case letters and digits")
     return str(task_id)
+
+
+def _json(request: Request) -> Any:
+    try:
+        return orjson.loads(request.payload)
+    except orjson.JSONDecodeError:
+        raise HubInvalid("the payload is not JSON") from None
 
 
 def _text(request: Request, name: str) -> str:

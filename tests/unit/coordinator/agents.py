@@ -171,7 +171,8 @@ class Agent:
         """Submits through this agent as its api process does."""
         body = {"title": "t", "commands": ["true"], **task}
         api = self.mesh.hub(self.name, "api")
-        reply = await api.call_service("coordinator", "table.submit", {"task": body}, timeout=DEADLINE_S)
+        payload = orjson.dumps(body)
+        reply = await api.call_service("coordinator", "table.submit", {}, payload, timeout=DEADLINE_S)
         return reply.head
 
     async def call(self, method: str, **head: Any) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def test_requests_of_any_content_are_answered(tmp_path: Path) -> None:
     with Lived(tmp_path) as lived:
 
         @examples
-        @given(st.sampled_from(methods), OBJECTS | VALUES, st.binary(max_size=40))
+        @given(st.sampled_from(methods), OBJECTS | VALUES, RAW)
         def run(method: str, head: Any, body: bytes) -> None:
             lived.ask(method, head, body)
 

@@ -136,7 +136,7 @@ async def test_a_table_that_cannot_be_opened_yet(tmp_path: Path, monkeypatch: py
         await offered.wait()
     assert "cannot be opened" in (await api.call_service("coordinator", "health")).head["detail"]
     with pytest.raises(HubError, match="cannot be opened") as refused:
-        await api.call_service("coordinator", "table.submit", {"task": {}})
+        await api.call_service("coordinator", "table.submit", payload=b"{}")
     assert refused.value.message.startswith(DISK_PREFIX)
     place.unlink()
     async with asyncio.timeout(DEADLINE_S):
