@@ -16,7 +16,8 @@ from starlette.types import ASGIApp
 from chorus.api.app import api_app, guarded, guarded_probes
 from chorus.api.connection import Connection
 from chorus.api.context import Changes, Context
-from chorus.api.health import Observer, health_app
+from chorus.api.health import health_app
+from chorus.api.observer import Observer
 from chorus.api.ucxi_text import Texts
 from chorus.blobs import BlobStore
 from chorus.hub import guard

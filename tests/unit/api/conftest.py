@@ -15,7 +15,8 @@ from starlette.types import ASGIApp
 
 from chorus.api.app import api_app, guarded, guarded_probes
 from chorus.api.context import Context
-from chorus.api.health import Observer, health_app
+from chorus.api.health import health_app
+from chorus.api.observer import Observer
 from chorus.api.service import _server, bind
 from chorus.blobs import BlobStore
 from chorus.config.load import load_settings

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from chorus.api import health
+from chorus.api import observer
 from chorus.api.context import TABLE_TOPIC
 
 from .conftest import Surface
@@ -33,15 +33,15 @@ def looks(surface: Surface, monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[No
 async def test_what_is_known_is_answered_as_long_as_it_is_fresh(
     surface: Surface, looks: asyncio.Queue[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "PERIOD_S", LONG_S)
+    monkeypatch.setattr(observer, "PERIOD_S", LONG_S)
     # Who asks at the same time shares one look.
     answers = await asyncio.gather(*(surface.probes.get(path) for path in ("/ready", "/health") * 3))
     assert {answer.status_code for answer in answers} == {200}
     surface.mesh.cut("a", "b")
     assert (await surface.probes.get("/ready")).status_code == 200
     assert looks.qsize() == 1
-    monkeypatch.setattr(health, "PERIOD_S", 0.0)
-    monkeypatch.setattr(health, "START_PERIOD_S", 0.0)
+    monkeypatch.setattr(observer, "PERIOD_S", 0.0)
+    monkeypatch.setattr(observer, "START_PERIOD_S", 0.0)
     assert (await surface.probes.get("/ready")).status_code == 503
     assert (await surface.probes.get("/health")).status_code == 503
     assert looks.qsize() == 3
@@ -50,8 +50,8 @@ async def test_what_is_known_is_answered_as_long_as_it_is_fresh(
 async def test_an_agent_that_is_ready_looks_when_the_table_changes(
     surface: Surface, looks: asyncio.Queue[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "PERIOD_S", 0.0)
-    monkeypatch.setattr(health, "QUIET_S", LONG_S)
+    monkeypatch.setattr(observer, "PERIOD_S", 0.0)
+    monkeypatch.setattr(observer, "QUIET_S", LONG_S)
     following = asyncio.create_task(surface.context.changes.follow(surface.hub))
     running = asyncio.create_task(surface.observer.run())
     async with asyncio.timeout(PATIENCE_S):
@@ -67,8 +67,8 @@ async def test_an_agent_that_is_not_ready_looks_again_and_again(
     surface: Surface, looks: asyncio.Queue[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("PERIOD_S", "START_PERIOD_S"):
-        monkeypatch.setattr(health, name, 0.0)
-    monkeypatch.setattr(health, "QUIET_S", LONG_S)
+        monkeypatch.setattr(observer, name, 0.0)
+    monkeypatch.setattr(observer, "QUIET_S", LONG_S)
     surface.mesh.cut("a", "b")
     running = asyncio.create_task(surface.observer.run())
     async with asyncio.timeout(PATIENCE_S):
