@@ -19,8 +19,8 @@ use parts::Running;
 
 /// More threads than this bring nothing: the swarm is one task.
 const MAX_DEFAULT_THREADS: usize = 4;
-/// Cores of the machine for each thread. The agent's other processes need cores, too, and of two threads on two cores each
-/// message wakes the one that waits several times, for less work than the waking takes.
+/// Cores of the machine for each thread: the agent's other processes need some too, and what one thread does of a message is
+/// less work than waking a second one for it.
 const CORES_PER_THREAD: usize = 2;
 /// Parts that take longer to stop are left to the end of the process.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
