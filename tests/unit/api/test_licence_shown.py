@@ -37,7 +37,7 @@ CHECKED, UNTIL = 1_800_000_000.0, 1_800_086_400.0
 async def test_each_state_is_shown(
     surface: Surface, status: LicenceStatus | None, ok: bool, told: str
 ) -> None:
-    paths = surface.observer._context.settings.paths
+    paths = surface.observer.context.settings.paths
     if status is not None:
         paths.run.mkdir(exist_ok=True)
         save(paths.license_status, status)
@@ -59,7 +59,7 @@ async def test_each_state_is_shown(
 
 @pytest.mark.parametrize("more_environ", [KACHING])
 async def test_each_change_of_state_is_told_to_the_mesh(surface: Surface) -> None:
-    paths = surface.observer._context.settings.paths
+    paths = surface.observer.context.settings.paths
     paths.run.mkdir(exist_ok=True)
     for state in ("valid", "valid", "grace", "grace", "valid", "suspended"):
         save(paths.license_status, LicenceStatus(state, checked=CHECKED))
