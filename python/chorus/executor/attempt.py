@@ -130,11 +130,9 @@ class Attempt:
             self._later(
                 self._log_entry("task_started", {"image": self._choice.image, "why": self._choice.why})
             )
-            if preparing.done() and not self._stop_asked.is_set():
-                # As a rule: the claim takes longer. The first command is sent before other work has its turn.
-                sandbox, pulling_s = preparing.result()
-            else:
-                sandbox, pulling_s = await until_set(_result(preparing), self._stop_asked)
+            # The shield leaves the sandbox to `_dispose` when nobody waits for it any more. As a rule it is
+            # there before the claim: then the first command is sent before other work has its turn.
+            sandbox, pulling_s = await until_set(asyncio.shield(preparing), self._stop_asked)
             ran = await self._execute(sandbox, pulling_s)
             if self._stop is not None and self._stop.why != "cancel" and not ran.settled:
                 await self._give_back(self._stop.reason)
@@ -399,8 +397,3 @@ class Attempt:
 
     def _later(self, work: Any) -> None:
         self._room.spawn(work)
-
-
-async def _result(preparing: asyncio.Task[tuple[Sandbox, float]]) -> tuple[Sandbox, float]:
-    """Waits for the sandbox without ending its making when nobody waits any more: `_dispose` does that."""
-    return await asyncio.shield(preparing)
