@@ -42,12 +42,6 @@ def test_a_process_does_not_load(module: str, unwanted: set[str]) -> None:
     assert loaded == []
 
 
-def test_supervisord_has_no_event_loop() -> None:
-    loaded = "import sys, chorus.agent.leash, supervisor.supervisord; print('asyncio' in sys.modules)"
-    command = [sys.executable, "-c", loaded]
-    assert subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout == "False\n"
-
-
 READY = """
 import importlib, sys
 importlib.import_module(sys.argv[1])

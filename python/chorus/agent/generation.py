@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from chorus.agent.programs import Program, environment, supervisord_conf
+from chorus.agent.programs import Program, environment, module_of, supervisord_conf
 from chorus.config import Paths
 from chorus.config.files import write_private
 from chorus.config.variables import SECRETS
@@ -63,6 +63,7 @@ class Generation:
             "chorus.agent.leash",
             str(os.getpid()),
             str(self._paths.supervisord_conf),
+            *filter(None, (module_of(program.command) for program in self._programs)),
         ]
         # supervisord hands its own environment on: no secrets in it, which processes read in settings.json.
         kept = {name: value for name, value in environ.items() if name not in SECRETS}

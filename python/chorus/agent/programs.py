@@ -41,6 +41,12 @@ def _module(name: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", f"chorus.{name}")
 
 
+def module_of(command: Sequence[str]) -> str | None:
+    """The module that such a command starts, none for others."""
+    name = command[-1].removeprefix("chorus.")
+    return command[-1] if tuple(command) == _module(name) else None
+
+
 # Stopped from the last to the first: work ends, then goodbye and the close of P2P and its cache, and HTTP at
 # last.
 _ALWAYS: tuple[Program, ...] = (

@@ -1,7 +1,15 @@
 """Runs the election process: `python -m chorus.election`."""
 
+from typing import NoReturn
+
 from chorus.election.service import main
 from chorus.process import run
 
-if __name__ == "__main__":
+
+def start() -> NoReturn:
+    """Runs this process, and ends it."""
     run("election", main)
+
+
+if __name__ == "__main__":
+    start()

@@ -126,6 +126,16 @@ def _metrics() -> Any:
     return importlib.import_module("chorus.process.metrics")
 
 
+def load() -> None:
+    """Loads and makes now what `run` would for each process: for whoever forks processes."""
+    import uvloop  # noqa: F401
+
+    from chorus.core import Scanner
+
+    _metrics()
+    Scanner(bytes(32))  # its rules are compiled once, whatever its key
+
+
 def run(name: str, main: Main, *, hub: bool = True) -> NoReturn:
     """Runs `main` as the process `name` and exits: 0 after a stop that was asked for, 1 after an error.
 
