@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+import tarfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,22 @@ RULE = "=" * 78
 
 
 def texts(crate: Crate) -> Iterator[str]:
-    """The licence files that came with a crate."""
+    """The licence files that came with a crate, and with sources in C that it holds as an archive."""
     for path in sorted(crate.folder.iterdir()):
         if path.is_file() and path.name.lower().startswith(NAMES):
-            yield path.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n").strip()
+            yield _text(path.read_bytes())
+        elif path.name.endswith(".tar.gz"):
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    folder, _, name = member.name.partition("/")
+                    if folder and name.lower().startswith(NAMES) and "/" not in name:
+                        content = archive.extractfile(member)
+                        if content is not None:
+                            yield _text(content.read())
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", errors="replace").replace("\r\n", "\n").strip()
 
 
 def main() -> int:
