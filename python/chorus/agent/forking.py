@@ -41,9 +41,9 @@ def fork_programs(modules: Iterable[str], run_dir: Path) -> None:
     # What the collector would free leaves holes, in pages that programs would then write to.
     gc.disable()
     with _metrics_in_no_file(run_dir):
-        runner.load()
         for module in modules:
             try:
+                runner.load()
                 starts[module] = importlib.import_module(f"{module}.__main__").start
             except Exception:
                 traceback.print_exc()

@@ -71,9 +71,12 @@ class Observer:
                     await self._announce()
                 except Exception as error:
                     self._faults.tell(error, "the news of the agent's health")
-                await asyncio.sleep(max(0.05, self._period_s() - (time.monotonic() - started)))
                 if self.verdict is not None and self.verdict.ready:
                     await table.changed(QUIET_S - PERIOD_S)
+                    # A look at once would take the processor from the task that changed the table.
+                    await asyncio.sleep(PERIOD_S)
+                else:
+                    await asyncio.sleep(max(0.05, self._period_s() - (time.monotonic() - started)))
 
     async def fresh(self) -> None:
         """Looks, unless that was done a moment ago. Those who ask at the same time share one look."""

@@ -138,12 +138,13 @@ class ProfileKeeper:
                     self._process.log.info("a broadcast is late", type=type, error=str(error))
                     continue
                 said[type], said_at[type] = data, loop.time()
-            await asyncio.sleep(NEWS_PAUSE_S)
             try:
                 async with asyncio.timeout(ASK_S):
                     await self._news.wait()
             except TimeoutError:
                 pass
+            # After the change: a task that is over by then is no news, and has the processor until it is.
+            await asyncio.sleep(NEWS_PAUSE_S)
 
     def _told(self, member: Member) -> Iterator[tuple[str, dict[str, Any]]]:
         active = self._store.open_attempts_of(member.peer)
