@@ -162,6 +162,6 @@ def test_what_programs_are_made_of_is_loaded_before_they_begin(loaded: list[str]
 
 
 def test_nothing_that_is_loaded_has_a_thread_or_an_open_file(loaded: list[str]) -> None:
-    # A fork has the thread that forked, and whatever locks the others held. Files are closed in it, by number.
+    # A fork has the thread that forked, and whatever locks others held. Files are closed in it, by number.
     assert loaded[1] == "1"
     assert loaded[2] == ""

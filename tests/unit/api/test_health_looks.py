@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,6 +62,33 @@ async def test_an_agent_that_is_ready_looks_when_the_table_changes(
             await looks.get()
     following.cancel()
     running.cancel()
+
+
+async def test_the_look_comes_a_period_after_the_change(
+    surface: Surface, looks: asyncio.Queue[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened = list[str]()
+    sleep = asyncio.sleep
+
+    async def sleeping(_: float) -> None:
+        happened.append("period")
+        await sleep(0)
+
+    monkeypatch.setattr(observer, "PERIOD_S", 0.0)
+    monkeypatch.setattr(observer, "QUIET_S", LONG_S)
+    monkeypatch.setattr(observer, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleeping}))
+    following = asyncio.create_task(surface.context.changes.follow(surface.hub))
+    running = asyncio.create_task(surface.observer.run())
+    async with asyncio.timeout(PATIENCE_S):
+        await looks.get()
+        for _ in range(100):  # whatever it does without a change
+            await sleep(0)
+        happened.append("change")
+        await surface.hub.publish_local(TABLE_TOPIC, {"tasks": []})
+        await looks.get()
+    following.cancel()
+    running.cancel()
+    assert happened[:2] == ["change", "period"]
 
 
 async def test_an_agent_that_is_not_ready_looks_again_and_again(
