@@ -26,6 +26,7 @@ from chorus.executor.docker.container import LABEL_PEER
 from chorus.hub import Hub
 
 from .conftest import GENEROUS_S, bare_environ
+from .test_run import until
 
 T = TypeVar("T")
 
@@ -57,8 +58,13 @@ class Site:
 
     @property
     def peer(self) -> str:
-        """The agent's peer id; raises FileNotFoundError while it does not run yet."""
-        return str(json.loads((self.data_dir / "agent.json").read_bytes())["peer_id"])
+        """The peer id of the started agent, whose API may answer before the parent has written it down."""
+        return str(until(self._peer))
+
+    def _peer(self) -> str | None:
+        with suppress(FileNotFoundError):
+            return str(json.loads((self.data_dir / "agent.json").read_bytes())["peer_id"])
+        return None
 
     def start(self, others: Iterable[Site] = (), **more: str) -> None:
         """Starts the agent, which knows where the others are."""
@@ -92,8 +98,8 @@ class Site:
 
     def kill(self) -> None:
         """Ends the agent and all its processes at once, as a failing machine does; its disk stays."""
-        with suppress(OSError, ValueError):
-            self._killed.add(self.peer)
+        if peer := self._peer():
+            self._killed.add(peer)
         for pid in [*filter(None, [self._process and self._process.pid]), *self.processes()]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
