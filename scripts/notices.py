@@ -23,13 +23,18 @@ def texts(crate: Crate) -> Iterator[str]:
         if path.is_file() and path.name.lower().startswith(NAMES):
             yield _text(path.read_bytes())
         elif path.name.endswith(".tar.gz"):
-            with tarfile.open(path) as archive:
-                for member in archive:
-                    folder, _, name = member.name.partition("/")
-                    if folder and name.lower().startswith(NAMES) and "/" not in name:
-                        content = archive.extractfile(member)
-                        if content is not None:
-                            yield _text(content.read())
+            yield from _archived(path)
+
+
+def _archived(path: Path) -> Iterator[str]:
+    """The licence files at the top of an archive's one folder."""
+    with tarfile.open(path) as archive:
+        for member in archive:
+            folder, _, name = member.name.partition("/")
+            if folder and "/" not in name and name.lower().startswith(NAMES):
+                content = archive.extractfile(member)
+                if content is not None:
+                    yield _text(content.read())
 
 
 def _text(content: bytes) -> str:
