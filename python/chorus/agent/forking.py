@@ -1,8 +1,8 @@
 """Programs of the agent that supervisord forks instead of starting an interpreter for each.
 
 supervisord loads once what its programs are made of, and each of them begins as a copy of it. So what none of
-them writes to is in memory once, and a program that ended is back in milliseconds. It is of the same release
-as the others, also when another one has been installed meanwhile.
+them writes to is in memory once, and a program that is started again has nothing to load. It is of the same
+release as the others, also when another one has been installed meanwhile.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from supervisor.options import ServerOptions
 
 from chorus.agent import proctitle
 from chorus.agent.programs import module_of
+from chorus.config.paths import METRICS_VARIABLE
 from chorus.process import exit_codes, runner
-
-FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 Start = Callable[[], NoReturn]
 
@@ -93,15 +92,15 @@ def _metrics_in_no_file(run_dir: Path) -> Iterator[None]:
     """Closes the files that metrics are kept in from their making on: each program opens its own at its first
     use of one (as prometheus_client has it after a fork), and those of this process would count for nothing.
     """
-    kept = os.environ.get(FOLDER_VARIABLE)
+    kept = os.environ.get(METRICS_VARIABLE)
     with tempfile.TemporaryDirectory(dir=run_dir) as folder:
-        os.environ[FOLDER_VARIABLE] = folder
+        os.environ[METRICS_VARIABLE] = folder
         try:
             yield
         finally:
             for found in gc.get_objects():
                 if isinstance(found, MmapedDict):
                     found.close()  # type: ignore[no-untyped-call]
-            del os.environ[FOLDER_VARIABLE]
+            del os.environ[METRICS_VARIABLE]
             if kept is not None:
-                os.environ[FOLDER_VARIABLE] = kept
+                os.environ[METRICS_VARIABLE] = kept

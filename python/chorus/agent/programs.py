@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chorus.config import Paths
+from chorus.config.paths import METRICS_VARIABLE
 
 LISTENER = "watcher"
 # The last is supervisord's own sign of life, every five seconds.
@@ -83,7 +84,7 @@ def environment(paths: Paths, alive: Path, events: Path) -> dict[str, str]:
         "CHORUS_RUN_DIR": str(paths.run),
         "CHORUS_ALIVE": str(alive),
         "CHORUS_EVENTS": str(events),
-        "PROMETHEUS_MULTIPROC_DIR": str(paths.metrics_dir),
+        METRICS_VARIABLE: str(paths.metrics_dir),
     }
 
 

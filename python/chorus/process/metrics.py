@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
-FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+from chorus.config.paths import METRICS_VARIABLE
 
 # From a warm `true` (tens of milliseconds) to the longest timeout in common use (an hour).
 _DURATION_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
@@ -220,7 +220,7 @@ def note_licence(checks: int, failures: Mapping[str, int]) -> None:
         return
     try:
         # First: what is counted twice would be worse than what is not.
-        (Path(os.environ[FOLDER_VARIABLE]) / _COUNTED).write_text(json.dumps(totals))
+        (Path(os.environ[METRICS_VARIABLE]) / _COUNTED).write_text(json.dumps(totals))
     except OSError:
         return
     LICENSE_CHECKS.inc(max(0, checks - counted.get("", 0)))
@@ -232,7 +232,7 @@ def note_licence(checks: int, failures: Mapping[str, int]) -> None:
 
 def _counted() -> dict[str, int] | None:
     """What of the licence has been counted since the folder was wiped; None when nobody can say."""
-    folder = os.environ.get(FOLDER_VARIABLE)
+    folder = os.environ.get(METRICS_VARIABLE)
     if folder is None:
         return None
     try:
@@ -246,7 +246,7 @@ def _counted() -> dict[str, int] | None:
 
 def _first(what: str) -> bool | None:
     """Whether this is the first call for it since the folder was wiped; None when nobody can say."""
-    folder = os.environ.get(FOLDER_VARIABLE)
+    folder = os.environ.get(METRICS_VARIABLE)
     if folder is None:
         return None
     try:
@@ -270,7 +270,7 @@ def drop_dead_gauges(folder: Path) -> None:
 
 def render() -> bytes:
     """The page for /metrics: all processes of the agent when the folder is set, else this one alone."""
-    folder = os.environ.get(FOLDER_VARIABLE)
+    folder = os.environ.get(METRICS_VARIABLE)
     if folder is None:
         return generate_latest()
     drop_dead_gauges(Path(folder))

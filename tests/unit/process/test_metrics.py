@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from chorus.process import metrics
+from chorus.config.paths import METRICS_VARIABLE
 
 _START = """
 import sys
@@ -20,7 +20,7 @@ sys.stdout.buffer.write(metrics.render())
 
 
 def start(folder: Path, more: int = 0) -> dict[str, float]:
-    environ = {**os.environ, metrics.FOLDER_VARIABLE: str(folder)}
+    environ = {**os.environ, METRICS_VARIABLE: str(folder)}
     page = subprocess.run(
         [sys.executable, "-c", _START, str(more)], env=environ, check=True, capture_output=True
     ).stdout
