@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import socket
-import xmlrpc.client
 from pathlib import Path
 
 RPC_TIMEOUT_S = 5.0
 
 
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("supervisor", timeout=RPC_TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(RPC_TIMEOUT_S)
-        self.sock.connect(str(self._path))
-
-
 def start_program(path: Path, password: str, name: str) -> str:
     """Starts a program without waiting for it; why not, or an empty string."""
+    # Not at the top: few agents ever ask, and the parent's memory is not to grow by them.
+    import http.client
+    import xmlrpc.client
+
     body = xmlrpc.client.dumps((name, False), "supervisor.startProcess")
     secret = base64.b64encode(f"agent:{password}".encode()).decode()
-    connection = _Connection(path)
+    connection = http.client.HTTPConnection("supervisor")
+    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.sock.settimeout(RPC_TIMEOUT_S)
     try:
+        connection.sock.connect(str(path))
         connection.request(
             "POST", "/RPC2", body.encode(), {"Content-Type": "text/xml", "Authorization": f"Basic {secret}"}
         )
