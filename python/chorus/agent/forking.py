@@ -42,10 +42,14 @@ def fork_programs(modules: Iterable[str], run_dir: Path) -> None:
     with _metrics_in_no_file(run_dir):
         for module in modules:
             try:
-                runner.load()
                 starts[module] = importlib.import_module(f"{module}.__main__").start
             except Exception:
                 traceback.print_exc()
+        try:
+            runner.load(run_dir)
+        except Exception:
+            # Each program comes to it too, and says what is wrong.
+            traceback.print_exc()
     # A program's collector has nothing to look for in all this, and does not write to it.
     gc.freeze()
     gc.enable()

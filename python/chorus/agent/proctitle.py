@@ -31,8 +31,7 @@ def show(command: Sequence[str]) -> bool:
     """
     words = "\0".join(command).encode()
     try:
-        stat = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace")
-        fields = stat.rpartition(")")[2].split()
+        fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
         start, end = int(fields[_ARG_START]), int(fields[_ARG_END])
     except (OSError, IndexError, ValueError):
         return False

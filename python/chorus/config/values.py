@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -48,7 +49,7 @@ def typed(kind: Any, said: Mapping[str, Any]) -> dict[str, Any]:
     """Values for fields of a dataclass, each of the type that its field is declared with. Raises ValueError
     as `from_json` does.
     """
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     if unknown := said.keys() - {field.name for field in fields(kind)}:
         raise ValueError(f"{', '.join(sorted(map(str, unknown)))}: unknown")
     values = {}
@@ -58,6 +59,12 @@ def typed(kind: Any, said: Mapping[str, Any]) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     return values
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    # Each of them is text that has to be compiled.
+    return get_type_hints(kind)
 
 
 def _value(kind: Any, said: Any) -> Any:

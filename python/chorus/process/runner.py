@@ -23,6 +23,7 @@ from chorus.process.assignments import Assignments
 from chorus.process.logs import Logger
 from chorus.process.sentinel import scanner_of
 from chorus.telemetry.operations import Operations
+from chorus.wire import schema
 
 Main = Callable[["Process"], Awaitable[None]]
 
@@ -126,14 +127,18 @@ def _metrics() -> Any:
     return importlib.import_module("chorus.process.metrics")
 
 
-def load() -> None:
-    """Loads and makes now what `run` would for each process: for whoever forks processes."""
+def load(run_dir: Path) -> None:
+    """Loads and makes now what each process of this run directory would: for whoever forks processes, once
+    all else is loaded that they are made of.
+    """
     import uvloop  # noqa: F401
 
     from chorus.core import Scanner
 
     _metrics()
     Scanner(bytes(32))  # its rules are compiled once, whatever its key
+    load_run_settings(run_dir)  # the types of its fields are read once
+    schema.prepare()
 
 
 def run(name: str, main: Main, *, hub: bool = True) -> NoReturn:

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from chorus.agent.programs import module_of, programs_of
+from chorus.config import save_run_settings
+from chorus.config.load import load_settings
 
 # Stands for supervisord: loads as the leash does, sets a handler of its own, and forks one program after
 # the other.
@@ -116,13 +118,20 @@ def test_a_module_that_cannot_be_loaded_says_so_itself(tmp_path: Path) -> None:
 
 
 LOADED = """
-import sys, tempfile
+import sys
 from pathlib import Path
 from chorus.agent.forking import fork_programs
-fork_programs(sys.argv[1:], Path(tempfile.mkdtemp()))
+fork_programs(sys.argv[2:], Path(sys.argv[1]))
 print(*sorted(name for name in sys.modules if name.startswith("chorus")))
 print(len(list(Path("/proc/self/task").iterdir())))
 print(*(path.readlink() for path in Path("/proc/self/fd").iterdir() if int(path.name) > 2 and path.exists()))
+from chorus.wire.schema import Schema
+def schemas(of):
+    return [of, *(found for one in of.__subclasses__() for found in schemas(one))]
+print(len(schemas(Schema)), *(one.__name__ for one in schemas(Schema) if not one.__pydantic_complete__))
+from chorus.config import load_run_settings, values
+values.get_type_hints = None
+print(load_run_settings(Path(sys.argv[1])).agent_id)
 """
 # What a program loads when it needs it: few do, or it is large.
 LATER = {"chorus.telemetry", "chorus.mind.providers", "chorus.archives.child", "chorus.table.export"}
@@ -131,8 +140,10 @@ LATER = {"chorus.telemetry", "chorus.mind.providers", "chorus.archives.child", "
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     modules = [module for program in programs_of("ollama") if (module := module_of(program.command))]
-    folder = tmp_path_factory.mktemp("metrics")
-    command = [sys.executable, "-c", LOADED, *modules]
+    folder = tmp_path_factory.mktemp("run")
+    settings = {"CHORUS_LICENSE_ID": "dev-1", "CHORUS_AGENT_ID": "agent-1", "CHORUS_RUN_DIR": str(folder)}
+    save_run_settings(load_settings(settings | {"HOME": str(folder)}))
+    command = [sys.executable, "-c", LOADED, str(folder), *modules]
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return done.stdout.splitlines()
@@ -165,3 +176,10 @@ def test_nothing_that_is_loaded_has_a_thread_or_an_open_file(loaded: list[str]) 
     # A fork has the thread that forked, and whatever locks others held. Files are closed in it, by number.
     assert loaded[1] == "1"
     assert loaded[2] == ""
+
+
+def test_what_each_program_would_make_is_made_before_they_begin(loaded: list[str]) -> None:
+    count, *unfinished = loaded[3].split()
+    assert int(count) > 100
+    assert unfinished == [], "schemas whose check is not made yet"
+    assert loaded[4] == "agent-1", "settings, without reading the types of their fields again"
