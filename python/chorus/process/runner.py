@@ -23,7 +23,6 @@ from chorus.process.assignments import Assignments
 from chorus.process.logs import Logger
 from chorus.process.sentinel import scanner_of
 from chorus.telemetry.operations import Operations
-from chorus.wire import schema
 
 Main = Callable[["Process"], Awaitable[None]]
 
@@ -134,6 +133,7 @@ def load(run_dir: Path) -> None:
     import uvloop  # noqa: F401
 
     from chorus.core import Scanner
+    from chorus.wire import schema
 
     _metrics()
     Scanner(bytes(32))  # its rules are compiled once, whatever its key
